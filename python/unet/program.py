@@ -1,0 +1,98 @@
+"""What all programs share: how a mistake is told to the user, and files that are whole or absent."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Callable, Optional, Union
+
+from unet.errors import InputError
+
+EXIT_MISTAKE = 2
+EXIT_INTERRUPTED = 130
+
+
+def _is_mistake(error: BaseException) -> bool:
+    # The engine's own errors are recognised by where they are defined: genuine Caffe has none to import.
+    return isinstance(error, (InputError, OSError, MemoryError)) or (
+        type(error).__module__.split(".")[0] == "caffe"
+    )
+
+
+def run_program(main: Callable[[Optional[Sequence[str]]], Optional[int]]) -> None:
+    """Run a program's `main` and leave the process with the right exit status.
+
+    Parameters
+    ----------
+    main : callable
+        Takes the arguments (None: those of the command line), returns the exit status or None for 0.
+
+    Notes
+    -----
+    A user's mistake (`InputError`, `OSError`, `MemoryError`, an error of the engine) is one line on
+    standard error and status 2; Ctrl-C is status 130; anything else is a bug and keeps its traceback.
+    """
+    try:
+        status = main(None)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        status = EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader of a pipe (head, less) has gone: nothing is wrong with the input.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
+    except Exception as error:
+        if not _is_mistake(error):
+            raise
+        text = str(error) or type(error).__name__
+        print(f"{Path(sys.argv[0]).name}: {text}", file=sys.stderr)
+        status = EXIT_MISTAKE
+    sys.exit(status)
+
+
+@contextlib.contextmanager
+def atomic_path(path: Union[str, os.PathLike]) -> Iterator[Path]:
+    """Give a temporary path beside `path`; on success it takes the place of `path`, else it is removed.
+
+    Parameters
+    ----------
+    path : path
+        The file to be written. Its folder is created.
+
+    Yields
+    ------
+    pathlib.Path
+        The path to write to, with the suffixes of `path`.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be made or the file cannot be renamed.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(
+        dir=str(target.parent), prefix=f".{target.name}.", suffix="".join(target.suffixes)
+    )
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        mode = target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_umask()
+        os.chmod(temporary, mode)
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, target)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
