@@ -1,0 +1,52 @@
+"""pycaffe's interface on PyTorch: `import caffe`, without installing Caffe."""
+
+from __future__ import annotations
+
+from caffe import io
+from caffe.device import set_device, set_mode_cpu, set_mode_gpu, set_random_seed
+from caffe.errors import CaffeError
+from caffe.layers import LAYERS, Layer
+from caffe.net import TEST, TRAIN, Net
+from caffe.net_spec import NetSpec, layers, params, to_proto
+from caffe.solvers import (
+    AdaDeltaSolver,
+    AdaGradSolver,
+    AdamSolver,
+    NesterovSolver,
+    RMSPropSolver,
+    SGDSolver,
+    get_solver,
+)
+
+__version__ = "1.0.0"
+
+
+def layer_type_list() -> list[str]:
+    """Return the names of all layer types."""
+    return sorted(LAYERS)
+
+
+__all__ = [
+    "TEST",
+    "TRAIN",
+    "AdaDeltaSolver",
+    "AdaGradSolver",
+    "AdamSolver",
+    "CaffeError",
+    "Layer",
+    "Net",
+    "NesterovSolver",
+    "NetSpec",
+    "RMSPropSolver",
+    "SGDSolver",
+    "get_solver",
+    "io",
+    "layer_type_list",
+    "layers",
+    "params",
+    "set_device",
+    "set_mode_cpu",
+    "set_mode_gpu",
+    "set_random_seed",
+    "to_proto",
+]

@@ -1,0 +1,250 @@
+"""A Blob: a shape and two arrays, data and diff, computed as tensors and shown as live numpy arrays."""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from caffe import device
+from caffe.errors import CaffeError
+
+Shape = tuple[int, ...]
+
+# Caffe counts elements in a 32-bit int; a larger blob is a mistake there and here.
+MAX_COUNT = 2**31 - 1
+
+
+class Side:
+    """One of the two arrays of a blob: where its newest values lie, and who is looking at them.
+
+    Layers read and write tensors (any device and memory layout); users see a C-contiguous float32
+    numpy array. On the CPU both are the same memory: an array that somebody still holds is written in
+    place by the next pass. On a GPU the array is a copy in host memory, brought up to date, and taken
+    to be changed, each time it is asked for, as in genuine Caffe.
+    """
+
+    __slots__ = ("shape", "_tensor", "_host", "_host_newest", "_pending", "_exported", "__weakref__")
+
+    def __init__(self, shape: Shape = ()) -> None:
+        self.shape = shape
+        self._tensor: torch.Tensor | None = None
+        self._host: torch.Tensor | None = None
+        self._host_newest = False
+        self._pending: Callable[[], torch.Tensor | None] | None = None
+        self._exported: weakref.ref[torch.Tensor] | None = None
+
+    def tensor(self) -> torch.Tensor:
+        """Return the newest values on the current device, zeros if there are none yet."""
+        where = device.current()
+        tensor = self._tensor
+        if tensor is not None and tensor.device == where and not self._host_newest:
+            return tensor
+        self._settle()
+        if self._host_newest:
+            source = self._host
+            self._host_newest = False
+        else:
+            source = self._tensor
+        if source is None:
+            self._tensor = torch.zeros(self.shape, device=where)
+        elif source.device != where:
+            self._tensor = source.to(where)
+        else:
+            self._tensor = source
+        return self._tensor
+
+    def set(self, tensor: torch.Tensor) -> None:
+        """Take `tensor` as the new values; an array that somebody holds is updated in place."""
+        if tensor.shape != self.shape:
+            raise CaffeError(f"a blob of shape {self.shape} was given values {tuple(tensor.shape)}")
+        self._pending = None
+        self._host_newest = False
+        held = self._held()
+        if held is not None and tensor.device.type == "cpu" and held.shape == tensor.shape:
+            if held.data_ptr() != tensor.data_ptr():
+                held.copy_(tensor)
+            tensor = held
+        self._tensor = tensor
+
+    def defer(self, make: Callable[[], torch.Tensor | None]) -> None:
+        """Forget the values; `make` gives them (None: zeros) if somebody looks before they are set."""
+        if self.is_held() and device.current().type == "cpu":
+            made = make()
+            self.set(torch.zeros(self.shape) if made is None else made)
+            return
+        self._tensor = None
+        self._host_newest = False
+        self._pending = make
+
+    def clear(self) -> None:
+        """Set all values to zero, without touching memory nobody looks at."""
+        self.defer(_zeros)
+
+    def is_held(self) -> bool:
+        """Tell whether somebody holds the numpy array (or a view of it)."""
+        return self._held() is not None
+
+    def accumulate(self, tensor: torch.Tensor) -> None:
+        """Add `tensor`, which the side may keep as its own, to the values."""
+        if self._pending is _zeros or (self._tensor is None and not self._host_newest):
+            self.set(tensor)
+        else:
+            self.tensor().add_(tensor)
+
+    def discard(self) -> None:
+        """Give the memory back, if nobody holds the array: the next pass writes all values anew."""
+        if not self._host_newest and not self.is_held():
+            self._tensor = None
+
+    def reshape(self, shape: Shape) -> None:
+        """Change the shape; values that still fit keep their place in the flat order."""
+        if shape == self.shape:
+            return
+        count = math.prod(shape)
+        kept = None
+        if count <= math.prod(self.shape) and self._pending is None:
+            newest = self._host if self._host_newest else self._tensor
+            if newest is not None:
+                kept = newest.contiguous().view(-1)[:count].view(shape)
+        self.shape = shape
+        self._host = None
+        self._host_newest = False
+        self._exported = None
+        self._tensor = kept
+
+    def numpy(self) -> np.ndarray:
+        """Return the newest values as a live C-contiguous float32 array."""
+        if device.current().type == "cpu":
+            tensor = self.tensor()
+            if not tensor.is_contiguous() or tensor.dtype != torch.float32:
+                tensor = self._tensor = tensor.to(torch.float32).contiguous()
+            return self._export(tensor)
+        if not self._host_newest:
+            tensor = self.tensor()
+            if self._host is None:
+                self._host = torch.empty(self.shape)
+            self._host.copy_(tensor)
+            self._host_newest = True
+        return self._export(self._host)
+
+    def _export(self, tensor: torch.Tensor) -> np.ndarray:
+        held = self._held()
+        if held is None or held.data_ptr() != tensor.data_ptr() or held.shape != tensor.shape:
+            # A tensor object of its own: every numpy view keeps it alive, so the weak reference
+            # tells whether anybody still looks.
+            held = tensor.detach().view(tensor.shape)
+            self._exported = weakref.ref(held)
+        return held.numpy()
+
+    def _held(self) -> torch.Tensor | None:
+        return None if self._exported is None else self._exported()
+
+    def _settle(self) -> None:
+        if self._pending is not None:
+            make, self._pending = self._pending, None
+            made = make()
+            if made is not None:
+                self._tensor = made
+
+
+def _zeros() -> None:
+    return None
+
+
+class Blob:
+    """A blob of Caffe: data and diff of one shape.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        Its shape; () is a scalar.
+    """
+
+    __slots__ = ("data_side", "diff_side")
+
+    def __init__(self, shape: Shape = ()) -> None:
+        shape = _checked(shape)
+        self.data_side = Side(shape)
+        self.diff_side = Side(shape)
+
+    @property
+    def data(self) -> np.ndarray:
+        """The values, float32, live: writing into them changes the blob."""
+        return self.data_side.numpy()
+
+    @property
+    def diff(self) -> np.ndarray:
+        """The gradients, float32, live: writing into them changes the blob."""
+        return self.diff_side.numpy()
+
+    @property
+    def shape(self) -> Shape:
+        """The shape."""
+        return self.data_side.shape
+
+    @property
+    def count(self) -> int:
+        """The number of elements."""
+        return math.prod(self.shape)
+
+    def _legacy(self, axis: int) -> int:
+        shape = self.shape
+        if len(shape) > 4:
+            raise CaffeError(
+                f"num, channels, height and width need at most 4 axes, the shape is {shape}"
+            )
+        return shape[axis] if axis < len(shape) else 1
+
+    @property
+    def num(self) -> int:
+        """The first axis of up to four, 1 if there is none."""
+        return self._legacy(0)
+
+    @property
+    def channels(self) -> int:
+        """The second axis of up to four, 1 if there is none."""
+        return self._legacy(1)
+
+    @property
+    def height(self) -> int:
+        """The third axis of up to four, 1 if there is none."""
+        return self._legacy(2)
+
+    @property
+    def width(self) -> int:
+        """The fourth axis of up to four, 1 if there is none."""
+        return self._legacy(3)
+
+    def reshape(self, *dims: int) -> None:
+        """Change the shape.
+
+        Raises
+        ------
+        CaffeError
+            If an axis is negative or the blob would hold 2^31 elements or more.
+        """
+        if dims != self.data_side.shape:
+            shape = _checked(dims)
+            self.data_side.reshape(shape)
+            self.diff_side.reshape(shape)
+
+    def share_data(self, other: Blob) -> None:
+        """Use the data of `other` as one's own from now on."""
+        self.data_side = other.data_side
+
+    def share_diff(self, other: Blob) -> None:
+        """Use the diff of `other` as one's own from now on."""
+        self.diff_side = other.diff_side
+
+
+def _checked(dims: Shape) -> Shape:
+    shape = tuple(int(dim) for dim in dims)
+    if any(dim < 0 for dim in shape):
+        raise CaffeError(f"a blob cannot have the shape {shape}: an axis is negative")
+    if math.prod(shape) > MAX_COUNT:
+        raise CaffeError(f"a blob of shape {shape} has more than 2^31 - 1 elements")
+    return shape

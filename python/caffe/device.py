@@ -1,0 +1,82 @@
+"""Where the engine computes (CPU or a GPU), and the random numbers it draws there."""
+
+from __future__ import annotations
+
+import torch
+
+from caffe.errors import CaffeError
+
+_mode = "cpu"
+_device_id = 0
+_seed: int | None = None
+_generators: dict[torch.device, torch.Generator] = {}
+
+
+def set_mode_cpu() -> None:
+    """Compute on the CPU from now on."""
+    global _mode
+    _mode = "cpu"
+
+
+def set_mode_gpu() -> None:
+    """Compute on the GPU chosen by `set_device` (0 by default) from now on.
+
+    Raises
+    ------
+    CaffeError
+        If PyTorch finds no CUDA device.
+    """
+    global _mode
+    if not torch.cuda.is_available():
+        raise CaffeError(
+            "no GPU can be used: PyTorch finds no CUDA device here; call set_mode_cpu() instead"
+        )
+    _mode = "gpu"
+
+
+def set_device(device_id: int) -> None:
+    """Choose the GPU by its number.
+
+    Raises
+    ------
+    CaffeError
+        If there is no GPU of that number.
+    """
+    global _device_id
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if not 0 <= device_id < count:
+        raise CaffeError(f"GPU {device_id} does not exist: PyTorch finds {count} CUDA device(s)")
+    _device_id = device_id
+
+
+def current() -> torch.device:
+    """Return the device on which layers compute now."""
+    return torch.device("cpu") if _mode == "cpu" else torch.device("cuda", _device_id)
+
+
+def set_random_seed(seed: int) -> None:
+    """Start the random numbers of fillers, drop-out and data layers anew from `seed`."""
+    global _seed
+    _seed = int(seed)
+    for generator in _generators.values():
+        generator.manual_seed(_seed)
+
+
+def generator(where: torch.device | None = None) -> torch.Generator:
+    """Return the random generator of a device.
+
+    Parameters
+    ----------
+    where : torch.device, optional
+        The current device by default. Fillers always draw on the CPU, so that one seed gives one
+        network on every device.
+    """
+    where = current() if where is None else where
+    if where not in _generators:
+        made = torch.Generator(device=where)
+        if _seed is None:
+            made.seed()
+        else:
+            made.manual_seed(_seed)
+        _generators[where] = made
+    return _generators[where]

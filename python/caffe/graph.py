@@ -1,0 +1,118 @@
+"""From the text of a net to the layers it is made of: filter by state, insert splits."""
+
+from __future__ import annotations
+
+from caffe.errors import CaffeError
+from caffe.proto import caffe_pb2
+
+
+def _rule_holds(state: caffe_pb2.NetState, rule: caffe_pb2.NetStateRule) -> bool:
+    stages = set(state.stage)
+    return (
+        (not rule.HasField("phase") or rule.phase == state.phase)
+        and (not rule.HasField("min_level") or state.level >= rule.min_level)
+        and (not rule.HasField("max_level") or state.level <= rule.max_level)
+        and all(stage in stages for stage in rule.stage)
+        and not any(stage in stages for stage in rule.not_stage)
+    )
+
+
+def filter_net(param: caffe_pb2.NetParameter) -> caffe_pb2.NetParameter:
+    """Return a copy of the net with the layers that its state admits.
+
+    Parameters
+    ----------
+    param : caffe_pb2.NetParameter
+        In the current format; `param.state` has phase, level and stages.
+
+    Raises
+    ------
+    CaffeError
+        If a layer has both include and exclude rules.
+
+    Notes
+    -----
+    A layer stays if one of its include rules holds, or none of its exclude rules, or it has no rules.
+    """
+    kept = caffe_pb2.NetParameter()
+    kept.CopyFrom(param)
+    del kept.layer[:]
+    for layer in param.layer:
+        if layer.include and layer.exclude:
+            raise CaffeError(f"layer '{layer.name}': give include or exclude rules, not both")
+        if layer.include:
+            admitted = any(_rule_holds(param.state, rule) for rule in layer.include)
+        else:
+            admitted = not any(_rule_holds(param.state, rule) for rule in layer.exclude)
+        if admitted:
+            kept.layer.add().CopyFrom(layer)
+    return kept
+
+
+def insert_splits(param: caffe_pb2.NetParameter) -> caffe_pb2.NetParameter:
+    """Return a copy of the net in which no blob has more than one reader.
+
+    Raises
+    ------
+    CaffeError
+        If a layer reads a blob that no earlier layer makes.
+
+    Notes
+    -----
+    Blob B of layer L, its top number i, read more than once (a loss weight counts as a reader), goes
+    through a Split layer `B_L_i_split` with tops `B_L_i_split_0`, `B_L_i_split_1`, ...
+    """
+    # The maker of a blob is the last layer before the reader that has it as a top: in-place layers count.
+    maker: dict[str, tuple[int, int]] = {}
+    source: dict[tuple[int, int], tuple[int, int]] = {}
+    readers: dict[tuple[int, int], int] = {}
+    weight_of: dict[tuple[int, int], float] = {}
+    for index, layer in enumerate(param.layer):
+        for place, blob in enumerate(layer.bottom):
+            if blob not in maker:
+                known = ", ".join(sorted(maker)) or "none"
+                raise CaffeError(
+                    f"layer '{layer.name}' reads blob '{blob}' (bottom {place}), which no layer "
+                    f"before it makes; blobs made so far: {known}"
+                )
+            source[index, place] = maker[blob]
+            readers[maker[blob]] = readers.get(maker[blob], 0) + 1
+        for place, blob in enumerate(layer.top):
+            maker[blob] = (index, place)
+        for place, weight in enumerate(layer.loss_weight[: len(layer.top)]):
+            if weight:
+                weight_of[index, place] = weight
+                readers[index, place] = readers.get((index, place), 0) + 1
+
+    result = caffe_pb2.NetParameter()
+    result.CopyFrom(param)
+    del result.layer[:]
+    next_branch: dict[tuple[int, int], int] = {}
+    for index, layer in enumerate(param.layer):
+        copy = result.layer.add()
+        copy.CopyFrom(layer)
+        for place in range(len(copy.bottom)):
+            top = source[index, place]
+            if readers[top] > 1:
+                branch = next_branch.get(top, 0)
+                next_branch[top] = branch + 1
+                name = _split_name(param, top)
+                copy.bottom[place] = f"{name}_{branch}"
+        for place, blob in enumerate(layer.top):
+            top = (index, place)
+            count = readers.get(top, 0)
+            if count > 1:
+                name = _split_name(param, top)
+                split = result.layer.add(name=name, type="Split", bottom=[blob])
+                split.top.extend(f"{name}_{branch}" for branch in range(count))
+                if top in weight_of:
+                    # The loss moves to the first branch; the layer itself no longer has it.
+                    del copy.loss_weight[:]
+                    split.loss_weight.extend([weight_of[top]] + [0.0] * (count - 1))
+                    next_branch[top] = 1
+    return result
+
+
+def _split_name(param: caffe_pb2.NetParameter, top: tuple[int, int]) -> str:
+    layer = param.layer[top[0]]
+    return f"{layer.top[top[1]]}_{layer.name}_{top[1]}_split"

@@ -1,0 +1,32 @@
+"""The layer types, one file a family; importing this package fills the table `LAYERS`."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+
+from caffe.errors import CaffeError
+from caffe.layers.base import LAYERS, BlobVec, Layer
+from caffe.proto import caffe_pb2
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")
+
+__all__ = ["LAYERS", "BlobVec", "Layer", "create"]
+
+
+def create(param: caffe_pb2.LayerParameter) -> Layer:
+    """Make the layer that a LayerParameter describes.
+
+    Raises
+    ------
+    CaffeError
+        If there is no such type; near names are listed.
+    """
+    if param.type not in LAYERS:
+        near = difflib.get_close_matches(param.type, LAYERS, n=3, cutoff=0.5)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise CaffeError(f"layer '{param.name}': unknown layer type '{param.type}'{hint}")
+    cls = LAYERS[param.type]
+    return cls.make(param) if hasattr(cls, "make") else cls(param)

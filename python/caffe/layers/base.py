@@ -1,0 +1,143 @@
+"""What every layer is: what it checks, what shape it gives, forward, backward; and the table of types."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from caffe.blob import Blob
+from caffe.errors import CaffeError
+from caffe.proto import caffe_pb2
+
+LAYERS: dict[str, type[Layer]] = {}
+
+
+def register(name: str):
+    """Enter a class in the table of layer types under `name` (a class decorator)."""
+
+    def enter(cls: type[Layer]) -> type[Layer]:
+        LAYERS[name] = cls
+        cls.type = name
+        return cls
+
+    return enter
+
+
+class BlobVec(list):
+    """A list of blobs that makes new ones, as a layer's parameters are."""
+
+    def add_blob(self, *shape: int) -> Blob:
+        """Append a blob of zeros of the given shape."""
+        blob = Blob(shape)
+        self.append(blob)
+        return blob
+
+
+class Layer:
+    """A layer of a net.
+
+    Derive from it for a layer in Python: override setup, reshape, forward and backward, and name the
+    class in the prototxt (`type: "Python" python_param { module: ... layer: ... param_str: ... }`).
+
+    Attributes
+    ----------
+    blobs : BlobVec
+        The parameters; a Python layer may add its own with `self.blobs.add_blob(*shape)` in setup.
+    type : str
+        The type as in the prototxt.
+    phase : int
+        caffe.TRAIN or caffe.TEST.
+    param_str : str
+        The string of the prototxt (Python layers).
+    """
+
+    type = ""
+    # The least and the largest number of bottoms and tops; None is any number.
+    bottom_range: tuple[int, int | None] = (0, None)
+    top_range: tuple[int, int | None] = (0, None)
+    # Loss layers are given the tops that the prototxt leaves out.
+    auto_tops = False
+    # Layers whose shapes depend on more than their bottoms' shapes are reshaped before each pass.
+    always_reshape = False
+
+    def __init__(self, layer_param: caffe_pb2.LayerParameter | None = None) -> None:
+        self.layer_param = caffe_pb2.LayerParameter() if layer_param is None else layer_param
+        self.name = self.layer_param.name
+        self.phase = self.layer_param.phase
+        self.param_str = ""
+        self.blobs = BlobVec()
+        self.loss_weights: list[float] = []
+        self.param_propagate_down: list[bool] = []
+        # While a solver trains, the diffs of intermediate blobs are given back as soon as they are used.
+        self.releases_diffs = False
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Check the parameters and make the layer's own blobs; called once."""
+
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Give the tops their shapes; called before the first pass and when a bottom changes shape."""
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Compute the tops' data from the bottoms' data."""
+
+    def backward(
+        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
+    ) -> None:
+        """Compute the diffs of bottoms and parameters from the tops' diffs."""
+
+    def allows_force_backward(self, bottom_index: int) -> bool:
+        """Tell whether `force_backward` reaches this bottom (not the labels of a loss)."""
+        return True
+
+    def fail(self, message: str) -> CaffeError:
+        """Return an error that names this layer."""
+        return CaffeError(f"layer '{self.name}' ({self.type}): {message}")
+
+    def check_blob_counts(self, bottoms: int, tops: int) -> None:
+        """Refuse a number of bottoms or tops that this type does not take.
+
+        Raises
+        ------
+        CaffeError
+            Names the layer, what it takes and what it was given.
+        """
+        for kind, count, (least, most) in (
+            ("bottom", bottoms, self.bottom_range),
+            ("top", tops, self.top_range),
+        ):
+            if count < least or (most is not None and count > most):
+                wanted = str(least) if least == most else f"{least} to {most or 'any number'}"
+                raise self.fail(f"takes {wanted} {kind} blob(s), {count} given")
+
+    def canonical_axis(self, axis: int, shape: Sequence[int]) -> int:
+        """Return `axis` counted from 0; negative ones count from the end.
+
+        Raises
+        ------
+        CaffeError
+            If the shape has no such axis.
+        """
+        if not -len(shape) <= axis < len(shape):
+            raise self.fail(f"axis {axis} does not exist in a blob of shape {tuple(shape)}")
+        return axis % len(shape)
+
+    def take_diff(self, top: Blob) -> torch.Tensor:
+        """Return the diff of a top as a tensor that may be written into and kept."""
+        diff = top.diff_side.tensor()
+        return diff if self.releases_diffs else diff.clone()
+
+
+class NeuronLayer(Layer):
+    """A layer with one bottom and one top of the same shape, element by element."""
+
+    bottom_range = top_range = (1, 1)
+
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        top[0].reshape(*bottom[0].shape)
+
+
+def float_at(blob: Blob) -> float:
+    """Return the first diff of a blob: the weight of a loss."""
+    return float(np.asarray(blob.diff_side.tensor().flatten()[0].item()))

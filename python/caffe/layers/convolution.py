@@ -1,0 +1,175 @@
+"""Convolution and Deconvolution."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from caffe import fillers
+from caffe.blob import Blob
+from caffe.layers.base import Layer, register
+
+
+class _ConvolutionBase(Layer):
+    """What both directions share: kernels, strides, parameters and gradients.
+
+    Notes
+    -----
+    Parameters: weights, and biases unless bias_term is false. Every bottom is convolved with the same
+    weights to the top of the same number (Caffe: BaseConvolutionLayer).
+    """
+
+    bottom_range = top_range = (1, None)
+    transposed = False
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        param = self.layer_param.convolution_param
+        shape = bottom[0].shape
+        self.axis = self.canonical_axis(param.axis, shape)
+        self.spatial_axes = len(shape) - self.axis - 1
+        if not 1 <= self.spatial_axes <= 3:
+            raise self.fail(f"needs 1 to 3 spatial axes after axis {self.axis}, the bottom is {shape}")
+        if len(top) != len(bottom):
+            raise self.fail(f"needs as many tops as bottoms, has {len(top)} and {len(bottom)}")
+        self.kernel = self._per_axis("kernel", param.kernel_size, param.kernel_h, param.kernel_w, None)
+        self.stride = self._per_axis("stride", param.stride, param.stride_h, param.stride_w, 1)
+        self.pad = self._per_axis("pad", param.pad, param.pad_h, param.pad_w, 0)
+        self.dilation = self._per_axis("dilation", param.dilation, 0, 0, 1)
+        for what, values in (
+            ("kernel", self.kernel),
+            ("stride", self.stride),
+            ("dilation", self.dilation),
+        ):
+            if min(values) < 1:
+                raise self.fail(f"{what} {values} must be positive")
+        self.groups = param.group
+        self.channels = shape[self.axis]
+        self.num_output = param.num_output
+        for what, count in (("input channels", self.channels), ("num_output", self.num_output)):
+            if count < 1 or self.groups < 1 or count % self.groups:
+                raise self.fail(f"{what} {count} cannot be divided into {self.groups} group(s)")
+        self.has_bias = param.bias_term
+        if not self.blobs:
+            weights = self.blobs.add_blob(*self._weight_shape())
+            weights.data_side.set(fillers.fill(weights.shape, param.weight_filler))
+            if self.has_bias:
+                bias = self.blobs.add_blob(self.num_output)
+                bias.data_side.set(fillers.fill(bias.shape, param.bias_filler))
+
+    def _per_axis(
+        self, what: str, repeated: Sequence[int], height: int, width: int, default: int | None
+    ) -> tuple[int, ...]:
+        if height or width:
+            if repeated or self.spatial_axes != 2:
+                raise self.fail(f"{what}: give either {what}_h and {what}_w (2-D only) or a list")
+            return (height, width)
+        values = tuple(repeated) or (() if default is None else (default,))
+        if len(values) == 1:
+            return values * self.spatial_axes
+        if len(values) != self.spatial_axes:
+            raise self.fail(
+                f"{what} needs 1 or {self.spatial_axes} value(s), one per spatial axis, "
+                f"has {len(values)}"
+            )
+        return values
+
+    def _weight_shape(self) -> tuple[int, ...]:
+        first, second = self.num_output, self.channels
+        if self.transposed:
+            first, second = second, first
+        return (first, second // self.groups, *self.kernel)
+
+    def _output_size(self, size: int, axis: int) -> int:
+        raise NotImplementedError
+
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        first = bottom[0].shape
+        for below, above in zip(bottom, top):
+            shape = below.shape
+            if shape != first:
+                raise self.fail(f"all bottoms must have one shape, found {first} and {shape}")
+            if len(shape) != self.axis + 1 + self.spatial_axes or shape[self.axis] != self.channels:
+                raise self.fail(
+                    f"was set up for {self.channels} channels on axis {self.axis} and "
+                    f"{self.spatial_axes} spatial axes, the bottom is {shape}"
+                )
+            sizes = tuple(
+                self._output_size(size, axis) for axis, size in enumerate(shape[self.axis + 1 :])
+            )
+            if min(sizes) < 1:
+                raise self.fail(
+                    f"the bottom {shape} is too small for kernel {self.kernel}, stride "
+                    f"{self.stride}, pad {self.pad}, dilation {self.dilation}"
+                )
+            above.reshape(*shape[: self.axis], self.num_output, *sizes)
+
+    def _batched(self, tensor: torch.Tensor) -> torch.Tensor:
+        # Caffe allows any number of axes before the channels, PyTorch exactly one.
+        return tensor if self.axis == 1 else tensor.flatten(0, self.axis - 1) if self.axis else tensor[None]
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        weights = self.blobs[0].data_side.tensor()
+        bias = self.blobs[1].data_side.tensor() if self.has_bias else None
+        for below, above in zip(bottom, top):
+            result = torch.convolution(
+                self._batched(below.data_side.tensor()),
+                weights,
+                bias,
+                self.stride,
+                self.pad,
+                self.dilation,
+                self.transposed,
+                (0,) * self.spatial_axes,
+                self.groups,
+            )
+            above.data_side.set(result if self.axis == 1 else result.view(above.shape))
+
+    def backward(
+        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
+    ) -> None:
+        weights = self.blobs[0].data_side.tensor()
+        wants = self.param_propagate_down
+        wants_bias = self.has_bias and wants[1]
+        for above, down, below in zip(top, propagate_down, bottom):
+            if not (down or wants[0] or wants_bias):
+                continue
+            grad_bottom, grad_weights, grad_bias = torch.ops.aten.convolution_backward(
+                self._batched(above.diff_side.tensor()),
+                self._batched(below.data_side.tensor()),
+                weights,
+                [self.num_output] if self.has_bias else None,
+                self.stride,
+                self.pad,
+                self.dilation,
+                self.transposed,
+                (0,) * self.spatial_axes,
+                self.groups,
+                (down, wants[0], wants_bias),
+            )
+            if wants[0]:
+                self.blobs[0].diff_side.accumulate(grad_weights)
+            if wants_bias:
+                self.blobs[1].diff_side.accumulate(grad_bias)
+            if down:
+                below.diff_side.set(grad_bottom.view(below.shape) if self.axis != 1 else grad_bottom)
+
+
+@register("Convolution")
+class Convolution(_ConvolutionBase):
+    """Convolution without flipping the kernel; weights (num_output, channels / group, ...)."""
+
+    def _output_size(self, size: int, axis: int) -> int:
+        extent = self.dilation[axis] * (self.kernel[axis] - 1) + 1
+        return (size + 2 * self.pad[axis] - extent) // self.stride[axis] + 1
+
+
+@register("Deconvolution")
+class Deconvolution(_ConvolutionBase):
+    """The transpose of a convolution; weights (channels, num_output / group, ...)."""
+
+    transposed = True
+
+    def _output_size(self, size: int, axis: int) -> int:
+        extent = self.dilation[axis] * (self.kernel[axis] - 1) + 1
+        return self.stride[axis] * (size - 1) + extent - 2 * self.pad[axis]

@@ -1,0 +1,245 @@
+"""Arithmetic on elements: Eltwise, Exp, Log, Power, AbsVal, and sums of them: Reduction."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from caffe.blob import Blob
+from caffe.layers.base import Layer, NeuronLayer, register
+from caffe.proto import caffe_pb2
+
+_PROD = caffe_pb2.EltwiseParameter.PROD
+_SUM = caffe_pb2.EltwiseParameter.SUM
+
+
+@register("Eltwise")
+class Eltwise(Layer):
+    """Product, weighted sum or maximum of two or more blobs of one shape.
+
+    Notes
+    -----
+    MAX sends the gradient to the first bottom only where it is strictly larger than the second, and to a
+    later one only where it is strictly larger than all before.
+    """
+
+    bottom_range = (2, None)
+    top_range = (1, 1)
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        param = self.layer_param.eltwise_param
+        self.operation = param.operation
+        if param.coeff and len(param.coeff) != len(bottom):
+            raise self.fail(f"needs one coeff per bottom: {len(bottom)}, has {len(param.coeff)}")
+        if param.coeff and self.operation != _SUM:
+            raise self.fail("coeff is for SUM only")
+        self.coefficients = list(param.coeff) or [1.0] * len(bottom)
+
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        for index, blob in enumerate(bottom):
+            if blob.shape != bottom[0].shape:
+                raise self.fail(
+                    f"bottoms must have one shape: bottom 0 is {bottom[0].shape}, "
+                    f"bottom {index} is {blob.shape}"
+                )
+        top[0].reshape(*bottom[0].shape)
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        data = [blob.data_side.tensor() for blob in bottom]
+        if self.operation == _PROD:
+            result = data[0] * data[1]
+            for factor in data[2:]:
+                result *= factor
+        elif self.operation == _SUM:
+            result = data[0] * self.coefficients[0]
+            for term, coefficient in zip(data[1:], self.coefficients[1:]):
+                result.add_(term, alpha=coefficient)
+        else:
+            first = data[0] > data[1]
+            result = torch.where(first, data[0], data[1])
+            self.winner = torch.where(first, 0, 1).to(torch.int16)
+            for index, other in enumerate(data[2:], 2):
+                larger = other > result
+                result = torch.where(larger, other, result)
+                self.winner.masked_fill_(larger, index)
+        top[0].data_side.set(result)
+
+    def backward(
+        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
+    ) -> None:
+        grad = top[0].diff_side.tensor()
+        for index, (blob, down) in enumerate(zip(bottom, propagate_down)):
+            if not down:
+                continue
+            if self.operation == _PROD:
+                result = self._product_gradient(grad, top[0], bottom, index)
+            elif self.operation == _SUM:
+                result = grad * self.coefficients[index]
+            else:
+                result = grad * (self.winner == index)
+            blob.diff_side.set(result)
+
+    def _product_gradient(
+        self, grad: torch.Tensor, top: Blob, bottom: Sequence[Blob], index: int
+    ) -> torch.Tensor:
+        if not self.layer_param.eltwise_param.stable_prod_grad:
+            return top.data_side.tensor() / bottom[index].data_side.tensor() * grad
+        result = grad.clone()
+        for other, blob in enumerate(bottom):
+            if other != index:
+                result *= blob.data_side.tensor()
+        return result
+
+
+@register("Exp")
+class Exp(NeuronLayer):
+    """base ^ (shift + scale * x); base -1 is e."""
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        param = self.layer_param.exp_param
+        if param.base != -1 and param.base <= 0:
+            raise self.fail(f"base {param.base} must be positive, or -1 for e")
+        log_base = 1.0 if param.base == -1 else math.log(param.base)
+        self.inner = log_base * param.scale
+        self.outer = math.exp(param.shift * log_base)
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        result = bottom[0].data_side.tensor() * self.inner
+        top[0].data_side.set(result.exp_().mul_(self.outer))
+
+    def backward(
+        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
+    ) -> None:
+        if propagate_down[0]:
+            grad = top[0].diff_side.tensor() * top[0].data_side.tensor()
+            bottom[0].diff_side.set(grad.mul_(self.inner))
+
+
+@register("Log")
+class Log(NeuronLayer):
+    """log_base(shift + scale * x); base -1 is e."""
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        param = self.layer_param.log_param
+        if param.base != -1 and (param.base <= 0 or param.base == 1):
+            raise self.fail(f"base {param.base} must be positive and not 1, or -1 for e")
+        self.per_log = 1.0 if param.base == -1 else 1 / math.log(param.base)
+        self.scale, self.shift = param.scale, param.shift
+
+    def _inside(self, bottom: Blob) -> torch.Tensor:
+        return bottom.data_side.tensor() * self.scale + self.shift
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        top[0].data_side.set(self._inside(bottom[0]).log_().mul_(self.per_log))
+
+    def backward(
+        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
+    ) -> None:
+        if propagate_down[0]:
+            # The input is no longer there when the layer works in place: e ^ top is what was inside.
+            if bottom[0] is top[0]:
+                inside = top[0].data_side.tensor().div(self.per_log).exp_()
+            else:
+                inside = self._inside(bottom[0])
+            grad = top[0].diff_side.tensor() / inside
+            bottom[0].diff_side.set(grad.mul_(self.per_log * self.scale))
+
+
+@register("Power")
+class Power(NeuronLayer):
+    """(shift + scale * x) ^ power."""
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        param = self.layer_param.power_param
+        self.power, self.scale, self.shift = param.power, param.scale, param.shift
+        if bottom[0] is top[0] and self.power not in (0, 1):
+            raise self.fail("cannot work in place with a power other than 0 and 1")
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        data = bottom[0].data_side.tensor()
+        if self.scale * self.power == 0:
+            result = torch.full_like(data, 1.0 if self.power == 0 else self.shift**self.power)
+        else:
+            result = data * self.scale
+            if self.shift:
+                result += self.shift
+            if self.power != 1:
+                result = result.pow_(self.power)
+        top[0].data_side.set(result)
+
+    def backward(
+        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
+    ) -> None:
+        if not propagate_down[0]:
+            return
+        grad = top[0].diff_side.tensor()
+        factor = self.scale * self.power
+        if factor == 0 or self.power == 1:
+            result = grad * factor
+        else:
+            inside = bottom[0].data_side.tensor() * self.scale + self.shift
+            result = grad * inside.pow_(self.power - 1).mul_(factor)
+        bottom[0].diff_side.set(result)
+
+
+@register("AbsVal")
+class AbsVal(NeuronLayer):
+    """|x|."""
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        top[0].data_side.set(bottom[0].data_side.tensor().abs())
+
+    def backward(
+        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
+    ) -> None:
+        if propagate_down[0]:
+            bottom[0].diff_side.set(
+                bottom[0].data_side.tensor().sign() * top[0].diff_side.tensor()
+            )
+
+
+@register("Reduction")
+class Reduction(Layer):
+    """coeff times the sum (SUM), sum of |x| (ASUM), of x^2 (SUMSQ) or mean over all axes from `axis` on."""
+
+    bottom_range = top_range = (1, 1)
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        param = self.layer_param.reduction_param
+        self.operation = param.operation
+        self.coefficient = param.coeff
+
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        shape = bottom[0].shape
+        axis = self.canonical_axis(self.layer_param.reduction_param.axis, shape) if shape else 0
+        top[0].reshape(*shape[:axis])
+        self.outer = math.prod(shape[:axis])
+        inner = math.prod(shape[axis:])
+        mean = self.operation == caffe_pb2.ReductionParameter.MEAN
+        self.factor = self.coefficient / inner if mean and inner else self.coefficient
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        rows = bottom[0].data_side.tensor().reshape(self.outer, -1)
+        if self.operation == caffe_pb2.ReductionParameter.ASUM:
+            rows = rows.abs()
+        elif self.operation == caffe_pb2.ReductionParameter.SUMSQ:
+            rows = rows.square()
+        top[0].data_side.set(rows.sum(1).mul_(self.factor).view(top[0].shape))
+
+    def backward(
+        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
+    ) -> None:
+        if not propagate_down[0]:
+            return
+        shape = bottom[0].shape
+        grad = top[0].diff_side.tensor() * self.factor
+        grad = grad.view(*top[0].shape, *(1,) * (len(shape) - len(top[0].shape)))
+        if self.operation == caffe_pb2.ReductionParameter.ASUM:
+            result = grad * bottom[0].data_side.tensor().sign()
+        elif self.operation == caffe_pb2.ReductionParameter.SUMSQ:
+            result = grad * bottom[0].data_side.tensor() * 2
+        else:
+            result = grad.expand(shape).clone()
+        bottom[0].diff_side.set(result)

@@ -1,0 +1,177 @@
+"""Layers that move values without computing: Split, Concat, Slice, Crop, Silence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from caffe.blob import Blob
+from caffe.layers.base import Layer, register
+
+
+@register("Split")
+class Split(Layer):
+    """Hand one blob to several readers; the gradients are added. Nets insert it by themselves."""
+
+    bottom_range = (1, 1)
+    top_range = (1, None)
+
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        for blob in top:
+            blob.reshape(*bottom[0].shape)
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        data = bottom[0].data_side.tensor()
+        for blob in top:
+            blob.data_side.set(data)
+
+    def backward(
+        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
+    ) -> None:
+        if propagate_down[0]:
+            total = self.take_diff(top[0])
+            for blob in top[1:]:
+                total += blob.diff_side.tensor()
+            bottom[0].diff_side.set(total)
+
+
+@register("Concat")
+class Concat(Layer):
+    """Join blobs along an axis (1 by default)."""
+
+    bottom_range = (1, None)
+    top_range = (1, 1)
+
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        param = self.layer_param.concat_param
+        shape = bottom[0].shape
+        if param.HasField("concat_dim"):
+            self.axis = self.canonical_axis(param.concat_dim, shape)
+        else:
+            self.axis = self.canonical_axis(param.axis, shape)
+        rest = (*shape[: self.axis], *shape[self.axis + 1 :])
+        for index, blob in enumerate(bottom):
+            other = blob.shape
+            if len(other) != len(shape) or rest != (*other[: self.axis], *other[self.axis + 1 :]):
+                raise self.fail(
+                    f"bottoms may differ on axis {self.axis} only: bottom 0 is {shape}, "
+                    f"bottom {index} is {other}"
+                )
+        self.sizes = [blob.shape[self.axis] for blob in bottom]
+        top[0].reshape(*shape[: self.axis], sum(self.sizes), *shape[self.axis + 1 :])
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        top[0].data_side.set(torch.cat([b.data_side.tensor() for b in bottom], self.axis))
+
+    def backward(
+        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
+    ) -> None:
+        parts = self.take_diff(top[0]).split(self.sizes, self.axis)
+        for blob, down, part in zip(bottom, propagate_down, parts):
+            if down:
+                blob.diff_side.set(part)
+
+
+@register("Slice")
+class Slice(Layer):
+    """Cut a blob along an axis at slice_point, or into equal parts."""
+
+    bottom_range = (1, 1)
+    top_range = (1, None)
+
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        param = self.layer_param.slice_param
+        shape = bottom[0].shape
+        legacy = param.HasField("slice_dim")
+        self.axis = self.canonical_axis(param.slice_dim if legacy else param.axis, shape)
+        size = shape[self.axis]
+        if param.slice_point:
+            points = [0, *param.slice_point, size]
+            if len(points) != len(top) + 1:
+                raise self.fail(
+                    f"{len(top)} tops need {len(top) - 1} slice_point(s), "
+                    f"{len(param.slice_point)} given"
+                )
+            if any(stop <= start for start, stop in zip(points, points[1:])):
+                raise self.fail(f"slice points {points[1:-1]} do not cut axis {self.axis} of {shape}")
+            self.sizes = [stop - start for start, stop in zip(points, points[1:])]
+        else:
+            if size % len(top):
+                raise self.fail(f"axis {self.axis} of {shape} cannot be cut into {len(top)} equal parts")
+            self.sizes = [size // len(top)] * len(top)
+        for blob, part in zip(top, self.sizes):
+            blob.reshape(*shape[: self.axis], part, *shape[self.axis + 1 :])
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        parts = bottom[0].data_side.tensor().split(self.sizes, self.axis)
+        for blob, part in zip(top, parts):
+            blob.data_side.set(part.contiguous() if len(parts) > 1 else part.clone())
+
+    def backward(
+        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
+    ) -> None:
+        if propagate_down[0]:
+            bottom[0].diff_side.set(torch.cat([b.diff_side.tensor() for b in top], self.axis))
+
+
+@register("Crop")
+class Crop(Layer):
+    """Cut the first bottom, from `axis` on and at `offset`, to the size of the second."""
+
+    bottom_range = (2, 2)
+    top_range = (1, 1)
+
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        param = self.layer_param.crop_param
+        shape, reference = bottom[0].shape, bottom[1].shape
+        axis = self.canonical_axis(param.axis, shape)
+        cropped = len(shape) - axis
+        if len(reference) != len(shape):
+            raise self.fail(f"both bottoms need the same number of axes: {shape} and {reference}")
+        if len(param.offset) not in (0, 1, cropped):
+            raise self.fail(f"needs 0, 1 or {cropped} offsets, has {len(param.offset)}")
+        offsets = list(param.offset) or [0]
+        if len(offsets) == 1:
+            offsets *= cropped
+        window = []
+        for index, (size, wanted) in enumerate(zip(shape, reference)):
+            if index < axis:
+                window.append(slice(0, size))
+                continue
+            start = offsets[index - axis]
+            if start + wanted > size:
+                raise self.fail(
+                    f"offset {start} + size {wanted} exceeds {size} on axis {index}: "
+                    f"cannot crop {shape} to {reference}"
+                )
+            window.append(slice(start, start + wanted))
+        self.window = tuple(window)
+        top[0].reshape(*(part.stop - part.start for part in window))
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        # A view: what reads it next (a Concat as a rule) copies anyway.
+        top[0].data_side.set(bottom[0].data_side.tensor()[self.window])
+
+    def backward(
+        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
+    ) -> None:
+        if propagate_down[0]:
+            grad = torch.zeros_like(bottom[0].data_side.tensor())
+            grad[self.window] = top[0].diff_side.tensor()
+            bottom[0].diff_side.set(grad)
+
+
+@register("Silence")
+class Silence(Layer):
+    """Read blobs so that they are no outputs of the net."""
+
+    bottom_range = (1, None)
+    top_range = (0, 0)
+
+    def backward(
+        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
+    ) -> None:
+        for blob, down in zip(bottom, propagate_down):
+            if down:
+                blob.diff_side.clear()

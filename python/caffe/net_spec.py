@@ -1,0 +1,233 @@
+"""Write networks in Python: `L.Convolution(bottom, num_output=64)`, collected by a NetSpec."""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Mapping, Sequence
+
+from caffe.errors import CaffeError
+from caffe.proto import caffe_pb2
+
+
+def param_name_dict() -> dict[str, str]:
+    """Return layer type name -> its field in LayerParameter without `_param`; e.g. Convolution."""
+    layer = caffe_pb2.LayerParameter
+    fields = [f.name for f in layer.DESCRIPTOR.fields if f.name.endswith("_param")]
+    types = [type(getattr(layer(), name)).__name__ for name in fields]
+    return {
+        kind[: -len("Parameter")]: name[: -len("_param")] for kind, name in zip(types, fields)
+    }
+
+
+def to_proto(*tops: Top) -> caffe_pb2.NetParameter:
+    """Return the net that makes `tops`, with generated names."""
+    layers: OrderedDict[Function, caffe_pb2.LayerParameter] = OrderedDict()
+    counts: Counter[str] = Counter()
+    for top in tops:
+        top.fn._to_proto(layers, {}, counts)
+    net = caffe_pb2.NetParameter()
+    net.layer.extend(layers.values())
+    return net
+
+
+def assign_proto(proto, name: str, value) -> None:
+    """Set field `name` of a message from plain Python values.
+
+    A list fills a repeated field (of messages: a list of dicts), a dict a message; a single value may
+    stand for a repeated field of one.
+    """
+    field = proto.DESCRIPTOR.fields_by_name.get(name)
+    if field is None:
+        raise AttributeError(f"{proto.DESCRIPTOR.name} has no field '{name}'")
+    target = getattr(proto, name)
+    repeated = hasattr(target, "extend")
+    if repeated and not isinstance(value, (list, tuple)):
+        value = [value]
+    if isinstance(value, (list, tuple)):
+        if value and isinstance(value[0], Mapping):
+            for item in value:
+                entry = target.add()
+                for key, inner in item.items():
+                    assign_proto(entry, key, inner)
+        else:
+            target.extend(value)
+    elif isinstance(value, Mapping):
+        target.SetInParent()
+        for key, inner in value.items():
+            assign_proto(target, key, inner)
+    else:
+        setattr(proto, name, value)
+
+
+class Top:
+    """One output of a layer, to be named by a NetSpec or read by another layer."""
+
+    def __init__(self, fn: Function, n: int) -> None:
+        self.fn = fn
+        self.n = n
+
+    def to_proto(self) -> caffe_pb2.NetParameter:
+        """Return the net that makes this top."""
+        return to_proto(self)
+
+    def _update(self, params: Mapping) -> None:
+        self.fn._update(params)
+
+    def _to_proto(self, layers, names, autonames):
+        return self.fn._to_proto(layers, names, autonames)
+
+
+class Function:
+    """A layer to be: its type, what it reads, its parameters."""
+
+    def __init__(self, type_name: str, inputs: Sequence[Top], params: dict) -> None:
+        self.type_name = type_name
+        for place, value in enumerate(inputs):
+            if not isinstance(value, Top):
+                raise TypeError(
+                    f"{type_name}: input {place} is no Top but {type(value).__name__} "
+                    "(a layer of several tops must be unpacked)"
+                )
+        self.inputs = tuple(inputs)
+        self.params = params
+        self.ntop = self.params.pop("ntop", 1)
+        self.in_place = self.params.pop("in_place", False)
+        self.tops = tuple(Top(self, n) for n in range(self.ntop))
+
+    def _name(self, names: Mapping[Top, str], autonames: Counter[str]) -> str:
+        if self not in names and self.ntop > 0:
+            names[self] = self._top_name(self.tops[0], names, autonames)
+        elif self not in names:
+            autonames[self.type_name] += 1
+            names[self] = self.type_name + str(autonames[self.type_name])
+        return names[self]
+
+    def _top_name(self, top: Top, names, autonames: Counter[str]) -> str:
+        if top not in names:
+            autonames[self.type_name] += 1
+            names[top] = self.type_name + str(autonames[self.type_name])
+        return names[top]
+
+    def _update(self, params: Mapping) -> None:
+        self.params.update(params)
+
+    def _to_proto(self, layers, names, autonames) -> None:
+        if self in layers:
+            return
+        bottoms = []
+        for top in self.inputs:
+            top.fn._to_proto(layers, names, autonames)
+            bottoms.append(layers[top.fn].top[top.n])
+        layer = caffe_pb2.LayerParameter()
+        layer.type = self.type_name
+        layer.bottom.extend(bottoms)
+        if self.in_place:
+            layer.top.extend(layer.bottom)
+        else:
+            for top in self.tops:
+                layer.top.append(self._top_name(top, names, autonames))
+        layer.name = self._name(names, autonames)
+        for key, value in self.params.items():
+            if key.endswith("param"):
+                assign_proto(layer, key, value)
+                continue
+            own = _PARAM_NAMES.get(self.type_name)
+            inner = getattr(layer, f"{own}_param") if own else None
+            if inner is not None and key in inner.DESCRIPTOR.fields_by_name:
+                assign_proto(inner, key, value)
+            else:
+                try:
+                    assign_proto(layer, key, value)
+                except AttributeError:
+                    raise CaffeError(
+                        f"a {self.type_name} layer has no parameter '{key}'"
+                    ) from None
+        layers[self] = layer
+
+
+class NetSpec:
+    """A net under construction; its attributes are named tops.
+
+    Examples
+    --------
+    >>> from caffe import NetSpec, layers as L
+    >>> n = NetSpec()
+    >>> n.data = L.Input(shape=dict(dim=[1, 1, 8, 8]))
+    >>> n.score = L.Convolution(n.data, num_output=2, kernel_size=1)
+    >>> [layer.name for layer in n.to_proto().layer]
+    ['data', 'score']
+    """
+
+    def __init__(self) -> None:
+        super().__setattr__("tops", OrderedDict())
+
+    def __setattr__(self, name: str, value: Top) -> None:
+        self.tops[name] = value
+
+    def __getattr__(self, name: str) -> Top:
+        try:
+            return self.tops[name]
+        except KeyError:
+            raise AttributeError(f"the net has no top '{name}' yet") from None
+
+    def __setitem__(self, name: str, value: Top) -> None:
+        self.tops[name] = value
+
+    def __getitem__(self, name: str) -> Top:
+        return self.tops[name]
+
+    def __delitem__(self, name: str) -> None:
+        del self.tops[name]
+
+    def __delattr__(self, name: str) -> None:
+        del self.tops[name]
+
+    def update(self, name: str, params: Mapping) -> None:
+        """Change parameters of the layer that makes top `name`."""
+        self.tops[name]._update(params)
+
+    def to_proto(self) -> caffe_pb2.NetParameter:
+        """Return the net; layers are named after their first named top."""
+        names = {top: name for name, top in self.tops.items()}
+        autonames: Counter[str] = Counter()
+        layers: OrderedDict[Function, caffe_pb2.LayerParameter] = OrderedDict()
+        for top in self.tops.values():
+            top._to_proto(layers, names, autonames)
+        net = caffe_pb2.NetParameter()
+        net.layer.extend(layers.values())
+        return net
+
+
+class Layers:
+    """`L.Type(*tops, **parameters)` makes a layer of any type: its top, or a tuple of them."""
+
+    def __getattr__(self, name: str):
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+        def layer(*args, **kwargs):
+            fn = Function(name, args, kwargs)
+            if fn.ntop == 0:
+                return fn
+            return fn.tops[0] if fn.ntop == 1 else fn.tops
+
+        return layer
+
+
+class Parameters:
+    """`P.Pooling.MAX` is the number of an enum value of PoolingParameter."""
+
+    def __getattr__(self, name: str):
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+        class Param:
+            def __getattr__(self, value: str):
+                return getattr(getattr(caffe_pb2, f"{name}Parameter"), value)
+
+        return Param()
+
+
+_PARAM_NAMES = param_name_dict()
+layers = Layers()
+params = Parameters()

@@ -1,0 +1,65 @@
+"""Independent pieces of work over the processor's cores."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any, Callable
+
+
+def available_cores() -> int:
+    """Number of processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def run_tasks(tasks: Sequence[tuple[Callable, tuple]], workers: int) -> Iterator[Any]:
+    """Yield function(*arguments) for every task, in their order.
+
+    Parameters
+    ----------
+    tasks : sequence of (callable, tuple)
+        Functions, importable by name, and their arguments.
+    workers : int
+        Processes; 1 or less works in this one.
+
+    Yields
+    ------
+    object
+        What the call returned.
+
+    Raises
+    ------
+    concurrent.futures.process.BrokenProcessPool
+        If a worker died, for instance for want of memory.
+    """
+    workers = min(workers, len(tasks))
+    if workers <= 1:
+        for function, arguments in tasks:
+            yield function(*arguments)
+        return
+    # A fresh interpreter per worker: a copy of this process would copy the locks of its threads too.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+    futures = [pool.submit(function, *arguments) for function, arguments in tasks]
+    try:
+        for future in futures:
+            yield future.result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_worker() -> None:
+    # Ctrl-C is the parent's to handle, and a parent killed outright must not leave workers behind.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_follow_parent, daemon=True).start()
+
+
+def _follow_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
