@@ -1,13 +1,13 @@
 """The scores of the ISBI 2012 EM segmentation challenge, as the challenge computed them.
 
-Ground truth comes first, the proposal second: 1 = inside a cell, 0 = membrane. The proposal is used as it
-is given, as float32 and unscaled; its cells are where it is *above* a threshold, and one threshold holds
-for the whole stack. Slices are 2-D pictures of their own, cells are 4-connected.
+Ground truth comes first, the proposal second: 1 = inside a cell, 0 = membrane. The proposal is used
+as it is given, as float32 and unscaled; its cells are where it is *above* a threshold, and one
+threshold holds for the whole stack. Slices are pictures of their own, cells are 4-connected.
 
 References
 ----------
-Arganda-Carreras et al., Crowdsourcing the creation of image segmentation algorithms for connectomics,
-Frontiers in Neuroanatomy 9, 2015.
+Arganda-Carreras et al., Crowdsourcing the creation of image segmentation algorithms for
+connectomics, Frontiers in Neuroanatomy 9, 2015.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from unet.parallel import run_tasks
 from unet.thinning import label_cells, thin_membranes
 from unet.warping import MISMATCH_TYPES, count_mismatches
 
-# Repeated addition is part of the definition: the last one is 0.9999999999999999, so that 1 is above it.
+# Repeated addition is part of the definition: the last is 0.9999999999999999, and 1 is above it.
 THRESHOLDS = tuple(itertools.accumulate([0.0] + [0.1] * 10))
 WARPING_THRESHOLDS = THRESHOLDS[:10]
 
@@ -34,8 +34,8 @@ def _check(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, n
     labels, probabilities = np.asarray(labels), np.asarray(probabilities)
     if labels.shape != probabilities.shape:
         raise InputError(
-            f"labels of shape {labels.shape} cannot score a prediction of shape {probabilities.shape}:"
-            " give both the same slices, height and width"
+            f"labels of shape {labels.shape} cannot score a prediction of shape"
+            f" {probabilities.shape}: give both the same slices, height and width"
         )
     if labels.ndim not in (2, 3) or labels.size == 0:
         raise InputError(
@@ -122,8 +122,8 @@ def score_stack(
     labels : ndarray, shape (Y, X) or (Z, Y, X)
         Ground truth, above 0 inside a cell.
     probabilities : ndarray, same shape
-        Proposal, 1 = inside a cell; used as float32 and unscaled (the challenge took 8-bit proposals as
-        0 .. 255, so that every threshold meant "above 0").
+        Proposal, 1 = inside a cell; used as float32 and unscaled (the challenge took 8-bit
+        proposals as 0 .. 255, so that every threshold meant "above 0").
     warping : bool
         Compute the warping error too, much the longest part.
     workers : int
@@ -135,11 +135,13 @@ def score_stack(
     -------
     dict
         Numbers and lists of numbers. The challenge's scores: `pixel_error`, `rand_error`,
-        `warping_error` (2012), `v_rand_thin`, `v_info_thin` (since 2016), each with `..._threshold`, the
-        lowest threshold at which it is reached. `v2012` and `v2014` hold the values of those years' code
-        (pairs in the Rand error, coarser order of warping). Keys in `..._by_threshold` go with
-        `thresholds` or, for warping, its first ten. `slices` is the number of slices; `per_slice` holds a
-        dict with the same keys for each, as if it were the stack.
+        `warping_error` (2012), `v_rand_thin`, `v_info_thin` (since 2016), each with
+        `..._threshold`, the lowest threshold at which it is reached. `v2012` and `v2014` hold the
+        values of those years' code (pairs in the Rand error, a coarser order of warping). Keys in
+        `..._by_threshold` go with `thresholds` or, for warping, its first ten. `slices` is their
+        number; `per_slice` holds a dict with the same keys for each, as if it were the stack. A slice
+        without a true cell makes the Rand scores NaN, and the information scores at each threshold;
+        without any threshold left, `v_info_thin` is 0.
 
     Raises
     ------
@@ -185,7 +187,7 @@ def _measure_regions(labels: np.ndarray, probabilities: np.ndarray) -> dict[str,
     last = -1
     for threshold in THRESHOLDS:
         cells = _above(probabilities, threshold)
-        # What is above a threshold is a part of what was above the last: as many is the same picture.
+        # Cells only shrink from threshold to threshold: as many pixels are the same picture.
         if np.count_nonzero(cells) != last:
             last = np.count_nonzero(cells)
             plain = Overlap(truth, truths, *label_cells(cells))
@@ -207,7 +209,7 @@ def _measure_regions(labels: np.ndarray, probabilities: np.ndarray) -> dict[str,
 def _measure_warping(
     labels: np.ndarray, probabilities: np.ndarray, threshold: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Count the mismatches that warping leaves in one slice, by today's order and by that of 2012."""
+    """Count the mismatches that warping leaves, by the order of today and by that of 2012."""
     return (
         count_mismatches(labels, probabilities, threshold),
         count_mismatches(labels, probabilities, threshold, legacy=True),

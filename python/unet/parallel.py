@@ -43,7 +43,7 @@ def run_tasks(tasks: Sequence[tuple[Callable, tuple]], workers: int) -> Iterator
         for function, arguments in tasks:
             yield function(*arguments)
         return
-    # A fresh interpreter per worker: a copy of this process would copy the locks of its threads too.
+    # Fresh interpreters: a copy of this process would copy the locks of its threads too.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
     futures = [pool.submit(function, *arguments) for function, arguments in tasks]

@@ -1,4 +1,4 @@
-"""Thin the membranes of a thresholded proposal by flooding them from the cells (ISBI 2012, V scores)."""
+"""Thin the membranes of a thresholded proposal by flooding them from the cells."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ def label_cells(cells: np.ndarray) -> tuple[np.ndarray, int]:
 def thin_membranes(cells: np.ndarray) -> tuple[np.ndarray, int]:
     """Flood the membrane from the cells until only dams between different cells are left.
 
-    The queue is first in, first out: at the start the membrane pixels beside a cell, column by column; a
-    pixel that is taken from it appends its untouched membrane neighbours in the order left, up, right,
-    down. A pixel whose 4-neighbours carry one label takes it; two or more, or none, make it a dam.
+    The queue is first in, first out: at the start the membrane pixels beside a cell, column by
+    column; a pixel that is taken from it appends its untouched membrane neighbours in the order
+    left, up, right, down. A pixel whose 4-neighbours carry one label takes it; two or more, or
+    none, make it a dam.
 
     Parameters
     ----------
@@ -46,14 +47,14 @@ def thin_membranes(cells: np.ndarray) -> tuple[np.ndarray, int]:
 
     Notes
     -----
-    The queue holds one distance from the cells after the other, so each distance is worked through as
-    arrays. Only pixels with an earlier, differing neighbour at the same distance need its outcome first;
-    these few are taken one at a time.
+    The queue holds one distance from the cells after the other, so each distance is worked through
+    as arrays. Only pixels with an earlier, differing neighbour at the same distance need its
+    outcome first; these few are taken one at a time.
 
     References
     ----------
-    Arganda-Carreras et al., Crowdsourcing the creation of image segmentation algorithms for connectomics,
-    Frontiers in Neuroanatomy 9, 2015.
+    Arganda-Carreras et al., Crowdsourcing the creation of image segmentation algorithms for
+    connectomics, Frontiers in Neuroanatomy 9, 2015.
     """
     regions, count = label_cells(cells)
     if count == 0:
@@ -95,7 +96,7 @@ def _settle(wave: np.ndarray, around: np.ndarray, label: np.ndarray, rank: np.nd
     rank[wave] = place
     ranks = rank[around]
     earlier = (ranks >= 0) & (ranks < place[:, np.newaxis])
-    # A neighbour matters unless it is a dam already or can bring no other label than the pixel's own.
+    # A neighbour matters unless it is a dam already or can only bring the pixel's own label.
     same = (settled[ranks] == settled[:, np.newaxis]) & (settled[:, np.newaxis] > 0)
     matters = earlier & ~dam[ranks] & ~same
     late = np.flatnonzero(matters.any(axis=1) & ~dam)

@@ -1,4 +1,4 @@
-"""The warping error of the ISBI 2012 challenge: topology-preserving warps and what they cannot mend.
+"""The warping error of the ISBI 2012 challenge: warps that keep the topology, and what they leave.
 
 References
 ----------
@@ -67,21 +67,18 @@ def warping_order(
     proposal = probabilities.astype(np.float64)
     columns, rows = np.nonzero(((proposal > threshold) != labels).T)
     certainty = np.abs(proposal[rows, columns] - threshold).astype(np.float32)
-    if legacy:
-        order = _legacy_order(certainty)
-    else:
-        order = np.argsort(-certainty, kind="stable")
+    order = _legacy_order(certainty) if legacy else np.argsort(-certainty, kind="stable")
     return np.stack([rows[order], columns[order]], axis=1)
 
 
 def _legacy_order(certainty: np.ndarray) -> np.ndarray:
     """Sort descending with a merge sort to whose steps the blurred comparison is sensitive.
 
-    Halves below seven elements are insertion-sorted; two halves already in order are joined as they are;
-    otherwise they are merged, the left one first among ties.
+    Halves below seven elements are insertion-sorted; two halves already in order are joined as they
+    are; otherwise they are merged, the left one first among ties.
     """
     values = certainty.astype(np.float64).tolist()
-    # float32(a - b) * 10000 reaches 1, and only then counts, from the first float32 on for which it does.
+    # A difference counts from the first float32 on whose product with 10000 reaches 1.
     step = np.float32(1e-4)
     while np.float32(np.nextafter(step, np.float32(0)) * np.float32(10000)) >= 1:
         step = np.nextafter(step, np.float32(0))
@@ -115,7 +112,7 @@ def _legacy_order(certainty: np.ndarray) -> np.ndarray:
 
 
 def warp(labels: np.ndarray, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Warp the labels towards the proposal by flipping simple points, in rounds, until none can flip.
+    """Warp the labels towards the proposal by flipping simple points until none is left.
 
     Parameters
     ----------
@@ -141,8 +138,8 @@ def warp(labels: np.ndarray, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     (e, e_bit), (ne, ne_bit), (n, n_bit), (nw, nw_bit) = flips[:4]
     (w, w_bit), (sw, sw_bit), (s, s_bit), (se, se_bit) = flips[4:]
 
-    # Flips must see each other at once, so this is a plain loop; its order stays from round to round,
-    # and a pixel that has flipped agrees with the proposal for good. A bytearray is the fastest to index.
+    # Flips must see each other at once, so this is a plain loop, over bytes for speed. A pixel that
+    # has flipped agrees with the proposal for good, and the order of the others stays.
     code = bytearray(neighbourhood.tobytes())
     simple = SIMPLE_POINTS
     flat = (order[:, 0] + 1) * (width + 2) + order[:, 1] + 1
@@ -183,8 +180,8 @@ def classify(
     residual : int64 ndarray, shape (left, 2)
         Row and column of the pixels that differ from the proposal.
     radius : int
-        Half the side of the window of the local split test, pixels; if below 1 or above the height or
-        the width, the whole slice is the window.
+        Half the side of the window of the local split test, pixels; if below 1 or above the height
+        or the width, the whole slice is the window.
 
     Returns
     -------
@@ -204,13 +201,11 @@ def classify(
 
     kind = np.where(cell, SPLIT, MERGE)
     kind[(ids == 2) & ~cell] = HOLE_ADDITION
-    alone = ids <= 1
-    kind[alone & (highest > 0)] = np.where(cell, HOLE_ADDITION, HOLE_DELETION)[
-        alone & (highest > 0)
-    ]
-    kind[alone & (highest <= 0)] = np.where(cell, OBJECT_DELETION, OBJECT_ADDITION)[
-        alone & (highest <= 0)
-    ]
+    inside = (ids == 1) & (highest > 0)
+    kind[inside] = np.where(cell, HOLE_ADDITION, HOLE_DELETION)[inside]
+    # No id at all is the only pixel of a slice of 1x1.
+    lone = (ids <= 1) & (highest <= 0)
+    kind[lone] = np.where(cell, OBJECT_DELETION, OBJECT_ADDITION)[lone]
     if radius < 1 or radius > width or radius > height:
         radius = max(width, height)
     surroundings = np.pad(warped, radius)
@@ -245,8 +240,8 @@ def count_mismatches(
     Returns
     -------
     int64 ndarray, shape (8,)
-        Pixels of each of `MISMATCH_TYPES`, then the connected groups of split (4-connected) and of merge
-        pixels (8-connected).
+        Pixels of each of `MISMATCH_TYPES`, then the connected groups of split pixels (4-connected)
+        and of merge pixels (8-connected).
     """
     order = warping_order(labels, probabilities, threshold, legacy=legacy)
     warped, residual = warp(labels, order)
