@@ -135,9 +135,7 @@ class Net:
         bottom_needs = [needs[name] for name in param.bottom]
         if param.propagate_down:
             bottom_needs = list(param.propagate_down)
-        layer_needs = any(needs[name] for name in param.bottom) or (
-            any(bottom_needs) if param.propagate_down else False
-        )
+        layer_needs = any(needs[name] for name in param.bottom)
         for name in param.bottom:
             unread.pop(name, None)
         top = []

@@ -139,9 +139,9 @@ def score_stack(
         `..._threshold`, the lowest threshold at which it is reached. `v2012` and `v2014` hold the
         values of those years' code (pairs in the Rand error, a coarser order of warping). Keys in
         `..._by_threshold` go with `thresholds` or, for warping, its first ten. `slices` is their
-        number; `per_slice` holds a dict with the same keys for each, as if it were the stack. A slice
-        without a true cell makes the Rand scores NaN, and the information scores at each threshold;
-        without any threshold left, `v_info_thin` is 0.
+        number; `per_slice` holds a dict with the same keys for each, as if it were the stack. A
+        slice without a true cell makes the Rand scores NaN, and the information scores at each
+        threshold; without any threshold left, `v_info_thin` is 0.
 
     Raises
     ------

@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Callable
 
 
@@ -35,8 +36,8 @@ def run_tasks(tasks: Sequence[tuple[Callable, tuple]], workers: int) -> Iterator
 
     Raises
     ------
-    concurrent.futures.process.BrokenProcessPool
-        If a worker died, for instance for want of memory.
+    MemoryError
+        If a worker was killed.
     """
     workers = min(workers, len(tasks))
     if workers <= 1:
@@ -50,6 +51,10 @@ def run_tasks(tasks: Sequence[tuple[Callable, tuple]], workers: int) -> Iterator
     try:
         for future in futures:
             yield future.result()
+    except BrokenProcessPool as error:
+        raise MemoryError(
+            "a worker process was killed, most likely for want of memory: use fewer workers"
+        ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

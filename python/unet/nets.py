@@ -1,0 +1,354 @@
+"""The networks, as they read in Fig. 1, and the prototxt files made of them.
+
+`python -m unet.nets` writes prototxt/; with a name and a data set it writes a folder for your own data.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Dict, List, Optional, Sequence, Tuple
+
+import caffe
+from caffe import NetSpec
+from caffe import layers as L
+from caffe import params as P
+from caffe.proto import caffe_pb2
+
+from unet.errors import InputError
+from unet.loss import weighted_softmax_loss
+from unet.program import atomic_path, run_program
+from unet.tiles import check_tile
+from unet.training_set import TrainingSet
+
+# Maps after the first convolution; they double at each of the four poolings.
+WIDTHS = {"unet": 64, "unet_slim": 16}
+LEVELS = 4
+# Pixels between the edges of a skip map and of its crop, per level (Fig. 1).
+CROPS = {3: 4, 2: 16, 1: 40, 0: 88}
+TRAIN_TILE = 572
+TEST_TILE = 700
+DATA = "data/isbi2012/isbi2012.h5"
+HOLDOUT = 20
+
+# Weights learn at the solver's rate and decay; biases twice as fast and without decay.
+LEARN = [dict(lr_mult=1, decay_mult=1), dict(lr_mult=2, decay_mult=0)]
+
+
+def conv_relu(n: NetSpec, bottom: str, top: str, maps: int) -> None:
+    """3x3 convolution without padding, then ReLU in place."""
+    n[top] = L.Convolution(
+        n[bottom],
+        name=f"conv_{bottom if bottom != 'data' else 'd0a'}-{top[-1]}",
+        num_output=maps,
+        kernel_size=3,
+        weight_filler=dict(type="msra"),
+        bias_filler=dict(type="constant", value=0),
+        param=LEARN,
+    )
+    n[f"relu_{top}"] = L.ReLU(n[top], in_place=True)
+
+
+def dropout(n: NetSpec, blob: str) -> None:
+    """Drop-out 0.5, in place."""
+    n[f"dropout_{blob}"] = L.Dropout(n[blob], dropout_ratio=0.5, in_place=True)
+
+
+def pool(n: NetSpec, bottom: str, top: str) -> None:
+    """2x2 max pooling, stride 2."""
+    n[top] = L.Pooling(
+        n[bottom], name=f"pool_{bottom}-{top[1:]}", pool=P.Pooling.MAX, kernel_size=2, stride=2
+    )
+
+
+def up_crop_concat(n: NetSpec, bottom: str, level: int, maps: int) -> None:
+    """2x2 up-convolution to `maps` maps, joined with the cropped skip map of the same level."""
+    up, skip, cropped = f"u{level}a", f"d{level}c", f"d{level}cc"
+    n[up] = L.Deconvolution(
+        n[bottom],
+        name=f"upconv_{bottom}_{up}",
+        convolution_param=dict(
+            num_output=maps,
+            kernel_size=[2],
+            stride=[2],
+            weight_filler=dict(type="msra"),
+            bias_filler=dict(type="constant", value=0),
+        ),
+        param=LEARN,
+    )
+    n[cropped] = L.Crop(n[skip], n[up], name=f"crop_{skip}-{cropped}", axis=2, offset=CROPS[level])
+    n[f"u{level}b"] = L.Concat(n[up], n[cropped], name=f"concat_{cropped}_{up}-b", axis=1)
+
+
+def u_shape(n: NetSpec, width: int, classes: int) -> None:
+    """Add the 23 convolutional layers from blob `data` to blob `score`.
+
+    Parameters
+    ----------
+    n : caffe.NetSpec
+        A net that has the blob `data`.
+    width : int
+        Maps of the first level; 64 is the paper's.
+    classes : int
+        Channels of `score`.
+
+    References
+    ----------
+    Ronneberger et al. 2015, Fig. 1. Layers and blobs are called as in the authors' published networks.
+    """
+    for level in range(LEVELS + 1):
+        first = "data" if level == 0 else f"d{level}a"
+        maps = width * 2**level
+        conv_relu(n, first, f"d{level}b", maps)
+        conv_relu(n, f"d{level}b", f"d{level}c", maps)
+        if level >= LEVELS - 1:
+            dropout(n, f"d{level}c")
+        if level < LEVELS:
+            pool(n, f"d{level}c", f"d{level + 1}a")
+    below = f"d{LEVELS}c"
+    for level in reversed(range(LEVELS)):
+        maps = width * 2**level
+        up_crop_concat(n, below, level, maps)
+        conv_relu(n, f"u{level}b", f"u{level}c", maps)
+        conv_relu(n, f"u{level}c", f"u{level}d", maps)
+        below = f"u{level}d"
+    n["score"] = L.Convolution(
+        n[below],
+        name=f"conv_{below}-score",
+        num_output=classes,
+        kernel_size=1,
+        weight_filler=dict(type="msra"),
+        bias_filler=dict(type="constant", value=0),
+        param=LEARN,
+    )
+
+
+def data_layer(config: Dict, include: Dict) -> caffe_pb2.LayerParameter:
+    """Return the layer that feeds tiles, admitted where `include` holds."""
+    n = NetSpec()
+    n["data"], n["label"], n["weight"] = L.Python(
+        name="tiles",
+        ntop=3,
+        python_param=dict(
+            module="unet.layers", layer="TrainingTiles", param_str=json.dumps(config)
+        ),
+        include=include,
+    )
+    return n.to_proto().layer[0]
+
+
+def training_net(
+    name: str,
+    phase: int,
+    feeds: Sequence[Tuple[Dict, Dict]],
+    *,
+    classes: int = 2,
+) -> caffe_pb2.NetParameter:
+    """Return the net that is trained (TRAIN) or tested (TEST), from tiles to loss.
+
+    Parameters
+    ----------
+    name : str
+        A key of `WIDTHS`.
+    phase : int
+        caffe.TRAIN or caffe.TEST; the test net also has `accuracy`.
+    feeds : sequence of (configuration, include rule)
+        The data layers, of which the solver's state admits one.
+    classes : int
+    """
+    n = NetSpec()
+    # Stands for the data layers while the net is put together.
+    n["data"], n["label"], n["weight"] = L.Python(name="tiles", ntop=3)
+    u_shape(n, WIDTHS[name], classes)
+    weighted_softmax_loss(n, "score", "weight", classes)
+    if phase == caffe.TEST:
+        n["accuracy"] = L.Accuracy(n["score"], n["label"], ignore_label=255)
+    else:
+        n["silence"] = L.Silence(n["label"], ntop=0)
+    body = n.to_proto()
+    net = caffe_pb2.NetParameter(name=name)
+    net.layer.extend(data_layer(config, include) for config, include in feeds)
+    net.layer.extend(body.layer[1:])
+    return net
+
+
+def deploy_net(
+    name: str, *, channels: int = 1, classes: int = 2, tile: int = TRAIN_TILE
+) -> caffe_pb2.NetParameter:
+    """Return the net that segments: `data` in, `score` and its soft-max `prob` out."""
+    n = NetSpec()
+    n["data"] = L.Input(shape=dict(dim=[1, channels, tile, tile]))
+    u_shape(n, WIDTHS[name], classes)
+    n["prob"] = L.Softmax(n["score"])
+    net = n.to_proto()
+    net.name = name
+    return net
+
+
+def solver(
+    folder: str, prefix: str, stage: str, iterations: int, test_iter: Optional[int]
+) -> caffe_pb2.SolverParameter:
+    """Return the solver: Caffe's SGD, one tile a step, momentum 0.99 (Sec. 3).
+
+    Parameters
+    ----------
+    folder : str
+        Where train.prototxt and test.prototxt lie.
+    prefix : str
+        Path of the snapshots, up to `_iter_N`.
+    stage : str
+        Which data layer is admitted.
+    iterations : int
+    test_iter : int, optional
+        Passes of a test; None: there is nothing to test on.
+    """
+    param = caffe_pb2.SolverParameter(
+        train_net=f"{folder}/train.prototxt",
+        type="SGD",
+        base_lr=0.001,
+        lr_policy="poly",
+        power=1.0,
+        momentum=0.99,
+        weight_decay=0.0005,
+        max_iter=iterations,
+        display=20,
+        average_loss=20,
+        snapshot=500,
+        snapshot_prefix=prefix,
+        random_seed=1,
+    )
+    param.train_state.stage.append(stage)
+    if test_iter:
+        param.test_net.append(f"{folder}/test.prototxt")
+        param.test_iter.append(test_iter)
+        param.test_interval = 500
+        param.test_initialization = False
+        param.test_state.add(stage=[stage])
+    return param
+
+
+ITERATIONS = {"unet": 30000, "unet_slim": 4000}
+AUGMENTATION = dict(
+    grid=3, std=10.0, rotation=180.0, mirror=True, shift=True, contrast=0.2, brightness=0.1
+)
+
+
+def feed(
+    file: str, tile: int, slices: Optional[Sequence[int]], augmentation: Optional[Dict] = None
+) -> Dict:
+    """Return the configuration of a data layer."""
+    config: Dict = dict(file=file, tile=tile)
+    if slices is not None:
+        config["slices"] = list(slices)
+    if augmentation is not None:
+        config.update(seed=1, workers=2, augmentation=augmentation)
+    return config
+
+
+def isbi_files(name: str) -> Dict[str, object]:
+    """Return the files of prototxt/<name>: file name -> message."""
+    folder = f"prototxt/{name}"
+    holdout = dict(stage=["holdout"])
+    everything = dict(stage=["isbi"])
+    return {
+        "train.prototxt": training_net(
+            name,
+            caffe.TRAIN,
+            [
+                (feed(DATA, TRAIN_TILE, (0, HOLDOUT), AUGMENTATION), holdout),
+                (feed(DATA, TRAIN_TILE, None, AUGMENTATION), everything),
+            ],
+        ),
+        "test.prototxt": training_net(
+            name, caffe.TEST, [(feed(DATA, TEST_TILE, (HOLDOUT, 30)), holdout)]
+        ),
+        "deploy.prototxt": deploy_net(name),
+        "solver_holdout.prototxt": solver(
+            folder, f"runs/{name}_holdout/{name}", "holdout", ITERATIONS[name], 30 - HOLDOUT
+        ),
+        "solver_isbi.prototxt": solver(
+            folder, f"runs/{name}_isbi/{name}", "isbi", ITERATIONS[name], None
+        ),
+    }
+
+
+def own_files(
+    name: str,
+    data: str,
+    folder: str,
+    *,
+    tile: int,
+    iterations: int,
+    train: Optional[Sequence[int]],
+    test: Optional[Sequence[int]],
+) -> Dict[str, object]:
+    """Return the files of a network for a training set of one's own: file name -> message."""
+    check_tile((tile, tile))
+    with TrainingSet(data) as training_set:
+        shape, channels, classes = training_set.shape, training_set.channels, training_set.classes
+    always = dict(stage=["own"])
+    files: Dict[str, object] = {
+        "train.prototxt": training_net(
+            name, caffe.TRAIN, [(feed(data, tile, train, AUGMENTATION), always)], classes=classes
+        ),
+        "deploy.prototxt": deploy_net(name, channels=channels, classes=classes, tile=tile),
+    }
+    passes = None
+    if test is not None:
+        files["test.prototxt"] = training_net(
+            name, caffe.TEST, [(feed(data, tile, test), always)], classes=classes
+        )
+        across = [-(-size // (tile - 184)) for size in shape[1:]]
+        passes = (test[1] - test[0]) * across[0] * across[1]
+    files["solver.prototxt"] = solver(folder, f"{folder}/{name}", "own", iterations, passes)
+    return files
+
+
+def write_files(files: Dict[str, object], folder: Path) -> None:
+    """Write messages as text files into a folder."""
+    for name, message in files.items():
+        with atomic_path(folder / name) as path:
+            path.write_text(str(message), encoding="utf-8")
+
+
+def _slices(text: str) -> List[int]:
+    try:
+        first, stop = (int(part) for part in text.split(":"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not FIRST:STOP") from None
+    return [first, stop]
+
+
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    """Write the checked-in prototxt files, or those of a network for a training set of one's own."""
+    parser = argparse.ArgumentParser(prog="python -m unet.nets", description=main.__doc__)
+    parser.add_argument("net", nargs="?", choices=sorted(WIDTHS))
+    parser.add_argument("--data", help="training set (HDF5) that tools/prepare.py wrote")
+    parser.add_argument("--train-slices", type=_slices, metavar="A:B")
+    parser.add_argument("--test-slices", type=_slices, metavar="A:B")
+    parser.add_argument("--tile", type=int, default=TRAIN_TILE, help="input size, 16k + 60")
+    parser.add_argument("--iterations", type=int, default=4000)
+    parser.add_argument("-o", "--output", default="prototxt", help="folder to write to")
+    options = parser.parse_args(argv)
+    if options.net is None:
+        for name in WIDTHS:
+            write_files(isbi_files(name), Path(options.output) / name)
+        return
+    if not options.data:
+        raise InputError("--data is missing: name the training set that tools/prepare.py wrote")
+    files = own_files(
+        options.net,
+        options.data,
+        options.output,
+        tile=options.tile,
+        iterations=options.iterations,
+        train=options.train_slices,
+        test=options.test_slices,
+    )
+    write_files(files, Path(options.output))
+    print(f"wrote {', '.join(sorted(files))} to {options.output}")
+
+
+if __name__ == "__main__":
+    run_program(main)

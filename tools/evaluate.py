@@ -1,0 +1,203 @@
+#!/usr/bin/env python3
+"""Score a segmentation against its ground truth as the ISBI 2012 challenge did.
+
+The 2012 challenge's warping error, Rand error and pixel error, and V_rand and V_info after thinning as
+the later one, each at the threshold that suits it best. Read the warping error together with the others:
+at a threshold where hardly a cell is left it is low for free.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+
+from unet.errors import InputError
+from unet.metrics import score_stack
+from unet.parallel import available_cores
+from unet.program import atomic_path, run_program
+from unet.volumes import read_volume
+
+#: Key and title of the scores in the table, in its order.
+SCORES = (
+    ("rand_error", "Rand error"),
+    ("pixel_error", "pixel error"),
+    ("warping_error", "warping error"),
+    ("v_rand_thin", "V_rand (thin)"),
+    ("v_info_thin", "V_info (thin)"),
+)
+
+
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    arguments = parse(argv)
+    labels = read_volume(arguments.labels)
+    prediction = read_volume(arguments.prediction)
+    labels, prediction, numbers = choose_slices(
+        labels, prediction, arguments.slices, arguments.every_third
+    )
+    probabilities, scaling = rescale(prediction, arguments.unscaled)
+
+    scores = score_stack(
+        labels,
+        probabilities,
+        warping=arguments.warping,
+        workers=arguments.workers,
+        progress=True,
+    )
+    for number, of_slice in zip(numbers, scores["per_slice"]):
+        of_slice["slice"] = number
+    scores.update(
+        labels=str(arguments.labels),
+        prediction=str(arguments.prediction),
+        label_bitdepth=labels.dtype.itemsize * 8,
+        proposal_bitdepth=prediction.dtype.itemsize * 8,
+        prediction_scaling=scaling,
+    )
+    print(table(scores))
+    if arguments.json:
+        with atomic_path(arguments.json) as path:
+            path.write_text(json.dumps(scores, indent=1) + "\n")
+        print(f"\nwritten: {arguments.json}")
+
+
+def parse(argv: Optional[Sequence[str]]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("labels", type=Path, help="ground truth: above 0 inside a cell, 0 = membrane")
+    parser.add_argument(
+        "prediction",
+        type=Path,
+        help="probability of being inside a cell: float in [0, 1], uint8 (/255) or uint16 (/65535)",
+    )
+    parser.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="write every score, overall, per threshold and per slice (NaN where there is no value)",
+    )
+    parser.add_argument(
+        "--no-warping",
+        dest="warping",
+        action="store_false",
+        help="leave out the warping error, the longest part",
+    )
+    parser.add_argument(
+        "--slices",
+        metavar="A:B",
+        type=slice_range,
+        help="score slices A to B - 1 of the labels, from 0; the prediction holds these or all slices",
+    )
+    parser.add_argument(
+        "--every-third",
+        action="store_true",
+        help="score slices 2, 5, 8, ... alone, counted from 1, as the challenge does since 2016",
+    )
+    parser.add_argument(
+        "--unscaled",
+        action="store_true",
+        help="take an integer prediction as it is, as the challenge did: every threshold means above 0",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=available_cores(),
+        metavar="N",
+        help="processes (all cores: %(default)s)",
+    )
+    return parser.parse_args(argv)
+
+
+def slice_range(text: str) -> slice:
+    first, colon, stop = text.partition(":")
+    try:
+        chosen = slice(int(first) if first else 0, int(stop) if stop else None)
+    except ValueError:
+        chosen = slice(-1)
+    if not colon or (chosen.start or 0) < 0 or (chosen.stop is not None and chosen.stop < 1):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form A:B, such as 20:30")
+    return chosen
+
+
+def choose_slices(
+    labels: np.ndarray, prediction: np.ndarray, chosen: Optional[slice], every_third: bool
+) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """Return the slices to be scored of both stacks, and their numbers in the labels, from 1."""
+    numbers = np.arange(1, len(labels) + 1)
+    if chosen is not None:
+        if chosen.stop is not None and chosen.stop > len(labels) or not len(numbers[chosen]):
+            raise InputError(
+                f"--slices {chosen.start}:{chosen.stop or ''} asks for slices that the labels do not"
+                f" have: they hold {len(labels)}, 0:{len(labels)}"
+            )
+        if prediction.shape == labels.shape:
+            prediction = prediction[chosen]
+        labels, numbers = labels[chosen], numbers[chosen]
+    if labels.shape != prediction.shape:
+        raise InputError(
+            f"the labels hold {describe(labels)} and the prediction {describe(prediction)}: they must be"
+            " the same" + ("" if chosen else ", or say with --slices A:B which of the labels it holds")
+        )
+    if every_third:
+        labels, prediction, numbers = labels[1::3], prediction[1::3], numbers[1::3]
+        if not len(numbers):
+            raise InputError("--every-third starts with slice 2, and there is only one: leave it out")
+    return labels, prediction, numbers.tolist()
+
+
+def describe(stack: np.ndarray) -> str:
+    slices, height, width = stack.shape
+    return f"{slices} slice{'s' if slices > 1 else ''} of {height}x{width}"
+
+
+def rescale(prediction: np.ndarray, unscaled: bool) -> tuple[np.ndarray, str]:
+    """Return the prediction as float32 in [0, 1], and in words what was done to it."""
+    dtype = prediction.dtype
+    if dtype.kind == "f":
+        low, high = prediction.min(), prediction.max()
+        if np.isnan(low):
+            raise InputError("the prediction holds NaN: mend or mask it before it is scored")
+        if low < 0 or high > 1:
+            raise InputError(
+                f"the prediction reaches from {low:g} to {high:g}: it must be a probability in [0, 1]"
+            )
+        return prediction.astype(np.float32), f"{dtype}, taken as it is"
+    if unscaled:
+        return prediction.astype(np.float32), f"{dtype}, taken as it is, unscaled"
+    if prediction.min() >= 0 and prediction.max() <= 1:
+        return prediction.astype(np.float32), f"{dtype} of 0 and 1, taken as it is"
+    if dtype not in (np.uint8, np.uint16):
+        raise InputError(
+            f"a prediction of type {dtype} has no known range: save it as float in [0, 1], uint8 or uint16"
+        )
+    top = np.iinfo(dtype).max
+    return prediction.astype(np.float32) / np.float32(top), f"{dtype}, rescaled to [0, 1] by 1/{top}"
+
+
+def table(scores: dict[str, Any]) -> str:
+    """The scores as text: overall with the best thresholds, then slice by slice."""
+    shown = [(key, title) for key, title in SCORES if key in scores]
+    size = f"{scores['slices']} x {scores['height']} x {scores['width']}"
+    lines = [
+        f"labels      {scores['labels']}  ({size})",
+        f"prediction  {scores['prediction']}  ({scores['prediction_scaling']})",
+        "",
+        f"{'overall':<14}{'value':>11}  best above",
+    ]
+    lines += [
+        f"{title:<14}{scores[key]:11.6f}  {scores[key + '_threshold']:.1f}" for key, title in shown
+    ]
+    lines += ["", "each slice by itself, with its own best thresholds"]
+    lines.append("slice" + "".join(f"{title:>20}" for _, title in shown))
+    for one in scores["per_slice"]:
+        values = (f"{one[key]:14.6f} > {one[key + '_threshold']:.1f}" for key, _ in shown)
+        lines.append(f"{one['slice']:5d}" + "".join(f"{value:>20}" for value in values))
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    run_program(main)
