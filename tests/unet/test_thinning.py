@@ -74,7 +74,11 @@ def test_a_hole_is_filled_by_its_cell():
 
 def test_a_pixel_among_dams_alone_is_a_dam():
     # The four cells touch the centre's neighbours only; each of these lies between two cells.
-    assert thin_membranes(picture("#.#", "...", "#.#"))[0].tolist() == [[1, 0, 2], [0, 0, 0], [3, 0, 4]]
+    assert thin_membranes(picture("#.#", "...", "#.#"))[0].tolist() == [
+        [1, 0, 2],
+        [0, 0, 0],
+        [3, 0, 4],
+    ]
 
 
 @pytest.mark.parametrize("seed", range(20))
