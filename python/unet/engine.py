@@ -1,0 +1,50 @@
+"""The engine behind `import caffe`: quiet, and on the device that was asked for."""
+
+from __future__ import annotations
+
+import os
+from types import ModuleType
+
+from unet.errors import InputError
+
+
+def open_engine(device: str = "cpu") -> ModuleType:
+    """Import `caffe` and choose where it computes.
+
+    Parameters
+    ----------
+    device : str
+        "cpu", the number of a GPU, or "auto": GPU 0 where the engine can use one, else the CPU.
+
+    Returns
+    -------
+    module
+        `caffe`.
+
+    Raises
+    ------
+    InputError
+        If `device` is none of these.
+    """
+    # Caffe's own log would tear the progress bars; genuine Caffe reads this once, when imported.
+    os.environ.setdefault("GLOG_minloglevel", "1")
+    import caffe
+
+    if device == "cpu":
+        caffe.set_mode_cpu()
+    elif device == "auto":
+        # Genuine Caffe built without a GPU ends the process when asked for one; it has no CaffeError.
+        error = getattr(caffe, "CaffeError", None)
+        caffe.set_mode_cpu()
+        if error is not None:
+            try:
+                caffe.set_device(0)
+                caffe.set_mode_gpu()
+            except error:
+                caffe.set_mode_cpu()
+    elif device.isdigit():
+        caffe.set_device(int(device))
+        caffe.set_mode_gpu()
+    else:
+        raise InputError(f"device '{device}' is neither auto, cpu nor the number of a GPU")
+    return caffe
