@@ -2,36 +2,52 @@
 
 from __future__ import annotations
 
-import contextlib
-import math
-import mmap
 import os
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import h5py
 import numpy as np
 
-from caffe import wire
+from caffe import weights_hdf5, wire
+from caffe.blob_wire import MAX_BYTES, BlobReader, blob_bytes, check_kind, map_file
 from caffe.errors import CaffeError
+from caffe.files import atomic_path
 from caffe.proto import caffe_pb2
+from caffe.weights_hdf5 import write_weights_hdf5
 
-_HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+__all__ = [
+    "SolverState",
+    "blob_to_array",
+    "read_solverstate",
+    "read_weights",
+    "write_caffemodel",
+    "write_solverstate",
+    "write_weights_hdf5",
+]
 
 # Field numbers of caffe.proto.
-_NET_LAYER, _NET_V1_LAYERS = 100, 2
+_NET_NAME, _NET_LAYER, _NET_V1_LAYERS = 1, 100, 2
 _LAYER_NAME, _LAYER_BLOBS = 1, 7
-_V1_NAME, _V1_BLOBS = 4, 6
-_BLOB_SHAPE, _BLOB_DATA, _BLOB_DOUBLE_DATA = 7, 5, 8
-_BLOB_LEGACY = (1, 2, 3, 4)
-_STATE_HISTORY = 3
+_V1_NAME, _V1_BLOBS, _V1_V0 = 4, 6, 1
+_V0_NAME, _V0_BLOBS = 1, 50
+_STATE_ITER, _STATE_LEARNED_NET, _STATE_HISTORY, _STATE_CURRENT_STEP = 1, 2, 3, 4
 
 
 @dataclass
 class SolverState:
-    """What a .solverstate holds."""
+    """What a .solverstate holds.
+
+    Attributes
+    ----------
+    iteration : int
+        Iterations done.
+    learned_net : str
+        The file of the parameters that belong to it.
+    history : list of float32 arrays
+        What the update rule remembers: one or two arrays a parameter.
+    current_step : int
+        Steps of the rate policy "multistep" that are behind.
+    """
 
     iteration: int
     learned_net: str
@@ -39,136 +55,25 @@ class SolverState:
     current_step: int
 
 
-@contextlib.contextmanager
-def _atomic(path: str | os.PathLike) -> Iterator[Path]:
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with open(temporary, "rb") as written:
-            os.fsync(written.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _mapped(path: str) -> Iterator[memoryview]:
-    try:
-        with open(path, "rb") as file:
-            if os.fstat(file.fileno()).st_size == 0:
-                raise CaffeError(f"{path}: is empty")
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-                # Views into the map may outlive an error's traceback: closing then is left to them.
-                view = memoryview(mapped)
-                try:
-                    yield view
-                finally:
-                    with contextlib.suppress(BufferError):
-                        view.release()
-    except FileNotFoundError:
-        raise CaffeError(f"{path}: no such file") from None
-    except IsADirectoryError:
-        raise CaffeError(f"{path}: is a folder, not a file of weights") from None
-    except BufferError:
-        pass
-
-
-def _is_hdf5(path: str) -> bool:
-    try:
-        with open(path, "rb") as file:
-            return file.read(8) == _HDF5_MAGIC
-    except FileNotFoundError:
-        raise CaffeError(f"{path}: no such file") from None
-    except IsADirectoryError:
-        raise CaffeError(f"{path}: is a folder, not a file of weights") from None
-
-
-def _signed(value: int) -> int:
-    return value - 2**64 if value >= 2**63 else value
-
-
-def _shape(data: memoryview, source: str, offset: int) -> tuple[int, ...]:
-    dims: list[int] = []
-    for number, kind, value, place in wire.fields(data, source, offset):
-        if number != 1:
-            continue
-        if kind == wire.VARINT:
-            dims.append(_signed(value))
-            continue
-        position = 0
-        while position < len(value):
-            dim, position = wire._varint(value, position, source)
-            dims.append(_signed(dim))
-    return tuple(dims)
-
-
-def _blob(data: memoryview, source: str, offset: int, layer: str) -> np.ndarray:
-    shape: tuple[int, ...] | None = None
-    legacy: dict[int, int] = {}
-    parts: list[np.ndarray] = []
-    for number, kind, value, place in wire.fields(data, source, offset):
-        if number == _BLOB_SHAPE and kind == wire.BYTES:
-            shape = _shape(value, source, place)
-        elif number in _BLOB_LEGACY and kind == wire.VARINT:
-            legacy[number] = _signed(value)
-        elif number in (_BLOB_DATA, _BLOB_DOUBLE_DATA) and kind != wire.VARINT:
-            size = 4 if number == _BLOB_DATA else 8
-            if len(value) % size:
-                raise CaffeError(f"{source}: layer '{layer}': damaged numbers at byte {place}")
-            parts.append(np.frombuffer(value, f"<f{size}"))
-    if shape is None:
-        shape = tuple(legacy.get(axis, 1 if legacy else 0) for axis in _BLOB_LEGACY) if legacy else None
-    values = (
-        np.concatenate(parts) if len(parts) != 1 else parts[0]
-    ) if parts else np.empty(0, np.float32)
-    if shape is None:
-        shape = (values.size,)
-    if any(dim < 0 for dim in shape) or math.prod(shape) != values.size:
-        raise CaffeError(
-            f"{source}: layer '{layer}': a blob at byte {offset} has shape {shape} "
-            f"but {values.size} numbers"
-        )
-    return values.astype(np.float32).reshape(shape)
-
-
 def blob_to_array(proto: caffe_pb2.BlobProto) -> np.ndarray:
     """Return the data of a BlobProto as a float32 array of its shape."""
-    return _blob(memoryview(proto.SerializeToString()), "<BlobProto>", 0, "")
+    return BlobReader("BlobProto").read(memoryview(proto.SerializeToString()), 0, "blob")
 
 
-def _layer(
-    data: memoryview, source: str, offset: int, name_field: int, blobs_field: int
-) -> tuple[str, list[np.ndarray]]:
-    name, found = "", []
-    for number, kind, value, place in wire.fields(data, source, offset):
-        if kind != wire.BYTES:
-            continue
-        if number == name_field:
-            name = bytes(value).decode("utf-8", "replace")
-        elif number == blobs_field:
-            found.append((value, place))
-    return name, [_blob(value, source, place, name) for value, place in found]
-
-
-def read_weights(path: str | os.PathLike) -> dict[str, list[np.ndarray]]:
+def read_weights(path: str | os.PathLike) -> dict[str, list[np.ndarray | None]]:
     """Read the parameters of all layers that have any.
 
     Parameters
     ----------
     path : path
-        A .caffemodel (layers of the current or the V1 format) or Caffe's HDF5; told apart by content.
+        A .caffemodel (layers of the current, the V1 or the V0 format) or Caffe's HDF5; told apart
+        by content.
 
     Returns
     -------
     dict
-        Layer name -> float32 arrays with the file's shapes (old files: always four axes).
+        Layer name -> float32 arrays with the file's shapes (files of before 2015: always four
+        axes). None stands for a parameter that HDF5 leaves out because another layer owns it.
 
     Raises
     ------
@@ -176,54 +81,61 @@ def read_weights(path: str | os.PathLike) -> dict[str, list[np.ndarray]]:
         If the file is missing, truncated or of another kind; names the byte or the layer.
     """
     source = os.fspath(path)
-    if _is_hdf5(source):
-        return _read_hdf5(source)
-    weights: dict[str, list[np.ndarray]] = {}
+    data = map_file(source)
+    if weights_hdf5.is_hdf5(data):
+        return weights_hdf5.read_weights(source)
+    check_kind(data, source, "a .caffemodel")
+    reader = BlobReader(source)
+    weights: dict[str, list[np.ndarray | None]] = {}
     layers = 0
-    with _mapped(source) as data:
-        for number, kind, value, place in wire.fields(data, source):
-            if kind != wire.BYTES or number not in (_NET_LAYER, _NET_V1_LAYERS):
-                continue
-            v1 = number == _NET_V1_LAYERS
-            name, blobs = _layer(
-                value,
-                source,
-                place,
-                _V1_NAME if v1 else _LAYER_NAME,
-                _V1_BLOBS if v1 else _LAYER_BLOBS,
-            )
-            layers += 1
-            if blobs:
-                weights[name] = blobs
+    for number, kind, value, offset in reader.fields(data):
+        if number == _NET_NAME and kind != wire.BYTES:
+            raise CaffeError(f"{source}: is no .caffemodel (a solver state or a mean image?)")
+        if kind != wire.BYTES or number not in (_NET_LAYER, _NET_V1_LAYERS):
+            continue
+        layers += 1
+        name, blobs = _read_layer(reader, value, offset, v1=number == _NET_V1_LAYERS)
+        if blobs:
+            weights[name] = blobs
     if not layers:
         raise CaffeError(f"{source}: holds no layer: it is no .caffemodel")
     return weights
 
 
-def _read_hdf5(source: str) -> dict[str, list[np.ndarray]]:
-    try:
-        with h5py.File(source, "r") as file:
-            if not isinstance(file.get("data"), h5py.Group):
-                raise CaffeError(f"{source}: has no group /data: it holds no weights of Caffe")
-            return {
-                name: [
-                    np.asarray(group[str(index)], np.float32)
-                    for index in range(len(group))
-                ]
-                for name, group in file["data"].items()
-                if len(group)
-            }
-    except (OSError, KeyError) as error:
-        raise CaffeError(f"{source}: cannot be read as HDF5 weights: {error}") from None
+def _read_layer(
+    reader: BlobReader, data: memoryview, offset: int, v1: bool
+) -> tuple[str, list[np.ndarray]]:
+    name_at, blobs_at = (_V1_NAME, _V1_BLOBS) if v1 else (_LAYER_NAME, _LAYER_BLOBS)
+    name, found = "", []
+    for number, kind, value, place in reader.fields(data, offset):
+        if kind != wire.BYTES:
+            continue
+        if number == name_at:
+            name = bytes(value).decode("utf-8", "replace")
+        elif number == blobs_at:
+            found.append((value, place))
+        elif v1 and number == _V1_V0:
+            for inner, inner_kind, inner_value, inner_place in reader.fields(value, place):
+                if inner == _V0_NAME and inner_kind == wire.BYTES:
+                    name = bytes(inner_value).decode("utf-8", "replace")
+                elif inner == _V0_BLOBS and inner_kind == wire.BYTES:
+                    found.append((inner_value, inner_place))
+    # Only now: the name may follow the blobs, and errors about a blob shall name its layer.
+    return name, [reader.read(value, place, f"layer '{name}'") for value, place in found]
 
 
-def _blob_bytes(array: np.ndarray) -> tuple[bytes, memoryview]:
-    array = np.ascontiguousarray(array, "<f4")
-    data = memoryview(array.reshape(-1)).cast("B") if array.size else memoryview(b"")
-    dims = b"".join(wire.varint(dim) for dim in array.shape)
-    shape = wire.header(1, len(dims)) + dims
-    head = wire.header(_BLOB_SHAPE, len(shape)) + shape
-    return head + wire.header(_BLOB_DATA, len(data)), data
+def _size(pieces: Sequence[bytes | memoryview]) -> int:
+    return sum(len(piece) for piece in pieces)
+
+
+def _write(path: str | os.PathLike, pieces: Sequence[bytes | memoryview]) -> None:
+    if _size(pieces) > MAX_BYTES:
+        raise CaffeError(
+            f"{os.fspath(path)}: {_size(pieces)} bytes are more than protobuf allows; "
+            "write HDF5 (snapshot_format: HDF5)"
+        )
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        file.writelines(pieces)
 
 
 def write_caffemodel(
@@ -231,52 +143,43 @@ def write_caffemodel(
     param: caffe_pb2.NetParameter,
     blobs: Mapping[str, Sequence[np.ndarray]],
 ) -> None:
-    """Write a .caffemodel: the net as it is, each layer with its parameters; whole or not at all.
+    """Write a .caffemodel, byte for byte as genuine Caffe would; whole or not at all.
 
     Parameters
     ----------
     path : path
     param : caffe_pb2.NetParameter
-        The net, its layers without blobs.
+        The net: its name and layers are written. Blobs in it are passed over.
     blobs : mapping
-        Layer name -> float32 arrays.
+        Layer name -> arrays, written as float32.
+
+    Raises
+    ------
+    CaffeError
+        If the file would exceed the 2 GiB that protobuf allows.
     """
-    head = caffe_pb2.NetParameter()
-    head.CopyFrom(param)
-    del head.layer[:]
-    with _atomic(path) as temporary, open(temporary, "wb") as file:
-        file.write(head.SerializeToString())
-        for layer in param.layer:
-            bare = caffe_pb2.LayerParameter()
-            bare.CopyFrom(layer)
-            del bare.blobs[:]
-            body = bare.SerializeToString()
-            parts = [_blob_bytes(array) for array in blobs.get(layer.name, ())]
-            heads = [
-                wire.header(_LAYER_BLOBS, len(start) + len(data)) + start for start, data in parts
-            ]
-            size = len(body) + sum(len(h) + len(d) for h, (_, d) in zip(heads, parts))
-            file.write(wire.header(_NET_LAYER, size) + body)
-            for start, (_, data) in zip(heads, parts):
-                file.write(start)
-                file.write(data)
+    pieces: list[bytes | memoryview] = [caffe_pb2.NetParameter(name=param.name).SerializeToString()]
+    for layer in param.layer:
+        before, after = _around_blobs(layer)
+        body: list[bytes | memoryview] = [before]
+        for array in blobs.get(layer.name, ()):
+            blob = blob_bytes(array)
+            body += [wire.header(_LAYER_BLOBS, _size(blob)), *blob]
+        body.append(after)
+        pieces += [wire.header(_NET_LAYER, _size(body)), *body]
+    _write(path, pieces)
 
 
-def write_weights_hdf5(
-    path: str | os.PathLike,
-    blobs: Mapping[str, Sequence[np.ndarray]],
-    diffs: Mapping[str, Sequence[np.ndarray]] | None = None,
-) -> None:
-    """Write parameters (and gradients) as Caffe's HDF5: /data/<layer>/<index>, /diff/...; atomic."""
-    with _atomic(path) as temporary, h5py.File(temporary, "w") as file:
-        for group, arrays in (("data", blobs), ("diff", diffs)):
-            if arrays is None:
-                continue
-            top = file.create_group(group)
-            for name, values in arrays.items():
-                layer = top.create_group(name)
-                for index, array in enumerate(values):
-                    layer.create_dataset(str(index), data=np.asarray(array, np.float32))
+def _around_blobs(layer: caffe_pb2.LayerParameter) -> tuple[bytes, bytes]:
+    # protobuf writes fields in the order of their numbers; the blobs belong in their midst.
+    before, after = caffe_pb2.LayerParameter(), caffe_pb2.LayerParameter()
+    for part, keep_before in ((before, True), (after, False)):
+        part.CopyFrom(layer)
+        for descriptor, _ in part.ListFields():
+            low = descriptor.number < _LAYER_BLOBS
+            if descriptor.number == _LAYER_BLOBS or low != keep_before:
+                part.ClearField(descriptor.name)
+    return before.SerializeToString(), after.SerializeToString()
 
 
 def write_solverstate(
@@ -286,25 +189,24 @@ def write_solverstate(
     history: Sequence[np.ndarray],
     current_step: int,
 ) -> None:
-    """Write a solver state, as HDF5 if `path` ends in .h5; whole or not at all."""
+    """Write a solver state, as HDF5 if `path` ends in .h5; whole or not at all.
+
+    Parameters
+    ----------
+    path : path
+    iteration, learned_net, history, current_step
+        As in `SolverState`.
+    """
     if os.fspath(path).endswith(".h5"):
-        with _atomic(path) as temporary, h5py.File(temporary, "w") as file:
-            file.create_dataset("iter", data=np.int32([iteration]))
-            file.create_dataset("current_step", data=np.int32([current_step]))
-            file["learned_net"] = learned_net
-            group = file.create_group("history")
-            for index, array in enumerate(history):
-                group.create_dataset(str(index), data=np.asarray(array, np.float32))
+        weights_hdf5.write_solverstate(path, iteration, learned_net, history, current_step)
         return
-    head = caffe_pb2.SolverState(
-        iter=iteration, learned_net=learned_net, current_step=current_step
-    )
-    with _atomic(path) as temporary, open(temporary, "wb") as file:
-        file.write(head.SerializeToString())
-        for array in history:
-            start, data = _blob_bytes(array)
-            file.write(wire.header(_STATE_HISTORY, len(start) + len(data)) + start)
-            file.write(data)
+    head = caffe_pb2.SolverState(iter=iteration, learned_net=learned_net)
+    pieces: list[bytes | memoryview] = [head.SerializeToString()]
+    for array in history:
+        blob = blob_bytes(array)
+        pieces += [wire.header(_STATE_HISTORY, _size(blob)), *blob]
+    pieces.append(caffe_pb2.SolverState(current_step=current_step).SerializeToString())
+    _write(path, pieces)
 
 
 def read_solverstate(path: str | os.PathLike) -> SolverState:
@@ -316,32 +218,21 @@ def read_solverstate(path: str | os.PathLike) -> SolverState:
         If the file is missing, truncated or of another kind.
     """
     source = os.fspath(path)
-    if _is_hdf5(source):
-        try:
-            with h5py.File(source, "r") as file:
-                name = file["learned_net"][()] if "learned_net" in file else b""
-                return SolverState(
-                    int(np.ravel(file["iter"][()])[0]),
-                    name.decode() if isinstance(name, bytes) else str(name),
-                    [
-                        np.asarray(file["history"][str(index)], np.float32)
-                        for index in range(len(file["history"]))
-                    ],
-                    int(np.ravel(file["current_step"][()])[0]),
-                )
-        except (OSError, KeyError) as error:
-            raise CaffeError(f"{source}: cannot be read as a solver state: {error}") from None
+    data = map_file(source)
+    if weights_hdf5.is_hdf5(data):
+        return SolverState(*weights_hdf5.read_solverstate(source))
+    check_kind(data, source, "a .solverstate")
+    reader = BlobReader(source)
     state = SolverState(-1, "", [], 0)
-    with _mapped(source) as data:
-        for number, kind, value, place in wire.fields(data, source):
-            if number == 1 and kind == wire.VARINT:
-                state.iteration = value
-            elif number == 2 and kind == wire.BYTES:
-                state.learned_net = bytes(value).decode("utf-8", "replace")
-            elif number == _STATE_HISTORY and kind == wire.BYTES:
-                state.history.append(_blob(value, source, place, f"history {len(state.history)}"))
-            elif number == 4 and kind == wire.VARINT:
-                state.current_step = value
+    for number, kind, value, offset in reader.fields(data):
+        if number == _STATE_ITER and kind == wire.VARINT:
+            state.iteration = wire.signed(value)
+        elif number == _STATE_LEARNED_NET and kind == wire.BYTES:
+            state.learned_net = bytes(value).decode("utf-8", "replace")
+        elif number == _STATE_HISTORY and kind == wire.BYTES:
+            state.history.append(reader.read(value, offset, f"history {len(state.history)}"))
+        elif number == _STATE_CURRENT_STEP and kind == wire.VARINT:
+            state.current_step = wire.signed(value)
     if state.iteration < 0:
         raise CaffeError(f"{source}: holds no iteration: it is no .solverstate")
     return state

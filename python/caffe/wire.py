@@ -1,4 +1,8 @@
-"""Walk and assemble Protocol Buffers' wire format, without copying the numbers in it."""
+"""Walk and assemble Protocol Buffers' wire format, without copying the numbers in it.
+
+protobuf's Python classes turn each number of a parameter into a Python float; a network has tens
+of millions of them. Here the packed numbers stay the bytes they are.
+"""
 
 from __future__ import annotations
 
@@ -8,70 +12,100 @@ from caffe.errors import CaffeError
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
-
-def _varint(data: memoryview, place: int, source: str) -> tuple[int, int]:
-    value = shift = 0
-    start = place
-    while True:
-        if place >= len(data) or shift > 63:
-            raise CaffeError(f"{source}: truncated or damaged at byte {start}")
-        byte = data[place]
-        place += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, place
-        shift += 7
+# The largest networks have some ten thousand fields outside their packed numbers.
+MAX_FIELDS = 400_000
 
 
-def fields(
-    data: memoryview, source: str, offset: int = 0
-) -> Iterator[tuple[int, int, int | memoryview, int]]:
-    """Yield (field number, wire type, value, byte offset) of each field of a message.
-
-    Parameters
-    ----------
-    data : memoryview
-        The bytes of one message.
-    source : str
-        What errors call the file.
-    offset : int
-        Where `data` begins in the file.
+def read_varint(data: memoryview, place: int, source: str, offset: int = 0) -> tuple[int, int]:
+    """Return the varint at `place` of `data`, and the place after it.
 
     Raises
     ------
     CaffeError
-        If the bytes are no message; names the byte.
+        If `data` ends within it or it is longer than ten bytes.
     """
-    place = 0
-    while place < len(data):
-        start = place
-        key, place = _varint(data, place, source)
-        number, kind = key >> 3, key & 7
-        if number == 0:
-            raise CaffeError(f"{source}: is no protobuf file (byte {offset + start})")
-        if kind == VARINT:
-            value, place = _varint(data, place, source)
-        elif kind in (FIXED32, FIXED64, BYTES):
-            if kind == BYTES:
-                size, place = _varint(data, place, source)
-            else:
-                size = 4 if kind == FIXED32 else 8
-            if place + size > len(data):
+    value = shift = 0
+    start = place
+    while True:
+        if place >= len(data):
+            raise CaffeError(f"{source}: truncated: a number at byte {offset + start} has no end")
+        if shift > 63:
+            raise CaffeError(f"{source}: damaged: no number at byte {offset + start}")
+        byte = data[place]
+        place += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value & 0xFFFFFFFFFFFFFFFF, place
+        shift += 7
+
+
+def signed(value: int) -> int:
+    """Return the int64 that a varint stands for."""
+    return value - 2**64 if value >= 2**63 else value
+
+
+class Walker:
+    """Walks through the fields of one file's messages; gives up on a file of absurdly many.
+
+    Parameters
+    ----------
+    source : str
+        What errors call the file.
+    """
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self._left = MAX_FIELDS
+
+    def fields(
+        self, data: memoryview, offset: int = 0
+    ) -> Iterator[tuple[int, int, int | memoryview, int]]:
+        """Yield (field number, wire type, value, byte offset of the value) of a message's fields.
+
+        Parameters
+        ----------
+        data : memoryview
+            The bytes of one message.
+        offset : int
+            Where `data` begins in the file.
+
+        Raises
+        ------
+        CaffeError
+            If the bytes are no message; names the byte.
+        """
+        place = 0
+        while place < len(data):
+            self._left -= 1
+            if self._left < 0:
+                raise CaffeError(f"{self.source}: more than {MAX_FIELDS} fields: no file of Caffe")
+            start = place
+            key, place = read_varint(data, place, self.source, offset)
+            number, kind = key >> 3, key & 7
+            if number == 0 or kind not in (VARINT, FIXED64, BYTES, FIXED32):
                 raise CaffeError(
-                    f"{source}: truncated: the field at byte {offset + start} needs {size} bytes, "
-                    f"{len(data) - place} are left"
+                    f"{self.source}: no file of Caffe, or damaged: no field at byte "
+                    f"{offset + start}"
                 )
-            value = data[place : place + size]
+            if kind == VARINT:
+                at = place
+                value, place = read_varint(data, place, self.source, offset)
+                yield number, kind, value, offset + at
+                continue
+            size = 4 if kind == FIXED32 else 8
+            if kind == BYTES:
+                size, place = read_varint(data, place, self.source, offset)
+            if size > len(data) - place:
+                raise CaffeError(
+                    f"{self.source}: truncated or damaged: the field at byte {offset + start} "
+                    f"needs {size} bytes, {len(data) - place} are left"
+                )
+            yield number, kind, data[place : place + size], offset + place
             place += size
-        else:
-            raise CaffeError(
-                f"{source}: is no protobuf file, or damaged: wire type {kind} at byte {offset + start}"
-            )
-        yield number, kind, value, offset + place - (len(value) if kind != VARINT else 0)
 
 
 def varint(value: int) -> bytes:
-    """Return `value` as a varint."""
+    """Return `value`, not negative, as a varint."""
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)

@@ -1,0 +1,38 @@
+"""Files that are whole or absent."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+from caffe.errors import CaffeError
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
+    """Yield a path beside `path` to write to; rename it over `path` on success, else remove it.
+
+    Folders on the way are made: a snapshot is not lost because nobody made the folder for it.
+
+    Raises
+    ------
+    CaffeError
+        If `path` is there and is not a file.
+    """
+    target = Path(path)
+    if target.exists() and not target.is_file():
+        raise CaffeError(f"{target}: cannot be written, it is no regular file")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    try:
+        # Made here, not by the writer, so that it has the rights the user's umask asks for.
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        yield temporary
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
