@@ -1,72 +1,192 @@
-"""Geometry and grey values of training tiles: elastic deformation, rotation, sampling."""
+"""Geometry and grey values of training tiles: pure functions on arrays.
+
+Coordinates are (row, column) in pixels of the slice, pixel centres at whole numbers. Cubic interpolation
+is Keys' convolution with a = -1/2 (Catmull-Rom) throughout: it goes through the given values, continues
+straight lines, and keeps more of a picture's grain than linear interpolation does.
+
+References
+----------
+Ronneberger et al. 2015, Sec. 3.1 (data augmentation).
+Keys, Cubic convolution interpolation for digital image processing, IEEE Trans. ASSP 29, 1981.
+"""
 
 from __future__ import annotations
 
-from typing import Tuple
+from collections.abc import Iterator
 
 import numpy as np
 
-# Rows that are sampled at a time: their temporaries stay in the cache of one core.
-_BLOCK_ROWS = 32
+# Pixels that are sampled at a time: their temporaries stay in the cache of one core.
+_BLOCK = 8192
 
 
-def cubic_basis(points: int, size: int) -> np.ndarray:
-    """Return the weights by which `points` grid values give `size` pixel values along one axis.
+class TileRandom:
+    """The random numbers of one tile, the same with every version of numpy.
+
+    Only the raw stream of a bit generator is promised to stay (NEP 19), so numbers are made from that.
 
     Parameters
     ----------
-    points : int
-        Grid points; the first lies on the first pixel, the last on the last.
+    seed, tile : int, 0 to 2**64 - 1
+        The key of a Philox counter: every pair has a stream of its own.
+
+    Examples
+    --------
+    >>> TileRandom(1, 5).uniform(0, 1) == TileRandom(1, 5).uniform(0, 1)
+    True
+    """
+
+    def __init__(self, seed: int, tile: int) -> None:
+        self._bits = np.random.Philox(key=np.array([seed, tile], np.uint64))
+
+    def _unit(self, count: int) -> np.ndarray:
+        """Draw float64 numbers above 0 and below 1."""
+        return ((self._bits.random_raw(count) >> np.uint64(12)) + 0.5) * 2.0**-52
+
+    def uniform(self, low: float, high: float) -> float:
+        """Draw a number between low and high."""
+        return low + (high - low) * float(self._unit(1)[0])
+
+    def below(self, stop: int) -> int:
+        """Draw a whole number from 0 to stop - 1."""
+        return int(stop * self._unit(1)[0])
+
+    def normal(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Draw float64 numbers of standard normal distribution (Box and Muller 1958)."""
+        radius, angle = self._unit(2 * int(np.prod(shape))).reshape((2,) + shape)
+        return np.sqrt(-2 * np.log(radius)) * np.cos(2 * np.pi * angle)
+
+
+def keys_weights(t: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return the weights of the values at -1, 0, 1 and 2 for a place t (Keys 1981, Eq. 15).
+
+    Parameters
+    ----------
+    t : float ndarray
+        0 to 1.
+
+    Returns
+    -------
+    tuple of 4 ndarray, shape and dtype of t
+
+    Examples
+    --------
+    >>> [float(weight) for weight in keys_weights(np.array([0.5]))]
+    [-0.0625, 0.5625, 0.5625, -0.0625]
+    """
+    t2 = t * t
+    last = (t2 * t - t2) * t.dtype.type(0.5)
+    first = (t2 - t) * t.dtype.type(0.5) - last
+    # All four sum to 1 and have the first moment t.
+    second = t + first - 2 * last
+    return first, 1 - first - second - last, second, last
+
+
+def grid_weights(points: int, size: int) -> np.ndarray:
+    """Return the weights by which the values of a coarse grid give those of the pixels along an axis.
+
+    The first grid point lies on the first pixel and the last one on the last; beyond them the values
+    go on in a straight line.
+
+    Parameters
+    ----------
+    points : int, at least 2
+        Grid points.
     size : int
         Pixels.
 
     Returns
     -------
-    ndarray of float64, shape (size, points)
-        Rows sum to 1. Cubic convolution (Keys, a = -1/2), the outermost grid values repeated outwards.
+    float64 ndarray, shape (size, points)
+        Rows sum to 1.
+
+    Examples
+    --------
+    >>> grid_weights(2, 3)
+    array([[1. , 0. ],
+           [0.5, 0.5],
+           [0. , 1. ]])
     """
     position = np.linspace(0, points - 1, size)
-    left = np.minimum(np.floor(position).astype(int), max(points - 2, 0))
-    t = position - left
-    weights = np.stack(
-        [
-            ((-0.5 * t + 1.0) * t - 0.5) * t,
-            (1.5 * t - 2.5) * t * t + 1.0,
-            ((-1.5 * t + 2.0) * t + 0.5) * t,
-            (0.5 * t - 0.5) * t * t,
-        ],
-        axis=1,
-    )
-    basis = np.zeros((size, points))
-    rows = np.arange(size)
-    for offset in range(4):
-        column = np.clip(left + offset - 1, 0, points - 1)
-        np.add.at(basis, (rows, column), weights[:, offset])
-    return basis
+    cell = np.minimum(position.astype(int), points - 2)
+    weights = np.zeros((size, points + 2))
+    for offset, weight in enumerate(keys_weights(position - cell)):
+        weights[np.arange(size), cell + offset] = weight
+    # The value before the first point is twice the first less the second, and likewise at the end.
+    weights[:, 1] += 2 * weights[:, 0]
+    weights[:, 2] -= weights[:, 0]
+    weights[:, -2] += 2 * weights[:, -1]
+    weights[:, -3] -= weights[:, -1]
+    return weights[:, 1:-1]
 
 
-def displacement_field(grid: np.ndarray, shape: Tuple[int, int]) -> np.ndarray:
-    """Interpolate displacement vectors on a coarse grid to every pixel, bicubically.
+def rigid_matrix(angle: float, flip_rows: bool, flip_columns: bool) -> np.ndarray:
+    """Return the matrix that takes offsets in the tile to offsets in the slice: mirror, then turn.
 
     Parameters
     ----------
-    grid : ndarray of float, shape (2, points, points)
-        Displacements in pixels along y and x; the corner points lie on the corner pixels.
-    shape : tuple of int
-        (height, width).
+    angle : float
+        Radians.
+    flip_rows, flip_columns : bool
 
     Returns
     -------
-    ndarray of float32, shape (2, height, width)
+    float64 ndarray, shape (2, 2)
+    """
+    cosine, sine = np.cos(angle), np.sin(angle)
+    mirror = np.array([-1.0 if flip_rows else 1.0, -1.0 if flip_columns else 1.0])
+    return np.array([[cosine, -sine], [sine, cosine]]) * mirror
+
+
+def tile_coordinates(
+    shape: tuple[int, int],
+    centre: tuple[float, float],
+    matrix: np.ndarray,
+    displacements: np.ndarray | None = None,
+) -> np.ndarray:
+    """Say where in the slice each pixel of a tile is taken from.
+
+    Pixel p comes from centre + matrix (p - shape // 2 + d(p)). The displacement d is interpolated
+    bicubically between the points of a coarse grid whose outer points lie on the outer pixels.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (height, width) of the tile.
+    centre : tuple of float
+        Where in the slice the tile's pixel shape // 2 comes to lie.
+    matrix : float ndarray, shape (2, 2)
+        From `rigid_matrix`.
+    displacements : float ndarray, shape (2, m, n), optional
+        Rows and columns, in pixels, by which the m x n grid points are displaced.
+
+    Returns
+    -------
+    float32 ndarray, shape (2, height, width)
+        May lie outside of the slice.
 
     References
     ----------
     Ronneberger et al. 2015, Sec. 3.1: random displacement vectors on a coarse 3 by 3 grid, Gaussian
     with 10 pixels standard deviation, per-pixel displacements by bicubic interpolation.
     """
-    down = cubic_basis(grid.shape[1], shape[0])
-    across = cubic_basis(grid.shape[2], shape[1])
-    return np.einsum("ip,apq,jq->aij", down, grid, across, optimize=True).astype(np.float32)
+    rows, columns = (np.arange(size) - size // 2 for size in shape)
+    coordinates = np.empty((2,) + tuple(shape), np.float32)
+    for axis, out in enumerate(coordinates):
+        along_rows = (centre[axis] + matrix[axis, 0] * rows).astype(np.float32)
+        along_columns = (matrix[axis, 1] * columns).astype(np.float32)
+        np.add(along_rows[:, None], along_columns, out=out)
+    if displacements is None:
+        return coordinates
+    down = grid_weights(displacements.shape[1], shape[0])
+    across = grid_weights(displacements.shape[2], shape[1]).astype(np.float32)
+    for axis, out in enumerate(coordinates):
+        grid = matrix[axis, 0] * displacements[0] + matrix[axis, 1] * displacements[1]
+        # No matrix product: the order of its sums, and with it the last bit, may follow the threads.
+        at_rows = (down[:, :, None] * grid).sum(axis=1).astype(np.float32)
+        for point in range(grid.shape[1]):
+            out += at_rows[:, point, None] * across[:, point]
+    return coordinates
 
 
 def reflect(index: np.ndarray, size: int) -> np.ndarray:
@@ -82,6 +202,11 @@ def reflect(index: np.ndarray, size: int) -> np.ndarray:
     -------
     ndarray of int
         As numpy's pad mode "reflect", repeated periodically.
+
+    Examples
+    --------
+    >>> reflect(np.arange(-4, 5), 3)
+    array([0, 1, 2, 1, 0, 1, 2, 1, 0])
     """
     if size == 1:
         return np.zeros_like(index)
@@ -90,109 +215,77 @@ def reflect(index: np.ndarray, size: int) -> np.ndarray:
     return np.minimum(folded, period - folded)
 
 
-def tile_coordinates(
-    shape: Tuple[int, int],
-    centre: Tuple[float, float],
-    angle: float,
-    mirror: bool,
-    displacement: np.ndarray,
-) -> np.ndarray:
-    """Return where in the slice each pixel of a tile is taken from.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        (height, width) of the tile.
-    centre : tuple of float
-        (y, x) of the slice, in pixels, on which the centre of the tile comes to lie.
-    angle : float
-        Rotation in radians.
-    mirror : bool
-        Flip the tile along x before it is rotated.
-    displacement : ndarray of float32, shape (2, height, width)
-        In pixels, added to the tile's own grid before mirror and rotation.
-
-    Returns
-    -------
-    ndarray of float32, shape (2, height, width)
-        y and x in pixels of the slice; may lie outside of it.
-    """
-    height, width = shape
-    y = displacement[0] + (np.arange(height, dtype=np.float32) - (height - 1) / 2)[:, None]
-    x = displacement[1] + (np.arange(width, dtype=np.float32) - (width - 1) / 2)[None, :]
-    if mirror:
-        x = -x
-    cosine, sine = np.float32(np.cos(angle)), np.float32(np.sin(angle))
-    return np.stack(
-        [
-            cosine * y - sine * x + np.float32(centre[0]),
-            sine * y + cosine * x + np.float32(centre[1]),
-        ]
-    )
-
-
 class Window:
     """The part of a slice that a tile's coordinates need, mirrored where it leaves the slice.
 
     Parameters
     ----------
-    coordinates : ndarray of float32, shape (2, height, width)
-        y and x in pixels of the slice.
+    coordinates : float32 ndarray, shape (2, height, width)
+        Rows and columns, in pixels of the slice.
     shape : tuple of int
         (height, width) of the slice.
     """
 
-    def __init__(self, coordinates: np.ndarray, shape: Tuple[int, int]) -> None:
-        self._indices = []
-        self._origin = []
-        for axis, size in enumerate(shape):
-            first = int(np.floor(coordinates[axis].min()))
-            last = int(np.floor(coordinates[axis].max())) + 1
-            self._origin.append(first)
-            self._indices.append(reflect(np.arange(first, last + 1), size))
+    def __init__(self, coordinates: np.ndarray, shape: tuple[int, int]) -> None:
         self._coordinates = coordinates
+        self._origin = []
+        self._indices = []
+        for places, size in zip(coordinates, shape):
+            # The cubic reaches from one pixel before to two pixels behind a place.
+            first, last = (int(np.floor(place)) for place in (places.min(), places.max()))
+            self._origin.append(first - 1)
+            self._indices.append(reflect(np.arange(first - 1, last + 3), size))
 
     def _cut(self, image: np.ndarray) -> np.ndarray:
         rows, columns = self._indices
-        return np.ascontiguousarray(image[rows][:, columns])
+        return image[rows].take(columns, axis=1)
 
-    def _blocks(self):
-        y, x = self._coordinates
-        for first in range(0, y.shape[0], _BLOCK_ROWS):
-            block = slice(first, first + _BLOCK_ROWS)
-            yield block, y[block] - np.float32(self._origin[0]), x[block] - np.float32(self._origin[1])
+    def _blocks(self) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+        rows, columns = self._coordinates
+        step = max(1, _BLOCK // rows.shape[1])
+        for first in range(0, rows.shape[0], step):
+            block = slice(first, first + step)
+            yield (
+                block,
+                rows[block] - np.float32(self._origin[0]),
+                columns[block] - np.float32(self._origin[1]),
+            )
 
-    def linear(self, image: np.ndarray) -> np.ndarray:
-        """Sample an image at the coordinates by bilinear interpolation.
+    def cubic(self, image: np.ndarray) -> np.ndarray:
+        """Sample an image at the coordinates by Keys' cubic convolution.
 
         Parameters
         ----------
-        image : ndarray of float32, shape (slice height, slice width)
+        image : float32 ndarray, shape (slice height, slice width)
 
         Returns
         -------
-        ndarray of float32, shape (height, width)
+        float32 ndarray, shape (height, width)
         """
         window = self._cut(image)
         stride = window.shape[1]
         flat = window.ravel()
         result = np.empty(self._coordinates.shape[1:], np.float32)
-        for block, y, x in self._blocks():
-            top = y.astype(np.int32)
-            left = x.astype(np.int32)
-            dy = y - top
-            dx = x - left
-            place = top.astype(np.intp) * stride + left
-            upper = flat.take(place)
-            upper += (flat.take(place + 1) - upper) * dx
-            place += stride
-            lower = flat.take(place)
-            lower += (flat.take(place + 1) - lower) * dx
-            upper += (lower - upper) * dy
-            result[block] = upper
+        for block, rows, columns in self._blocks():
+            top = rows.astype(np.intp)
+            place = columns.astype(np.intp)
+            down = keys_weights(rows - top.astype(np.float32))
+            across = keys_weights(columns - place.astype(np.float32))
+            place += (top - 1) * stride
+            place -= 1
+            total = np.zeros_like(rows)
+            for row_weight in down:
+                line = across[0] * flat.take(place)
+                for weight in across[1:]:
+                    place += 1
+                    line += weight * flat.take(place)
+                line *= row_weight
+                total += line
+                place += stride - 3
+            result[block] = total
         return result
 
-    def nearest(self, *images: np.ndarray) -> Tuple[np.ndarray, ...]:
+    def nearest(self, *images: np.ndarray) -> tuple[np.ndarray, ...]:
         """Take the nearest pixel of each image, so that labels and weights stay together.
 
         Parameters
@@ -207,9 +300,33 @@ class Window:
         windows = [self._cut(image) for image in images]
         stride = windows[0].shape[1]
         results = [np.empty(self._coordinates.shape[1:], image.dtype) for image in images]
-        for block, y, x in self._blocks():
-            place = (y + np.float32(0.5)).astype(np.intp) * stride
-            place += (x + np.float32(0.5)).astype(np.intp)
+        for block, rows, columns in self._blocks():
+            place = (rows + np.float32(0.5)).astype(np.intp) * stride
+            place += (columns + np.float32(0.5)).astype(np.intp)
             for window, result in zip(windows, results):
                 result[block] = window.ravel().take(place)
         return tuple(results)
+
+
+def vary_grey(image: np.ndarray, contrast: float, brightness: float, gamma: float) -> np.ndarray:
+    """Change grey values: v -> max(v, 0)**gamma, stretched about its mean, then shifted.
+
+    Parameters
+    ----------
+    image : float32 ndarray
+        In the unit of the network's input: 0 is the low and 1 the high end of the data's grey values.
+    contrast, gamma : float
+        1 leaves the values as they are, a gamma of 1 negative ones too.
+    brightness : float
+        Added at last, in the same unit.
+
+    Returns
+    -------
+    float32 ndarray, same shape
+    """
+    if gamma != 1:
+        image = np.maximum(image, np.float32(0)) ** np.float32(gamma)
+    if contrast == 1 and brightness == 0:
+        return image
+    mean = float(image.mean(dtype=np.float64))
+    return image * np.float32(contrast) + np.float32(mean * (1 - contrast) + brightness)

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import difflib
 import json
-from dataclasses import fields
 
 import caffe
 import numpy as np
 
 from unet.errors import InputError
+from unet.parallel import available_cores
 from unet.tile_sampler import (
     Augmentation,
     TileSampler,
     coverage,
     one_weight_per_class,
     parse_slices,
+    parse_whole,
     plain_tile,
+    refuse_unknown,
 )
+from unet.tile_workers import TileWorkers
 from unet.tiles import BORDER, check_tile
 from unet.training_set import TrainingSet
 
-_KEYS = {"file", "slices", "tile", "seed", "workers", "augmentation"}
+_KEYS = ("file", "tile", "slices", "seed", "workers", "augmentation")
 
 
 class TrainingTiles(caffe.Layer):
@@ -37,8 +39,12 @@ class TrainingTiles(caffe.Layer):
         All slices by default.
     seed : int, optional
         1 by default. Tile i is a function of the seed and i alone.
+    workers : int, optional
+        Processes that cut tiles ahead of need, in phase TRAIN; 0: none. By default one less than there
+        are cores, from 1 to 8. The tiles are the same with any number.
     augmentation : object, optional
-        Fields of `unet.tile_sampler.Augmentation`.
+        Fields of `unet.tile_sampler.Augmentation`: grid, std, rotation, mirror, shift, contrast,
+        brightness, gamma.
 
     Tops: `data` (1, C, h, w); `label` (1, 1, h - 184, w - 184), class numbers, 255 where not annotated;
     `weight` (1, K, h - 184, w - 184), w(x) in the channel of the true class and 0 in the others.
@@ -47,38 +53,69 @@ class TrainingTiles(caffe.Layer):
     ----------
     tiles_per_epoch : int
         In phase TEST: how many passes cover every pixel of the slices once.
+
+    Examples
+    --------
+    ::
+
+        layer {
+          name: "tiles" type: "Python" top: "data" top: "label" top: "weight"
+          python_param {
+            module: "unet.layers" layer: "TrainingTiles"
+            param_str: '{"file": "isbi2012.h5", "tile": 572, "slices": [0, 20], "seed": 1,
+                         "augmentation": {"grid": 3, "std": 10, "rotation": 180, "contrast": 0.2}}'
+          }
+        }
     """
 
     def setup(self, bottom, top):
-        """Read the configuration and open the file."""
+        """Read the configuration and open the file.
+
+        Raises
+        ------
+        InputError
+            If a key, a value, the file or the number of tops is wrong, in a sentence that names it.
+        """
         where = "TrainingTiles"
         try:
             config = json.loads(self.param_str)
         except ValueError as error:
             raise InputError(f"{where}: param_str is no JSON: {error}") from None
         if not isinstance(config, dict):
-            raise InputError(f"{where}: param_str must be a JSON object")
-        _refuse_unknown(config, _KEYS, where)
+            raise InputError(f"{where}: param_str must be a JSON object, not {self.param_str}")
+        refuse_unknown(config, _KEYS, f"{where}: param_str")
         for key in ("file", "tile"):
             if key not in config:
                 raise InputError(f"{where}: param_str lacks '{key}'")
-        if len(top) != 3:
-            raise InputError(f"{where}: needs the tops data, label and weight, has {len(top)}")
+        if len(top) != 3 or len(bottom) != 0:
+            raise InputError(
+                f"{where}: takes no bottom and the tops data, label and weight,"
+                f" but has {len(bottom)} bottoms and {len(top)} tops"
+            )
+        if not isinstance(config["file"], str):
+            raise InputError(f"{where}: file is {config['file']!r}, but must be a path")
         tile = config["tile"]
-        self._tile = (tile, tile) if isinstance(tile, int) else tuple(tile)
+        sizes = tile if isinstance(tile, list) else [tile, tile]
+        if len(sizes) != 2:
+            raise InputError(f"{where}: tile is {tile!r}, but must be a size or [height, width]")
+        self._tile = tuple(parse_whole(size, 1, 2**15, f"{where}: tile") for size in sizes)
         check_tile(self._tile)
+        augmentation = Augmentation.from_mapping(config.get("augmentation", {}))
+        workers = min(8, max(1, available_cores() - 1))
+        workers = parse_whole(config.get("workers", workers), 0, 256, f"{where}: workers")
         self._set = TrainingSet(config["file"])
         slices = parse_slices(config.get("slices"), self._set.shape[0], self._set.path)
         self._next = 0
         if self.phase == caffe.TEST:
-            self._places = coverage(self._set.shape, slices, self._tile)
-            self.tiles_per_epoch = len(self._places)
-        else:
-            varied = config.get("augmentation", {})
-            _refuse_unknown(varied, {f.name for f in fields(Augmentation)}, where)
-            self._sampler = TileSampler(
-                self._set, slices, self._tile, Augmentation(**varied), config.get("seed", 1)
-            )
+            places = coverage(self._set.shape, slices, self._tile)
+            self.tiles_per_epoch = len(places)
+            self._fetch = lambda i: plain_tile(self._set, places[i % len(places)], self._tile)
+            return
+        self._fetch = TileSampler(
+            self._set, slices, self._tile, augmentation, config.get("seed", 1)
+        )
+        if workers:
+            self._fetch = TileWorkers(self._fetch, workers).fetch
 
     def reshape(self, bottom, top):
         """Shape the tops."""
@@ -94,11 +131,7 @@ class TrainingTiles(caffe.Layer):
 
     def forward(self, bottom, top):
         """Deliver the next tile."""
-        if self.phase == caffe.TEST:
-            place = self._places[self._next % len(self._places)]
-            data, label, weight = plain_tile(self._set, place, self._tile)
-        else:
-            data, label, weight = self._sampler(self._next)
+        data, label, weight = self._fetch(self._next)
         self._next += 1
         top[0].data[0] = data
         top[1].data[0, 0] = label
@@ -106,11 +139,3 @@ class TrainingTiles(caffe.Layer):
 
     def backward(self, top, propagate_down, bottom):
         """Nothing to do: tiles have no gradient."""
-
-
-def _refuse_unknown(given, known, where):
-    for key in given:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"; did you mean '{near[0]}'?" if near else f"; known are {', '.join(sorted(known))}"
-            raise InputError(f"{where}: unknown key '{key}' in param_str{hint}")

@@ -1,20 +1,26 @@
-"""Training tiles: tile number i of a training set, augmented, a function of the seed and i alone."""
+"""Tiles of a training set: tile number i, augmented, is a function of the seed and i alone."""
 
 from __future__ import annotations
 
+import difflib
 import math
-from dataclasses import dataclass
-from typing import List, Optional, Sequence, Tuple
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
-from unet.deform import Window, displacement_field, tile_coordinates
+from unet.deform import TileRandom, Window, rigid_matrix, tile_coordinates, vary_grey
 from unet.errors import InputError
 from unet.labels import IGNORED
-from unet.tiles import BORDER, check_tile
+from unet.tiles import BORDER, check_tile, mirrored
 from unet.training_set import TrainingSet
 
-Tile = Tuple[np.ndarray, np.ndarray, np.ndarray]
+Tile = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+# Bytes of decompressed slices that one sampler keeps.
+_CACHE = 1 << 27
 
 
 @dataclass(frozen=True)
@@ -24,21 +30,26 @@ class Augmentation:
     Parameters
     ----------
     grid : int
-        Points per axis of the coarse grid of displacement vectors.
+        Points per axis of the coarse grid of displacement vectors that spans the tile, 2 or more.
     std : float
-        Standard deviation of the displacements, pixels; 0: no elastic deformation.
+        Standard deviation of the displacements in pixels; 0: no elastic deformation.
     rotation : float
         Largest angle in degrees; angles are uniform in [-rotation, rotation].
     mirror : bool
-        Flip every second tile, at random.
+        Flip rows, columns, both or neither, at random.
     shift : bool
-        Centre tiles anywhere on the slice, uniformly; else on the middle of the slice.
+        Centre tiles on any pixel of the slice, uniformly; else on the middle of the slice.
     contrast : float
-        Grey values are multiplied, about the tile's mean, by a factor uniform in [1 - c, 1 + c].
+        Grey values are stretched about the tile's mean by a factor uniform in [1 - c, 1 + c].
     brightness : float
-        Grey values (0 to 1) are shifted by an amount uniform in [-b, b].
+        Grey values, of range 0 to 1, are shifted by an amount uniform in [-b, b].
     gamma : float
         Grey values are raised to a power whose logarithm is uniform in [-g, g].
+
+    Raises
+    ------
+    InputError
+        If a value is of the wrong type or out of range.
     """
 
     grid: int = 3
@@ -49,6 +60,43 @@ class Augmentation:
     contrast: float = 0.0
     brightness: float = 0.0
     gamma: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, least, most in (
+            ("std", 0, math.inf),
+            ("rotation", 0, 180),
+            ("contrast", 0, 1),
+            ("brightness", 0, math.inf),
+            ("gamma", 0, math.inf),
+        ):
+            value = getattr(self, name)
+            if not (_is_number(value) and math.isfinite(value) and least <= value <= most):
+                raise InputError(
+                    f"augmentation: {name} is {value!r}, but must be a number"
+                    + (f" from {least} to {most}" if most < math.inf else " of at least 0")
+                )
+        parse_whole(self.grid, 2, 64, "augmentation: grid")
+        for name in ("mirror", "shift"):
+            if not isinstance(getattr(self, name), bool):
+                raise InputError(
+                    f"augmentation: {name} is {getattr(self, name)!r}, but must be true or false"
+                )
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Augmentation:
+        """Make one from names and values, as they stand in JSON.
+
+        Raises
+        ------
+        InputError
+            If it is no mapping, a name is unknown or a value is wrong.
+        """
+        if not isinstance(values, Mapping):
+            raise InputError(
+                f"augmentation is {values!r}, but must be an object of names and values"
+            )
+        refuse_unknown(values, [field.name for field in fields(cls)], "augmentation")
+        return cls(**values)
 
 
 class TileSampler:
@@ -62,19 +110,19 @@ class TileSampler:
     tile : tuple of int
         (height, width) of the network's input; labels and weights are 184 pixels smaller.
     augmentation : Augmentation
-    seed : int
+    seed : int, 0 to 2**63 - 1
 
     Raises
     ------
     InputError
-        If the network cannot take this tile size.
+        If the network cannot take this tile size, or the seed is none.
     """
 
     def __init__(
         self,
         training_set: TrainingSet,
         slices: Sequence[int],
-        tile: Tuple[int, int],
+        tile: tuple[int, int],
         augmentation: Augmentation,
         seed: int,
     ) -> None:
@@ -82,73 +130,80 @@ class TileSampler:
         self.slices = list(slices)
         self.tile = tile
         self.augmentation = augmentation
-        self.seed = seed
-        self.classes = training_set.classes
-        self.shape = training_set.shape[1:]
-        # A stack is read once: decompressing a slice costs more than cutting a tile from it.
-        self._raw = {z: training_set.raw(z) for z in self.slices}
-        self._labels = {z: training_set.labels(z) for z in self.slices}
-        self._weights = {z: training_set.weights(z) for z in self.slices}
+        self.seed = parse_whole(seed, 0, 2**63 - 1, "seed")
+        self.set = training_set
+        self._kept: OrderedDict[int, Tile] = OrderedDict()
+        height, width = training_set.shape[1:]
+        self._room = max(1, _CACHE // (height * width * (4 * training_set.channels + 5)))
+
+    def _slice(self, z: int) -> Tile:
+        """Return picture, labels and weights; decompressing them takes as long as cutting a tile."""
+        if z in self._kept:
+            self._kept.move_to_end(z)
+        else:
+            if len(self._kept) == self._room:
+                self._kept.popitem(last=False)
+            self._kept[z] = (self.set.raw(z), self.set.labels(z), self.set.weights(z))
+        return self._kept[z]
 
     def __call__(self, index: int) -> Tile:
         """Return tile number `index`.
 
+        Parameters
+        ----------
+        index : int, 0 or more
+
         Returns
         -------
-        data : ndarray of float32, shape (channels, height, width)
-        label : ndarray of uint8, shape (height - 184, width - 184)
+        data : float32 ndarray, shape (channels, height, width)
+            Grey values, the data's range as 0 to 1.
+        label : uint8 ndarray, shape (height - 184, width - 184)
             Class, 255 where not annotated.
-        weight : ndarray of float32, shape (height - 184, width - 184)
+        weight : float32 ndarray, shape (height - 184, width - 184)
             w(x); 0 where not annotated.
         """
         how = self.augmentation
-        rng = np.random.Generator(np.random.Philox(key=[self.seed, index]))
-        z = self.slices[int(rng.random() * len(self.slices))]
-        height, width = self.shape
-        if how.shift:
-            centre = (rng.random() * (height - 1), rng.random() * (width - 1))
-        else:
-            centre = ((height - 1) / 2, (width - 1) / 2)
-        angle = math.radians(how.rotation) * (2 * rng.random() - 1)
-        mirror = how.mirror and rng.random() < 0.5
-        if how.std > 0:
-            grid = rng.normal(0.0, how.std, (2, how.grid, how.grid))
-            displacement = displacement_field(grid, self.tile)
-        else:
-            displacement = np.zeros((2,) + tuple(self.tile), np.float32)
-        coordinates = tile_coordinates(self.tile, centre, angle, mirror, displacement)
-        window = Window(coordinates, self.shape)
-        data = np.stack([window.linear(channel) for channel in self._raw[z]])
-        self._vary_grey(data, rng)
-        inner = Window(coordinates[:, BORDER:-BORDER, BORDER:-BORDER], self.shape)
-        label, weight = inner.nearest(self._labels[z], self._weights[z])
-        return data, label, weight
+        # The numbers are drawn whether they are used or not, so that one option does not change another.
+        random = TileRandom(self.seed, index)
+        picture, labels, weights = self._slice(self.slices[random.below(len(self.slices))])
+        shape = labels.shape
+        anywhere = random.below(shape[0]), random.below(shape[1])
+        centre = anywhere if how.shift else (shape[0] // 2, shape[1] // 2)
+        angle = math.radians(random.uniform(-how.rotation, how.rotation))
+        flips = [random.below(2) == 1 and how.mirror for _ in shape]
+        contrast = random.uniform(1 - how.contrast, 1 + how.contrast)
+        brightness = random.uniform(-how.brightness, how.brightness)
+        gamma = math.exp(random.uniform(-how.gamma, how.gamma))
+        displacements = how.std * random.normal((2, how.grid, how.grid)) if how.std else None
 
-    def _vary_grey(self, data: np.ndarray, rng: np.random.Generator) -> None:
-        how = self.augmentation
-        contrast, brightness, gamma = 2 * rng.random(3) - 1
-        if how.gamma:
-            np.clip(data, 0.0, None, out=data)
-            np.power(data, np.float32(math.exp(gamma * how.gamma)), out=data)
-        if how.contrast or how.brightness:
-            mean = data.mean(dtype=np.float64)
-            factor = 1 + contrast * how.contrast
-            data *= np.float32(factor)
-            data += np.float32(mean * (1 - factor) + brightness * how.brightness)
+        matrix = rigid_matrix(angle, *flips)
+        coordinates = tile_coordinates(self.tile, centre, matrix, displacements)
+        window = Window(coordinates, shape)
+        data = np.stack([window.cubic(channel) for channel in picture])
+        data = vary_grey(data, contrast, brightness, gamma)
+        inner = Window(coordinates[:, BORDER:-BORDER, BORDER:-BORDER], shape)
+        label, weight = inner.nearest(labels, weights)
+        weight[label == IGNORED] = 0
+        return data, label, weight
 
 
 def coverage(
-    shape: Tuple[int, int, int], slices: Sequence[int], tile: Tuple[int, int]
-) -> List[Tuple[int, int, int]]:
-    """Return (slice, y, x) of the output tiles that cover the slices, each pixel once.
+    shape: tuple[int, int, int], slices: Iterable[int], tile: tuple[int, int]
+) -> list[tuple[int, int, int]]:
+    """Return (slice, row, column) of the output tiles that cover the slices, each pixel once.
 
     Parameters
     ----------
     shape : tuple of int
         (slices, height, width) of the stack.
-    slices : sequence of int
+    slices : iterable of int
     tile : tuple of int
         (height, width) of the network's input.
+
+    Examples
+    --------
+    >>> coverage((30, 512, 512), [7], (700, 444))
+    [(7, 0, 0), (7, 0, 260)]
     """
     rows, columns = (size - 2 * BORDER for size in tile)
     return [
@@ -160,7 +215,7 @@ def coverage(
 
 
 def plain_tile(
-    training_set: TrainingSet, place: Tuple[int, int, int], tile: Tuple[int, int]
+    training_set: TrainingSet, place: tuple[int, int, int], tile: tuple[int, int]
 ) -> Tile:
     """Cut a tile as it is; its border is mirrored, what lies beyond the slice is not annotated.
 
@@ -168,7 +223,7 @@ def plain_tile(
     ----------
     training_set : TrainingSet
     place : tuple of int
-        (slice, y, x) of the first pixel of the output tile.
+        (slice, row, column) of the first pixel of the output tile.
     tile : tuple of int
         (height, width) of the network's input.
 
@@ -177,37 +232,42 @@ def plain_tile(
     data, label, weight : ndarray
         As those of `TileSampler`.
     """
-    from unet.tiles import mirrored
-
     z, y, x = place
     rows, columns = (size - 2 * BORDER for size in tile)
     data = mirrored(training_set.raw(z), y - BORDER, x - BORDER, tile)
     label = np.full((rows, columns), IGNORED, np.uint8)
     weight = np.zeros((rows, columns), np.float32)
     inside = training_set.labels(z)[y : y + rows, x : x + columns]
-    label[: inside.shape[0], : inside.shape[1]] = inside
-    values = training_set.weights(z)[y : y + rows, x : x + columns]
-    weight[: inside.shape[0], : inside.shape[1]] = values
+    here = tuple(slice(size) for size in inside.shape)
+    label[here] = inside
+    weight[here] = training_set.weights(z)[y : y + rows, x : x + columns]
+    weight[label == IGNORED] = 0
     return data, label, weight
 
 
-def one_weight_per_class(
-    label: np.ndarray, weight: np.ndarray, out: np.ndarray
-) -> None:
+def one_weight_per_class(label: np.ndarray, weight: np.ndarray, out: np.ndarray) -> None:
     """Spread w(x) over the classes: `out[k]` is w(x) where the class is k and 0 elsewhere.
 
     Parameters
     ----------
-    label : ndarray of uint8, shape (height, width)
-    weight : ndarray of float32, shape (height, width)
-    out : ndarray of float32, shape (classes, height, width)
+    label : uint8 ndarray, shape (height, width)
+    weight : float32 ndarray, shape (height, width)
+    out : float32 ndarray, shape (classes, height, width)
     """
     for number in range(out.shape[0]):
         np.multiply(weight, label == number, out=out[number])
 
 
-def parse_slices(value: Optional[Sequence[int]], count: int, where: str) -> List[int]:
-    """Return the slice numbers of [first, stop), checked against the number of slices.
+def parse_slices(value: Sequence[int] | None, count: int, where: str) -> list[int]:
+    """Return the slice numbers of [first, stop), or all of them for None.
+
+    Parameters
+    ----------
+    value : two int, optional
+    count : int
+        Slices that there are.
+    where : str
+        What the message of an error begins with.
 
     Raises
     ------
@@ -216,11 +276,49 @@ def parse_slices(value: Optional[Sequence[int]], count: int, where: str) -> List
     """
     if value is None:
         return list(range(count))
-    if len(value) != 2 or not all(isinstance(v, int) for v in value):
-        raise InputError(f"{where}: slices must be [first, stop), two integers, not {value}")
+    if not (isinstance(value, (list, tuple)) and len(value) == 2 and all(map(_is_whole, value))):
+        raise InputError(
+            f"{where}: slices is {value!r}, but must be [first, stop], two whole numbers"
+        )
     first, stop = value
     if not 0 <= first < stop <= count:
         raise InputError(
-            f"{where}: slices [{first}, {stop}) are not among the stack's 0..{count - 1}"
+            f"{where}: slices [{first}, {stop}] are not in the stack, which has {count}"
+            f" (first counts from 0 and stop is not included: [0, {count}] is all)"
         )
     return list(range(first, stop))
+
+
+def parse_whole(value: object, least: int, most: int, what: str) -> int:
+    """Return a whole number from `least` to `most`, or refuse what is none.
+
+    Raises
+    ------
+    InputError
+        Begins with `what`.
+    """
+    if not (_is_whole(value) and least <= value <= most):
+        raise InputError(f"{what} is {value!r}, but must be a whole number from {least} to {most}")
+    return value
+
+
+def refuse_unknown(given: Iterable[str], known: Sequence[str], where: str) -> None:
+    """Refuse names that are not known, with the nearest one that is.
+
+    Raises
+    ------
+    InputError
+    """
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(known)}"
+            raise InputError(f"{where}: unknown key '{name}'; {hint}")
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
