@@ -1,0 +1,138 @@
+"""Read and write stacks: TIFF, PNG, folders of them, HDF5, Zarr."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Optional, Tuple, Union
+
+import h5py
+import numpy as np
+
+from unet.errors import InputError
+from unet.volume_readers import (
+    ZARR_MARKS,
+    Volume,
+    open_folder,
+    open_hdf5,
+    open_picture,
+    open_tiff,
+    open_zarr,
+)
+from unet.volume_writers import VolumeWriter, write_volume
+
+__all__ = ["Volume", "VolumeWriter", "grey_range", "open_volume", "read_volume", "write_volume"]
+
+PathLike = Union[str, "os.PathLike[str]"]
+_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+# Enough for percentiles of the grey values, few enough for a stack of any length.
+_GREY_SLICES = 16
+
+
+def open_volume(
+    path: PathLike, dataset: Optional[str] = None, *, channels: Optional[int] = None
+) -> Volume:
+    """Open a stack without reading its pixels.
+
+    Parameters
+    ----------
+    path : path
+        A TIFF, PNG or JPEG file; a folder of such files, one slice each, in natural order; an HDF5 file
+        or a Zarr directory, also as FILE:/dataset. The content decides, not the suffix.
+    dataset : str, optional
+        Dataset of an HDF5 file or Zarr group; by default the only 3-D one.
+    channels : int, optional
+        How many channels the pictures must have; 1 demands grey pictures. By default any.
+
+    Returns
+    -------
+    Volume
+        `.shape` is (slices, height, width) or (slices, channels, height, width), `.dtype` the type of the
+        pixels, `[z]` reads one slice. One slice (of HDF5 and Zarr: one layer of chunks) is in memory.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, it is none of the formats, damaged or empty, or has other channels.
+    """
+    file, inner = _split(os.fspath(path))
+    dataset = dataset if dataset is not None else inner
+    if file.is_dir():
+        is_zarr = any((file / mark).exists() for mark in ZARR_MARKS)
+        volume = open_zarr(file, dataset) if is_zarr else open_folder(file)
+    else:
+        if not file.exists():
+            raise InputError(f"{file}: there is no such file or folder")
+        with open(file, "rb") as opened:
+            magic = opened.read(4)
+        if not magic:
+            raise InputError(f"{file}: the file is empty")
+        if h5py.is_hdf5(str(file)):
+            volume = open_hdf5(file, dataset)
+        elif magic in _TIFF_MAGIC:
+            volume = open_tiff(file)
+        else:
+            volume = open_picture(file)
+    if dataset is not None and volume.path == str(file):
+        volume.close()
+        raise InputError(f"{file}: has no datasets, so {dataset!r} cannot be chosen in it")
+    have = volume.channels or 1
+    if channels is not None and have != channels:
+        volume.close()
+        wanted = "grey pictures are" if channels == 1 else f"pictures with {channels} channels are"
+        raise InputError(f"{volume.path}: has {have} channels (colour?), but {wanted} needed here")
+    return volume
+
+
+def _split(path: str) -> Tuple[Path, Optional[str]]:
+    """Return FILE and dataset of FILE:/dataset."""
+    if not os.path.exists(path) and ":" in path:
+        file, inner = path.rsplit(":", 1)
+        if os.path.exists(file):
+            return Path(file), inner
+    return Path(path), None
+
+
+def read_volume(path: PathLike, dataset: Optional[str] = None) -> np.ndarray:
+    """Read a whole stack.
+
+    Parameters
+    ----------
+    path, dataset
+        As for `open_volume`.
+
+    Returns
+    -------
+    ndarray, shape (slices, height, width) or (slices, channels, height, width)
+
+    Raises
+    ------
+    InputError
+        As `open_volume`; also if a slice is damaged or holds NaN.
+    """
+    with open_volume(path, dataset) as volume:
+        return volume[:]
+
+
+def grey_range(volume: Union[Volume, np.ndarray]) -> Tuple[float, float]:
+    """Return the grey values that become 0 and 1 at the network's input.
+
+    Parameters
+    ----------
+    volume : Volume or ndarray, shape (slices, ...)
+
+    Returns
+    -------
+    low, high : float
+        (0, 255) for uint8 and (0, 1) for bool, whatever occurs; for every other type the 0.1 and 99.9
+        percentiles over at most 16 evenly spaced slices, high = low + 1 where they are equal.
+    """
+    if volume.dtype == np.uint8:
+        return 0.0, 255.0
+    if volume.dtype == np.bool_:
+        return 0.0, 1.0
+    count = min(volume.shape[0], _GREY_SLICES)
+    chosen = np.unique(np.linspace(0, volume.shape[0] - 1, count).round().astype(int))
+    pixels = np.concatenate([np.asarray(volume[int(z)]).ravel() for z in chosen])
+    low, high = (float(np.float32(v)) for v in np.percentile(pixels, (0.1, 99.9)))
+    return (low, high) if high > low else (low, low + 1.0)
