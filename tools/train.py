@@ -3,41 +3,44 @@
 from __future__ import annotations
 
 import argparse
-from typing import Optional, Sequence
+from collections.abc import Sequence
 
 from unet.engine import open_engine
+from unet.errors import InputError
 from unet.program import run_program
 from unet.training import Training
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Train a network."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("solver", help="solver prototxt")
+    parser.add_argument("solver", help="solver prototxt; its paths count from the working folder")
     parser.add_argument("--weights", help="start from these parameters (.caffemodel or HDF5)")
     parser.add_argument(
         "--resume",
         nargs="?",
         const="",
         metavar="STATE",
-        help="go on from this .solverstate, or from the newest snapshot of the run",
+        help="go on from this .solverstate, or from the run's newest whole snapshot if any",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu or the number of a GPU")
     parser.add_argument("--iterations", type=int, help="in place of the solver's max_iter")
     parser.add_argument("-o", "--output", help="folder for snapshots and curves")
     options = parser.parse_args(argv)
+    if options.weights and options.resume:
+        raise InputError("--weights and --resume STATE both say where to start: give one of them")
     caffe = open_engine(options.device)
     training = Training(caffe, options.solver, options.output, options.iterations)
-    if options.resume is None:
+    resumed = None if options.resume is None else training.resume(options.resume or None)
+    if resumed is None:
         training.begin(options.weights)
-    else:
-        print(f"going on from {training.resume(options.resume or None)}")
-    net = training.solver.net
+    start = f"goes on from {resumed}" if resumed else f"starts from {options.weights or 'fillers'}"
+    print(f"{options.solver}: {training.parameters:,} parameters; {start}")
     print(
-        f"training {getattr(net, 'name', '') or options.solver}: {training.parameters:,} parameters, "
-        f"iterations {training.solver.iter} to {training.max_iter}"
+        f"iterations {training.solver.iter} to {training.max_iter}, held-out scores and snapshots "
+        f"on the way"
     )
-    print(f"snapshots and curves: {training.folder}", flush=True)
+    print(f"snapshots, curve.csv, curves.png, tensorboard/: {training.folder}", flush=True)
     training.run()
     print(f"trained: {training.model}")
 

@@ -4,28 +4,34 @@ from __future__ import annotations
 
 import csv
 import math
+import sys
 import time
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any
 
 from unet.program import atomic_path
+from unet.report import draw_curves
 
 CSV_NAME = "curve.csv"
 PNG_NAME = "curves.png"
 _FIRST = ["iteration", "seconds", "rate", "loss"]
 
 
-def read_curve(path: Path) -> List[Dict[str, float]]:
-    """Read the rows of a curve.csv; empty fields are left out of their row."""
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = []
+def read_curve(path: Path) -> list[dict[str, float]]:
+    """Read the rows of a curve.csv; empty fields are left out of their row.
+
+    Returns
+    -------
+    list of dict
+        Column name -> value. Rows of a training iteration have `loss` and `rate`, those of a test
+        `test_loss` and the other scores; both have `iteration` (parameter updates before it) and
+        `seconds` (of training so far).
+    """
+    rows = []
+    with open(str(path), newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
-            try:
-                rows.append({key: float(value) for key, value in row.items() if value and key})
-            except (TypeError, ValueError):
-                # The last line of a training that was killed may be cut off.
-                continue
-        return [row for row in rows if "iteration" in row]
+            rows.append({key: float(value) for key, value in row.items() if value})
+    return rows
 
 
 class Curve:
@@ -34,77 +40,100 @@ class Curve:
     Parameters
     ----------
     folder : Path
-        Gets curve.csv, curves.png and the TensorBoard events.
+        Gets curve.csv, curves.png and the folder tensorboard.
     start : int
-        The iteration the training starts or goes on at; rows from there on are dropped.
+        The iteration the training starts or goes on at; rows of an earlier run from there on are
+        dropped, for they will be made again.
     """
 
     def __init__(self, folder: Path, start: int) -> None:
         self._folder = folder
         self._path = folder / CSV_NAME
         old = read_curve(self._path) if start and self._path.exists() else []
-        self._rows = [
-            row
-            for row in old
-            if row["iteration"] < start or ("loss" not in row and row["iteration"] <= start)
-        ]
-        self._before = max((row.get("seconds", 0.0) for row in self._rows), default=0.0)
+        self._rows = [row for row in old if row["iteration"] < start]
+        self._before = max((row["seconds"] for row in self._rows), default=0.0)
         self._started = time.monotonic()
-        self._board = _board(folder, start)
-
-    def _seconds(self) -> float:
-        return self._before + time.monotonic() - self._started
-
-    def _add(self, row: Dict[str, float]) -> None:
-        self._rows.append(row)
-        if self._board is not None:
-            for key, value in row.items():
-                if key not in ("iteration", "seconds") and math.isfinite(value):
-                    self._board.add_scalar(key, value, int(row["iteration"]))
+        self._board = _Board.open(folder / "tensorboard", start)
+        self._can_draw = True
 
     def training(self, iteration: int, loss: float, rate: float) -> None:
         """Note the loss of an iteration, and its learning rate."""
-        self._add(
-            {"iteration": iteration, "seconds": round(self._seconds(), 3), "rate": rate, "loss": loss}
-        )
+        self._add(iteration, {"rate": rate, "loss": loss})
 
-    def test(self, iteration: int, scores: Dict[str, float]) -> None:
+    def test(self, iteration: int, scores: dict[str, float]) -> None:
         """Note the scores of a test before an iteration."""
-        self._add({"iteration": iteration, "seconds": round(self._seconds(), 3), **scores})
+        self._add(iteration, scores)
+
+    def _add(self, iteration: int, values: dict[str, float]) -> None:
+        seconds = self._before + time.monotonic() - self._started
+        self._rows.append({"iteration": iteration, "seconds": round(seconds, 3), **values})
+        if self._board is not None:
+            self._board.add(iteration, values)
 
     def flush(self) -> None:
         """Bring the CSV file and the events up to date."""
         columns = list(_FIRST)
         for row in self._rows:
             columns.extend(key for key in row if key not in columns)
-        with atomic_path(self._path) as path, open(path, "w", newline="") as file:
-            writer = csv.DictWriter(file, columns)
+        with atomic_path(self._path) as path, open(str(path), "w", newline="") as file:
+            writer = csv.DictWriter(file, columns, lineterminator="\n")
             writer.writeheader()
             for row in self._rows:
                 writer.writerow({**row, "iteration": int(row["iteration"])})
         if self._board is not None:
             self._board.flush()
 
-    def close(self) -> None:
+    def draw(self) -> None:
         """Write everything, and draw the curves."""
         self.flush()
+        if not self._rows or not self._can_draw:
+            return
+        try:
+            draw_curves(self._rows, self._folder / PNG_NAME)
+        except ImportError as error:
+            self._can_draw = False
+            print(f"no {PNG_NAME}: {error}; pip install matplotlib", file=sys.stderr)
+
+    def close(self) -> None:
+        """Write and draw everything, and end the events."""
+        self.draw()
         if self._board is not None:
             self._board.close()
-        if self._rows:
-            _draw(self._rows, self._folder)
 
 
-def _board(folder: Path, start: int) -> Optional[Any]:
-    try:
-        from tensorboard.summary import Writer
-    except ImportError:
-        return None
-    return Writer(str(folder / "tensorboard"), filename_suffix=f".from_{start}")
+class _Board:
+    """TensorBoard's events."""
 
+    def __init__(self, writer: Any, start: int) -> None:
+        from tensorboard.compat.proto import event_pb2, summary_pb2
 
-def _draw(rows: List[Dict[str, float]], folder: Path) -> None:
-    try:
-        from unet.report import draw_curves
-    except ImportError:
-        return
-    draw_curves(rows, folder / PNG_NAME)
+        self._writer, self._event, self._summary = writer, event_pb2, summary_pb2
+        # Lets TensorBoard drop what a run that was killed had noted beyond its last snapshot.
+        log = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        writer.add_event(event_pb2.Event(wall_time=time.time(), step=start, session_log=log))
+
+    @classmethod
+    def open(cls, folder: Path, start: int) -> _Board | None:
+        try:
+            from tensorboard.summary.writer.event_file_writer import EventFileWriter
+        except ImportError as error:
+            print(f"no TensorBoard events: {error}; pip install tensorboard", file=sys.stderr)
+            return None
+        return cls(EventFileWriter(str(folder)), start)
+
+    def add(self, iteration: int, values: dict[str, float]) -> None:
+        summary = self._summary.Summary()
+        for name, value in values.items():
+            if math.isfinite(value):
+                # "test_loss" is shown in the group "test".
+                tag = name.replace("_", "/", 1) if name.startswith("test") else f"train/{name}"
+                summary.value.add(tag=tag, simple_value=value)
+        self._writer.add_event(
+            self._event.Event(wall_time=time.time(), step=iteration, summary=summary)
+        )
+
+    def flush(self) -> None:
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()

@@ -15,20 +15,20 @@ def weighted_softmax_loss(n: NetSpec, score: str, weight: str, classes: int) -> 
     n : caffe.NetSpec
         The net under construction.
     score, weight : str
-        Its blobs: scores a_k(x) (1, K, h, w), and w(x) in the channel of the true class l(x), 0 in the
-        others.
+        Its blobs: scores a_k(x) (1, K, h, w), and w(x) in the channel of the true class l(x), 0 in
+        the others.
     classes : int
         K, at least 2.
 
     Notes
     -----
-    With m(x) = max_k a_k(x) and z_k = a_k - m, -log p_k = log(sum_j exp z_j) - z_k. The sum is at least
-    1, so nothing overflows and no gradient is lost however far the scores lie apart; Log of Softmax
-    loses it beyond a gap of 87, where p is 0 in float32. No gradient flows through m: the loss
-    does not depend on it.
+    With m(x) = max_k a_k(x) and z_k = a_k - m, -log p_k = log(sum_j exp z_j) - z_k. The sum is at
+    least 1, so nothing overflows and no gradient is lost however far the scores lie apart; Log of
+    Softmax loses it beyond a gap of 87, where p is 0 in float32. No gradient flows through m: the
+    loss does not depend on it.
 
-    N is the number of all pixels h * w, annotated or not, so that a learning rate does not depend on
-    the tile size.
+    N is the number of all pixels h * w, annotated or not, so that a learning rate does not depend
+    on the tile size. A pixel that is not annotated has w = 0 in all channels.
 
     References
     ----------
@@ -53,9 +53,7 @@ def weighted_softmax_loss(n: NetSpec, score: str, weight: str, classes: int) -> 
     n["exp_sum"] = L.Eltwise(*exponentials, operation=P.Eltwise.SUM)
     n["log_sum"] = L.Log(n["exp_sum"])
     for k in range(classes):
-        n[f"nll_{k}"] = L.Eltwise(
-            n["log_sum"], n[f"z_{k}"], operation=P.Eltwise.SUM, coeff=[1, -1]
-        )
+        n[f"nll_{k}"] = L.Eltwise(n["log_sum"], n[f"z_{k}"], operation=P.Eltwise.SUM, coeff=[1, -1])
     n["nll"] = L.Concat(*(n[f"nll_{k}"] for k in range(classes)), axis=1)
     n["weighted_nll"] = L.Eltwise(
         n["nll"], n[weight], operation=P.Eltwise.PROD, propagate_down=[True, False]

@@ -1,14 +1,15 @@
 """The networks, as they read in Fig. 1, and the prototxt files made of them.
 
-`python -m unet.nets` writes prototxt/; with a name and a data set it writes a folder for your own data.
+`python -m unet.nets` writes prototxt/; with a network and a training set it writes a folder for
+your own data.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence, Tuple
 
 import caffe
 from caffe import NetSpec
@@ -95,7 +96,8 @@ def u_shape(n: NetSpec, width: int, classes: int) -> None:
 
     References
     ----------
-    Ronneberger et al. 2015, Fig. 1. Layers and blobs are called as in the authors' published networks.
+    Ronneberger et al. 2015, Fig. 1. Layers and blobs are called as in the authors' published
+    networks.
     """
     for level in range(LEVELS + 1):
         first = "data" if level == 0 else f"d{level}a"
@@ -124,7 +126,7 @@ def u_shape(n: NetSpec, width: int, classes: int) -> None:
     )
 
 
-def data_layer(config: Dict, include: Dict) -> caffe_pb2.LayerParameter:
+def data_layer(config: dict, include: dict) -> caffe_pb2.LayerParameter:
     """Return the layer that feeds tiles, admitted where `include` holds."""
     n = NetSpec()
     n["data"], n["label"], n["weight"] = L.Python(
@@ -141,7 +143,7 @@ def data_layer(config: Dict, include: Dict) -> caffe_pb2.LayerParameter:
 def training_net(
     name: str,
     phase: int,
-    feeds: Sequence[Tuple[Dict, Dict]],
+    feeds: Sequence[tuple[dict, dict]],
     *,
     classes: int = 2,
 ) -> caffe_pb2.NetParameter:
@@ -187,7 +189,7 @@ def deploy_net(
 
 
 def solver(
-    folder: str, prefix: str, stage: str, iterations: int, test_iter: Optional[int]
+    folder: str, prefix: str, stage: str, iterations: int, test_iter: int | None
 ) -> caffe_pb2.SolverParameter:
     """Return the solver: Caffe's SGD, one tile a step, momentum 0.99 (Sec. 3).
 
@@ -235,10 +237,10 @@ AUGMENTATION = dict(
 
 
 def feed(
-    file: str, tile: int, slices: Optional[Sequence[int]], augmentation: Optional[Dict] = None
-) -> Dict:
+    file: str, tile: int, slices: Sequence[int] | None, augmentation: dict | None = None
+) -> dict:
     """Return the configuration of a data layer."""
-    config: Dict = dict(file=file, tile=tile)
+    config: dict = dict(file=file, tile=tile)
     if slices is not None:
         config["slices"] = list(slices)
     if augmentation is not None:
@@ -246,7 +248,7 @@ def feed(
     return config
 
 
-def isbi_files(name: str) -> Dict[str, object]:
+def isbi_files(name: str) -> dict[str, object]:
     """Return the files of prototxt/<name>: file name -> message."""
     folder = f"prototxt/{name}"
     holdout = dict(stage=["holdout"])
@@ -280,15 +282,15 @@ def own_files(
     *,
     tile: int,
     iterations: int,
-    train: Optional[Sequence[int]],
-    test: Optional[Sequence[int]],
-) -> Dict[str, object]:
+    train: Sequence[int] | None,
+    test: Sequence[int] | None,
+) -> dict[str, object]:
     """Return the files of a network for a training set of one's own: file name -> message."""
     check_tile((tile, tile))
     with TrainingSet(data) as training_set:
         shape, channels, classes = training_set.shape, training_set.channels, training_set.classes
     always = dict(stage=["own"])
-    files: Dict[str, object] = {
+    files: dict[str, object] = {
         "train.prototxt": training_net(
             name, caffe.TRAIN, [(feed(data, tile, train, AUGMENTATION), always)], classes=classes
         ),
@@ -305,14 +307,14 @@ def own_files(
     return files
 
 
-def write_files(files: Dict[str, object], folder: Path) -> None:
+def write_files(files: dict[str, object], folder: Path) -> None:
     """Write messages as text files into a folder."""
     for name, message in files.items():
         with atomic_path(folder / name) as path:
             path.write_text(str(message), encoding="utf-8")
 
 
-def _slices(text: str) -> List[int]:
+def _slices(text: str) -> list[int]:
     try:
         first, stop = (int(part) for part in text.split(":"))
     except ValueError:
@@ -320,8 +322,8 @@ def _slices(text: str) -> List[int]:
     return [first, stop]
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
-    """Write the checked-in prototxt files, or those of a network for a training set of one's own."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Write the checked-in prototxt files, or those of a network for your own training set."""
     parser = argparse.ArgumentParser(prog="python -m unet.nets", description=main.__doc__)
     parser.add_argument("net", nargs="?", choices=sorted(WIDTHS))
     parser.add_argument("--data", help="training set (HDF5) that tools/prepare.py wrote")

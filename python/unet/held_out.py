@@ -1,0 +1,102 @@
+"""Scores on held-out tiles while a network is trained."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+# The challenge's eleven thresholds are made by repeated addition; the last is just below 1.
+THRESHOLDS = np.cumsum(np.concatenate([[0.0], np.full(10, 0.1)]))
+
+
+def cell_counts(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Count annotated pixels by true class and by how many thresholds their probability exceeds.
+
+    Parameters
+    ----------
+    scores : ndarray, float32, shape (2, ...)
+        Raw scores of membrane and cell.
+    labels : ndarray, shape (...)
+        1 cell, 0 membrane, anything else: not annotated.
+
+    Returns
+    -------
+    ndarray, int64, shape (2, 12)
+        [l, n]: pixels of class l that exceed exactly the first n thresholds.
+    """
+    with np.errstate(over="ignore"):
+        probability = (1 / (1 + np.exp(scores[0] - scores[1]))).astype(np.float32)
+    exceeded = np.searchsorted(THRESHOLDS, probability.astype(np.float64), side="left")
+    return np.stack([np.bincount(exceeded[labels == k], minlength=12) for k in (0, 1)])
+
+
+def pixel_error(counts: np.ndarray) -> float:
+    """Return 1 - the best F-score of the cells over the thresholds, from `cell_counts`.
+
+    This is the ISBI 2012 challenge's pixel error, not the share of wrong pixels.
+    """
+    # Pixels that exceed threshold n are those that exceed more than n thresholds.
+    above = np.cumsum(counts[:, ::-1], axis=1)[:, ::-1][:, 1:]
+    hits, false = above[1], above[0]
+    missed = counts[1].sum() - hits
+    return float(1 - np.max(2 * hits / np.maximum(2 * hits + false + missed, 1)))
+
+
+class HeldOut:
+    """The test net of a solver, run over all of its tiles.
+
+    Parameters
+    ----------
+    net : caffe.Net
+        In phase TEST, its parameters shared with the net that is trained.
+    passes : int
+        The solver's test_iter; a data layer that knows its `tiles_per_epoch` knows better.
+
+    Notes
+    -----
+    An Accuracy layer tells which blobs are scores and labels. From them come `misclassified`, the
+    share of annotated pixels whose highest score is not the true class's, and for two classes
+    `pixel_error`.
+    Every other output of the net is averaged over the passes, as Caffe does.
+    """
+
+    def __init__(self, net: Any, passes: int) -> None:
+        self._net = net
+        self._feeds = [layer for layer in net.layers if hasattr(layer, "seek")]
+        self._passes = passes
+        for layer in self._feeds:
+            self._passes = getattr(layer, "tiles_per_epoch", self._passes)
+        self._pair: tuple[str, str] | None = None
+        self._skipped = set()
+        for name, layer in zip(net._layer_names, net.layers):
+            if layer.type == "Accuracy":
+                self._pair = tuple(net.bottom_names[name][:2])
+                self._skipped.update(net.top_names[name])
+
+    def __call__(self) -> dict[str, float]:
+        """Return the scores of the parameters as they are now: name -> value."""
+        for layer in self._feeds:
+            layer.seek(0)
+        sums: dict[str, float] = {}
+        right = annotated = 0
+        counts = np.zeros((2, 12), np.int64)
+        for _ in range(self._passes):
+            for name, values in self._net.forward().items():
+                if name not in self._skipped:
+                    sums[name] = sums.get(name, 0.0) + float(np.mean(values))
+            if self._pair is not None:
+                scores, labels = (self._net.blobs[name].data for name in self._pair)
+                scores = np.moveaxis(scores, 1, 0)
+                labels = labels.reshape(scores.shape[1:])
+                known = labels < len(scores)
+                annotated += int(known.sum())
+                right += int((scores.argmax(0) == labels)[known].sum())
+                if len(scores) == 2:
+                    counts += cell_counts(scores, labels)
+        means = {name: total / self._passes for name, total in sums.items()}
+        if annotated:
+            means["misclassified"] = 1 - right / annotated
+        if counts.any():
+            means["pixel_error"] = pixel_error(counts)
+        return means
