@@ -1,0 +1,82 @@
+"""What tests share: the real data, genuine Caffe, and what happens where these are missing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.parity.harness import Engine
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def unavailable(what: str) -> None:
+    """Skip a test for what this machine lacks; fail it in CI, where everything has to be there."""
+    if os.environ.get("CI"):
+        pytest.fail(what, pytrace=False)
+    pytest.skip(what)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if {"reference", "both_engines"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.reference)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        # CI has no GPU either: these run where one is.
+        if not torch.cuda.is_available():
+            pytest.skip("there is no GPU")
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """Return the folder of this repository."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Return the folder of reference data that UNET_SHARED_DATA names."""
+    folder = os.environ.get("UNET_SHARED_DATA")
+    if not folder or not Path(folder).is_dir():
+        unavailable("UNET_SHARED_DATA names no folder of reference data")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def isbi_dir() -> Path:
+    """Return the folder of the ISBI 2012 stacks, train-volume.tif among them."""
+    candidates = [REPOSITORY / "data" / "isbi2012"]
+    if os.environ.get("UNET_SHARED_DATA"):
+        candidates.insert(0, Path(os.environ["UNET_SHARED_DATA"]) / "isbi2012")
+    if os.environ.get("ISBI_DIR"):
+        candidates.insert(0, Path(os.environ["ISBI_DIR"]))
+    for folder in candidates:
+        if (folder / "train-volume.tif").is_file():
+            return folder
+    unavailable("the ISBI 2012 stacks are missing: name their folder in ISBI_DIR")
+    raise AssertionError
+
+
+@pytest.fixture(scope="session")
+def ours() -> Engine:
+    """Return this repository's engine, in a process of its own for each run."""
+    return Engine.ours()
+
+
+@pytest.fixture(scope="session")
+def reference() -> Engine:
+    """Return genuine Caffe, in a process of its own for each run."""
+    check = subprocess.run(
+        [str(REPOSITORY / "tools" / "caffe-reference"), "--check"], capture_output=True, text=True
+    )
+    if check.returncode:
+        unavailable(check.stderr.strip())
+    return Engine.genuine()
