@@ -40,7 +40,7 @@ def map_file(path: str) -> memoryview:
     Raises
     ------
     CaffeError
-        If there is no such file, it is empty, or its first bytes are those of a picture, a text, ...
+        If there is no such file, or it is empty or none that can be mapped.
     """
     try:
         with open(path, "rb", opener=_open_regular) as file:

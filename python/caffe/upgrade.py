@@ -1,46 +1,180 @@
-"""Bring older formats of nets and solvers up to the current one."""
+"""Bring older formats of nets and solvers up to the current one, as genuine Caffe does."""
 
 from __future__ import annotations
 
 from caffe.errors import CaffeError
 from caffe.proto import caffe_pb2
+from caffe.upgrade_v0 import assign, v0_to_v1
 
-_SOLVER_TYPES = ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam")
+# LayerType of V1 -> type; those left out are their words capitalised, as INNER_PRODUCT is.
+_V1_TYPES = {
+    "NONE": "",
+    "ABSVAL": "AbsVal",
+    "ARGMAX": "ArgMax",
+    "BNLL": "BNLL",
+    "HDF5_DATA": "HDF5Data",
+    "HDF5_OUTPUT": "HDF5Output",
+    "IM2COL": "Im2col",
+    "LRN": "LRN",
+    "MVN": "MVN",
+    "RELU": "ReLU",
+    "SOFTMAX_LOSS": "SoftmaxWithLoss",
+    "TANH": "TanH",
+}
+# Fields of V1LayerParameter with a meaning of their own; the others are the layer's under the
+# same names.
+_V1_OWN = {"type", "param", "blob_share_mode", "blobs_lr", "weight_decay", "layer"}
+
+_DATA_LAYERS = {
+    "DATA": "data_param",
+    "IMAGE_DATA": "image_data_param",
+    "WINDOW_DATA": "window_data_param",
+}
+_TRANSFORMATIONS = ("scale", "mean_file", "crop_size", "mirror")
+
+_SOLVER_TYPES = {
+    "SGD": "SGD",
+    "NESTEROV": "Nesterov",
+    "ADAGRAD": "AdaGrad",
+    "RMSPROP": "RMSProp",
+    "ADADELTA": "AdaDelta",
+    "ADAM": "Adam",
+}
 
 
 def upgrade_net(param: caffe_pb2.NetParameter, source: str) -> caffe_pb2.NetParameter:
-    """Return `param` in the current format: input fields become an Input layer.
+    """Bring a net up to the current format.
+
+    Layers of the V0 and V1 formats, transformation fields among the fields of data layers, input
+    fields, and parameters of BatchNorm layers that a solver must not train.
+
+    Parameters
+    ----------
+    param : caffe_pb2.NetParameter
+        Changed in place.
+    source : str
+        What errors call the net.
+
+    Returns
+    -------
+    caffe_pb2.NetParameter
+        `param`.
 
     Raises
     ------
     CaffeError
-        If the net is written in the V0 or V1 format, which this engine does not read.
+        If the net mixes formats, or its fields contradict each other.
     """
     if param.layers:
-        raise CaffeError(f"{source}: 'layers' is the V1 format; write 'layer' with types in quotes")
+        if param.layer:
+            raise CaffeError(
+                f"{source}: has both 'layers' (the V1 format) and 'layer'; write all as 'layer' "
+                'with types in quotes: layer { type: "ReLU" }'
+            )
+        if any(layer.HasField("layer") for layer in param.layers):
+            v0_to_v1(param, source)
+        for old in param.layers:
+            _move_transformation(old)
+            _v1_layer(old, param.layer.add())
+        param.ClearField("layers")
     if param.input:
-        layer = caffe_pb2.LayerParameter(name="input", type="Input", top=param.input)
-        if param.input_shape:
-            layer.input_param.shape.extend(param.input_shape)
-        else:
-            if len(param.input_dim) != 4 * len(param.input):
-                raise CaffeError(f"{source}: each input needs four input_dim")
-            for first in range(0, len(param.input_dim), 4):
-                layer.input_param.shape.add(dim=param.input_dim[first : first + 4])
-        rest = list(param.layer)
-        del param.layer[:]
-        param.layer.add().CopyFrom(layer)
-        param.layer.extend(rest)
-        for field in ("input", "input_shape", "input_dim"):
-            param.ClearField(field)
+        _upgrade_input(param, source)
+    for layer in param.layer:
+        # The statistics are running means: older nets had to say that they are not trained.
+        if layer.type == "BatchNorm" and len(layer.param) == 3:
+            for spec in layer.param:
+                spec.lr_mult = spec.decay_mult = 0
     return param
 
 
+def _v1_type(layer: caffe_pb2.V1LayerParameter) -> str:
+    name = caffe_pb2.V1LayerParameter.LayerType.Name(layer.type)
+    return _V1_TYPES.get(name, name.replace("_", " ").title().replace(" ", ""))
+
+
+def _v1_layer(old: caffe_pb2.V1LayerParameter, new: caffe_pb2.LayerParameter) -> None:
+    if old.HasField("type"):
+        new.type = _v1_type(old)
+    for field, value in old.ListFields():
+        if field.name in _V1_OWN:
+            continue
+        assign(new, field.name, value)
+    specs = max(map(len, (old.param, old.blob_share_mode, old.blobs_lr, old.weight_decay)))
+    for place in range(specs):
+        spec = new.param.add()
+        for values, name in (
+            (old.param, "name"),
+            (old.blob_share_mode, "share_mode"),
+            (old.blobs_lr, "lr_mult"),
+            (old.weight_decay, "decay_mult"),
+        ):
+            if place < len(values):
+                setattr(spec, name, values[place])
+
+
+def _move_transformation(layer: caffe_pb2.V1LayerParameter) -> None:
+    field = _DATA_LAYERS.get(caffe_pb2.V1LayerParameter.LayerType.Name(layer.type))
+    if field is None:
+        return
+    data = getattr(layer, field)
+    for name in _TRANSFORMATIONS:
+        if data.HasField(name):
+            setattr(layer.transform_param, name, getattr(data, name))
+            data.ClearField(name)
+
+
+def _upgrade_input(param: caffe_pb2.NetParameter, source: str) -> None:
+    inputs, shapes, dims = len(param.input), len(param.input_shape), len(param.input_dim)
+    if shapes or dims:
+        if (shapes or dims / 4) < inputs:
+            raise CaffeError(
+                f"{source}: {inputs} input(s) need an input_shape, or four input_dim, each; "
+                f"there are {shapes} input_shape and {dims} input_dim"
+            )
+        rest = list(param.layer)
+        param.ClearField("layer")
+        layer = param.layer.add(name="input", type="Input", top=param.input)
+        for place in range(inputs):
+            dim = (
+                param.input_shape[place].dim
+                if shapes
+                else param.input_dim[4 * place : 4 * place + 4]
+            )
+            layer.input_param.shape.add(dim=dim)
+        param.layer.extend(rest)
+    # Without shapes they say nothing: caffemodels name the inputs of the net they were trained in.
+    for field in ("input", "input_shape", "input_dim"):
+        param.ClearField(field)
+
+
 def upgrade_solver(param: caffe_pb2.SolverParameter, source: str) -> caffe_pb2.SolverParameter:
-    """Return `param` in the current format: the number `solver_type` becomes the name `type`."""
+    """Bring a solver up to the current format: the number `solver_type` becomes the name `type`.
+
+    Parameters
+    ----------
+    param : caffe_pb2.SolverParameter
+        Changed in place; so are the nets written in it.
+    source : str
+        What errors call the solver.
+
+    Returns
+    -------
+    caffe_pb2.SolverParameter
+        `param`.
+
+    Raises
+    ------
+    CaffeError
+        If both `type` and `solver_type` are given, or a net in it cannot be upgraded.
+    """
     if param.HasField("solver_type"):
         if param.HasField("type"):
-            raise CaffeError(f"{source}: give type or the older solver_type, not both")
-        param.type = _SOLVER_TYPES[param.solver_type]
+            raise CaffeError(f"{source}: give 'type' or the older 'solver_type', not both")
+        param.type = _SOLVER_TYPES[caffe_pb2.SolverParameter.SolverType.Name(param.solver_type)]
         param.ClearField("solver_type")
+    for field in ("net_param", "train_net_param"):
+        if param.HasField(field):
+            upgrade_net(getattr(param, field), f"{source}: {field}")
+    for place, net in enumerate(param.test_net_param):
+        upgrade_net(net, f"{source}: test_net_param {place}")
     return param
