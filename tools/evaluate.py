@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Score a segmentation against its ground truth as the ISBI 2012 challenge did.
 
-The 2012 challenge's warping error, Rand error and pixel error, and V_rand and V_info after thinning as
-the later one, each at the threshold that suits it best. Read the warping error together with the others:
-at a threshold where hardly a cell is left it is low for free.
+The 2012 challenge's warping error, Rand error and pixel error, and V_rand and V_info after thinning
+as the later one, each at the threshold that suits it best. Read the warping error together with the
+others: at a threshold where hardly a cell is left it is low for free.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from unet.errors import InputError
 from unet.metrics import score_stack
 from unet.parallel import available_cores
 from unet.program import atomic_path, run_program
-from unet.volumes import read_volume
+from unet.volumes import open_volume
 
 #: Key and title of the scores in the table, in its order.
 SCORES = (
@@ -32,10 +32,10 @@ SCORES = (
 )
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
+    """Score a prediction, print the table and write the JSON."""
     arguments = parse(argv)
-    labels = read_volume(arguments.labels)
-    prediction = read_volume(arguments.prediction)
+    labels, prediction = read_grey(arguments.labels), read_grey(arguments.prediction)
     labels, prediction, numbers = choose_slices(
         labels, prediction, arguments.slices, arguments.every_third
     )
@@ -64,11 +64,14 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         print(f"\nwritten: {arguments.json}")
 
 
-def parse(argv: Optional[Sequence[str]]) -> argparse.Namespace:
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("labels", type=Path, help="ground truth: above 0 inside a cell, 0 = membrane")
+    parser.add_argument(
+        "labels", type=Path, help="ground truth: above 0 inside a cell, 0 = membrane"
+    )
     parser.add_argument(
         "prediction",
         type=Path,
@@ -78,7 +81,7 @@ def parse(argv: Optional[Sequence[str]]) -> argparse.Namespace:
         "--json",
         type=Path,
         metavar="FILE",
-        help="write every score, overall, per threshold and per slice (NaN where there is no value)",
+        help="write every score: overall, per threshold, per slice (NaN where there is no value)",
     )
     parser.add_argument(
         "--no-warping",
@@ -90,7 +93,7 @@ def parse(argv: Optional[Sequence[str]]) -> argparse.Namespace:
         "--slices",
         metavar="A:B",
         type=slice_range,
-        help="score slices A to B - 1 of the labels, from 0; the prediction holds these or all slices",
+        help="score slices A to B - 1 of the labels, from 0; the prediction holds these or all",
     )
     parser.add_argument(
         "--every-third",
@@ -100,7 +103,7 @@ def parse(argv: Optional[Sequence[str]]) -> argparse.Namespace:
     parser.add_argument(
         "--unscaled",
         action="store_true",
-        help="take an integer prediction as it is, as the challenge did: every threshold means above 0",
+        help="take integers as they are, as the challenge did: every threshold means above 0",
     )
     parser.add_argument(
         "--workers",
@@ -113,6 +116,7 @@ def parse(argv: Optional[Sequence[str]]) -> argparse.Namespace:
 
 
 def slice_range(text: str) -> slice:
+    """Parse A:B, where either may be missing."""
     first, colon, stop = text.partition(":")
     try:
         chosen = slice(int(first) if first else 0, int(stop) if stop else None)
@@ -123,33 +127,43 @@ def slice_range(text: str) -> slice:
     return chosen
 
 
+def read_grey(path: Path) -> np.ndarray:
+    """Read a stack, shape (slices, height, width)."""
+    with open_volume(path, channels=1) as volume:
+        return volume[:]
+
+
 def choose_slices(
-    labels: np.ndarray, prediction: np.ndarray, chosen: Optional[slice], every_third: bool
+    labels: np.ndarray, prediction: np.ndarray, chosen: slice | None, every_third: bool
 ) -> tuple[np.ndarray, np.ndarray, list[int]]:
     """Return the slices to be scored of both stacks, and their numbers in the labels, from 1."""
     numbers = np.arange(1, len(labels) + 1)
     if chosen is not None:
-        if chosen.stop is not None and chosen.stop > len(labels) or not len(numbers[chosen]):
+        if (chosen.stop is not None and chosen.stop > len(labels)) or not len(numbers[chosen]):
             raise InputError(
-                f"--slices {chosen.start}:{chosen.stop or ''} asks for slices that the labels do not"
-                f" have: they hold {len(labels)}, 0:{len(labels)}"
+                f"--slices {chosen.start}:{chosen.stop or ''} asks for slices that the labels lack:"
+                f" they hold 0:{len(labels)}"
             )
         if prediction.shape == labels.shape:
             prediction = prediction[chosen]
         labels, numbers = labels[chosen], numbers[chosen]
     if labels.shape != prediction.shape:
+        remedy = "" if chosen else ", or say with --slices A:B which of the labels it holds"
         raise InputError(
-            f"the labels hold {describe(labels)} and the prediction {describe(prediction)}: they must be"
-            " the same" + ("" if chosen else ", or say with --slices A:B which of the labels it holds")
+            f"the labels are {describe(labels)} and the prediction is {describe(prediction)}:"
+            f" they must be the same{remedy}"
         )
     if every_third:
         labels, prediction, numbers = labels[1::3], prediction[1::3], numbers[1::3]
         if not len(numbers):
-            raise InputError("--every-third starts with slice 2, and there is only one: leave it out")
+            raise InputError(
+                "--every-third starts with slice 2, and there is only one: leave it out"
+            )
     return labels, prediction, numbers.tolist()
 
 
 def describe(stack: np.ndarray) -> str:
+    """Say how many slices of which size."""
     slices, height, width = stack.shape
     return f"{slices} slice{'s' if slices > 1 else ''} of {height}x{width}"
 
@@ -161,9 +175,10 @@ def rescale(prediction: np.ndarray, unscaled: bool) -> tuple[np.ndarray, str]:
         low, high = prediction.min(), prediction.max()
         if np.isnan(low):
             raise InputError("the prediction holds NaN: mend or mask it before it is scored")
-        if low < 0 or high > 1:
+        # Sums of probabilities in single precision may pass 1 by their rounding.
+        if low < -1e-6 or high > 1 + 1e-6:
             raise InputError(
-                f"the prediction reaches from {low:g} to {high:g}: it must be a probability in [0, 1]"
+                f"the prediction reaches from {low:g} to {high:g}: give probabilities in [0, 1]"
             )
         return prediction.astype(np.float32), f"{dtype}, taken as it is"
     if unscaled:
@@ -172,14 +187,16 @@ def rescale(prediction: np.ndarray, unscaled: bool) -> tuple[np.ndarray, str]:
         return prediction.astype(np.float32), f"{dtype} of 0 and 1, taken as it is"
     if dtype not in (np.uint8, np.uint16):
         raise InputError(
-            f"a prediction of type {dtype} has no known range: save it as float in [0, 1], uint8 or uint16"
+            f"a prediction of type {dtype} has no known range: save it as float, uint8 or uint16"
         )
     top = np.iinfo(dtype).max
-    return prediction.astype(np.float32) / np.float32(top), f"{dtype}, rescaled to [0, 1] by 1/{top}"
+    return prediction.astype(np.float32) / np.float32(
+        top
+    ), f"{dtype}, rescaled to [0, 1] by 1/{top}"
 
 
 def table(scores: dict[str, Any]) -> str:
-    """The scores as text: overall with the best thresholds, then slice by slice."""
+    """Write the scores as text: overall with the best thresholds, then slice by slice."""
     shown = [(key, title) for key, title in SCORES if key in scores]
     size = f"{scores['slices']} x {scores['height']} x {scores['width']}"
     lines = [

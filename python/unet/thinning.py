@@ -61,7 +61,7 @@ def thin_membranes(cells: np.ndarray) -> tuple[np.ndarray, int]:
         return np.ones(cells.shape, np.int32), 1
     padded = np.pad(regions, 1)
     width = padded.shape[1]
-    neighbours = np.array([-1, -width, 1, width])  # left, up, right, down
+    neighbours = np.array([[-1], [-width], [1], [width]])  # left, up, right, down
     label = padded.ravel()
     membrane = np.pad(regions == 0, 1)
     beside = ndimage.binary_dilation(padded > 0) & membrane
@@ -73,9 +73,9 @@ def thin_membranes(cells: np.ndarray) -> tuple[np.ndarray, int]:
     rank = np.full(label.size, -1, np.int64)
     first = np.empty(label.size, np.int64)
     while wave.size:
-        around = wave[:, np.newaxis] + neighbours
+        around = wave + neighbours
         _settle(wave, around, label, rank)
-        reached = around[untouched[around]]
+        reached = around.T[untouched[around].T]
         order = np.arange(reached.size)
         # Of repeated indices the last assignment stays, so backwards the first discovery wins.
         first[reached[::-1]] = order[::-1]
@@ -87,21 +87,24 @@ def thin_membranes(cells: np.ndarray) -> tuple[np.ndarray, int]:
 def _settle(wave: np.ndarray, around: np.ndarray, label: np.ndarray, rank: np.ndarray) -> None:
     """Give every pixel of one distance its label, in place, as if taken in order."""
     found = label[around]
-    highest = found.max(axis=1)
-    lowest = np.where(found > 0, found, np.iinfo(np.int32).max).min(axis=1)
+    highest = found.max(axis=0)
+    lowest = np.where(found > 0, found, np.iinfo(np.int32).max).min(axis=0)
     dam = (highest > 0) & (lowest != highest)
     settled = np.where(dam, 0, highest)
 
     place = np.arange(wave.size)
     rank[wave] = place
     ranks = rank[around]
-    earlier = (ranks >= 0) & (ranks < place[:, np.newaxis])
+    earlier = (ranks >= 0) & (ranks < place)
     # A neighbour matters unless it is a dam already or can only bring the pixel's own label.
-    same = (settled[ranks] == settled[:, np.newaxis]) & (settled[:, np.newaxis] > 0)
-    matters = earlier & ~dam[ranks] & ~same
-    late = np.flatnonzero(matters.any(axis=1) & ~dam)
-    for pixel in late.tolist():
-        labels = {settled[pixel], *settled[ranks[pixel][earlier[pixel]]]} - {0}
-        settled[pixel] = labels.pop() if len(labels) == 1 else 0
-    label[wave] = settled
+    other = (settled[ranks] != settled) | (settled == 0)
+    late = np.flatnonzero((earlier & ~dam[ranks] & other).any(axis=0) & ~dam)
+    # The last entry stands for the neighbours that do not count.
+    outcome = [*settled.tolist(), 0]
+    before = np.where(earlier, ranks, -1).T[late].tolist()
+    for pixel, (left, up, right, down) in zip(late.tolist(), before):
+        labels = {outcome[pixel], outcome[left], outcome[up], outcome[right], outcome[down]}
+        labels.discard(0)
+        outcome[pixel] = labels.pop() if len(labels) == 1 else 0
+    label[wave] = outcome[:-1]
     rank[wave] = -1

@@ -29,6 +29,8 @@ WINDOW_RADIUS = 20
 # (dy, dx) of the neighbours b0 .. b7: E, NE, N, NW, W, SW, S, SE.
 _NEIGHBOURS = ((0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1), (1, 0), (1, 1))
 _EIGHT = np.ones((3, 3), bool)
+# Pixels of the windows that are looked at together.
+_BATCH = 1 << 20
 
 
 def _simple_table() -> bytes:
@@ -208,17 +210,47 @@ def classify(
     kind[lone] = np.where(cell, OBJECT_DELETION, OBJECT_ADDITION)[lone]
     if radius < 1 or radius > width or radius > height:
         radius = max(width, height)
-    surroundings = np.pad(warped, radius)
-    for index in np.flatnonzero((ids == 2) & cell):
-        y, x = residual[index]
-        window = surroundings[y : y + 2 * radius + 1, x : x + 2 * radius + 1].copy()
-        window[radius, radius] = False
-        parts = label_cells(window)[0][radius - 1 : radius + 2, radius - 1 : radius + 2]
-        touching = parts[parts > 0]
-        # All the same means that the cell still hangs together without this pixel.
-        if touching.min() == touching.max():
-            kind[index] = HOLE_DELETION
+    doubtful = np.flatnonzero((ids == 2) & cell)
+    kind[doubtful] = np.where(
+        _falls_apart(warped, residual[doubtful], radius), SPLIT, HOLE_DELETION
+    )
     return kind
+
+
+def _falls_apart(warped: np.ndarray, pixels: np.ndarray, radius: int) -> np.ndarray:
+    """Say for each pixel if its neighbours lie in several cells of its window once it is removed.
+
+    Most pixels are decided in a smaller window: parts that meet there meet in the larger one too,
+    and a part that ends inside it can meet no other.
+    """
+    apart = np.zeros(len(pixels), bool)
+    undecided = np.arange(len(pixels))
+    for reach in sorted({min(reach, radius) for reach in (3, 9, radius)}):
+        side = 2 * reach + 1
+        surroundings = np.pad(warped, reach)
+        windows = np.lib.stride_tricks.as_strided(
+            surroundings, warped.shape + (side, side), surroundings.strides * 2, writeable=False
+        )
+        batches = np.array_split(undecided, 1 + undecided.size * side**2 // _BATCH)
+        remaining = []
+        for batch in batches:
+            # One under the other, a row of background between them, they are labelled in one go.
+            sheet = np.zeros((batch.size, side + 1, side), bool)
+            sheet[:, :side] = windows[pixels[batch, 0], pixels[batch, 1]]
+            sheet[:, reach, reach] = False
+            regions, count = label_cells(sheet.reshape(-1, side))
+            regions = regions.reshape(sheet.shape)
+            beside = regions[:, reach - 1 : reach + 2, reach - 1 : reach + 2].reshape(-1, 9)
+            lowest = np.where(beside > 0, beside, count + 1).min(axis=1)
+            apart[batch] = lowest < beside.max(axis=1)
+            if reach < radius:
+                ends_inside = np.ones(count + 1, bool)
+                ends_inside[regions[:, [0, side - 1]]] = False
+                ends_inside[regions[:, :, [0, side - 1]]] = False
+                ends_inside[0] = False
+                remaining.append(batch[apart[batch] & ~ends_inside[beside].any(axis=1)])
+        undecided = np.concatenate(remaining) if remaining else undecided[:0]
+    return apart
 
 
 def count_mismatches(

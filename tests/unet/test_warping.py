@@ -178,6 +178,16 @@ def test_classifies_by_the_table(radius):
     assert seen == set(range(6))
 
 
+def test_classifies_by_the_table_in_a_slice_larger_than_the_window():
+    random = np.random.default_rng(0)
+    field = ndimage.gaussian_filter(random.random((90, 100)), 1)
+    labels = abs(field - np.median(field)) < 0.06
+    pixels = random.integers(0, 90, (600, 2)).tolist()
+    expected = [kind_by_table(labels, y, x, 20) for y, x in pixels]
+    assert kinds(labels, *pixels) == expected
+    assert {SPLIT, HOLE_DELETION} <= set(expected)
+
+
 def kinds(warped: np.ndarray, *pixels: tuple[int, int], **options) -> list[int]:
     return classify(warped, np.array(pixels, np.int64).reshape(-1, 2), **options).tolist()
 

@@ -1,0 +1,185 @@
+"""The program that scores: what it prints and writes, and how it refuses."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from unet.errors import InputError
+from unet.metrics import score_stack
+
+PROGRAM = Path(__file__).parents[2] / "tools" / "evaluate.py"
+SCORES = ("rand_error", "pixel_error", "warping_error", "v_rand_thin", "v_info_thin")
+
+spec = importlib.util.spec_from_file_location("evaluate", PROGRAM)
+evaluate = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(evaluate)
+
+
+@pytest.fixture
+def labels() -> np.ndarray:
+    """Six slices of four cells, with membranes that wander from slice to slice."""
+    stack = np.full((6, 24, 30), 255, np.uint8)
+    for z in range(6):
+        stack[z, 8 + z : 10 + z] = 0
+        stack[z, :, 12 + z : 14 + z] = 0
+    return stack
+
+
+@pytest.fixture
+def probabilities(labels: np.ndarray) -> np.ndarray:
+    noise = np.random.default_rng(0).random(labels.shape)
+    return (0.6 * (labels > 0) + 0.4 * noise).astype(np.float32)
+
+
+@pytest.fixture
+def save(tmp_path: Path):
+    def write(name: str, stack: np.ndarray) -> str:
+        tifffile.imwrite(tmp_path / name, stack, photometric="minisblack")
+        return str(tmp_path / name)
+
+    return write
+
+
+def run(*arguments: object) -> dict:
+    """Run the program in this process and return what it wrote as JSON."""
+    path = Path(arguments[0]).parent / "scores.json"
+    evaluate.main([str(argument) for argument in arguments] + ["--json", str(path)])
+    return json.loads(path.read_text())
+
+
+def test_prints_and_writes_every_score(labels, probabilities, save, capsys):
+    written = run(save("labels.tif", labels), save("prediction.tif", probabilities))
+    expected = score_stack(labels, probabilities)
+    printed = capsys.readouterr().out
+    for key in SCORES:
+        assert written[key] == expected[key]
+        assert f"{expected[key]:.6f}  {expected[key + '_threshold']:.1f}\n" in printed
+    assert written["warping_types_by_threshold"] == expected["warping_types_by_threshold"]
+    assert written["v2012"] == expected["v2012"]
+    assert (written["label_bitdepth"], written["proposal_bitdepth"]) == (8, 32)
+    for number, (one, alone) in enumerate(zip(written["per_slice"], expected["per_slice"]), 1):
+        assert one == {**alone, "slice": number}
+        assert f"\n{number:5d}" in printed
+
+
+def test_without_warping(labels, probabilities, save, capsys):
+    written = run(save("l.tif", labels), save("p.tif", probabilities), "--no-warping")
+    assert "warping_error" not in written
+    assert "warping error" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("dtype", "top", "words"), [(np.uint8, 255, "1/255"), (np.uint16, 65535, "1/65535")]
+)
+def test_integers_are_rescaled_and_that_is_said(
+    dtype, top, words, labels, probabilities, save, capsys
+):
+    integers = np.round(probabilities * top).astype(dtype)
+    written = run(save("l.tif", labels), save("p.tif", integers))
+    assert words in capsys.readouterr().out
+    assert words in written["prediction_scaling"]
+    expected = score_stack(labels, integers / np.float32(top))
+    assert {key: written[key] for key in SCORES} == {key: expected[key] for key in SCORES}
+    assert written["pixel_error"] == pytest.approx(
+        score_stack(labels, probabilities)["pixel_error"], abs=0.01
+    )
+
+
+@pytest.mark.parametrize("k", [51, 102, 153, 204])
+def test_rescaled_bytes_lie_as_single_precision_tenths_do(k):
+    scaled, _ = evaluate.rescale(
+        np.full((1, 1, 1), k, np.uint8) + np.uint8([[[0, 255 - k]]]), False
+    )
+    assert scaled[0, 0, 0] == np.float32(k / 255)
+    assert float(scaled[0, 0, 1]) == 1.0
+
+
+def test_unscaled_integers_mean_cells_wherever_they_are_above_zero(labels, probabilities, save):
+    integers = np.round(probabilities * 255).astype(np.uint8)
+    written = run(save("l.tif", labels), save("p.tif", integers), "--unscaled")
+    assert written["pixel_error"] == score_stack(labels, integers)["pixel_error"]
+    assert written["warping_error"] == score_stack(labels, integers)["warping_error"]
+
+
+def test_integers_of_0_and_1_are_taken_as_they_are(labels, save, capsys):
+    written = run(save("l.tif", labels), save("p.tif", (labels > 0).astype(np.uint8)))
+    assert written["pixel_error"] == written["rand_error"] == 0
+    assert len(set(written["pixel_fscore_by_threshold"])) == 1
+    assert "taken as it is" in capsys.readouterr().out
+
+
+def test_slices_of_the_labels_against_a_prediction_of_these_or_of_all(labels, probabilities, save):
+    truth, whole = save("l.tif", labels), save("p.tif", probabilities)
+    part = save("q.tif", probabilities[2:4])
+    of_all, of_part = run(truth, whole, "--slices", "2:4"), run(truth, part, "--slices", "2:4")
+    assert of_all["rand_error"] == of_part["rand_error"]
+    assert of_all["rand_error"] == score_stack(labels[2:4], probabilities[2:4])["rand_error"]
+    assert [one["slice"] for one in of_part["per_slice"]] == [3, 4]
+
+
+def test_every_third_slice_starts_with_the_second(labels, probabilities, save):
+    written = run(save("l.tif", labels), save("p.tif", probabilities), "--every-third")
+    assert [one["slice"] for one in written["per_slice"]] == [2, 5]
+    expected = score_stack(labels[[1, 4]], probabilities[[1, 4]])
+    assert written["v_rand_thin"] == expected["v_rand_thin"]
+
+
+def test_single_slices_are_scored(labels, probabilities, save):
+    written = run(save("l.tif", labels[0]), save("p.tif", probabilities[0]))
+    assert written["slices"] == 1
+
+
+@pytest.mark.parametrize(
+    ("spoil", "options", "message"),
+    [
+        (lambda p: np.where(p > 0.99, np.nan, p), [], "NaN"),
+        (lambda p: p * 2, [], "0, 1"),
+        (lambda p: p - 1, [], "0, 1"),
+        (lambda p: p[:, 1:], [], "24x30.*23x30"),
+        (lambda p: p[:2], [], "--slices"),
+        (lambda p: (p * 9).astype(np.int32), [], "int32"),
+        (lambda p: p, ["--slices", "4:9"], "0:6"),
+        (lambda p: p, ["--slices", "6:"], "0:6"),
+        (lambda p: p[:2], ["--slices", "0:3"], "3 slices.*2 slices"),
+        (lambda p: p[:1], ["--slices", "0:1", "--every-third"], "slice 2"),
+    ],
+)
+def test_what_cannot_be_scored_is_told(spoil, options, message, labels, probabilities, save):
+    arguments = [save("l.tif", labels), save("p.tif", spoil(probabilities))]
+    with pytest.raises(InputError, match=message):
+        evaluate.main(arguments + options)
+
+
+def test_nan_among_labels_is_told(labels, probabilities, save):
+    holed = np.where(np.arange(30) == 3, np.nan, labels).astype(np.float32)
+    with pytest.raises(InputError, match="labels"):
+        evaluate.main([save("l.tif", holed), save("p.tif", probabilities)])
+
+
+@pytest.mark.parametrize("text", ["3", "a:b", "-4:", ":0", "1:2:3"])
+def test_slices_are_of_the_form_a_b(text, capsys):
+    with pytest.raises(SystemExit) as leaving:
+        evaluate.parse(["l.tif", "p.tif", f"--slices={text}"])
+    assert leaving.value.code == 2
+    assert "20:30" in capsys.readouterr().err
+
+
+def test_a_missing_or_truncated_file_is_named_and_status_2(labels, probabilities, save, tmp_path):
+    whole, cut = save("l.tif", labels), tmp_path / "cut.tif"
+    cut.write_bytes(Path(save("p.tif", probabilities)).read_bytes()[:5000])
+    for prediction in (cut, tmp_path / "missing.tif"):
+        command = [sys.executable, str(PROGRAM), whole, str(prediction), "--json", "scores.json"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+        assert done.returncode == 2, done.stderr
+        assert done.stdout == ""
+        assert "Traceback" not in done.stderr
+        assert prediction.name in done.stderr.splitlines()[-1]
+        assert not (tmp_path / "scores.json").exists()
