@@ -106,7 +106,11 @@ class _ConvolutionBase(Layer):
 
     def _batched(self, tensor: torch.Tensor) -> torch.Tensor:
         # Caffe allows any number of axes before the channels, PyTorch exactly one.
-        return tensor if self.axis == 1 else tensor.flatten(0, self.axis - 1) if self.axis else tensor[None]
+        if self.axis != 1:
+            tensor = tensor.flatten(0, self.axis - 1) if self.axis else tensor[None]
+        # Pixel by pixel is the layout that 2-D convolutions compute fastest in; what they make keeps
+        # it, so that as a rule nothing is copied here.
+        return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         weights = self.blobs[0].data_side.tensor()
