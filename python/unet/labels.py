@@ -1,15 +1,146 @@
-"""From label images to cells: components, borders between touching cells, class balance."""
+"""From label pictures to classes and cells: components, borders between touching cells, balance."""
 
 from __future__ import annotations
 
-from typing import Optional, Sequence
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
 
 from unet.errors import InputError
 
+# How "not annotated" is written in a training set.
 IGNORED = 255
+KINDS = ("binary", "classes", "instances")
+# More distinct values than any list of tissue classes, fewer than the cells of a stack.
+_MOST_CLASSES = 32
+
+
+class Annotation(NamedTuple):
+    """What the labels of one slice mean.
+
+    Attributes
+    ----------
+    classes : ndarray of uint8, shape (height, width)
+        Class of each pixel, 0 is background, `IGNORED` where not annotated.
+    instances : ndarray of int32, shape (height, width)
+        Cell of each pixel, 0 is none.
+    borders : ndarray of bool, shape (height, width)
+        Pixels taken from touching cells and made background.
+    vanished : int
+        Cells so thin that the borders took all of their pixels.
+    """
+
+    classes: np.ndarray
+    instances: np.ndarray
+    borders: np.ndarray
+    vanished: int
+
+
+def annotate(labels: np.ndarray, kind: str, ignore: int | None = None) -> Annotation:
+    """Turn the labels of one slice into classes and cells.
+
+    Parameters
+    ----------
+    labels : ndarray of bool, int or whole-numbered float, shape (height, width)
+    kind : {"binary", "classes", "instances"}
+        binary: 0 is background, all else inside a cell; cells are the 4-connected components.
+        classes: class numbers 0..254; cells are the 4-connected components of each class but 0.
+        instances: 0 is background, every other number a cell; thin background borders are put
+        between cells that touch.
+    ignore : int, optional
+        The label that means "not annotated".
+
+    Returns
+    -------
+    Annotation
+
+    Raises
+    ------
+    InputError
+        If labels are negative, not whole, or beyond the class numbers.
+    """
+    labels = _whole(labels)
+    ignored = np.zeros(labels.shape, bool) if ignore is None else labels == ignore
+    labels = np.where(ignored, labels.dtype.type(0), labels)
+    if labels.dtype.kind != "b" and labels.min() < 0:
+        raise InputError(f"the label {labels.min()} is negative; if it means ignore, say so")
+    borders = np.zeros(labels.shape, bool)
+    vanished = 0
+    if kind == "instances":
+        dense = _renumber(labels)
+        instances = separate_touching(dense)
+        borders = (dense > 0) & (instances == 0)
+        vanished = len(np.setdiff1d(dense[borders], instances))
+        classes = (instances > 0).astype(np.uint8)
+    elif kind == "binary":
+        classes = (labels != 0).astype(np.uint8)
+        instances = instances_from_binary(classes > 0)
+    elif kind == "classes":
+        if labels.max() >= IGNORED:
+            raise InputError(
+                f"the label {labels.max()} is no class number 0..{IGNORED - 1}; "
+                "if it means ignore, say so"
+            )
+        classes = labels.astype(np.uint8)
+        instances = np.zeros(labels.shape, np.int32)
+        for value in np.unique(classes[classes > 0]):
+            parts = instances_from_binary(classes == value)
+            instances[parts > 0] = parts[parts > 0] + instances.max()
+    else:
+        raise ValueError(f"{kind!r} is no kind of labels, those are {KINDS}")
+    classes[ignored] = IGNORED
+    return Annotation(classes, instances, borders, vanished)
+
+
+def _whole(labels: np.ndarray) -> np.ndarray:
+    if labels.dtype.kind != "f":
+        return labels
+    if (labels != np.rint(labels)).any():
+        raise InputError("the labels are not whole numbers; is this the label stack?")
+    return labels.astype(np.int64)
+
+
+def _renumber(labels: np.ndarray) -> np.ndarray:
+    """Return the same cells numbered 1, 2, ...: the numbers of large volumes exceed 32 bit."""
+    values, number = np.unique(labels, return_inverse=True)
+    number = number.reshape(labels.shape).astype(np.int32)
+    return number if values[0] == 0 else number + 1
+
+
+def detect_kind(slices: Iterable[np.ndarray], ignore: int | None = None) -> str:
+    """Tell what kind of labels a stack holds.
+
+    Parameters
+    ----------
+    slices : iterable of ndarray, shape (height, width)
+        Read until the answer is known.
+    ignore : int, optional
+        The label that means "not annotated".
+
+    Returns
+    -------
+    {"binary", "instances"}
+        Up to two values are binary, more than 32 are instances.
+
+    Raises
+    ------
+    InputError
+        If there are 3 to 32 values, which may mean either classes or cells.
+    """
+    values: set = set()
+    for labels in slices:
+        values.update(np.unique(labels).tolist())
+        values.discard(ignore)
+        if len(values) > _MOST_CLASSES:
+            return "instances"
+    if len(values) <= 2:
+        return "binary"
+    raise InputError(
+        f"the labels have {len(values)} values, which can be classes as well as cells; "
+        "say --label-kind classes or --label-kind instances"
+    )
 
 
 def instances_from_binary(foreground: np.ndarray) -> np.ndarray:
@@ -25,15 +156,15 @@ def instances_from_binary(foreground: np.ndarray) -> np.ndarray:
         0 is background, cells count from 1.
     """
     labelled, _ = ndimage.label(foreground)
-    return labelled.astype(np.int32)
+    return labelled.astype(np.int32, copy=False)
 
 
 def separate_touching(instances: np.ndarray) -> np.ndarray:
-    """Put a thin background border between touching cells (Ronneberger et al. 2015, Sec. 3).
+    """Put a thin background border between touching cells.
 
     Parameters
     ----------
-    instances : ndarray of int, shape (height, width)
+    instances : ndarray of int32, shape (height, width)
         0 is background, every other value a cell.
 
     Returns
@@ -44,41 +175,32 @@ def separate_touching(instances: np.ndarray) -> np.ndarray:
     Notes
     -----
     The border is where the largest and the smallest cell number under a 3 x 3 window differ
-    (dilation against erosion), so it is one pixel wide on each of the two cells.
+    (dilation against erosion), so it takes one pixel from each of the two cells.
+
+    References
+    ----------
+    Ronneberger et al. 2015, Sec. 3: "The separation border is computed using morphological
+    operations."
     """
-    instances = instances.astype(np.int32)
-    none = np.iinfo(np.int32).max
-    largest = ndimage.maximum_filter(instances, 3)
-    smallest = ndimage.minimum_filter(np.where(instances > 0, instances, none), 3)
-    touching = (instances > 0) & (largest != smallest)
-    return np.where(touching, 0, instances)
+    none = np.iinfo(instances.dtype).max
+    largest = ndimage.grey_dilation(instances, (3, 3))
+    smallest = ndimage.grey_erosion(np.where(instances > 0, instances, none), (3, 3))
+    return np.where((instances > 0) & (largest != smallest), 0, instances)
 
 
-def class_counts(labels: np.ndarray, classes: int) -> np.ndarray:
+def class_counts(classes: np.ndarray) -> np.ndarray:
     """Count the annotated pixels of each class.
 
     Parameters
     ----------
-    labels : ndarray of uint8
+    classes : ndarray of uint8
         Class numbers, `IGNORED` where not annotated.
-    classes : int
 
     Returns
     -------
-    ndarray of int64, shape (classes,)
-
-    Raises
-    ------
-    InputError
-        If a label is neither a class nor `IGNORED`.
+    ndarray of int64, shape (255,)
     """
-    counts = np.bincount(labels.ravel(), minlength=256)
-    beyond = np.nonzero(counts[classes:IGNORED])[0]
-    if beyond.size:
-        raise InputError(
-            f"label {classes + beyond[0]} is not one of the {classes} classes 0..{classes - 1}"
-        )
-    return counts[:classes].astype(np.int64)
+    return np.bincount(classes.ravel(), minlength=IGNORED + 1)[:IGNORED].astype(np.int64)
 
 
 def class_weights(counts: Sequence[int], balance: bool = True) -> np.ndarray:
@@ -86,20 +208,23 @@ def class_weights(counts: Sequence[int], balance: bool = True) -> np.ndarray:
 
     Parameters
     ----------
-    counts : sequence of int, length classes
+    counts : sequence of int, length K
         Annotated pixels of each class in the training set.
     balance : bool
         False: all classes weigh 1.
 
     Returns
     -------
-    ndarray of float64, shape (classes,)
-        N / (K n_c) with N pixels, K classes that occur and n_c pixels of class c, so that every class
-        weighs the same in sum and a pixel weighs 1 on average. A class that does not occur weighs 1.
+    ndarray of float64, shape (K,)
+
+    Notes
+    -----
+    wc = N / (K n_c), with N annotated pixels, n_c of them of class c, and K classes that occur:
+    every class weighs the same in sum, and a pixel 1 on average. A class that is absent weighs 1.
 
     References
     ----------
-    Ronneberger et al. 2015, Sec. 3, Eq. 2.
+    Ronneberger et al. 2015, Sec. 3, Eq. 2, which demands the balance but prints no formula for it.
     """
     counts = np.asarray(counts, np.float64)
     weights = np.ones(len(counts))
@@ -109,28 +234,21 @@ def class_weights(counts: Sequence[int], balance: bool = True) -> np.ndarray:
     return weights
 
 
-def bounding_boxes(instances: np.ndarray) -> list:
-    """Return (cell number, row slice, column slice) of every cell of a slice."""
+def bounding_boxes(instances: np.ndarray) -> list[tuple[int, slice, slice]]:
+    """Return (cell number, rows, columns) of every cell of a slice.
+
+    Parameters
+    ----------
+    instances : ndarray of int, shape (height, width)
+        0 is background; numbers may be large and with gaps.
+
+    Returns
+    -------
+    list of (int, slice, slice)
+    """
     values = np.unique(instances)
     values = values[values > 0]
     dense = np.searchsorted(values, instances) + 1
     dense[instances <= 0] = 0
     found = ndimage.find_objects(dense)
     return [(int(value), box[0], box[1]) for value, box in zip(values, found)]
-
-
-def check_labels(labels: np.ndarray, ignore: Optional[int] = None) -> int:
-    """Return how many classes a stack of class labels has: the largest class + 1, at least 2.
-
-    Raises
-    ------
-    InputError
-        If labels are negative, not whole, or 255 classes and more.
-    """
-    annotated = labels if ignore is None else labels[labels != ignore]
-    if annotated.size == 0:
-        raise InputError("no pixel is annotated: every label is the ignored one")
-    low, high = annotated.min(), annotated.max()
-    if low < 0 or high >= IGNORED:
-        raise InputError(f"class labels must lie in 0..{IGNORED - 1}, found {low}..{high}")
-    return max(2, int(high) + 1)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Mapping, Optional, Tuple, Type, Union
+from typing import Any, Union
 
 import h5py
 import numpy as np
 
 from unet import __version__
 from unet.errors import InputError
+from unet.labels import IGNORED
 from unet.program import atomic_path
 
 FORMAT = "unet-training-set"
@@ -25,35 +27,41 @@ class TrainingSetWriter:
     ----------
     path : path
         The HDF5 file.
-    slices, height, width : int
+    shape : tuple of int
+        (slices, height, width).
     raw_dtype : dtype
         /raw keeps the type of the source.
-    channels : int, optional
-        None: /raw is (slices, height, width); else (slices, channels, height, width).
     attributes : mapping
         Every parameter and source; must hold classes, grey_low and grey_high.
+    channels : int, optional
+        None: /raw is (slices, height, width); else (slices, channels, height, width).
     """
 
     def __init__(
         self,
         path: PathLike,
-        shape: Tuple[int, int, int],
+        shape: tuple[int, int, int],
         raw_dtype: np.dtype,
         attributes: Mapping[str, Any],
-        channels: Optional[int] = None,
+        channels: int | None = None,
     ) -> None:
         self._target = atomic_path(path)
         self._file = h5py.File(str(self._target.__enter__()), "w")
         slices, height, width = shape
         plane = (height, width) if channels is None else (channels, height, width)
         for name, dtype, inner in (
-            ("raw", raw_dtype, plane),
+            ("raw", np.uint8 if raw_dtype == np.bool_ else raw_dtype, plane),
             ("labels", np.uint8, (height, width)),
             ("weights", np.float32, (height, width)),
         ):
             self._file.create_dataset(
-                name, (slices,) + inner, dtype=dtype, chunks=(1,) + inner, compression="gzip",
-                compression_opts=1, shuffle=True,
+                name,
+                (slices,) + inner,
+                dtype=dtype,
+                chunks=(1,) + inner,
+                compression="gzip",
+                compression_opts=1,
+                shuffle=True,
             )
         attrs = self._file.attrs
         attrs["format"] = FORMAT
@@ -73,12 +81,39 @@ class TrainingSetWriter:
 
     def __exit__(
         self,
-        kind: Optional[Type[BaseException]],
-        error: Optional[BaseException],
-        trace: Optional[TracebackType],
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._file.close()
         self._target.__exit__(kind, error, trace)
+
+
+def write_training_set(
+    path: PathLike,
+    raw: np.ndarray,
+    labels: np.ndarray,
+    weights: np.ndarray,
+    *,
+    attributes: Mapping[str, Any],
+) -> None:
+    """Write a training set from arrays.
+
+    Parameters
+    ----------
+    path : path
+        The HDF5 file.
+    raw : ndarray, shape (slices, height, width) or (slices, channels, height, width)
+    labels : ndarray of uint8, shape (slices, height, width)
+        Classes, `IGNORED` where not annotated.
+    weights : ndarray of float32, shape (slices, height, width)
+    attributes : mapping
+        As for `TrainingSetWriter`.
+    """
+    channels = raw.shape[1] if raw.ndim == 4 else None
+    with TrainingSetWriter(path, labels.shape, raw.dtype, attributes, channels) as writer:
+        for index, pictures in enumerate(zip(raw, labels, weights)):
+            writer.write(index, *pictures)
 
 
 class TrainingSet:
@@ -105,15 +140,14 @@ class TrainingSet:
     Raises
     ------
     InputError
-        If the file is missing, truncated, no training set, or its arrays do not fit each other.
+        If the file is missing, truncated, no training set, or its arrays do not fit each other; on
+        reading a slice, if it is damaged, or holds NaN or a label that is no class.
     """
 
     def __init__(self, path: PathLike) -> None:
         self.path = os.fspath(path)
         if not os.path.exists(self.path):
-            raise InputError(
-                f"{self.path}: no such training set; make one with tools/prepare.py"
-            )
+            raise InputError(f"{self.path}: no such training set; make one with tools/prepare.py")
         try:
             self._file = h5py.File(self.path, "r")
         except OSError as error:
@@ -122,7 +156,7 @@ class TrainingSet:
             ) from None
         try:
             self._check()
-        except Exception:
+        except BaseException:
             self._file.close()
             raise
 
@@ -135,48 +169,70 @@ class TrainingSet:
                 f"{self.path}: is HDF5 but no training set (attribute format is {kind!r}, "
                 f"not {FORMAT!r}); make one with tools/prepare.py"
             )
-        if int(attributes.get("format_version", 0)) > FORMAT_VERSION:
+        for key in ("format_version", "classes", "grey_low", "grey_high"):
+            if np.asarray(attributes.get(key, "")).dtype.kind not in "iuf":
+                raise InputError(f"{self.path}: the attribute {key} is missing or no number")
+        if int(attributes["format_version"]) > FORMAT_VERSION:
             raise InputError(
                 f"{self.path}: was written by a newer version (format "
                 f"{attributes['format_version']}, this one reads up to {FORMAT_VERSION})"
             )
         for key in ("raw", "labels", "weights"):
-            if key not in self._file:
+            if not isinstance(self._file.get(key), h5py.Dataset):
                 raise InputError(f"{self.path}: has no dataset /{key}")
-        for key in ("classes", "grey_low", "grey_high"):
-            if key not in attributes:
-                raise InputError(f"{self.path}: has no attribute {key}")
         self.attributes = attributes
-        self._raw, self._labels, self._weights = (
-            self._file[key] for key in ("raw", "labels", "weights")
-        )
-        shape = self._labels.shape
-        raw = self._raw.shape
+        shape, raw = self._file["labels"].shape, self._file["raw"].shape
         if len(shape) != 3 or len(raw) not in (3, 4) or (raw[0],) + raw[-2:] != shape:
             raise InputError(f"{self.path}: /raw is {raw} but /labels is {shape}")
-        if self._weights.shape != shape:
-            raise InputError(f"{self.path}: /weights is {self._weights.shape} but /labels is {shape}")
-        if 0 in shape:
-            raise InputError(f"{self.path}: is empty: /labels is {shape}")
+        if self._file["weights"].shape != shape:
+            raise InputError(
+                f"{self.path}: /weights is {self._file['weights'].shape} but /labels is {shape}"
+            )
+        if 0 in shape + raw:
+            raise InputError(f"{self.path}: is empty: /raw is {raw}")
         self.shape = shape
         self.channels = raw[1] if len(raw) == 4 else 1
         self.classes = int(attributes["classes"])
         self.grey_range = (float(attributes["grey_low"]), float(attributes["grey_high"]))
+        if not 2 <= self.classes <= IGNORED or not self.grey_range[0] < self.grey_range[1]:
+            raise InputError(
+                f"{self.path}: {self.classes} classes, grey values {self.grey_range}: no sense"
+            )
+
+    def _read(self, key: str, index: int) -> np.ndarray:
+        try:
+            return self._file[key][index]
+        except OSError as error:
+            raise InputError(
+                f"{self.path}: slice {index} of /{key} is damaged ({error}); make it anew with "
+                "tools/prepare.py"
+            ) from None
 
     def raw(self, index: int) -> np.ndarray:
-        """Return a picture as network input: float32 (channels, height, width), grey range to [0, 1]."""
+        """Return a picture for the network: float32 (channels, height, width), range to [0, 1]."""
         low, high = self.grey_range
-        picture = self._raw[index].astype(np.float32)
+        picture = self._read("raw", index).astype(np.float32)
         picture = (picture - np.float32(low)) / np.float32(high - low)
+        self._demand(np.isfinite(picture).all(), "raw", index, "holds NaN or infinite values")
         return picture.reshape((self.channels,) + self.shape[1:])
 
     def labels(self, index: int) -> np.ndarray:
         """Return the classes of a slice: uint8 (height, width), 255 where not annotated."""
-        return self._labels[index]
+        classes = self._read("labels", index)
+        known = (classes < self.classes) | (classes == IGNORED)
+        self._demand(known.all(), "labels", index, f"holds other classes than {self.classes}")
+        return classes.astype(np.uint8, copy=False)
 
     def weights(self, index: int) -> np.ndarray:
         """Return w(x) of a slice: float32 (height, width)."""
-        return self._weights[index]
+        weights = self._read("weights", index)
+        usable = np.isfinite(weights).all() and (weights >= 0).all()
+        self._demand(usable, "weights", index, "holds NaN, infinite or negative values")
+        return weights.astype(np.float32, copy=False)
+
+    def _demand(self, holds: bool, key: str, index: int, complaint: str) -> None:
+        if not holds:
+            raise InputError(f"{self.path}: slice {index} of /{key} {complaint}")
 
     def close(self) -> None:
         """Close the file."""

@@ -1,4 +1,4 @@
-"""One opener a format: TIFF, PNG and JPEG, folders of them, HDF5, Zarr, each read slice by slice."""
+"""Stacks of pictures in files: TIFF, PNG, JPEG and folders of them, read slice by slice."""
 
 from __future__ import annotations
 
@@ -6,18 +6,15 @@ import os
 import re
 import struct
 import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Callable, Iterator, List, Optional, Sequence, Tuple, Union
+from typing import Callable
 
-import h5py
 import numpy as np
 
 from unet.errors import InputError
 
 PICTURE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
-ZARR_MARKS = (".zarray", ".zgroup", "zarr.json")
-# A chunk of HDF5 or Zarr may span many slices; so much of it is kept rather than decoded again for each.
-SLAB_BYTES = 256 << 20
 # TIFF dialects whose page order only tifffile's series know; plain files are read page by page.
 _TIFF_DIALECTS = {"imagej", "ome", "shaped", "lsm", "stk", "fluoview", "nih", "mdgel", "scn"}
 
@@ -61,14 +58,14 @@ class Volume:
             raise InputError(f"{path}: holds {self.dtype} instead of real numbers")
 
     @property
-    def channels(self) -> Optional[int]:
+    def channels(self) -> int | None:
         """Number of channels; None where the stack is (slices, height, width)."""
         return self.shape[1] if len(self.shape) == 4 else None
 
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, index: Union[int, slice]) -> np.ndarray:
+    def __getitem__(self, index: int | slice) -> np.ndarray:
         if isinstance(index, slice):
             wanted = range(*index.indices(len(self)))
             stack = np.empty((len(wanted),) + self.shape[1:], self.dtype)
@@ -83,7 +80,7 @@ class Volume:
         except (InputError, MemoryError):
             raise
         except Exception as error:
-            # What a decoder raises on a damaged file is anybody's guess; here all of it means the same.
+            # What a decoder raises on a damaged file is anybody's guess; here all means the same.
             reason = str(error).strip() or type(error).__name__
             raise InputError(
                 f"{self.path}: slice {index} cannot be read ({reason}); is the file whole?"
@@ -169,8 +166,8 @@ def _tiff_volume(path: Path, tiff: object) -> Volume:
     stored = page.dtype.newbyteorder(tiff.byteorder)
     if offset is not None and offset + count * frame_bytes > path.stat().st_size:
         raise InputError(
-            f"{path}: is cut off: {count} slices need {offset + count * frame_bytes} bytes, the file "
-            f"has {path.stat().st_size}"
+            f"{path}: is cut off: {count} slices need {offset + count * frame_bytes} bytes, the "
+            f"file has {path.stat().st_size}"
         )
     order = np.arange(count).reshape(lead)
     channel_axes = [k for k, axis in enumerate(lead_axes) if axis == "C"]
@@ -306,132 +303,3 @@ def open_folder(path: Path) -> Volume:
             return volume[0]
 
     return Volume(str(path), (len(names),) + shape, dtype, read)
-
-
-def open_hdf5(path: Path, dataset: Optional[str]) -> Volume:
-    """Open a dataset of an HDF5 file.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-    dataset : str, optional
-        Its name; by default the only stack there is.
-
-    Returns
-    -------
-    Volume
-
-    Raises
-    ------
-    InputError
-        If the file is damaged, or the dataset is missing, not unique or of the wrong shape.
-    """
-    try:
-        file = h5py.File(str(path), "r")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read as HDF5 ({error}); is the file whole?") from None
-    try:
-        found: List[Tuple[str, Sequence[int]]] = []
-
-        def note(name: str, item: object) -> None:
-            if isinstance(item, h5py.Dataset) and item.dtype.kind in "buif":
-                found.append((name, item.shape))
-
-        file.visititems(note)
-        array = file[choose(str(path), found, dataset)]
-        return _array_volume(f"{path}:{array.name}", array, array.chunks, file.close)
-    except Exception:
-        file.close()
-        raise
-
-
-def open_zarr(path: Path, dataset: Optional[str]) -> Volume:
-    """Open an array of a Zarr directory, version 2 or 3.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-    dataset : str, optional
-        Name of the array in a group; by default the only stack there is.
-
-    Returns
-    -------
-    Volume
-
-    Raises
-    ------
-    InputError
-        If the directory is damaged, or the array is missing, not unique or of the wrong shape.
-    """
-    try:
-        import zarr
-    except ImportError:
-        raise InputError(f"{path}: reading Zarr needs the package zarr; install it") from None
-    try:
-        root = zarr.open(str(path), mode="r")
-    except Exception as error:
-        # As with TIFF: whatever the damaged metadata breaks first.
-        raise InputError(f"{path}: cannot be read as Zarr ({error})") from None
-    if isinstance(root, zarr.Array):
-        return _array_volume(str(path), root, root.chunks)
-    found = [(name, array.shape) for name, array in _zarr_arrays(root)]
-    name = choose(str(path), found, dataset)
-    return _array_volume(f"{path}:/{name}", root[name], root[name].chunks)
-
-
-def _zarr_arrays(group: object, prefix: str = "") -> Iterator[tuple]:
-    for name, array in group.arrays():
-        yield prefix + name, array
-    for name, inner in group.groups():
-        yield from _zarr_arrays(inner, f"{prefix}{name}/")
-
-
-def choose(path: str, found: List[Tuple[str, Sequence[int]]], dataset: Optional[str]) -> str:
-    """Return the name of the dataset meant: the one named, else the only 3-D one, else the only one."""
-    if dataset is not None:
-        wanted = dataset.strip("/")
-        if wanted in (name for name, _ in found):
-            return wanted
-        names = ", ".join(f"/{name}" for name, _ in found) or "none"
-        raise InputError(f"{path}: has no dataset of numbers /{wanted}; it has {names}")
-    for candidates in ([n for n, s in found if len(s) == 3], [n for n, s in found if len(s) > 1]):
-        if len(candidates) == 1:
-            return candidates[0]
-        if candidates:
-            names = ", ".join(f"/{name}" for name in candidates)
-            raise InputError(
-                f"{path}: holds several stacks ({names}); name one: {path}:/{candidates[0]}"
-            )
-    raise InputError(f"{path}: holds no stack of pictures")
-
-
-def _array_volume(
-    name: str,
-    array: object,
-    chunks: Optional[Sequence[int]],
-    close: Callable[[], None] = lambda: None,
-) -> Volume:
-    shape = tuple(array.shape)
-    # OME-Zarr writes (time, channel, z, y, x) also where there is one time and one channel.
-    ones = len(shape) - 3 if len(shape) > 4 else 0
-    if len(shape) < 2 or any(size != 1 for size in shape[:ones]):
-        raise InputError(
-            f"{name}: is {shape}; a stack is (slices, height, width) or (slices, channels, height, width)"
-        )
-    if len(shape) == 2:
-        return Volume(name, (1,) + shape, array.dtype, lambda z: array[:], close)
-    front = (0,) * ones
-    depth = chunks[ones] if chunks else 1
-    slab_bytes = depth * int(np.prod(shape[ones + 1 :], dtype=np.int64)) * array.dtype.itemsize
-    if depth == 1 or slab_bytes > SLAB_BYTES:
-        return Volume(name, shape[ones:], array.dtype, lambda z: array[front + (z,)], close)
-    kept: dict = {}
-
-    def read(z: int) -> np.ndarray:
-        first = z - z % depth
-        if first not in kept:
-            kept.clear()
-            kept[first] = array[front + (slice(first, first + depth),)]
-        return kept[first][z - first].copy()
-
-    return Volume(name, shape[ones:], array.dtype, read, close)

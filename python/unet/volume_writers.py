@@ -7,8 +7,9 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Callable, Iterator, Sequence, Union
+from typing import Callable, Union
 
 import h5py
 import numpy as np
@@ -30,8 +31,8 @@ class VolumeWriter:
     Parameters
     ----------
     path : path
-        The suffix decides: .tif and .tiff a TIFF that ImageJ opens (BigTIFF from 4 GiB on); .h5, .hdf5
-        and .hdf HDF5; .zarr a Zarr directory; .png one picture; no suffix a folder of PNG files.
+        The suffix decides: .tif and .tiff a TIFF that ImageJ opens (BigTIFF from 4 GiB on); .h5,
+        .hdf5 and .hdf HDF5; .zarr a Zarr directory; .png one picture; no suffix a folder of PNG.
     shape : sequence of int
         (slices, height, width) or (slices, channels, height, width).
     dtype : dtype
@@ -76,8 +77,8 @@ class VolumeWriter:
             opened = _png(self.path) if suffix else _png_folder(self.path, self.shape[0])
         else:
             raise InputError(
-                f"{self.path}: stacks are written as .tif, .h5, .zarr, .png or a folder (no suffix), "
-                f"not as {suffix}"
+                f"{self.path}: stacks are written as .tif, .h5, .zarr, .png or a folder (no "
+                f"suffix), not as {suffix}"
             )
         self._stack = contextlib.ExitStack()
         self._put: Put = self._stack.enter_context(opened)
@@ -158,16 +159,15 @@ def _tiff(path: Path, shape: Sequence[int], dtype: np.dtype) -> Iterator[Put]:
 def _hdf5(path: Path, shape: Sequence[int], dtype: np.dtype, dataset: str) -> Iterator[Put]:
     # Probabilities hardly shrink; labels do, to a hundredth.
     packing = {} if dtype.kind == "f" else {"compression": "gzip", "compression_opts": 1}
-    with atomic_path(path) as temporary:
-        with h5py.File(str(temporary), "w") as file:
-            array = file.create_dataset(
-                dataset, tuple(shape), dtype, chunks=(1,) + tuple(shape[1:]), **packing
-            )
+    with atomic_path(path) as temporary, h5py.File(str(temporary), "w") as file:
+        array = file.create_dataset(
+            dataset, tuple(shape), dtype, chunks=(1,) + tuple(shape[1:]), **packing
+        )
 
-            def put(z: int, picture: np.ndarray) -> None:
-                array[z] = picture
+        def put(z: int, picture: np.ndarray) -> None:
+            array[z] = picture
 
-            yield put
+        yield put
 
 
 @contextlib.contextmanager
@@ -204,7 +204,7 @@ def _check_png(path: Path, shape: Sequence[int], dtype: np.dtype) -> None:
         raise InputError(f"{path}: PNG files hold no stack of channels; write .tif or .h5 instead")
     if path.suffix and shape[0] > 1:
         raise InputError(
-            f"{path}: one PNG holds one slice, not {shape[0]}; name a folder: {path.with_suffix('')}"
+            f"{path}: one PNG holds one slice, not {shape[0]}; name a folder (no suffix)"
         )
 
 
@@ -240,7 +240,7 @@ def _png_folder(path: Path, slices: int) -> Iterator[Put]:
 
 @contextlib.contextmanager
 def _atomic_folder(path: Path) -> Iterator[Path]:
-    """Give an empty folder beside `path`; on success it takes the place of `path`, else it is removed."""
+    """Give an empty folder that takes the place of `path` on success, else is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     holder = Path(tempfile.mkdtemp(dir=str(path.parent), prefix=f".{path.name}."))
     try:

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional, Tuple, Union
+from typing import Union
 
 import h5py
 import numpy as np
 
 from unet.errors import InputError
-from unet.volume_readers import (
-    ZARR_MARKS,
-    Volume,
-    open_folder,
-    open_hdf5,
-    open_picture,
-    open_tiff,
-    open_zarr,
-)
+from unet.volume_arrays import ZARR_MARKS, open_hdf5, open_zarr
+from unet.volume_readers import Volume, open_folder, open_picture, open_tiff
 from unet.volume_writers import VolumeWriter, write_volume
 
 __all__ = ["Volume", "VolumeWriter", "grey_range", "open_volume", "read_volume", "write_volume"]
@@ -30,15 +24,15 @@ _GREY_SLICES = 16
 
 
 def open_volume(
-    path: PathLike, dataset: Optional[str] = None, *, channels: Optional[int] = None
+    path: PathLike, dataset: str | None = None, *, channels: int | None = None
 ) -> Volume:
     """Open a stack without reading its pixels.
 
     Parameters
     ----------
     path : path
-        A TIFF, PNG or JPEG file; a folder of such files, one slice each, in natural order; an HDF5 file
-        or a Zarr directory, also as FILE:/dataset. The content decides, not the suffix.
+        A TIFF, PNG or JPEG file; a folder of such files, one slice each, in natural order; an HDF5
+        file or a Zarr directory, also as FILE:/dataset. The content decides, not the suffix.
     dataset : str, optional
         Dataset of an HDF5 file or Zarr group; by default the only 3-D one.
     channels : int, optional
@@ -47,13 +41,14 @@ def open_volume(
     Returns
     -------
     Volume
-        `.shape` is (slices, height, width) or (slices, channels, height, width), `.dtype` the type of the
-        pixels, `[z]` reads one slice. One slice (of HDF5 and Zarr: one layer of chunks) is in memory.
+        `.shape` is (slices, height, width) or (slices, channels, height, width), `.dtype` the type
+        of the pixels, `[z]` reads one slice. One slice is in memory (of HDF5 and Zarr: one layer of
+        chunks).
 
     Raises
     ------
     InputError
-        If there is no such file, it is none of the formats, damaged or empty, or has other channels.
+        If there is no such file, it is of another format, damaged, empty or has other channels.
     """
     file, inner = _split(os.fspath(path))
     dataset = dataset if dataset is not None else inner
@@ -84,7 +79,7 @@ def open_volume(
     return volume
 
 
-def _split(path: str) -> Tuple[Path, Optional[str]]:
+def _split(path: str) -> tuple[Path, str | None]:
     """Return FILE and dataset of FILE:/dataset."""
     if not os.path.exists(path) and ":" in path:
         file, inner = path.rsplit(":", 1)
@@ -93,7 +88,7 @@ def _split(path: str) -> Tuple[Path, Optional[str]]:
     return Path(path), None
 
 
-def read_volume(path: PathLike, dataset: Optional[str] = None) -> np.ndarray:
+def read_volume(path: PathLike, dataset: str | None = None) -> np.ndarray:
     """Read a whole stack.
 
     Parameters
@@ -114,25 +109,30 @@ def read_volume(path: PathLike, dataset: Optional[str] = None) -> np.ndarray:
         return volume[:]
 
 
-def grey_range(volume: Union[Volume, np.ndarray]) -> Tuple[float, float]:
+def grey_range(
+    volume: Volume | np.ndarray, slices: Sequence[int] | None = None
+) -> tuple[float, float]:
     """Return the grey values that become 0 and 1 at the network's input.
 
     Parameters
     ----------
     volume : Volume or ndarray, shape (slices, ...)
+    slices : sequence of int, optional
+        The slices that count; by default all.
 
     Returns
     -------
     low, high : float
-        (0, 255) for uint8 and (0, 1) for bool, whatever occurs; for every other type the 0.1 and 99.9
-        percentiles over at most 16 evenly spaced slices, high = low + 1 where they are equal.
+        (0, 255) for uint8 and (0, 1) for bool, whatever occurs; for every other type the 0.1 and
+        99.9 percentiles over at most 16 evenly spaced slices, high = low + 1 where they are equal.
     """
     if volume.dtype == np.uint8:
         return 0.0, 255.0
     if volume.dtype == np.bool_:
         return 0.0, 1.0
-    count = min(volume.shape[0], _GREY_SLICES)
-    chosen = np.unique(np.linspace(0, volume.shape[0] - 1, count).round().astype(int))
-    pixels = np.concatenate([np.asarray(volume[int(z)]).ravel() for z in chosen])
+    slices = range(volume.shape[0]) if slices is None else slices
+    count = min(len(slices), _GREY_SLICES)
+    chosen = np.linspace(0, len(slices) - 1, count).round().astype(int)
+    pixels = np.concatenate([np.asarray(volume[slices[k]]).ravel() for k in chosen])
     low, high = (float(np.float32(v)) for v in np.percentile(pixels, (0.1, 99.9)))
     return (low, high) if high > low else (low, low + 1.0)

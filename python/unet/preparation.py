@@ -1,0 +1,187 @@
+"""From a stack and its labels to a training set, slice by slice."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from typing import Callable, NamedTuple, Union
+
+import numpy as np
+
+from unet.errors import InputError
+from unet.labels import IGNORED, Annotation, annotate, class_counts, class_weights, detect_kind
+from unet.training_set import TrainingSetWriter
+from unet.volumes import Volume, grey_range
+from unet.weight_map import weight_map
+
+PathLike = Union[str, "os.PathLike[str]"]
+Progress = Callable[[Sequence[int], str], Iterable[int]]
+
+
+class Recipe(NamedTuple):
+    """How labels become weights; see `make_training_set`."""
+
+    w0: float = 10.0
+    sigma: float = 5.0
+    balance: bool = True
+    ignore: int | None = None
+    kind: str = "auto"
+
+
+class Summary(NamedTuple):
+    """What a training set was made of.
+
+    Attributes
+    ----------
+    kind : str
+        Kind of the labels: binary, classes or instances.
+    counts : ndarray of int64, shape (K,)
+        Annotated pixels of each class, over all slices written.
+    weights : ndarray of float64, shape (K,)
+        wc of each class.
+    ignored : int
+        Pixels not annotated.
+    cells : int
+        Cells, counted in every slice by itself.
+    vanished : int
+        Cells so thin that the borders between touching cells took all of their pixels in a slice.
+    largest : float
+        Largest weight.
+    """
+
+    kind: str
+    counts: np.ndarray
+    weights: np.ndarray
+    ignored: int
+    cells: int
+    vanished: int
+    largest: float
+
+
+def annotated_slice(labels: Volume, index: int, kind: str, ignore: int | None) -> Annotation:
+    """Return the classes and cells of one slice of a label stack; errors name file and slice."""
+    try:
+        return annotate(labels[index], kind, ignore)
+    except InputError as error:
+        place = f"{labels.path}: slice {index}"
+        raise InputError(
+            str(error) if str(error).startswith(labels.path) else f"{place}: {error}"
+        ) from None
+
+
+def make_training_set(
+    path: PathLike,
+    raw: Volume,
+    labels: Volume,
+    recipe: Recipe,
+    *,
+    slices: Sequence[int] | None = None,
+    balance_slices: Sequence[int] | None = None,
+    progress: Progress = lambda items, _: items,
+) -> Summary:
+    """Make a training set of a stack and its labels, slice by slice.
+
+    Parameters
+    ----------
+    path : path
+        The HDF5 file.
+    raw : Volume, shape (slices, height, width) or (slices, channels, height, width)
+    labels : Volume, shape (slices, height, width)
+    recipe : Recipe
+        w0 and sigma of the weight map, whether the classes are balanced, which label means "not
+        annotated", and the kind of labels (auto, or one of `unet.labels.KINDS`).
+    slices : sequence of int, optional
+        The slices to take; by default all.
+    balance_slices : sequence of int, optional
+        The slices whose class frequencies are balanced, so that held-out slices can be kept out;
+        by default those taken.
+    progress : callable
+        Given numbers of slices and what is done to them, iterates over the numbers.
+
+    Returns
+    -------
+    Summary
+
+    Raises
+    ------
+    InputError
+        If the stacks do not fit each other, or the labels are not of the kind.
+
+    References
+    ----------
+    Ronneberger et al. 2015, Sec. 3.
+    """
+    _check_stacks(raw, labels)
+    slices = range(raw.shape[0]) if slices is None else slices
+    balance_slices = slices if balance_slices is None else balance_slices
+    kind = recipe.kind
+    if kind == "auto":
+        try:
+            kind = detect_kind((labels[z] for z in progress(slices, "look")), recipe.ignore)
+        except InputError as error:
+            raise InputError(f"{labels.path}: {error}") from None
+
+    counts = np.zeros(IGNORED, np.int64)
+    balance_counts = counts.copy()
+    pixels = cells = vanished = 0
+    for z in progress(sorted({*slices, *balance_slices}), "count"):
+        annotation = annotated_slice(labels, z, kind, recipe.ignore)
+        found = class_counts(annotation.classes)
+        if z in balance_slices:
+            balance_counts += found
+        if z in slices:
+            counts += found
+            pixels += annotation.classes.size
+            cells += np.count_nonzero(np.bincount(annotation.instances.ravel())[1:])
+            vanished += annotation.vanished
+    if not balance_counts.any():
+        raise InputError(f"{labels.path}: no pixel is annotated: every label is the ignored one")
+    classes = max(2, int(np.nonzero(counts + balance_counts)[0][-1]) + 1)
+    weights = class_weights(balance_counts[:classes], recipe.balance)
+
+    low, high = grey_range(raw, slices)
+    attributes = {
+        "classes": classes,
+        "grey_low": low,
+        "grey_high": high,
+        "w0": recipe.w0,
+        "sigma": recipe.sigma,
+        "class_weights": weights,
+        "class_counts": counts[:classes],
+        "class_balance": recipe.balance,
+        "label_kind": kind,
+        "raw_source": raw.path,
+        "labels_source": labels.path,
+        "slices": np.asarray(slices, np.int64),
+        "balance_slices": np.asarray(balance_slices, np.int64),
+    }
+    if recipe.ignore is not None:
+        attributes["ignore_label"] = recipe.ignore
+    largest = 0.0
+    shape = (len(slices),) + labels.shape[1:]
+    with TrainingSetWriter(path, shape, raw.dtype, attributes, raw.channels) as writer:
+        for index, z in enumerate(progress(slices, "write")):
+            annotation = annotated_slice(labels, z, kind, recipe.ignore)
+            w = weight_map(
+                annotation.instances,
+                weights,
+                labels=annotation.classes,
+                w0=recipe.w0,
+                sigma=recipe.sigma,
+            )
+            largest = max(largest, float(w.max()))
+            writer.write(index, raw[z], annotation.classes, w)
+    ignored = pixels - int(counts.sum())
+    return Summary(kind, counts[:classes], weights, ignored, cells, vanished, largest)
+
+
+def _check_stacks(raw: Volume, labels: Volume) -> None:
+    if labels.channels is not None:
+        raise InputError(
+            f"{labels.path}: labels have one number a pixel, not {labels.channels} channels"
+        )
+    if (raw.shape[0],) + raw.shape[-2:] != labels.shape:
+        raise InputError(
+            f"{labels.path}: the labels are {labels.shape} (slices, height, width), but "
+            f"{raw.path} is {(raw.shape[0],) + raw.shape[-2:]}"
+        )

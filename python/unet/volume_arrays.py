@@ -1,0 +1,146 @@
+"""Stacks as arrays of HDF5 files and Zarr directories, read slice by slice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Callable
+
+import h5py
+import numpy as np
+
+from unet.errors import InputError
+from unet.volume_readers import Volume
+
+ZARR_MARKS = (".zarray", ".zgroup", "zarr.json")
+# A chunk may span many slices; so much is kept rather than decoded again for each.
+_SLAB_BYTES = 256 << 20
+
+
+def open_hdf5(path: Path, dataset: str | None) -> Volume:
+    """Open a dataset of an HDF5 file.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+    dataset : str, optional
+        Its name; by default the only stack there is.
+
+    Returns
+    -------
+    Volume
+
+    Raises
+    ------
+    InputError
+        If the file is damaged, or the dataset is missing, not unique or of the wrong shape.
+    """
+    try:
+        file = h5py.File(str(path), "r")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read as HDF5 ({error}); is the file whole?") from None
+    try:
+        found: list[tuple[str, Sequence[int]]] = []
+
+        def note(name: str, item: object) -> None:
+            if isinstance(item, h5py.Dataset) and item.dtype.kind in "buif":
+                found.append((name, item.shape))
+
+        file.visititems(note)
+        array = file[choose(str(path), found, dataset)]
+        return _array_volume(f"{path}:{array.name}", array, array.chunks, file.close)
+    except Exception:
+        file.close()
+        raise
+
+
+def open_zarr(path: Path, dataset: str | None) -> Volume:
+    """Open an array of a Zarr directory, version 2 or 3.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+    dataset : str, optional
+        Name of the array in a group; by default the only stack there is.
+
+    Returns
+    -------
+    Volume
+
+    Raises
+    ------
+    InputError
+        If the directory is damaged, or the array is missing, not unique or of the wrong shape.
+    """
+    try:
+        import zarr
+    except ImportError:
+        raise InputError(f"{path}: reading Zarr needs the package zarr; install it") from None
+    try:
+        root = zarr.open(str(path), mode="r")
+    except Exception as error:
+        # As with TIFF: whatever the damaged metadata breaks first.
+        raise InputError(f"{path}: cannot be read as Zarr ({error})") from None
+    if isinstance(root, zarr.Array):
+        return _array_volume(str(path), root, root.chunks)
+    found = [(name, array.shape) for name, array in _zarr_arrays(root)]
+    name = choose(str(path), found, dataset)
+    return _array_volume(f"{path}:/{name}", root[name], root[name].chunks)
+
+
+def _zarr_arrays(group: object, prefix: str = "") -> Iterator[tuple]:
+    for name, array in group.arrays():
+        yield prefix + name, array
+    for name, inner in group.groups():
+        yield from _zarr_arrays(inner, f"{prefix}{name}/")
+
+
+def choose(path: str, found: list[tuple[str, Sequence[int]]], dataset: str | None) -> str:
+    """Return the name of the dataset meant: the one named, the only 3-D one, or the only one."""
+    if dataset is not None:
+        wanted = dataset.strip("/")
+        if wanted in (name for name, _ in found):
+            return wanted
+        names = ", ".join(f"/{name}" for name, _ in found) or "none"
+        raise InputError(f"{path}: has no dataset of numbers /{wanted}; it has {names}")
+    for candidates in ([n for n, s in found if len(s) == 3], [n for n, s in found if len(s) > 1]):
+        if len(candidates) == 1:
+            return candidates[0]
+        if candidates:
+            names = ", ".join(f"/{name}" for name in candidates)
+            raise InputError(
+                f"{path}: holds several stacks ({names}); name one: {path}:/{candidates[0]}"
+            )
+    raise InputError(f"{path}: holds no stack of pictures")
+
+
+def _array_volume(
+    name: str,
+    array: object,
+    chunks: Sequence[int] | None,
+    close: Callable[[], None] = lambda: None,
+) -> Volume:
+    shape = tuple(array.shape)
+    # OME-Zarr writes (time, channel, z, y, x) also where there is one time and one channel.
+    ones = len(shape) - 3 if len(shape) > 4 else 0
+    if len(shape) < 2 or any(size != 1 for size in shape[:ones]):
+        raise InputError(
+            f"{name}: is {shape}, not (slices, height, width) or (slices, channels, height, width)"
+        )
+    if len(shape) == 2:
+        return Volume(name, (1,) + shape, array.dtype, lambda z: array[:], close)
+    front = (0,) * ones
+    depth = chunks[ones] if chunks else 1
+    slab_bytes = depth * int(np.prod(shape[ones + 1 :], dtype=np.int64)) * array.dtype.itemsize
+    if depth == 1 or slab_bytes > _SLAB_BYTES:
+        return Volume(name, shape[ones:], array.dtype, lambda z: array[front + (z,)], close)
+    kept: dict = {}
+
+    def read(z: int) -> np.ndarray:
+        first = z - z % depth
+        if first not in kept:
+            kept.clear()
+            kept[first] = array[front + (slice(first, first + depth),)]
+        return kept[first][z - first].copy()
+
+    return Volume(name, shape[ones:], array.dtype, read, close)
