@@ -11,11 +11,12 @@ from caffe.prototxt import parse_net, parse_solver
 
 INPUT = 'input: "b" input_dim: 1 input_dim: 1 input_dim: 1 input_dim: 1\n'
 
-V0_TYPES = (
-    "accuracy bnll concat conv data dropout euclidean_loss flatten hdf5_data hdf5_output im2col "
-    "images infogain_loss innerproduct lrn multinomial_logistic_loss pool relu sigmoid softmax "
-    "softmax_loss split tanh window_data"
-).split()
+_TYPES = """
+accuracy bnll concat conv data dropout euclidean_loss flatten hdf5_data hdf5_output im2col
+images infogain_loss innerproduct lrn multinomial_logistic_loss pool relu sigmoid softmax
+softmax_loss split tanh window_data
+"""
+V0_TYPES = _TYPES.split()
 V0_FIELDS = {
     "num_output": "3",
     "biasterm": "false",
@@ -71,7 +72,7 @@ layers { layer { name: "pool" type: "pool" pad: 1 } bottom: "t" top: "r2" }
 )
 V1_TYPES = "".join(
     f'layers {{ name: "{name}" type: {name} }}\n'
-    for name in caffe_pb2.V1LayerParameter.LayerType.keys()
+    for name, _ in caffe_pb2.V1LayerParameter.LayerType.items()
 )
 V1_NET = """
 name: "old" force_backward: true debug_info: true state { phase: TRAIN stage: "x" }
@@ -108,7 +109,7 @@ NETS = {
 SOLVERS = {
     **{
         name: f'net: "n.prototxt" solver_type: {name}'
-        for name in caffe_pb2.SolverParameter.SolverType.keys()
+        for name, _ in caffe_pb2.SolverParameter.SolverType.items()
     },
     "a number": "solver_type: 2",
     "a name": 'type: "Adam" snapshot_prefix: "x/y"',
@@ -145,7 +146,7 @@ def test_an_upgraded_net_is_left_as_it_is():
 
 
 def test_nets_within_a_solver_are_upgraded_too():
-    text = 'net_param { %s } test_net_param { layers { name: "r" type: RELU } }' % INPUT
+    text = f'net_param {{ {INPUT} }} test_net_param {{ layers {{ name: "r" type: RELU }} }}'
     solver = parse_solver(text)
     assert solver.net_param.layer[0].type == "Input"
     assert solver.test_net_param[0].layer[0].type == "ReLU"
@@ -175,5 +176,5 @@ def test_a_net_that_contradicts_itself_is_refused(text, told):
 
 
 def test_a_solver_of_two_types_is_refused():
-    with pytest.raises(CaffeError, match="solver_type.*not both"):
+    with pytest.raises(CaffeError, match=r"solver_type.*not both"):
         parse_solver('type: "SGD" solver_type: SGD')
