@@ -71,13 +71,10 @@ def report(output: str, training_set: TrainingSet, summary: Summary) -> None:
     if summary.ignored:
         print(f"  ignored      {summary.ignored / (annotated + summary.ignored):.2%} of the pixels")
     if summary.vanished:
-        print(
-            f"  borders      {summary.vanished:,} cells are so thin that the borders took all of them"
-        )
+        print(f"  borders      {summary.vanished:,} cells are so thin that they became all border")
     values = training_set.attributes
-    print(
-        f"  weights      w0 {values['w0']:g}, sigma {values['sigma']:g}: up to {summary.largest:.3f}"
-    )
+    w0, sigma = values["w0"], values["sigma"]
+    print(f"  weights      w0 {w0:g}, sigma {sigma:g}: up to {summary.largest:.3f}")
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -118,7 +115,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--balance-slices",
         metavar="A:B",
-        help="the slices of STACK whose class frequencies count: leave held-out ones out (those taken)",
+        help="the slices whose class frequencies count, to leave held-out ones out (those taken)",
     )
     parser.add_argument(
         "--preview", metavar="PNG", help="picture of raw, labels, borders and weights side by side"
