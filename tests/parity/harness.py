@@ -1,8 +1,8 @@
 """Run one and the same pycaffe script on this engine and on genuine Caffe, and compare.
 
 A script takes the paths of two .npz files, reads its arrays from the first and writes its results
-to the second. It must run on Python 3.9 with numpy 1.19. Starting genuine Caffe takes a second, so a
-script should do many cases at once: tests/parity/scripts/run_nets.py does so for nets.
+to the second. It must run on Python 3.9 with numpy 1.19. Starting genuine Caffe takes a second, so
+a script should do many cases at once: tests/parity/scripts/run_nets.py does so for nets.
 """
 
 from __future__ import annotations
@@ -85,7 +85,8 @@ class Engine:
             np.savez(given, **dict(arrays or {}))
             if not isinstance(script, Path):
                 source, script = script, Path(folder, "script.py")
-                script.write_text(source, encoding="utf-8")
+                search = f"import sys; sys.path.insert(0, {str(SCRIPTS)!r})\n"
+                script.write_text(search + source, encoding="utf-8")
             finished = subprocess.run(
                 [*self.command, str(script), str(given), str(result), *arguments],
                 cwd=REPOSITORY,
