@@ -350,7 +350,7 @@ class Net:
     @torch.no_grad()
     def _forward(self, start: int, end: int) -> float:
         loss = 0.0
-        self._released = []
+        self._forget_released()
         for index in range(start, end + 1):
             self._call("before_forward", index)
             layer, bottom, top = self.layers[index], self._bottoms[index], self._tops[index]
@@ -368,7 +368,7 @@ class Net:
 
     @torch.no_grad()
     def _backward(self, start: int, end: int, release: bool = False) -> None:
-        self._released = []
+        self._forget_released()
         for index in range(start, end - 1, -1):
             if not self._need_backward[index]:
                 continue
@@ -381,6 +381,12 @@ class Net:
             if release:
                 self._release_diffs(index)
             self._call("after_backward", index)
+
+    def _forget_released(self) -> None:
+        # A new pass begins: what the last one released cannot be made again.
+        for blob in self._released:
+            blob.diff_side.clear()
+        self._released = []
 
     def _release_diffs(self, index: int) -> None:
         # What a layer has used of its tops' diffs nobody needs again, but somebody may look: a look
@@ -403,9 +409,6 @@ class Net:
         if self._updated:
             for blob, diff in kept:
                 blob.data_side.tensor().add_(diff)
-        released, self._released = self._released, []
-        for blob in released:
-            blob.diff_side.clear()
         try:
             self._backward(len(self.layers) - 1, 0)
         finally:

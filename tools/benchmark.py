@@ -1,0 +1,196 @@
+"""Measure speed and memory: this engine against genuine Caffe, and the parts that feed and score it.
+
+Both engines run in one go, one after the other in turns, since machines are noisy; what is shown is the
+best and the median of the rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Callable, Dict, List, Optional, Sequence
+
+import numpy as np
+
+from unet.errors import InputError
+from unet.program import run_program
+from unet.tiles import BORDER, check_tile
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+REFERENCE = REPOSITORY / "tools" / "caffe-reference"
+
+
+def _synthetic(net: str, tile: int, phase: str, folder: str) -> str:
+    """Write the net with Input layers in place of its data layer, and a solver; return its path."""
+    from caffe.proto import caffe_pb2
+    from google.protobuf import text_format
+
+    source = REPOSITORY / "prototxt" / net / ("train.prototxt" if phase == "train" else "deploy.prototxt")
+    param = text_format.Parse(source.read_text(), caffe_pb2.NetParameter())
+    layers = [layer for layer in param.layer if layer.type not in ("Python", "Input")]
+    del param.layer[:]
+    inner = tile - 2 * BORDER
+    shapes = {"data": (1, 1, tile, tile)}
+    if phase == "train":
+        shapes.update(label=(1, 1, inner, inner), weight=(1, 2, inner, inner))
+    for name, shape in shapes.items():
+        layer = param.layer.add(name=name, type="Input", top=[name])
+        layer.input_param.shape.add(dim=shape)
+    param.layer.extend(layers)
+    path = os.path.join(folder, f"{phase}.prototxt")
+    Path(path).write_text(str(param))
+    if phase == "test":
+        return path
+    solver = os.path.join(folder, "solver.prototxt")
+    Path(solver).write_text(
+        f'train_net: "{path}" base_lr: 1e-6 lr_policy: "fixed" momentum: 0.99 weight_decay: 0.0005 '
+        f'max_iter: 1000000 type: "SGD" random_seed: 1 snapshot_prefix: "{folder}/snapshot"'
+    )
+    return solver
+
+
+def work(net: str, tile: int, phase: str) -> None:
+    """Time passes on the engine of this process: one per line on standard input, answered in JSON."""
+    os.environ.setdefault("GLOG_minloglevel", "2")
+    import caffe
+
+    caffe.set_mode_cpu()
+    rng = np.random.RandomState(0)
+    with tempfile.TemporaryDirectory() as folder:
+        path = _synthetic(net, tile, phase, folder)
+        if phase == "train":
+            solver = caffe.SGDSolver(path)
+            network = solver.net
+            network.blobs["weight"].data[...] = rng.rand(*network.blobs["weight"].data.shape)
+        else:
+            network = caffe.Net(path, caffe.TEST)
+        network.blobs["data"].data[...] = rng.rand(1, 1, tile, tile)
+
+        def once() -> None:
+            if phase == "train":
+                solver.step(1)
+            else:
+                network.forward()
+
+        for _ in sys.stdin:
+            start = time.perf_counter()
+            once()
+            seconds = time.perf_counter() - start
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+            print(json.dumps({"seconds": seconds, "peak_gib": peak}), flush=True)
+
+
+def _worker(command: Sequence[str], threads: int) -> subprocess.Popen:
+    environment = dict(os.environ, OMP_NUM_THREADS=str(threads), OPENBLAS_NUM_THREADS=str(threads))
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+        cwd=str(REPOSITORY),
+    )
+
+
+def _ask(worker: subprocess.Popen) -> Dict[str, float]:
+    worker.stdin.write("\n")
+    worker.stdin.flush()
+    line = worker.stdout.readline()
+    if not line:
+        raise InputError(f"the engine run by '{' '.join(worker.args[:2])}' ended unexpectedly")
+    return json.loads(line)
+
+
+def engine(options: argparse.Namespace) -> None:
+    """Compare training steps and forward passes of both engines."""
+    check_tile((options.tile, options.tile))
+    if subprocess.run([str(REFERENCE), "--check"], check=False).returncode:
+        raise InputError("genuine Caffe is not installed: run make caffe-reference first")
+    phases = ["train", "test"] if options.phase == "both" else [options.phase]
+    for phase in phases:
+        arguments = [
+            "tools/benchmark.py", "work", "--net", options.net, "--tile", str(options.tile),
+            "--phase", phase,
+        ]
+        workers = {
+            "this engine": _worker([sys.executable, *arguments], options.threads),
+            "genuine Caffe": _worker([str(REFERENCE), "python3", *arguments], options.threads),
+        }
+        results: Dict[str, List[Dict[str, float]]] = {name: [] for name in workers}
+        try:
+            for _ in range(options.rounds + 1):
+                for name, worker in workers.items():
+                    results[name].append(_ask(worker))
+        finally:
+            for worker in workers.values():
+                worker.stdin.close()
+                worker.wait()
+        what = "forward + backward + update" if phase == "train" else "forward"
+        print(f"{options.net}, {options.tile}x{options.tile}, {what}, {options.threads} threads:")
+        best = {}
+        for name, rounds in results.items():
+            seconds = [entry["seconds"] for entry in rounds[1:]]
+            best[name] = min(seconds)
+            print(
+                f"  {name:14s} best {min(seconds):6.2f} s  median {statistics.median(seconds):6.2f} s  "
+                f"peak memory {max(entry['peak_gib'] for entry in rounds):5.2f} GiB"
+            )
+        print(f"  ratio of the best: {best['genuine Caffe'] / best['this engine']:.2f}")
+
+
+def _best(run: Callable[[], object], rounds: int) -> float:
+    seconds = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+def weight_maps(options: argparse.Namespace) -> None:
+    """Time the weight map on phantoms of cells."""
+    from scipy import ndimage
+    from unet.labels import separate_touching
+    from unet.weight_map import weight_map
+
+    for size, cells in ((512, 300), (2048, 3000)):
+        rng = np.random.RandomState(0)
+        seeds = np.ones((size, size), bool)
+        places = rng.choice(size * size, cells, replace=False)
+        seeds.ravel()[places] = False
+        numbers = np.zeros((size, size), np.int32)
+        numbers.ravel()[places] = np.arange(1, cells + 1)
+        nearest = ndimage.distance_transform_edt(seeds, return_distances=False, return_indices=True)
+        instances = separate_touching(numbers[tuple(nearest)])
+        seconds = _best(lambda cells=instances: weight_map(cells, [1.0, 1.0]), options.rounds)
+        print(f"weight map, {size}x{size}, {cells} cells: {seconds:.3f} s")
+
+
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    """Run one of the benchmarks."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["engine", "weight-map", "work"])
+    parser.add_argument("--net", default="unet", help="folder of prototxt/ (engine)")
+    parser.add_argument("--tile", type=int, default=572, help="input size (engine)")
+    parser.add_argument("--phase", default="both", choices=["train", "test", "both"])
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args(argv)
+    if options.what == "work":
+        work(options.net, options.tile, options.phase)
+    elif options.what == "engine":
+        engine(options)
+    else:
+        weight_maps(options)
+
+
+if __name__ == "__main__":
+    run_program(main)
