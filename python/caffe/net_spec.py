@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
+from typing import Any
+
+from google.protobuf.message import Message
 
 from caffe.errors import CaffeError
 from caffe.proto import caffe_pb2
@@ -14,9 +17,7 @@ def param_name_dict() -> dict[str, str]:
     layer = caffe_pb2.LayerParameter
     fields = [f.name for f in layer.DESCRIPTOR.fields if f.name.endswith("_param")]
     types = [type(getattr(layer(), name)).__name__ for name in fields]
-    return {
-        kind[: -len("Parameter")]: name[: -len("_param")] for kind, name in zip(types, fields)
-    }
+    return {kind[: -len("Parameter")]: name[: -len("_param")] for kind, name in zip(types, fields)}
 
 
 def to_proto(*tops: Top) -> caffe_pb2.NetParameter:
@@ -30,33 +31,40 @@ def to_proto(*tops: Top) -> caffe_pb2.NetParameter:
     return net
 
 
-def assign_proto(proto, name: str, value) -> None:
+def assign_proto(proto: Message, name: str, value: Any) -> None:
     """Set field `name` of a message from plain Python values.
 
-    A list fills a repeated field (of messages: a list of dicts), a dict a message; a single value may
-    stand for a repeated field of one.
+    A list fills a repeated field (of messages: a list of dictionaries), a dictionary a message; a
+    single value may stand for a repeated field of one.
+
+    Raises
+    ------
+    AttributeError
+        If the message has no such field.
+    TypeError, ValueError
+        If the field cannot hold the value.
     """
     field = proto.DESCRIPTOR.fields_by_name.get(name)
     if field is None:
         raise AttributeError(f"{proto.DESCRIPTOR.name} has no field '{name}'")
     target = getattr(proto, name)
-    repeated = hasattr(target, "extend")
-    if repeated and not isinstance(value, (list, tuple)):
+    if hasattr(target, "extend") and not isinstance(value, (list, tuple)):
         value = [value]
-    if isinstance(value, (list, tuple)):
-        if value and isinstance(value[0], Mapping):
+    try:
+        if isinstance(value, Mapping):
+            for key, inner in value.items():
+                assign_proto(target, key, inner)
+        elif not isinstance(value, (list, tuple)):
+            setattr(proto, name, value)
+        elif value and isinstance(value[0], Mapping):
             for item in value:
                 entry = target.add()
                 for key, inner in item.items():
                     assign_proto(entry, key, inner)
         else:
             target.extend(value)
-    elif isinstance(value, Mapping):
-        target.SetInParent()
-        for key, inner in value.items():
-            assign_proto(target, key, inner)
-    else:
-        setattr(proto, name, value)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{proto.DESCRIPTOR.name}.{name}: {error}") from None
 
 
 class Top:
@@ -139,9 +147,7 @@ class Function:
                 try:
                     assign_proto(layer, key, value)
                 except AttributeError:
-                    raise CaffeError(
-                        f"a {self.type_name} layer has no parameter '{key}'"
-                    ) from None
+                    raise CaffeError(f"a {self.type_name} layer has no parameter '{key}'") from None
         layers[self] = layer
 
 
@@ -161,8 +167,8 @@ class NetSpec:
     def __init__(self) -> None:
         super().__setattr__("tops", OrderedDict())
 
-    def __setattr__(self, name: str, value: Top) -> None:
-        self.tops[name] = value
+    def __setattr__(self, name: str, value: Top | Function) -> None:
+        self[name] = value
 
     def __getattr__(self, name: str) -> Top:
         try:
@@ -170,7 +176,12 @@ class NetSpec:
         except KeyError:
             raise AttributeError(f"the net has no top '{name}' yet") from None
 
-    def __setitem__(self, name: str, value: Top) -> None:
+    def __setitem__(self, name: str, value: Top | Function) -> None:
+        if not isinstance(value, (Top, Function)):
+            raise TypeError(
+                f"'{name}' can be a layer's top, not a {type(value).__name__} "
+                "(a layer of several tops must be unpacked)"
+            )
         self.tops[name] = value
 
     def __getitem__(self, name: str) -> Top:
