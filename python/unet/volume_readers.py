@@ -17,6 +17,7 @@ from unet.errors import InputError
 PICTURE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
 # TIFF dialects whose page order only tifffile's series know; plain files are read page by page.
 _TIFF_DIALECTS = {"imagej", "ome", "shaped", "lsm", "stk", "fluoview", "nih", "mdgel", "scn"}
+_DESCRIPTION = 270
 
 
 class Volume:
@@ -198,16 +199,28 @@ def _tiff_volume(path: Path, tiff: object) -> Volume:
 
 
 def _check_page_chain(path: Path, tiff: object) -> None:
-    # tifffile only logs that the chain of pages leads out of the file, and goes on with fewer.
-    last = tiff.pages[len(tiff.pages) - 1]
+    # tifffile only logs that pages or what describes them lie beyond the end of the file, and goes
+    # on without.
+    count = len(tiff.pages)
+    codes, _ = _directory(path, tiff, tiff.pages[0].offset)
+    lost = _DESCRIPTION in codes and _DESCRIPTION not in tiff.pages[0].tags
+    _, following = _directory(path, tiff, tiff.pages[count - 1].offset)
+    if lost or following:
+        raise InputError(
+            f"{path}: is cut off: {count} pages are there, something after them is not"
+        )
+
+
+def _directory(path: Path, tiff: object, offset: int) -> tuple[list[int], int]:
+    """Return the codes of the tags of a page and the offset of the page after it, 0 for none."""
     form = tiff.tiff
     with open(path, "rb") as file:
-        file.seek(last.offset)
-        tags = struct.unpack(form.tagnoformat, file.read(form.tagnosize))[0]
-        file.seek(tags * form.tagsize, os.SEEK_CUR)
+        file.seek(offset)
+        count = struct.unpack(form.tagnoformat, file.read(form.tagnosize))[0]
+        tags = file.read(count * form.tagsize)
         following = struct.unpack(form.offsetformat, file.read(form.offsetsize))[0]
-    if following:
-        raise InputError(f"{path}: is cut off after page {len(tiff.pages)}")
+    code = tiff.byteorder + "H"
+    return [struct.unpack_from(code, tags, k * form.tagsize)[0] for k in range(count)], following
 
 
 def open_picture(path: Path) -> Volume:

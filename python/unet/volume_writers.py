@@ -138,13 +138,27 @@ def _tiff(path: Path, shape: Sequence[int], dtype: np.dtype) -> Iterator[Put]:
     nbytes = int(np.prod(shape, dtype=np.int64)) * stored.itemsize
     big = nbytes > _CLASSIC_TIFF_BYTES
     axes = "ZYX" if len(shape) == 3 else "ZCYX"
-    options = {"photometric": "minisblack", "metadata": {"axes": axes}}
     with atomic_path(path) as temporary:
+        if shape[-1] == 1:
+            # tifffile takes a last axis of one pixel for samples, unless given page by page.
+            if len(shape) == 4:
+                raise InputError(f"{path}: TIFF holds no channels 1 pixel wide; write .h5 instead")
+            with tifffile.TiffWriter(str(temporary), bigtiff=big) as tiff:
+                yield lambda z, picture: tiff.write(
+                    _visible(picture), photometric="minisblack", metadata=None, contiguous=False
+                )
+            return
         # Pixels lie one after the other, so the file is laid out first and slices are put into it.
-        # Not through the memory map: on a full disk that ends in a signal instead of an error.
+        # Not through a memory map: on a full disk that ends in a signal instead of an error.
         imagej = not big and stored.name in _IMAGEJ_TYPES
         with tifffile.TiffWriter(str(temporary), bigtiff=big, imagej=imagej) as tiff:
-            offset, _ = tiff.write(shape=tuple(shape), dtype=stored, returnoffset=True, **options)
+            offset, _ = tiff.write(
+                shape=tuple(shape),
+                dtype=stored,
+                photometric="minisblack",
+                metadata={"axes": axes},
+                returnoffset=True,
+            )
         with open(temporary, "r+b") as file:
 
             def put(z: int, picture: np.ndarray) -> None:
