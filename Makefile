@@ -1,0 +1,51 @@
+# Every target sets up what it needs by itself.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format train-isbi segment-demo caffe-reference clean
+
+READY := .venv/ready
+RUN := .venv/bin/python
+
+NET ?=
+SPLIT ?= holdout
+ITERATIONS ?=
+DEVICE ?= auto
+PYTEST ?=
+
+help: ## this list
+	@echo "make TARGET [VARIABLE=value ...]"
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 20
+
+setup: $(READY) ## .venv with tested versions; PYTHON=python3.12 chooses the Python
+
+$(READY): pyproject.toml constraints.txt tools/setup
+	@tools/setup $(PYTHON)
+	@touch $@
+
+demo: $(READY) ## the whole way in under 5 minutes: data, training, segmenting, scores, pictures
+	@$(RUN) tools/pipeline.py demo --device "$(DEVICE)"
+
+test: $(READY) ## all tests; PYTEST="-m 'not slow'" passes options on
+	@$(RUN) -m pytest $(PYTEST)
+
+lint: $(READY) ## check style and format
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+
+format: $(READY) ## put code into format
+	@.venv/bin/ruff check --fix .
+	@.venv/bin/ruff format .
+
+train-isbi: $(READY) ## train on ISBI 2012: NET=unet|unet_slim SPLIT=holdout|all ITERATIONS= DEVICE=auto|cpu|0
+	@$(RUN) tools/pipeline.py isbi --net "$(NET)" --split "$(SPLIT)" \
+		--iterations "$(ITERATIONS)" --device "$(DEVICE)"
+
+segment-demo: $(READY) ## segment slices with the model that comes with the project
+	@$(RUN) tools/pipeline.py segment-demo --device "$(DEVICE)"
+
+caffe-reference: ## genuine Caffe 1.0, the judge of the tests; needs root, 1.5 GB
+	@tools/caffe-reference --install
+
+clean: ## remove what was built, keep data, runs and genuine Caffe
+	@rm -rf .venv build python/*.egg-info .pytest_cache .ruff_cache .hypothesis
+	@find python tools tests data -name __pycache__ -prune -exec rm -rf {} +
