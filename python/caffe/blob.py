@@ -67,7 +67,8 @@ class Side:
         if held is not None and tensor.device.type == "cpu" and held.shape == tensor.shape:
             if held.data_ptr() != tensor.data_ptr():
                 held.copy_(tensor)
-            tensor = held
+                # Never the exported object itself: a layer may give a tensor other memory.
+                tensor = held.detach()
         self._tensor = tensor
 
     def defer(self, make: Callable[[], torch.Tensor | None]) -> None:
@@ -164,10 +165,12 @@ class Blob:
         Its shape; () is a scalar.
     """
 
-    __slots__ = ("data_side", "diff_side")
+    __slots__ = ("changed_in_place", "data_side", "diff_side")
 
     def __init__(self, shape: Shape = ()) -> None:
         shape = _checked(shape)
+        # Set by the net where a layer works in place on this blob.
+        self.changed_in_place = False
         self.data_side = Side(shape)
         self.diff_side = Side(shape)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
+
 import torch
 
 from caffe.errors import CaffeError
@@ -80,3 +83,19 @@ def generator(where: torch.device | None = None) -> torch.Generator:
             made.manual_seed(_seed)
         _generators[where] = made
     return _generators[where]
+
+
+def _return_large_blocks() -> None:
+    """Have glibc give freed blocks of 1 MiB and more back to the system at once.
+
+    By default it keeps ever larger ones for itself, in pieces that the next blob does not fit into: a
+    training step of the full U-Net then peaks 0.2 GB higher.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        m_mmap_threshold = -3
+        mallopt(m_mmap_threshold, 2**20)
+
+
+if sys.platform == "linux":
+    _return_large_blocks()

@@ -142,6 +142,7 @@ class Net:
         for place, name in enumerate(param.top):
             if place < len(param.bottom) and name == param.bottom[place]:
                 top.append(bottom[place])
+                bottom[place].changed_in_place = True
             elif name in self.blobs:
                 raise CaffeError(
                     f"layer '{param.name}': top '{name}' is already made by an earlier layer; only "

@@ -62,7 +62,13 @@ class Concat(Layer):
         top[0].reshape(*shape[: self.axis], sum(self.sizes), *shape[self.axis + 1 :])
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        top[0].data_side.set(torch.cat([b.data_side.tensor() for b in bottom], self.axis))
+        parts = [blob.data_side.tensor() for blob in bottom]
+        joined = torch.cat(parts, self.axis)
+        top[0].data_side.set(joined)
+        if not top[0].changed_in_place:
+            # The bottoms' values now stand in the top as well: let them lie there, and there only.
+            for part, place in zip(parts, joined.split(self.sizes, self.axis)):
+                part.set_(place)
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
