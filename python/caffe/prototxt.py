@@ -98,6 +98,8 @@ def _parse(text: str, message: M, source: str) -> M:
         raise CaffeError(f"{place}: {what}") from None
     except (ValueError, RecursionError) as error:
         raise CaffeError(f"{source}: cannot be read as a prototxt: {error}") from None
+    if missing := message.FindInitializationErrors():
+        raise CaffeError(f"{source}: {missing[0]} is missing, it has no default")
     return message
 
 

@@ -1,0 +1,190 @@
+"""The text format: what is read and written, and how a mistake in it is told."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from google.protobuf import text_format
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from caffe.errors import CaffeError
+from caffe.proto import caffe_pb2
+from caffe.prototxt import (
+    MAX_BYTES,
+    MAX_DEPTH,
+    parse_net,
+    parse_solver,
+    read_net,
+    read_solver,
+    write_text,
+)
+
+NET = """\
+name: "net" # a comment with a } brace
+layer {
+  name: 'a "quoted" {' type: "Convolution"; bottom: "data", top: "conv"
+  convolution_param < num_output: 0x10 kernel_size: [3, 5] weight_filler { type: "msra" } >
+  param { lr_mult: 1e-1 } include: { phase: TRAIN stage: "isbi" }
+}
+"""
+
+
+def test_all_that_the_format_allows_is_read():
+    layer = parse_net(NET).layer[0]
+    assert layer.name == 'a "quoted" {'
+    assert (layer.bottom, layer.top) == (["data"], ["conv"])
+    assert layer.convolution_param.num_output == 16
+    assert layer.convolution_param.kernel_size == [3, 5]
+    assert layer.include[0].stage == ["isbi"]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('layer {\n  bottum: "d"\n}', r"2:3: LayerParameter has no field 'bottum'.*bottom\?"),
+        ("layer { pooling_param { pol: MAX } }", r"1:25: PoolingParameter.*'pol'.*pool\?"),
+        ("nonsense: 3", "1:1: NetParameter has no field 'nonsense'$"),
+        ('base_lr: 0.1\nnet: "a"', "1:1: 'base_lr' is a field of a solver, not of a net"),
+        ("layer { name: 3 }", "1:15: expected string but found: '3'"),
+        ("layer { type: ReLU }", "1:15: expected string but found: 'ReLU'"),
+        ('layer {\n inner_product_param { num_output: "x" } }', "2:36: couldn't parse integer"),
+        ("layer { inner_product_param { num_output: -3 } }", "1:43: value out of range: -3"),
+        ("layer { relu_param { negative_slope: abc } }", "1:38: couldn't parse float: abc"),
+        ("layer { pooling_param { pool: MAXX } }", "PoolMethod is one of MAX, AVE, STOCHASTIC"),
+        ("layer { phase: 7 }", "1:16: Phase is one of TRAIN, TEST, not 7"),
+        ("force_backward: maybe", '1:17: expected "true" or "false"'),
+        ('layer { name: "x" name: "y" }', "1:25: 'name' is given twice"),
+        ('layer {\n name: "x"\n relu_param {\n', "the brace opened at 3:13 is never closed"),
+        ('layer { name: "{" # }\n', "the brace opened at 1:7 is never closed"),
+        ('layer { name: "x" } }', '1:21: a "}" closes nothing'),
+        ('layer { name: "x }', "1:15: string missing ending quote"),
+        ("layer { name: }", "1:15: expected string"),
+        ('name "x"', '1:6: expected ":"'),
+        ("layer { convolution_param: 3 }", '1:28: expected "{"'),
+        ("\x07", r"1:1: expected identifier or number, got \\x07"),
+        ("layer {\n clip_param { min: 1 } }", r"layer\[0\].clip_param.max is missing"),
+        ("layer {" * (MAX_DEPTH + 1), f"1: messages are nested more than {MAX_DEPTH} deep"),
+        ("layer {\n" * 9999, f"{MAX_DEPTH + 1}: messages are nested"),
+        ("# \n" * (MAX_BYTES // 3 + 1), "too large"),
+    ],
+)
+def test_a_mistake_is_told_with_its_place(text, told):
+    with pytest.raises(CaffeError, match=f"^train.prototxt.*{told}"):
+        parse_net(text, "train.prototxt")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('layer { name: "x" }', "1:1: 'layer' is a field of a net, not of a solver"),
+        ("base_lrr: 3", r"1:1: SolverParameter has no field 'base_lrr'; did you mean base_lr\?"),
+        ("solver_mode: TPU", "SolverMode is one of CPU, GPU, not TPU"),
+        ("net_param { layer { typo: 3 } }", "1:21: LayerParameter has no field 'typo'"),
+        ('net_param { input: "a" input_dim: 3 }', ": net_param: .*input_dim"),
+    ],
+)
+def test_a_mistake_in_a_solver_is_told_with_its_place(text, told):
+    with pytest.raises(CaffeError, match=f"^solver.prototxt.*{told}"):
+        parse_solver(text, "solver.prototxt")
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                "layer",
+                "{",
+                "}",
+                "<",
+                ">",
+                "name",
+                ":",
+                '"',
+                "'",
+                "#",
+                "\n",
+                "-1",
+                "[",
+                "]",
+                ",",
+                "\\",
+            ]
+        )
+    ).map(" ".join)
+    | st.text()
+)
+def test_any_text_is_read_or_told(text):
+    try:
+        parse_net(text, "any")
+    except CaffeError as error:
+        assert str(error).startswith("any")
+
+
+def test_files_are_read_as_texts_are(tmp_path):
+    path = tmp_path / "net.prototxt"
+    path.write_text(NET)
+    assert read_net(path) == parse_net(NET)
+    path.write_text("type: 'Adam' momentum: 0.5")
+    assert read_solver(path).momentum == 0.5
+    path.write_text("layer { nam: 3 }")
+    with pytest.raises(CaffeError, match=r"net\.prototxt:1:9: "):
+        read_net(path)
+
+
+@pytest.mark.parametrize(
+    "data",
+    ["name: 'ö'".encode(), "\ufeffname: 'ö'".encode(), b"name: 'x'\r\n", b"# \xe4\r\nname: 'x'"],
+)
+def test_any_encoding_of_comments_and_line_ends_will_do(data, tmp_path):
+    path = tmp_path / "net.prototxt"
+    path.write_bytes(data)
+    assert read_net(path).name in ("ö", "x")
+
+
+def test_files_that_are_none_are_told(tmp_path):
+    path = tmp_path / "w.caffemodel"
+    with pytest.raises(CaffeError, match=r"w\.caffemodel: no such file"):
+        read_net(path)
+    with pytest.raises(CaffeError, match="is a folder"):
+        read_net(tmp_path)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n\0\0")
+    with pytest.raises(CaffeError, match=r"not a text file \(byte 8 is zero\)"):
+        read_solver(path)
+    started = time.process_time()
+    with pytest.raises(CaffeError, match="/dev/zero: is not a text file"):
+        read_net("/dev/zero")
+    assert time.process_time() - started < 5
+
+
+def test_what_is_written_is_read_again_here_and_by_genuine_caffe(tmp_path, genuine):
+    path = tmp_path / "runs" / "net.prototxt"
+    net = parse_net(NET)
+    net.layer[0].name = 'Zürich "1"\n\t\\'
+    net.layer[0].param[0].lr_mult = 1 / 3
+    net.layer[0].blobs.add(data=[float("inf"), -1e-30, 16777217])
+    write_text(net, path)
+    assert read_net(path) == net
+    theirs = genuine.python(
+        "from google.protobuf import text_format\n"
+        "from caffe.proto import caffe_pb2\n"
+        "net = text_format.Parse(open(path, encoding='utf-8').read(), caffe_pb2.NetParameter())\n"
+        "result = net.SerializeToString().hex()",
+        path=str(path),
+    )
+    assert bytes.fromhex(theirs) == net.SerializeToString()
+    # The one above is Python's reader; this one is Caffe's own.
+    done = genuine.command("upgrade_net_proto_text", path, tmp_path / "again")
+    assert done.returncode == 0, done.stderr
+    assert text_format.Parse((tmp_path / "again").read_text(), caffe_pb2.NetParameter()) == net
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "net.prototxt"
+    path.write_text("old")
+    with pytest.raises(AttributeError):
+        write_text(None, path)
+    assert path.read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["net.prototxt"]
