@@ -27,7 +27,16 @@ class Side:
     to be changed, each time it is asked for, as in genuine Caffe.
     """
 
-    __slots__ = ("shape", "_tensor", "_host", "_host_newest", "_pending", "_exported", "__weakref__")
+    __slots__ = (
+        "__weakref__",
+        "_array",
+        "_array_tensor",
+        "_host",
+        "_host_newest",
+        "_pending",
+        "_tensor",
+        "shape",
+    )
 
     def __init__(self, shape: Shape = ()) -> None:
         self.shape = shape
@@ -35,7 +44,9 @@ class Side:
         self._host: torch.Tensor | None = None
         self._host_newest = False
         self._pending: Callable[[], torch.Tensor | None] | None = None
-        self._exported: weakref.ref[torch.Tensor] | None = None
+        # The array last handed out, as long as somebody holds it or a view of it, and its memory.
+        self._array: weakref.ref[np.ndarray] | None = None
+        self._array_tensor: torch.Tensor | None = None
 
     def tensor(self) -> torch.Tensor:
         """Return the newest values on the current device, zeros if there are none yet."""
@@ -63,12 +74,12 @@ class Side:
             raise CaffeError(f"a blob of shape {self.shape} was given values {tuple(tensor.shape)}")
         self._pending = None
         self._host_newest = False
-        held = self._held()
-        if held is not None and tensor.device.type == "cpu" and held.shape == tensor.shape:
-            if held.data_ptr() != tensor.data_ptr():
-                held.copy_(tensor)
-                # Never the exported object itself: a layer may give a tensor other memory.
-                tensor = held.detach()
+        if self.is_held() and tensor.device.type == "cpu":
+            memory = self._array_tensor
+            if memory.data_ptr() != tensor.data_ptr() or memory.stride() != tensor.stride():
+                memory.copy_(tensor)
+                # Not the very tensor of the array: a layer may give what it gets other memory.
+                tensor = memory.detach()
         self._tensor = tensor
 
     def defer(self, make: Callable[[], torch.Tensor | None]) -> None:
@@ -86,8 +97,13 @@ class Side:
         self.defer(_zeros)
 
     def is_held(self) -> bool:
-        """Tell whether somebody holds the numpy array (or a view of it)."""
-        return self._held() is not None
+        """Tell whether somebody holds the numpy array, or a view of it."""
+        if self._array is None:
+            return False
+        if self._array() is None:
+            self._array = self._array_tensor = None
+            return False
+        return True
 
     def accumulate(self, tensor: torch.Tensor) -> None:
         """Add `tensor`, which the side may keep as its own, to the values."""
@@ -114,7 +130,7 @@ class Side:
         self.shape = shape
         self._host = None
         self._host_newest = False
-        self._exported = None
+        self._array = self._array_tensor = None
         self._tensor = kept
 
     def numpy(self) -> np.ndarray:
@@ -133,16 +149,13 @@ class Side:
         return self._export(self._host)
 
     def _export(self, tensor: torch.Tensor) -> np.ndarray:
-        held = self._held()
-        if held is None or held.data_ptr() != tensor.data_ptr() or held.shape != tensor.shape:
-            # A tensor object of its own: every numpy view keeps it alive, so the weak reference
-            # tells whether anybody still looks.
-            held = tensor.detach().view(tensor.shape)
-            self._exported = weakref.ref(held)
-        return held.numpy()
-
-    def _held(self) -> torch.Tensor | None:
-        return None if self._exported is None else self._exported()
+        array = self._array() if self.is_held() else None
+        if array is None or self._array_tensor.data_ptr() != tensor.data_ptr():
+            array = tensor.detach().numpy()
+            # Every view of it keeps the array alive, so a weak reference tells whether anybody looks.
+            self._array = weakref.ref(array)
+            self._array_tensor = tensor.detach()
+        return array
 
     def _settle(self) -> None:
         if self._pending is not None:

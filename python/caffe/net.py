@@ -537,7 +537,7 @@ class Net:
         }
         for batch in self._batches(kwargs):
             for name, values in self.forward(blobs=blobs, **batch).items():
-                collected[name].extend(values.copy())
+                collected[name].extend(np.atleast_1d(values).copy())
         total = len(next(iter(kwargs.values())))
         return {name: np.asarray(values[:total]) for name, values in collected.items()}
 
@@ -555,9 +555,9 @@ class Net:
             upward = {name: batch[name] for name in self.inputs if name in batch}
             downward = {name: batch[name] for name in self.outputs if name in batch}
             for name, values in self.forward(blobs=blobs, **upward).items():
-                all_outputs[name].extend(values.copy())
+                all_outputs[name].extend(np.atleast_1d(values).copy())
             for name, values in self.backward(diffs=diffs, **downward).items():
-                all_diffs[name].extend(values.copy())
+                all_diffs[name].extend(np.atleast_1d(values).copy())
         total = len(next(iter(kwargs.values())))
         return (
             {name: np.asarray(values[:total]) for name, values in all_outputs.items()},

@@ -1,0 +1,185 @@
+"""Nets as pycaffe shows them: building, running, reading and writing blobs and parameters."""
+
+import numpy as np
+import pytest
+
+import caffe
+
+TOY = """
+name: "toy"
+layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 2 dim: 3 dim: 6 dim: 6 } } }
+layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
+  convolution_param { num_output: 4 kernel_size: 3 weight_filler { type: "msra" } } }
+layer { name: "relu" type: "ReLU" bottom: "conv" top: "conv" }
+layer { name: "pool" type: "Pooling" bottom: "conv" top: "pool"
+  pooling_param { pool: MAX kernel_size: 2 stride: 2 } }
+layer { name: "sum" type: "Reduction" bottom: "pool" top: "sum" loss_weight: 1
+  reduction_param { operation: SUMSQ } }
+"""
+
+
+@pytest.fixture
+def toy(tmp_path):
+    path = tmp_path / "toy.prototxt"
+    path.write_text(TOY)
+    caffe.set_random_seed(1)
+    return str(path)
+
+
+def filled(path, phase=caffe.TEST):
+    net = caffe.Net(path, phase)
+    net.blobs["data"].data[...] = np.random.RandomState(0).randn(2, 3, 6, 6)
+    return net
+
+
+def test_names_shapes_and_order_are_those_of_the_file(toy):
+    net = caffe.Net(toy, caffe.TEST)
+    assert list(net.layer_dict) == ["data", "conv", "relu", "pool", "sum"]
+    assert list(net.blobs) == ["data", "conv", "pool", "sum"]
+    assert net.inputs == ["data"]
+    assert net.outputs == ["sum"]
+    assert net.blobs["pool"].data.shape == (2, 4, 2, 2)
+    assert [blob.shape for blob in net.params["conv"]] == [(4, 3, 3, 3), (4,)]
+    assert net.blob_loss_weights["sum"] == 1
+    assert net.top_names["relu"] == net.bottom_names["relu"] == ["conv"]
+
+
+def test_forward_equals_the_formula_and_backward_central_differences(toy):
+    net = filled(toy)
+    x = net.blobs["data"].data.copy()
+    weights, bias = (blob.data for blob in net.params["conv"])
+
+    def loss(x):
+        conv = np.zeros((2, 4, 4, 4))
+        for i in range(4):
+            for j in range(4):
+                patch = x[:, None, :, i : i + 3, j : j + 3]
+                conv[:, :, i, j] = (patch * weights[None]).sum((2, 3, 4)) + bias
+        conv = np.maximum(conv, 0)
+        pooled = conv.reshape(2, 4, 2, 2, 2, 2).max((3, 5))
+        return (pooled**2).sum()
+
+    assert float(net.forward()["sum"]) == pytest.approx(loss(x.astype(float)), rel=1e-5)
+    net.clear_param_diffs()
+    net.backward()
+    step = 1e-4
+    gradient = net.params["conv"][0].diff.copy()
+    for place in [(0, 0, 0, 0), (3, 2, 1, 2), (1, 1, 2, 0)]:
+        exact = weights[place]
+        values = []
+        for sign in (1, -1):
+            weights[place] = exact + sign * step
+            values.append(loss(x.astype(float)))
+        weights[place] = exact
+        assert gradient[place] == pytest.approx((values[0] - values[1]) / (2 * step), rel=1e-2)
+
+
+def test_gradients_of_parameters_add_up_until_they_are_cleared(toy):
+    net = filled(toy)
+    net.forward()
+    net.backward()
+    once = net.params["conv"][0].diff.copy()
+    net.backward()
+    np.testing.assert_allclose(net.params["conv"][0].diff, 2 * once, rtol=1e-5)
+    net.clear_param_diffs()
+    assert not net.params["conv"][0].diff.any()
+
+
+def test_inputs_by_keyword_and_batches_of_any_number(toy):
+    net = caffe.Net(toy, caffe.TEST)
+    data = np.random.RandomState(1).randn(5, 3, 6, 6).astype(np.float32)
+    pooled = net.forward_all(blobs=["pool"], data=data)["pool"]
+    assert pooled.shape == (5, 4, 2, 2)
+    single = net.forward(blobs=["pool"], data=data[:2])["pool"]
+    np.testing.assert_allclose(pooled[:2], single, rtol=1e-6)
+    with pytest.raises(caffe.CaffeError, match="do not match"):
+        net.forward(image=data)
+
+
+def test_parts_of_the_net_can_be_run(toy):
+    net = filled(toy)
+    net.forward(end="conv")
+    assert (net.blobs["conv"].data < 0).any()
+    out = net.forward(start="relu", end="pool")
+    assert list(out) == ["pool"]
+    assert (net.blobs["conv"].data >= 0).all()
+
+
+def test_reshaping_the_input_reshapes_the_net(toy):
+    net = filled(toy)
+    net.blobs["data"].reshape(1, 3, 10, 8)
+    net.reshape()
+    assert net.blobs["pool"].data.shape == (1, 4, 4, 3)
+    net.forward()
+
+
+def test_weights_written_and_read_give_the_same_output(toy, tmp_path):
+    net = filled(toy)
+    expected = net.forward()["sum"].copy()
+    for name, save in (("w.caffemodel", "save"), ("w.caffemodel.h5", "save_hdf5")):
+        path = str(tmp_path / name)
+        getattr(net, save)(path)
+        other = caffe.Net(toy, path, caffe.TEST)
+        other.blobs["data"].data[...] = net.blobs["data"].data
+        assert other.forward()["sum"] == expected
+
+
+def test_share_with_shares_memory(toy):
+    first, second = caffe.Net(toy, caffe.TEST), caffe.Net(toy, caffe.TEST)
+    second.share_with(first)
+    first.params["conv"][1].data[...] = 4
+    assert (second.params["conv"][1].data == 4).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("num_output: 4", "num_output: 0"), "layer 'conv' .*num_output 0"),
+        (("kernel_size: 3", "kernel_size: 9"), r"layer 'conv' .*\(2, 3, 6, 6\) is too small"),
+        (('"ReLU"', '"RelU"'), "unknown layer type 'RelU'; did you mean ReLU"),
+        (('bottom: "pool"', 'bottom: "pol"'), "layer 'sum' reads blob 'pol'"),
+        (("num_output: 4", "num_outputs: 4"), r"toy.prototxt:5.*num_outputs.*num_output"),
+        (('top: "pool"', 'top: "conv2" top: "pool"'), "layer 'pool' .*takes 1 top"),
+    ],
+)
+def test_mistakes_are_told_by_line_or_layer(toy, tmp_path, change, message):
+    path = tmp_path / "toy.prototxt"
+    path.write_text(TOY.replace(*change))
+    with pytest.raises(caffe.CaffeError, match=message):
+        caffe.Net(str(path), caffe.TEST)
+
+
+def test_weights_of_another_shape_are_refused_and_change_nothing(toy, tmp_path):
+    other = tmp_path / "other.prototxt"
+    other.write_text(TOY.replace("num_output: 4", "num_output: 5"))
+    weights = str(tmp_path / "w.caffemodel")
+    caffe.Net(str(other), caffe.TEST).save(weights)
+    net = caffe.Net(toy, caffe.TEST)
+    before = net.params["conv"][0].data.copy()
+    with pytest.raises(caffe.CaffeError, match=r"'conv'.*\(5, 3, 3, 3\).*\(4, 3, 3, 3\)"):
+        net.copy_from(weights)
+    np.testing.assert_array_equal(net.params["conv"][0].data, before)
+
+
+def test_an_error_in_a_python_layer_reaches_the_caller(tmp_path, monkeypatch):
+    (tmp_path / "broken_layer.py").write_text(
+        "import caffe\n"
+        "class Broken(caffe.Layer):\n"
+        "    def setup(self, bottom, top): raise KeyError('no such thing: ' + self.param_str)\n"
+        "    def reshape(self, bottom, top): pass\n"
+        "    def forward(self, bottom, top): pass\n"
+        "    def backward(self, top, propagate_down, bottom): pass\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    path = tmp_path / "net.prototxt"
+    path.write_text(
+        'layer { name: "p" type: "Python" top: "x" '
+        'python_param { module: "broken_layer" layer: "Broken" param_str: "abc" } }'
+    )
+    with pytest.raises(KeyError, match="no such thing: abc"):
+        caffe.Net(str(path), caffe.TEST)
+    path.write_text(
+        'layer { name: "p" type: "Python" top: "x" python_param { module: "nowhere" layer: "B" } }'
+    )
+    with pytest.raises(caffe.CaffeError, match="no module 'nowhere'"):
+        caffe.Net(str(path), caffe.TEST)

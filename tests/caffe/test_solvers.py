@@ -1,0 +1,216 @@
+"""Solvers: update rules by their formulas, policies, snapshots, diffs looked at after the fact."""
+
+import math
+
+import numpy as np
+import pytest
+
+import caffe
+from caffe.proto import caffe_pb2
+from caffe.update_rules import learning_rate
+
+LINEAR = """
+name: "linear"
+layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 2 dim: 1 dim: 5 dim: 5 } } }
+layer { name: "target" type: "Input" top: "target"
+  input_param { shape { dim: 2 dim: 2 dim: 3 dim: 3 } } }
+layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
+  param { lr_mult: 1 decay_mult: 1 } param { lr_mult: 2 decay_mult: 0 }
+  convolution_param { num_output: 2 kernel_size: 3 weight_filler { type: "msra" }
+    bias_filler { type: "constant" value: 0.1 } } }
+layer { name: "act" type: "TanH" bottom: "conv" top: "act" }
+layer { name: "loss" type: "EuclideanLoss" bottom: "act" bottom: "target" top: "loss" }
+"""
+
+
+def solver(tmp_path, kind="SGD", **fields):
+    net = tmp_path / "net.prototxt"
+    net.write_text(LINEAR)
+    param = caffe_pb2.SolverParameter(
+        train_net=str(net), base_lr=0.1, lr_policy="fixed", max_iter=100, type=kind, random_seed=5,
+        snapshot_prefix=str(tmp_path / "snap"), **fields,
+    )
+    path = tmp_path / "solver.prototxt"
+    path.write_text(str(param))
+    made = caffe.get_solver(str(path))
+    rng = np.random.RandomState(0)
+    made.net.blobs["data"].data[...] = rng.randn(2, 1, 5, 5)
+    made.net.blobs["target"].data[...] = rng.randn(2, 2, 3, 3)
+    return made
+
+
+def gradients(made):
+    """Gradients at the present parameters, by a pass of its own."""
+    net = made.net
+    net.clear_param_diffs()
+    net.forward()
+    net.backward()
+    return [blob.diff.astype(float).copy() for blob in net.params["conv"]]
+
+
+def values(made):
+    return [blob.data.astype(float).copy() for blob in made.net.params["conv"]]
+
+
+def expected_steps(made, kind, steps, momentum=0.9, decay=0.01, rate=0.1):
+    """Follow the update rule in float64, by its formula, from the gradients of the net itself."""
+    state = [dict(a=0.0, b=0.0) for _ in range(2)]
+    for t in range(1, steps + 1):
+        grads, old = gradients(made), values(made)
+        for k, blob in enumerate(made.net.params["conv"]):
+            lr = rate * (1, 2)[k]
+            g = grads[k] + decay * (1, 0)[k] * old[k]
+            s = state[k]
+            if kind == "SGD":
+                s["a"] = momentum * s["a"] + lr * g
+                update = s["a"]
+            elif kind == "Nesterov":
+                before = s["a"]
+                s["a"] = momentum * s["a"] + lr * g
+                update = (1 + momentum) * s["a"] - momentum * before
+            elif kind == "AdaGrad":
+                s["a"] = s["a"] + g**2
+                update = lr * g / (np.sqrt(s["a"]) + 1e-4)
+            elif kind == "RMSProp":
+                s["a"] = 0.95 * s["a"] + 0.05 * g**2
+                update = lr * g / (np.sqrt(s["a"]) + 1e-4)
+            elif kind == "AdaDelta":
+                s["a"] = momentum * s["a"] + (1 - momentum) * g**2
+                step = g * np.sqrt((s["b"] + 1e-4) / (s["a"] + 1e-4))
+                s["b"] = momentum * s["b"] + (1 - momentum) * step**2
+                update = lr * step
+            else:
+                s["a"] = momentum * s["a"] + (1 - momentum) * g
+                s["b"] = 0.999 * s["b"] + 0.001 * g**2
+                correction = math.sqrt(1 - 0.999**t) / (1 - momentum**t)
+                update = lr * correction * s["a"] / (np.sqrt(s["b"]) + 1e-4)
+            blob.data[...] = old[k] - update
+    return values(made)
+
+
+@pytest.mark.parametrize("kind", ["SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam"])
+def test_five_steps_follow_the_formula(tmp_path, kind):
+    fields = dict(weight_decay=0.01, delta=1e-4)
+    if kind not in ("AdaGrad", "RMSProp"):
+        fields["momentum"] = 0.9
+    if kind == "RMSProp":
+        fields["rms_decay"] = 0.95
+    made = solver(tmp_path, kind, **fields)
+    made.step(5)
+    reference = expected_steps(solver(tmp_path, kind, **fields), kind, 5)
+    for mine, theirs in zip(values(made), reference):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_clipping_scales_all_gradients_to_the_limit(tmp_path):
+    plain, clipped = solver(tmp_path), solver(tmp_path, clip_gradients=0.01)
+    start = values(plain)
+    raw = gradients(plain)
+    norm = math.sqrt(sum((g**2).sum() for g in raw))
+    clipped.step(1)
+    for k, (before, after) in enumerate(zip(start, values(clipped))):
+        expected = before - 0.1 * (1, 2)[k] * raw[k] * 0.01 / norm
+        np.testing.assert_allclose(after, expected, rtol=1e-4, atol=1e-7)
+
+
+def test_iter_size_averages_gradients(tmp_path):
+    once, twice = solver(tmp_path), solver(tmp_path, iter_size=2)
+    once.step(1)
+    twice.step(1)
+    for a, b in zip(values(once), values(twice)):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        (dict(lr_policy="fixed"), 0.5),
+        (dict(lr_policy="step", gamma=0.1, stepsize=10), 0.5 * 0.1**2),
+        (dict(lr_policy="exp", gamma=0.9), 0.5 * 0.9**25),
+        (dict(lr_policy="inv", gamma=0.1, power=0.75), 0.5 * 3.5**-0.75),
+        (dict(lr_policy="multistep", gamma=0.1, stepvalue=[10, 25, 40]), 0.5 * 0.1**2),
+        (dict(lr_policy="poly", power=2, max_iter=100), 0.5 * 0.75**2),
+        (dict(lr_policy="sigmoid", gamma=-0.1, stepsize=20), 0.5 / (1 + math.exp(0.5))),
+    ],
+)
+def test_rate_policies_at_iteration_25(fields, expected):
+    param = caffe_pb2.SolverParameter(base_lr=0.5, **fields)
+    assert learning_rate(param, 25) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("hdf5", [False, True])
+def test_a_restored_solver_goes_on_bit_for_bit(tmp_path, hdf5):
+    form = caffe_pb2.SolverParameter.HDF5 if hdf5 else caffe_pb2.SolverParameter.BINARYPROTO
+    fields = dict(momentum=0.9, weight_decay=0.01, snapshot_format=form)
+    straight = solver(tmp_path, **fields)
+    straight.step(3)
+    straight.snapshot()
+    straight.step(3)
+    resumed = solver(tmp_path, **fields)
+    resumed.restore(str(tmp_path / f"snap_iter_3.solverstate{'.h5' if hdf5 else ''}"))
+    assert resumed.iter == 3
+    resumed.step(3)
+    for a, b in zip(values(straight), values(resumed)):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_state_of_another_solver_is_refused(tmp_path):
+    solver(tmp_path).snapshot()
+    with pytest.raises(caffe.CaffeError, match="2 history blobs.*needs 4"):
+        solver(tmp_path, "Adam").restore(str(tmp_path / "snap_iter_0.solverstate"))
+
+
+def test_diffs_that_a_step_gave_back_are_made_again_when_looked_at(tmp_path):
+    looked, kept = solver(tmp_path, momentum=0.9), solver(tmp_path, momentum=0.9)
+    kept.net.retain_diffs = True
+    looked.step(2)
+    kept.step(2)
+    before = values(looked)
+    for name in ("act", "conv"):
+        np.testing.assert_allclose(
+            looked.net.blobs[name].diff, kept.net.blobs[name].diff, rtol=1e-4, atol=1e-7
+        )
+    for a, b in zip(before, values(looked)):
+        np.testing.assert_array_equal(a, b)
+    looked.step(1)
+    kept.step(1)
+    for a, b in zip(values(looked), values(kept)):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_after_a_step_the_diff_of_a_parameter_is_its_update(tmp_path):
+    made = solver(tmp_path, momentum=0.9)
+    before = values(made)
+    made.step(1)
+    for old, new, blob in zip(before, values(made), made.net.params["conv"]):
+        np.testing.assert_allclose(blob.diff, old - new, rtol=1e-3, atol=1e-6)
+
+
+def test_callbacks_come_before_the_pass_and_when_gradients_are_ready(tmp_path):
+    made = solver(tmp_path)
+    calls = []
+    made.add_callback(
+        lambda: calls.append(("start", made.iter)), lambda: calls.append(("ready", made.iter))
+    )
+    made.step(2)
+    assert calls == [("start", 0), ("ready", 0), ("start", 1), ("ready", 1)]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (dict(lr_policy="cosine"), "unknown lr_policy 'cosine'"),
+        (dict(type="Adamw"), "unknown solver type 'Adamw'"),
+        (dict(iter_size=0), "iter_size 0"),
+        (dict(lr_policy="step", stepsize=0), "positive stepsize"),
+        (dict(test_iter=[1], test_net=["a.prototxt"]), "positive test_interval"),
+    ],
+)
+def test_mistakes_in_a_solver_are_told(tmp_path, fields, message):
+    net = tmp_path / "net.prototxt"
+    net.write_text(LINEAR)
+    fields = {"train_net": str(net), "base_lr": 0.1, "lr_policy": "fixed", "max_iter": 1, **fields}
+    path = tmp_path / "solver.prototxt"
+    path.write_text(str(caffe_pb2.SolverParameter(**fields)))
+    with pytest.raises(caffe.CaffeError, match=message):
+        caffe.get_solver(str(path))
