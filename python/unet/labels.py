@@ -182,7 +182,9 @@ def separate_touching(instances: np.ndarray) -> np.ndarray:
     Ronneberger et al. 2015, Sec. 3: "The separation border is computed using morphological
     operations."
     """
-    none = np.iinfo(instances.dtype).max
+    # The filters compute in double precision, which holds 32 bit but not 64.
+    instances = instances.astype(np.int32, copy=False)
+    none = np.iinfo(np.int32).max
     largest = ndimage.grey_dilation(instances, (3, 3))
     smallest = ndimage.grey_erosion(np.where(instances > 0, instances, none), (3, 3))
     return np.where((instances > 0) & (largest != smallest), 0, instances)

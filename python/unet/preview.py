@@ -69,8 +69,7 @@ def save_preview(
 
     classes = annotation.classes.astype(float)
     classes[annotation.classes == IGNORED] = np.nan
-    cells = colormaps["gray"].copy()
-    cells.set_bad("tab:blue")
+    cells = colormaps["gray"].with_extremes(bad="tab:blue")
     axes[1].imshow(classes, cmap=cells, vmin=0, interpolation="nearest")
 
     drawn = np.repeat(grey[..., None], 3, axis=2)

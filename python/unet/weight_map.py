@@ -17,7 +17,7 @@ PRECISION = 1e-7
 
 def _reach(sigma: float, w0: float, background: float) -> float:
     """Return the distance in pixels beyond which the term vanishes beside `background`."""
-    floor = max(PRECISION * background, np.finfo(np.float32).tiny)
+    floor = max(PRECISION * background, float(np.finfo(np.float32).tiny))
     return sigma * math.sqrt(2 * math.log(w0 / floor)) if w0 > floor else 0.0
 
 

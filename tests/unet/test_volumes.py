@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 
 import h5py
 import numpy as np
@@ -408,3 +409,32 @@ def test_grey_range_of_some_slices_only():
     volume[2:] = np.arange(100).reshape(10, 10)
     assert grey_range(volume, range(2)) == (0, 1)
     assert grey_range(volume, [2, 3])[1] > 90
+
+
+# --- memory -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["a.tif", "lzw.tif", "a.h5", "deep.h5", "a.zarr", "folder"])
+def test_memory_does_not_grow_with_slices(tmp_path, name):
+    # 60 slices of 250 kB, 15 MB in all; a few at a time are what copying may take.
+    written = np.zeros((60, 500, 500), np.uint8)
+    if name == "lzw.tif":
+        pages = [Image.fromarray(picture) for picture in written]
+        packed = {"compression": "tiff_lzw"}
+        pages[0].save(tmp_path / name, save_all=True, append_images=pages[1:], **packed)
+    elif name == "deep.h5":
+        with h5py.File(tmp_path / name, "w") as file:
+            file.create_dataset("x", data=written, chunks=(4, 250, 500))
+    else:
+        write_volume(tmp_path / name, written)
+    open_volume(tmp_path / name)[0]  # imports
+    target = tmp_path / (name if name == "folder" else f"copy{os.path.splitext(name)[1]}")
+    tracemalloc.start()
+    try:
+        source = open_volume(tmp_path / name)
+        with source, VolumeWriter(target, source.shape, source.dtype) as writer:
+            for picture in source:
+                writer.write(picture)
+        assert tracemalloc.get_traced_memory()[1] < 12 * 250_000
+    finally:
+        tracemalloc.stop()
