@@ -1,7 +1,7 @@
-"""Measure speed and memory: this engine against genuine Caffe, and the parts that feed and score it.
+"""Measure speed and memory: this engine against genuine Caffe, and the parts that feed it.
 
-Both engines run in one go, one after the other in turns, since machines are noisy; what is shown is the
-best and the median of the rounds.
+Both engines run in one go, one after the other in turns, since machines are noisy; what is shown is
+the best and the median of the rounds.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Callable, Dict, List, Optional, Sequence
+from typing import Callable
 
 import numpy as np
 
@@ -30,10 +31,16 @@ REFERENCE = REPOSITORY / "tools" / "caffe-reference"
 
 def _synthetic(net: str, tile: int, phase: str, folder: str) -> str:
     """Write the net with Input layers in place of its data layer, and a solver; return its path."""
-    from caffe.proto import caffe_pb2
     from google.protobuf import text_format
 
-    source = REPOSITORY / "prototxt" / net / ("train.prototxt" if phase == "train" else "deploy.prototxt")
+    from caffe.proto import caffe_pb2
+
+    source = (
+        REPOSITORY
+        / "prototxt"
+        / net
+        / ("train.prototxt" if phase == "train" else "deploy.prototxt")
+    )
     param = text_format.Parse(source.read_text(), caffe_pb2.NetParameter())
     layers = [layer for layer in param.layer if layer.type not in ("Python", "Input")]
     del param.layer[:]
@@ -58,7 +65,7 @@ def _synthetic(net: str, tile: int, phase: str, folder: str) -> str:
 
 
 def work(net: str, tile: int, phase: str) -> None:
-    """Time passes on the engine of this process: one per line on standard input, answered in JSON."""
+    """Time passes on this process's engine: one per line on standard input, answered in JSON."""
     os.environ.setdefault("GLOG_minloglevel", "2")
     import caffe
 
@@ -100,7 +107,7 @@ def _worker(command: Sequence[str], threads: int) -> subprocess.Popen:
     )
 
 
-def _ask(worker: subprocess.Popen) -> Dict[str, float]:
+def _ask(worker: subprocess.Popen) -> dict[str, float]:
     worker.stdin.write("\n")
     worker.stdin.flush()
     line = worker.stdout.readline()
@@ -117,14 +124,20 @@ def engine(options: argparse.Namespace) -> None:
     phases = ["train", "test"] if options.phase == "both" else [options.phase]
     for phase in phases:
         arguments = [
-            "tools/benchmark.py", "work", "--net", options.net, "--tile", str(options.tile),
-            "--phase", phase,
+            "tools/benchmark.py",
+            "work",
+            "--net",
+            options.net,
+            "--tile",
+            str(options.tile),
+            "--phase",
+            phase,
         ]
         workers = {
             "this engine": _worker([sys.executable, *arguments], options.threads),
             "genuine Caffe": _worker([str(REFERENCE), "python3", *arguments], options.threads),
         }
-        results: Dict[str, List[Dict[str, float]]] = {name: [] for name in workers}
+        results: dict[str, list[dict[str, float]]] = {name: [] for name in workers}
         try:
             for _ in range(options.rounds + 1):
                 for name, worker in workers.items():
@@ -140,7 +153,8 @@ def engine(options: argparse.Namespace) -> None:
             seconds = [entry["seconds"] for entry in rounds[1:]]
             best[name] = min(seconds)
             print(
-                f"  {name:14s} best {min(seconds):6.2f} s  median {statistics.median(seconds):6.2f} s  "
+                f"  {name:14s} best {min(seconds):6.2f} s, "
+                f"median {statistics.median(seconds):6.2f} s, "
                 f"peak memory {max(entry['peak_gib'] for entry in rounds):5.2f} GiB"
             )
         print(f"  ratio of the best: {best['genuine Caffe'] / best['this engine']:.2f}")
@@ -158,6 +172,7 @@ def _best(run: Callable[[], object], rounds: int) -> float:
 def weight_maps(options: argparse.Namespace) -> None:
     """Time the weight map on phantoms of cells."""
     from scipy import ndimage
+
     from unet.labels import separate_touching
     from unet.weight_map import weight_map
 
@@ -174,7 +189,7 @@ def weight_maps(options: argparse.Namespace) -> None:
         print(f"weight map, {size}x{size}, {cells} cells: {seconds:.3f} s")
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Run one of the benchmarks."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=["engine", "weight-map", "work"])

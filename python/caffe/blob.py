@@ -1,4 +1,4 @@
-"""A Blob: a shape and two arrays, data and diff, computed as tensors and shown as live numpy arrays."""
+"""A Blob: a shape and two arrays, data and diff: tensors to layers, live numpy arrays to users."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Side:
     """One of the two arrays of a blob: where its newest values lie, and who is looking at them.
 
     Layers read and write tensors (any device and memory layout); users see a C-contiguous float32
-    numpy array. On the CPU both are the same memory: an array that somebody still holds is written in
-    place by the next pass. On a GPU the array is a copy in host memory, brought up to date, and taken
-    to be changed, each time it is asked for, as in genuine Caffe.
+    numpy array. On the CPU both are the same memory: an array that somebody still holds is written
+    in place by the next pass. On a GPU the array is a copy in host memory, brought up to date, and
+    taken to be changed, each time it is asked for, as in genuine Caffe.
     """
 
     __slots__ = (
@@ -83,7 +83,7 @@ class Side:
         self._tensor = tensor
 
     def defer(self, make: Callable[[], torch.Tensor | None]) -> None:
-        """Forget the values; `make` gives them (None: zeros) if somebody looks before they are set."""
+        """Forget the values; `make` gives new ones (None: zeros) if somebody looks."""
         if self.is_held() and device.current().type == "cpu":
             made = make()
             self.set(torch.zeros(self.shape) if made is None else made)
@@ -152,7 +152,7 @@ class Side:
         array = self._array() if self.is_held() else None
         if array is None or self._array_tensor.data_ptr() != tensor.data_ptr():
             array = tensor.detach().numpy()
-            # Every view of it keeps the array alive, so a weak reference tells whether anybody looks.
+            # Every view keeps the array alive, so a weak reference tells whether anybody looks.
             self._array = weakref.ref(array)
             self._array_tensor = tensor.detach()
         return array

@@ -88,8 +88,8 @@ def generator(where: torch.device | None = None) -> torch.Generator:
 def _return_large_blocks() -> None:
     """Have glibc give freed blocks of 1 MiB and more back to the system at once.
 
-    By default it keeps ever larger ones for itself, in pieces that the next blob does not fit into: a
-    training step of the full U-Net then peaks 0.2 GB higher.
+    By default it keeps ever larger ones for itself, in pieces that the next blob does not fit into:
+    a training step of the full U-Net then peaks 0.2 GB higher.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

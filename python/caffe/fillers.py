@@ -53,9 +53,7 @@ def _msra(shape: tuple[int, ...], param: caffe_pb2.FillerParameter) -> torch.Ten
     return torch.empty(shape).normal_(0.0, std, generator=_random())
 
 
-def _positive_unitball(
-    shape: tuple[int, ...], param: caffe_pb2.FillerParameter
-) -> torch.Tensor:
+def _positive_unitball(shape: tuple[int, ...], param: caffe_pb2.FillerParameter) -> torch.Tensor:
     values = torch.rand(shape, generator=_random()).view(shape[0], -1)
     return (values / values.sum(1, keepdim=True)).view(shape)
 
@@ -70,9 +68,7 @@ def _bilinear(shape: tuple[int, ...], param: caffe_pb2.FillerParameter) -> torch
     return (line[:, None] * line[None, :]).expand(shape).clone()
 
 
-FILLERS: dict[
-    str, Callable[[tuple[int, ...], caffe_pb2.FillerParameter], torch.Tensor]
-] = {
+FILLERS: dict[str, Callable[[tuple[int, ...], caffe_pb2.FillerParameter], torch.Tensor]] = {
     "constant": _constant,
     "uniform": _uniform,
     "gaussian": _gaussian,

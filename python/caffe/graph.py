@@ -32,7 +32,7 @@ def filter_net(param: caffe_pb2.NetParameter) -> caffe_pb2.NetParameter:
 
     Notes
     -----
-    A layer stays if one of its include rules holds, or none of its exclude rules, or it has no rules.
+    A layer stays if one of its include rules holds, or none of its exclude rules.
     """
     kept = caffe_pb2.NetParameter()
     kept.CopyFrom(param)
@@ -59,10 +59,10 @@ def insert_splits(param: caffe_pb2.NetParameter) -> caffe_pb2.NetParameter:
 
     Notes
     -----
-    Blob B of layer L, its top number i, read more than once (a loss weight counts as a reader), goes
-    through a Split layer `B_L_i_split` with tops `B_L_i_split_0`, `B_L_i_split_1`, ...
+    Blob B of layer L, its top number i, read more than once (a loss weight counts as a reader),
+    goes through a Split layer `B_L_i_split` with tops `B_L_i_split_0`, `B_L_i_split_1`, ...
     """
-    # The maker of a blob is the last layer before the reader that has it as a top: in-place layers count.
+    # The maker of a blob is the last layer before its reader that has it as a top, in place or not.
     maker: dict[str, tuple[int, int]] = {}
     source: dict[tuple[int, int], tuple[int, int]] = {}
     readers: dict[tuple[int, int], int] = {}

@@ -25,7 +25,7 @@ def write(level: int, message: str, depth: int = 2) -> None:
         How many frames up the line that speaks lies; it is named in the line.
     """
     try:
-        silenced = level < int(os.environ.get("GLOG_minloglevel", "0"))
+        silenced = level < int(os.environ.get("GLOG_minloglevel", "0"))  # noqa: SIM112
     except ValueError:
         silenced = False
     if silenced:
@@ -34,8 +34,8 @@ def write(level: int, message: str, depth: int = 2) -> None:
     now = time.time()
     stamp = time.strftime("%m%d %H:%M:%S", time.localtime(now))
     place = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
-    line = f"{_LETTERS[level]}{stamp}.{int(now % 1 * 1e6):06d} {threading.get_native_id():5d} {place}] "
-    sys.stderr.write(line + message + "\n")
+    stamp += f".{int(now % 1 * 1e6):06d} {threading.get_native_id():5d}"
+    sys.stderr.write(f"{_LETTERS[level]}{stamp} {place}] {message}\n")
     sys.stderr.flush()
 
 

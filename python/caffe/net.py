@@ -1,20 +1,20 @@
-"""A Net: layers set up from a prototxt, run forward and backward, with parameters to share and save."""
+"""A Net: layers run forward and backward, with parameters to share and save."""
 
 from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from itertools import zip_longest
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
 
 from caffe import prototxt, weights_io
-from caffe.blob import Blob
+from caffe.assembly import Assembly, Place, checked
+from caffe.blob import Blob, Side
 from caffe.errors import CaffeError
 from caffe.graph import filter_net, insert_splits
-from caffe.layers import BlobVec, Layer, create
+from caffe.layers import BlobVec
 from caffe.proto import caffe_pb2
 
 TRAIN = caffe_pb2.TRAIN
@@ -83,199 +83,33 @@ class Net:
         if weights is not None:
             self.copy_from(weights)
 
-    # -- making the net ------------------------------------------------------------------------
-
     def _build(self, param: caffe_pb2.NetParameter) -> None:
+        made = Assembly(param)
         self.param = param
         self.name = param.name
         self.phase = param.state.phase
-        self.layers: list[Layer] = []
-        self.blobs: OrderedDict[str, Blob] = OrderedDict()
-        self.top_names: OrderedDict[str, list[str]] = OrderedDict()
-        self.bottom_names: OrderedDict[str, list[str]] = OrderedDict()
-        self.blob_loss_weights: OrderedDict[str, float] = OrderedDict()
-        self.inputs: list[str] = []
-        self.learnable: list[Blob] = []
-        self.lr_mults: list[float] = []
-        self.decay_mults: list[float] = []
-        self._bottoms: list[list[Blob]] = []
-        self._tops: list[list[Blob]] = []
-        self._need_backward: list[bool] = []
-        self._bottom_need_backward: list[list[bool]] = []
-        self._seen_shapes: list[tuple | None] = []
-        self._param_owner: dict[str, tuple[int, int]] = {}
-        self._callbacks: dict[str, list] = {
-            kind: [] for kind in ("before_forward", "after_forward", "before_backward", "after_backward")
+        self._places = made.places
+        self.layers = [place.layer for place in made.places]
+        self.layer_dict = OrderedDict((place.name, place.layer) for place in made.places)
+        self.top_names = OrderedDict((place.name, place.top_names) for place in made.places)
+        self.bottom_names = OrderedDict((place.name, place.bottom_names) for place in made.places)
+        self.blobs = made.blobs
+        self.blob_loss_weights = made.loss_weights
+        self.inputs, self.outputs = made.inputs, made.outputs
+        self.learnable = made.learnable
+        self.lr_mults, self.decay_mults = made.lr_mults, made.decay_mults
+        self._callbacks: dict[str, list[Callable[[int], None]]] = {
+            "before_forward": [],
+            "after_forward": [],
+            "before_backward": [],
+            "after_backward": [],
         }
-        # Set by training programs that never look: intermediate diffs are then made on demand only.
+        # Programs that never look at the diffs of intermediate blobs set this to False: these are
+        # then given back as soon as they are used, and made again if somebody looks after all.
         self.retain_diffs = True
-        unread: OrderedDict[str, None] = OrderedDict()
-        needs: dict[str, bool] = {}
-        for layer_param in param.layer:
-            self._append(layer_param, unread, needs)
-        self._limit_backward(needs)
-        self.outputs = list(unread)
-        self.layer_dict = OrderedDict(zip(self._layer_names, self.layers))
         self._released: list[Blob] = []
         # Whether a solver's update has changed the parameters since the last pass.
         self._updated = False
-
-    def _append(
-        self, param: caffe_pb2.LayerParameter, unread: OrderedDict, needs: dict[str, bool]
-    ) -> None:
-        if not param.HasField("phase"):
-            param.phase = self.phase
-        if param.propagate_down and len(param.propagate_down) != len(param.bottom):
-            raise CaffeError(
-                f"layer '{param.name}': propagate_down needs one value per bottom "
-                f"({len(param.bottom)}), has {len(param.propagate_down)}"
-            )
-        layer = create(param)
-        bottom = [self.blobs[name] for name in param.bottom]
-        bottom_needs = [needs[name] for name in param.bottom]
-        if param.propagate_down:
-            bottom_needs = list(param.propagate_down)
-        layer_needs = any(needs[name] for name in param.bottom)
-        for name in param.bottom:
-            unread.pop(name, None)
-        top = []
-        for place, name in enumerate(param.top):
-            if place < len(param.bottom) and name == param.bottom[place]:
-                top.append(bottom[place])
-                bottom[place].changed_in_place = True
-            elif name in self.blobs:
-                raise CaffeError(
-                    f"layer '{param.name}': top '{name}' is already made by an earlier layer; only "
-                    "a layer that works in place may give its bottom's name to its top"
-                )
-            else:
-                blob = Blob()
-                self.blobs[name] = blob
-                top.append(blob)
-            unread[name] = None
-        names = list(param.top)
-        if layer.auto_tops:
-            while len(top) < layer.top_range[0]:
-                blob = Blob()
-                names.append("(automatic)")
-                self.blobs[names[-1]] = blob
-                unread[names[-1]] = None
-                top.append(blob)
-        if param.type == "Input":
-            self.inputs.extend(param.top)
-        self.top_names[param.name] = names
-        self.bottom_names[param.name] = list(param.bottom)
-        layer.check_blob_counts(len(bottom), len(top))
-        self._adopt_blobs(layer, param)
-        self._checked(layer, layer.setup, bottom, top)
-        self._checked(layer, layer.reshape, bottom, top)
-        self._set_loss_weights(layer, param, names, top)
-        self._add_params(layer, param)
-        learns = [self._param_lr(param, place) != 0 for place in range(len(layer.blobs))]
-        layer.param_propagate_down = learns
-        layer_needs = layer_needs or any(learns)
-        for name in names:
-            needs[name] = layer_needs
-        self.layers.append(layer)
-        self._bottoms.append(bottom)
-        self._tops.append(top)
-        self._need_backward.append(layer_needs)
-        self._bottom_need_backward.append(bottom_needs)
-        self._seen_shapes.append(tuple(blob.shape for blob in bottom))
-
-    def _adopt_blobs(self, layer: Layer, param: caffe_pb2.LayerParameter) -> None:
-        # A prototxt may carry values of its parameters (a caffemodel used as a prototxt).
-        for proto in param.blobs:
-            values = weights_io.blob_to_array(proto)
-            blob = layer.blobs.add_blob(*values.shape)
-            blob.data_side.set(torch.from_numpy(values))
-
-    @staticmethod
-    def _checked(layer: Layer, step, *blobs) -> None:
-        try:
-            step(*blobs)
-        except RuntimeError as error:
-            if isinstance(error, CaffeError):
-                raise
-            shapes = ", ".join(str(blob.shape) for blob in blobs[0])
-            raise layer.fail(f"{error} (bottoms: {shapes or 'none'})") from error
-
-    def _set_loss_weights(
-        self, layer: Layer, param: caffe_pb2.LayerParameter, names: list[str], top: list[Blob]
-    ) -> None:
-        given = list(param.loss_weight)
-        if given and len(given) != len(top):
-            raise layer.fail(f"needs one loss_weight per top ({len(top)}), has {len(given)}")
-        if not given and layer.auto_tops:
-            given = [1.0] + [0.0] * (len(top) - 1)
-        layer.loss_weights = given or [0.0] * len(top)
-        for name, blob, weight in zip(names, top, layer.loss_weights):
-            self.blob_loss_weights[name] = weight
-            if weight:
-                blob.diff_side.set(torch.full(blob.shape, weight))
-
-    def _param_lr(self, param: caffe_pb2.LayerParameter, place: int) -> float:
-        return param.param[place].lr_mult if place < len(param.param) else 1.0
-
-    def _add_params(self, layer: Layer, param: caffe_pb2.LayerParameter) -> None:
-        if len(param.param) > len(layer.blobs):
-            raise layer.fail(f"has {len(layer.blobs)} parameter blob(s), {len(param.param)} param given")
-        for place, blob in enumerate(layer.blobs):
-            spec = param.param[place] if place < len(param.param) else caffe_pb2.ParamSpec()
-            owner = self._param_owner.get(spec.name) if spec.name else None
-            if owner is None:
-                if spec.name:
-                    self._param_owner[spec.name] = (len(self.layers), place)
-                self.learnable.append(blob)
-                self.lr_mults.append(spec.lr_mult)
-                self.decay_mults.append(spec.decay_mult)
-                continue
-            first = self.layers[owner[0]]
-            shared = first.blobs[owner[1]]
-            permissive = spec.share_mode == caffe_pb2.ParamSpec.PERMISSIVE
-            if shared.count != blob.count or (not permissive and shared.shape != blob.shape):
-                raise layer.fail(
-                    f"shares parameter '{spec.name}' with layer '{first.name}', whose shape is "
-                    f"{shared.shape}, not {blob.shape}"
-                )
-            if shared.shape == blob.shape:
-                layer.blobs[place] = shared
-            else:
-                raise layer.fail(f"parameter '{spec.name}' can be shared in one shape only")
-
-    def _limit_backward(self, needs: dict[str, bool]) -> None:
-        """Run backward only where a loss lies above and something to learn below."""
-        under_loss: set[str] = set()
-        skipped: set[str] = set()
-        for index in reversed(range(len(self.layers))):
-            name = self._layer_names[index]
-            tops, bottoms = self.top_names[name], self.bottom_names[name]
-            layer = self.layers[index]
-            contributes = any(
-                top in under_loss or weight
-                for top, weight in zip_longest(tops, layer.loss_weights, fillvalue=0.0)
-            )
-            skip = all(top in skipped and not weight for top, weight in zip(tops, layer.loss_weights))
-            if self._need_backward[index] and skip and tops:
-                self._need_backward[index] = False
-                self._bottom_need_backward[index] = [False] * len(bottoms)
-            if not contributes:
-                self._need_backward[index] = False
-            for place, bottom in enumerate(bottoms):
-                if contributes:
-                    under_loss.add(bottom)
-                else:
-                    self._bottom_need_backward[index][place] = False
-                if not self._bottom_need_backward[index][place]:
-                    skipped.add(bottom)
-        if self.param.force_backward:
-            for index, layer in enumerate(self.layers):
-                self._need_backward[index] = True
-                self._bottom_need_backward[index] = [
-                    need or layer.allows_force_backward(place)
-                    for place, need in enumerate(self._bottom_need_backward[index])
-                ]
-                layer.param_propagate_down = [True] * len(layer.blobs)
 
     # -- running it ----------------------------------------------------------------------------
 
@@ -338,15 +172,15 @@ class Net:
 
     def reshape(self) -> None:
         """Give every blob the shape that follows from the inputs' shapes."""
-        for index in range(len(self.layers)):
-            self._reshape_layer(index, always=True)
+        for place in self._places:
+            self._reshape_layer(place, always=True)
 
-    def _reshape_layer(self, index: int, always: bool = False) -> None:
-        layer, bottom = self.layers[index], self._bottoms[index]
-        shapes = tuple(blob.data_side.shape for blob in bottom)
-        if always or layer.always_reshape or shapes != self._seen_shapes[index]:
-            self._checked(layer, layer.reshape, bottom, self._tops[index])
-            self._seen_shapes[index] = shapes
+    @staticmethod
+    def _reshape_layer(place: Place, always: bool = False) -> None:
+        shapes = tuple(blob.data_side.shape for blob in place.bottoms)
+        if always or place.layer.always_reshape or shapes != place.seen_shapes:
+            checked(place.layer, place.layer.reshape, place.bottoms, place.tops)
+            place.seen_shapes = shapes
 
     @torch.no_grad()
     def _forward(self, start: int, end: int) -> float:
@@ -354,14 +188,14 @@ class Net:
         self._forget_released()
         for index in range(start, end + 1):
             self._call("before_forward", index)
-            layer, bottom, top = self.layers[index], self._bottoms[index], self._tops[index]
-            self._reshape_layer(index)
-            if layer.type not in ("Input", "DummyData"):
-                for blob in top:
-                    if blob not in bottom:
+            place = self._places[index]
+            self._reshape_layer(place)
+            if not place.layer.keeps_tops:
+                for blob in place.tops:
+                    if blob not in place.bottoms:
                         blob.data_side.discard()
-            layer.forward(bottom, top)
-            for blob, weight in zip(top, layer.loss_weights):
+            place.layer.forward(place.bottoms, place.tops)
+            for blob, weight in zip(place.tops, place.layer.loss_weights):
                 if weight:
                     loss += float((blob.data_side.tensor() * blob.diff_side.tensor()).sum())
             self._call("after_forward", index)
@@ -371,16 +205,14 @@ class Net:
     def _backward(self, start: int, end: int, release: bool = False) -> None:
         self._forget_released()
         for index in range(start, end - 1, -1):
-            if not self._need_backward[index]:
+            place = self._places[index]
+            if not place.needs_backward:
                 continue
             self._call("before_backward", index)
-            layer = self.layers[index]
-            layer.releases_diffs = release
-            layer.backward(
-                self._tops[index], self._bottom_need_backward[index], self._bottoms[index]
-            )
+            place.layer.releases_diffs = release
+            place.layer.backward(place.tops, place.bottom_needs, place.bottoms)
             if release:
-                self._release_diffs(index)
+                self._release_diffs(place)
             self._call("after_backward", index)
 
     def _forget_released(self) -> None:
@@ -389,21 +221,19 @@ class Net:
             blob.diff_side.clear()
         self._released = []
 
-    def _release_diffs(self, index: int) -> None:
-        # What a layer has used of its tops' diffs nobody needs again, but somebody may look: a look
-        # runs the pass again (see _recompute_diff).
-        for blob, weight in zip(self._tops[index], self.layers[index].loss_weights):
-            in_place = any(blob is other for other in self._bottoms[index])
-            if not weight and not in_place and not blob.diff_side.is_held():
+    def _release_diffs(self, place: Place) -> None:
+        # What a layer has used of its tops' diffs no other layer needs.
+        for blob, weight in zip(place.tops, place.layer.loss_weights):
+            if not weight and blob not in place.bottoms and not blob.diff_side.is_held():
                 blob.diff_side.defer(lambda side=blob.diff_side: self._recompute_diff(side))
                 self._released.append(blob)
 
     @torch.no_grad()
-    def _recompute_diff(self, wanted) -> torch.Tensor | None:
+    def _recompute_diff(self, wanted: Side) -> torch.Tensor:
         """Run backward again, keeping all diffs; parameters and their diffs come out unchanged.
 
-        After a solver's update a parameter's diff is what was taken from its data, so that data + diff
-        are the values of the pass.
+        After a solver's update a parameter's diff is what was taken from its data, so that
+        data + diff are the values of the pass.
         """
         kept = [(blob, blob.diff_side.tensor().clone()) for blob in self.learnable]
         values = [(blob, blob.data_side.tensor().clone()) for blob in self.learnable]
@@ -510,11 +340,7 @@ class Net:
                 )
             (blob.diff if diff else blob.data)[...] = value
 
-    @property
-    def _batch(self):
-        return self._batches
-
-    def _batches(self, arrays: Mapping[str, Sequence[np.ndarray]]):
+    def _batch(self, arrays: Mapping[str, Sequence[np.ndarray]]) -> Iterator[dict[str, np.ndarray]]:
         """Cut arrays into batches of the net's size, the last one filled up with zeros."""
         total = len(next(iter(arrays.values())))
         size = next(iter(self.blobs.values())).shape[0]
@@ -535,7 +361,7 @@ class Net:
         collected: dict[str, list[np.ndarray]] = {
             name: [] for name in dict.fromkeys([*self.outputs, *(blobs or [])])
         }
-        for batch in self._batches(kwargs):
+        for batch in self._batch(kwargs):
             for name, values in self.forward(blobs=blobs, **batch).items():
                 collected[name].extend(np.atleast_1d(values).copy())
         total = len(next(iter(kwargs.values())))
@@ -547,11 +373,11 @@ class Net:
         diffs: Sequence[str] | None = None,
         **kwargs: np.ndarray,
     ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """Run forward and backward over any number of items; `kwargs` hold inputs and output diffs."""
+        """Run both ways over any number of items; `kwargs` hold inputs and output diffs."""
         blobs, diffs = list(blobs or []), list(diffs or [])
         all_outputs = {name: [] for name in dict.fromkeys([*self.outputs, *blobs])}
         all_diffs = {name: [] for name in dict.fromkeys([*self.inputs, *diffs])}
-        for batch in self._batches(kwargs):
+        for batch in self._batch(kwargs):
             upward = {name: batch[name] for name in self.inputs if name in batch}
             downward = {name: batch[name] for name in self.outputs if name in batch}
             for name, values in self.forward(blobs=blobs, **upward).items():
@@ -587,7 +413,9 @@ class Net:
                 continue
             own = self.layer_dict[name].blobs
             if len(own) != len(blobs):
-                raise CaffeError(f"layer '{name}': {len(own)} parameter blobs here, {len(blobs)} there")
+                raise CaffeError(
+                    f"layer '{name}': {len(own)} parameter blobs here, {len(blobs)} there"
+                )
             for place, (mine, theirs) in enumerate(zip(own, blobs)):
                 if mine.shape != theirs.shape:
                     raise CaffeError(
@@ -641,7 +469,9 @@ class Net:
 
     def _arrays(self, side: str) -> dict[str, list[np.ndarray]]:
         return {
-            name: [getattr(blob, f"{side}_side").tensor().cpu().contiguous().numpy() for blob in blobs]
+            name: [
+                getattr(blob, f"{side}_side").tensor().cpu().contiguous().numpy() for blob in blobs
+            ]
             for name, blobs in self.params.items()
         }
 

@@ -124,7 +124,7 @@ class Solver:
         net.source = value if isinstance(value, str) else net.source
         return net
 
-    # -- what scripts use ------------------------------------------------------------------------
+    # -- what scripts use ----------------------------------------------------------------------
 
     @property
     def lr(self) -> float:
@@ -169,7 +169,7 @@ class Solver:
     def step(self, iterations: int) -> None:
         """Train for a number of iterations.
 
-        Each: clear the gradients, test if it is time, `iter_size` passes, update, snapshot if it is time.
+        Each: clear the gradients, test if it is time, `iter_size` passes, update, snapshot if due.
         """
         param = self.param
         stop = self.iter + iterations
@@ -232,8 +232,8 @@ class Solver:
                     history.append(entry)
                 update = rule(param, gradient, rate * net.lr_mults[place], history, self.iter)
                 data.sub_(update)
-                # The diff now is the update, as in genuine Caffe; SGD's lies in the history already,
-                # and is copied only if somebody looks.
+                # The diff now is the update, as in genuine Caffe; SGD's lies in the history, and is
+                # copied only if somebody looks.
                 if self.rule in RETURNS_HISTORY:
                     blob.diff_side.defer(update.clone)
                 else:
@@ -247,7 +247,9 @@ class Solver:
         diffs = [blob.diff_side.tensor() for blob in self.net.learnable]
         norm = float(torch.stack([diff.square().sum() for diff in diffs]).sum().sqrt())
         if norm > limit:
-            log.info(f"Gradient clipping: scaling down gradients (L2 norm {_g(norm)} > {_g(limit)})")
+            log.info(
+                f"Gradient clipping: scaling down gradients (L2 norm {_g(norm)} > {_g(limit)})"
+            )
             for diff in diffs:
                 diff.mul_(limit / norm)
 
@@ -262,7 +264,7 @@ class Solver:
         else:
             raise CaffeError(f"{self.source}: unknown regularization_type '{kind}': L1 or L2")
 
-    # -- telling how it goes -----------------------------------------------------------------------
+    # -- telling how it goes -------------------------------------------------------------------
 
     def _update_smoothed_loss(self, loss: float) -> None:
         self._losses.append(loss)
@@ -311,14 +313,14 @@ class Solver:
                     log.info(f"    Test net output #{number}: {name} = {_g(value)}{tail}")
                     number += 1
 
-    # -- snapshots -----------------------------------------------------------------------------------
+    # -- snapshots -----------------------------------------------------------------------------
 
     def _snapshot_name(self, suffix: str) -> str:
         hdf5 = self.param.snapshot_format == caffe_pb2.SolverParameter.HDF5
         return f"{self.param.snapshot_prefix}_iter_{self.iter}{suffix}{'.h5' if hdf5 else ''}"
 
     def snapshot(self) -> None:
-        """Write the parameters and, beside them, the state to go on from; each file whole or not at all."""
+        """Write the parameters, and the state to go on from; each file whole or not at all."""
         model, state = self._snapshot_name(".caffemodel"), self._snapshot_name(".solverstate")
         hdf5 = self.param.snapshot_format == caffe_pb2.SolverParameter.HDF5
         if hdf5:
@@ -349,7 +351,7 @@ class Solver:
         if len(state.history) != len(self._history):
             raise CaffeError(
                 f"{path}: has {len(state.history)} history blobs, this solver "
-                f"({self.rule}, {len(self.net.learnable)} parameter blobs) needs {len(self._history)}"
+                f"({self.rule}, {len(self.net.learnable)} parameters) needs {len(self._history)}"
             )
         for place, (mine, theirs) in enumerate(zip(self._history, state.history)):
             if mine.numel() != theirs.size:

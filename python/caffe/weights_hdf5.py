@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 import h5py
@@ -16,6 +17,8 @@ _MAGIC = b"\x89HDF\r\n\x1a\n"
 
 # Deflate cannot shrink by more: what claims to is a trap for memory.
 _MOST_COMPRESSION = 1100
+
+_INDEX = re.compile("[0-9]{1,5}")
 
 
 def is_hdf5(data: memoryview) -> bool:
@@ -49,8 +52,8 @@ def _floats(dataset: h5py.Dataset, path: str) -> np.ndarray:
 
 def _indexed(group: h5py.Group, path: str) -> list[np.ndarray | None]:
     values: list[np.ndarray | None] = []
-    # Ours are numbered 0, 1, ... without a gap but for the parameters another layer owns.
-    last = max((int(key) for key in group if key.isdecimal() and len(key) < 4), default=-1)
+    # Numbered 0, 1, ... without a gap, but for the parameters that another layer owns.
+    last = max((int(key) for key in group if _INDEX.fullmatch(str(key))), default=-1)
     for index in range(last + 1):
         entry = group.get(str(index))
         if entry is not None and not isinstance(entry, h5py.Dataset):
@@ -68,6 +71,8 @@ def read_weights(path: str) -> dict[str, list[np.ndarray | None]]:
 
         def visit(name: str, entry: h5py.Group | h5py.Dataset) -> None:
             # A layer's name may hold a slash: its group lies deeper then.
+            if not isinstance(name, str):
+                raise CaffeError(f"{path}: the name {name!r} is no text")
             if isinstance(entry, h5py.Dataset):
                 layer = name.rpartition("/")[0]
                 if layer and layer not in weights:

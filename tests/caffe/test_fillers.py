@@ -66,5 +66,5 @@ def test_one_seed_gives_one_set_of_values():
 
 
 def test_an_unknown_filler_is_refused_with_the_known_ones():
-    with pytest.raises(CaffeError, match="unknown filler 'he'.*msra"):
+    with pytest.raises(CaffeError, match=r"unknown filler 'he'.*msra"):
         fill((1,), param(type="he"))

@@ -34,7 +34,7 @@ def test_layers_stay_where_one_include_rule_or_no_exclude_rule_holds():
 
 def test_include_and_exclude_together_are_refused():
     both = 'layer { name: "x" type: "Input" include { phase: TRAIN } exclude { stage: "a" } }'
-    with pytest.raises(CaffeError, match="layer 'x'.*not both"):
+    with pytest.raises(CaffeError, match=r"layer 'x'.*not both"):
         filter_net(net(both))
 
 
@@ -70,7 +70,7 @@ def test_a_loss_weight_counts_as_a_reader_and_moves_to_the_first_branch():
 
 
 def test_a_blob_that_no_layer_makes_is_named():
-    with pytest.raises(CaffeError, match="layer 'a' reads blob 'y'.*made so far: x"):
+    with pytest.raises(CaffeError, match=r"layer 'a' reads blob 'y'.*made so far: x"):
         insert_splits(
             net("""
             layer { name: "in" type: "Input" top: "x" }

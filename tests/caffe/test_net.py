@@ -7,7 +7,8 @@ import caffe
 
 TOY = """
 name: "toy"
-layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 2 dim: 3 dim: 6 dim: 6 } } }
+layer { name: "data" type: "Input" top: "data"
+  input_param { shape { dim: 2 dim: 3 dim: 6 dim: 6 } } }
 layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
   convolution_param { num_output: 4 kernel_size: 3 weight_filler { type: "msra" } } }
 layer { name: "relu" type: "ReLU" bottom: "conv" top: "conv" }
@@ -138,7 +139,7 @@ def test_share_with_shares_memory(toy):
         (("kernel_size: 3", "kernel_size: 9"), r"layer 'conv' .*\(2, 3, 6, 6\) is too small"),
         (('"ReLU"', '"RelU"'), "unknown layer type 'RelU'; did you mean ReLU"),
         (('bottom: "pool"', 'bottom: "pol"'), "layer 'sum' reads blob 'pol'"),
-        (("num_output: 4", "num_outputs: 4"), r"toy.prototxt:5.*num_outputs.*num_output"),
+        (("num_output: 4", "num_outputs: 4"), r"toy.prototxt:6.*num_outputs.*num_output"),
         (('top: "pool"', 'top: "conv2" top: "pool"'), "layer 'pool' .*takes 1 top"),
     ],
 )

@@ -11,7 +11,8 @@ from caffe.update_rules import learning_rate
 
 LINEAR = """
 name: "linear"
-layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 2 dim: 1 dim: 5 dim: 5 } } }
+layer { name: "data" type: "Input" top: "data"
+  input_param { shape { dim: 2 dim: 1 dim: 5 dim: 5 } } }
 layer { name: "target" type: "Input" top: "target"
   input_param { shape { dim: 2 dim: 2 dim: 3 dim: 3 } } }
 layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
@@ -27,8 +28,14 @@ def solver(tmp_path, kind="SGD", **fields):
     net = tmp_path / "net.prototxt"
     net.write_text(LINEAR)
     param = caffe_pb2.SolverParameter(
-        train_net=str(net), base_lr=0.1, lr_policy="fixed", max_iter=100, type=kind, random_seed=5,
-        snapshot_prefix=str(tmp_path / "snap"), **fields,
+        train_net=str(net),
+        base_lr=0.1,
+        lr_policy="fixed",
+        max_iter=100,
+        type=kind,
+        random_seed=5,
+        snapshot_prefix=str(tmp_path / "snap"),
+        **fields,
     )
     path = tmp_path / "solver.prototxt"
     path.write_text(str(param))
@@ -156,7 +163,7 @@ def test_a_restored_solver_goes_on_bit_for_bit(tmp_path, hdf5):
 
 def test_the_state_of_another_solver_is_refused(tmp_path):
     solver(tmp_path).snapshot()
-    with pytest.raises(caffe.CaffeError, match="2 history blobs.*needs 4"):
+    with pytest.raises(caffe.CaffeError, match=r"2 history blobs.*needs 4"):
         solver(tmp_path, "Adam").restore(str(tmp_path / "snap_iter_0.solverstate"))
 
 

@@ -169,6 +169,23 @@ def test_hdf5_of_no_solver_state_is_refused(build, told, tmp_path):
         read_solverstate(tmp_path / "s.h5")
 
 
+@settings(deadline=None, max_examples=200)
+@given(
+    changes=st.lists(st.tuples(st.integers(8, 10**6), st.integers(0, 255)), min_size=1, max_size=4)
+)
+def test_changed_bytes_of_hdf5_are_told_or_harmless(changes, tmp_path_factory):
+    path = tmp_path_factory.getbasetemp() / "changed.h5"
+    write_weights_hdf5(path, {"conv": [np.ones((3, 4), np.float32)], "a/b": [np.ones(3)]})
+    data = bytearray(path.read_bytes())
+    for place, byte in changes:
+        data[8 + (place - 8) % (len(data) - 8)] = byte
+    path.write_bytes(bytes(data))
+    try:
+        read_weights(path)
+    except CaffeError as error:
+        assert "changed.h5" in str(error)
+
+
 def test_hdf5_cut_short_is_refused(tmp_path):
     path = tmp_path / "w.h5"
     write_weights_hdf5(path, {"conv": [np.ones(1000, np.float32)]})

@@ -124,6 +124,13 @@ def test_a_solver_state_gives_back_what_was_written(
     _same({"": state.history}, {"": history})
 
 
+def test_a_history_may_be_long(tmp_path):
+    history = [np.float32([number]) for number in range(2003)]
+    for name in ("s.solverstate", "s.solverstate.h5"):
+        write_solverstate(tmp_path / name, 1, "", history, 0)
+        _same({"": read_solverstate(tmp_path / name).history}, {"": history})
+
+
 def test_layers_with_slashes_in_their_names_stand_in_hdf5(tmp_path):
     blobs = {"conv1/7x7": [np.ones(3, np.float32)], "conv1/3x3": [np.zeros(2, np.float32)]}
     write_weights_hdf5(tmp_path / "w.h5", blobs)

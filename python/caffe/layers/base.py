@@ -1,4 +1,4 @@
-"""What every layer is: what it checks, what shape it gives, forward, backward; and the table of types."""
+"""What every layer is: its checks, its shapes, forward, backward; and the table of types."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class BlobVec(list):
 class Layer:
     """A layer of a net.
 
-    Derive from it for a layer in Python: override setup, reshape, forward and backward, and name the
-    class in the prototxt (`type: "Python" python_param { module: ... layer: ... param_str: ... }`).
+    Derive from it for a layer in Python: override setup, reshape, forward and backward, and name
+    the class in the prototxt: `type: "Python" python_param { module: "m" layer: "L" param_str: "" }`.
 
     Attributes
     ----------
@@ -61,6 +61,8 @@ class Layer:
     auto_tops = False
     # Layers whose shapes depend on more than their bottoms' shapes are reshaped before each pass.
     always_reshape = False
+    # Tops that the user or setup fills, and forward leaves alone.
+    keeps_tops = False
 
     def __init__(self, layer_param: caffe_pb2.LayerParameter | None = None) -> None:
         self.layer_param = caffe_pb2.LayerParameter() if layer_param is None else layer_param
@@ -70,14 +72,14 @@ class Layer:
         self.blobs = BlobVec()
         self.loss_weights: list[float] = []
         self.param_propagate_down: list[bool] = []
-        # While a solver trains, the diffs of intermediate blobs are given back as soon as they are used.
+        # While a solver trains, diffs of intermediate blobs are given back once they are used.
         self.releases_diffs = False
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Check the parameters and make the layer's own blobs; called once."""
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        """Give the tops their shapes; called before the first pass and when a bottom changes shape."""
+        """Give the tops their shapes; called at first and when a bottom changes shape."""
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Compute the tops' data from the bottoms' data."""

@@ -16,8 +16,8 @@ class _ConvolutionBase(Layer):
 
     Notes
     -----
-    Parameters: weights, and biases unless bias_term is false. Every bottom is convolved with the same
-    weights to the top of the same number (Caffe: BaseConvolutionLayer).
+    Parameters: weights, and biases unless bias_term is false. Every bottom is convolved with the
+    same weights to the top of the same number (Caffe: BaseConvolutionLayer).
     """
 
     bottom_range = top_range = (1, None)
@@ -29,10 +29,14 @@ class _ConvolutionBase(Layer):
         self.axis = self.canonical_axis(param.axis, shape)
         self.spatial_axes = len(shape) - self.axis - 1
         if not 1 <= self.spatial_axes <= 3:
-            raise self.fail(f"needs 1 to 3 spatial axes after axis {self.axis}, the bottom is {shape}")
+            raise self.fail(
+                f"needs 1 to 3 spatial axes after axis {self.axis}, the bottom is {shape}"
+            )
         if len(top) != len(bottom):
             raise self.fail(f"needs as many tops as bottoms, has {len(top)} and {len(bottom)}")
-        self.kernel = self._per_axis("kernel", param.kernel_size, param.kernel_h, param.kernel_w, None)
+        self.kernel = self._per_axis(
+            "kernel", param.kernel_size, param.kernel_h, param.kernel_w, None
+        )
         self.stride = self._per_axis("stride", param.stride, param.stride_h, param.stride_w, 1)
         self.pad = self._per_axis("pad", param.pad, param.pad_h, param.pad_w, 0)
         self.dilation = self._per_axis("dilation", param.dilation, 0, 0, 1)
@@ -108,8 +112,8 @@ class _ConvolutionBase(Layer):
         # Caffe allows any number of axes before the channels, PyTorch exactly one.
         if self.axis != 1:
             tensor = tensor.flatten(0, self.axis - 1) if self.axis else tensor[None]
-        # Pixel by pixel is the layout that 2-D convolutions compute fastest in; what they make keeps
-        # it, so that as a rule nothing is copied here.
+        # Pixel by pixel is the layout that 2-D convolutions compute fastest in; what they make
+        # keeps it, so that as a rule nothing is copied here.
         return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
@@ -156,7 +160,9 @@ class _ConvolutionBase(Layer):
             if wants_bias:
                 self.blobs[1].diff_side.accumulate(grad_bias)
             if down:
-                below.diff_side.set(grad_bottom.view(below.shape) if self.axis != 1 else grad_bottom)
+                below.diff_side.set(
+                    grad_bottom.view(below.shape) if self.axis != 1 else grad_bottom
+                )
 
 
 @register("Convolution")

@@ -16,11 +16,14 @@ class Input(Layer):
 
     bottom_range = (0, 0)
     top_range = (1, None)
+    keeps_tops = True
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         shapes = self.layer_param.input_param.shape
         if len(shapes) not in (0, 1, len(top)):
-            raise self.fail(f"needs one shape, or one per top: {len(top)} tops, {len(shapes)} shapes")
+            raise self.fail(
+                f"needs one shape, or one per top: {len(top)} tops, {len(shapes)} shapes"
+            )
         for index, blob in enumerate(top):
             if shapes:
                 blob.reshape(*shapes[index if len(shapes) > 1 else 0].dim)
@@ -32,6 +35,7 @@ class DummyData(Layer):
 
     bottom_range = (0, 0)
     top_range = (1, None)
+    keeps_tops = True
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         param = self.layer_param.dummy_data_param

@@ -21,8 +21,8 @@ class Eltwise(Layer):
 
     Notes
     -----
-    MAX sends the gradient to the first bottom only where it is strictly larger than the second, and to a
-    later one only where it is strictly larger than all before.
+    MAX sends the gradient to the first bottom only where it is strictly larger than the second, and
+    to a later one only where it is strictly larger than all before.
     """
 
     bottom_range = (2, None)
@@ -138,7 +138,7 @@ class Log(NeuronLayer):
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
     ) -> None:
         if propagate_down[0]:
-            # The input is no longer there when the layer works in place: e ^ top is what was inside.
+            # In place the input is no longer there: e ^ top is what was inside.
             if bottom[0] is top[0]:
                 inside = top[0].data_side.tensor().div(self.per_log).exp_()
             else:
@@ -195,14 +195,12 @@ class AbsVal(NeuronLayer):
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
     ) -> None:
         if propagate_down[0]:
-            bottom[0].diff_side.set(
-                bottom[0].data_side.tensor().sign() * top[0].diff_side.tensor()
-            )
+            bottom[0].diff_side.set(bottom[0].data_side.tensor().sign() * top[0].diff_side.tensor())
 
 
 @register("Reduction")
 class Reduction(Layer):
-    """coeff times the sum (SUM), sum of |x| (ASUM), of x^2 (SUMSQ) or mean over all axes from `axis` on."""
+    """coeff times the sum of x, |x| or x^2, or the mean, over the axes from `axis` on."""
 
     bottom_range = top_range = (1, 1)
 

@@ -74,7 +74,7 @@ class EuclideanLoss(LossLayer):
 
 @register("SoftmaxWithLoss")
 class SoftmaxWithLoss(LossLayer):
-    """Mean of -log softmax at the labels, normalised as loss_param says (VALID: not ignored ones)."""
+    """Mean of -log softmax at the labels, normalised as loss_param says."""
 
     top_range = (1, 2)
 

@@ -22,8 +22,9 @@ class Pooling(Layer):
 
     Notes
     -----
-    Sizes round up, and a last window that would start in the padding is left out. AVE divides by the
-    window clipped to the padded image. Of equal maxima the first in row-major order gets the gradient.
+    Sizes round up, and a last window that would start in the padding is left out. AVE divides by
+    the window clipped to the padded image. Of equal maxima the first in row-major order gets the
+    gradient.
     """
 
     bottom_range = top_range = (1, 1)
@@ -66,7 +67,7 @@ class Pooling(Layer):
         return pooled
 
     def _padded(self, data: torch.Tensor, top: Blob) -> torch.Tensor:
-        # Pad explicitly to what the windows cover, so that sizes never depend on PyTorch's rounding.
+        # Padded to what the windows cover, so that sizes never depend on PyTorch's rounding.
         below = [
             max(0, (pooled - 1) * stride + kernel - size - pad)
             for pooled, stride, kernel, size, pad in zip(
@@ -122,7 +123,5 @@ class Pooling(Layer):
                 True,
                 1,
             )
-        rows, columns = (
-            slice(pad, pad + size) for pad, size in zip(self.pad, data.shape[2:])
-        )
+        rows, columns = (slice(pad, pad + size) for pad, size in zip(self.pad, data.shape[2:]))
         bottom[0].diff_side.set(grad[:, :, rows, columns])

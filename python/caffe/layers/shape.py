@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 
@@ -99,12 +100,16 @@ class Slice(Layer):
                     f"{len(top)} tops need {len(top) - 1} slice_point(s), "
                     f"{len(param.slice_point)} given"
                 )
-            if any(stop <= start for start, stop in zip(points, points[1:])):
-                raise self.fail(f"slice points {points[1:-1]} do not cut axis {self.axis} of {shape}")
-            self.sizes = [stop - start for start, stop in zip(points, points[1:])]
+            if any(stop <= start for start, stop in pairwise(points)):
+                raise self.fail(
+                    f"slice points {points[1:-1]} do not cut axis {self.axis} of {shape}"
+                )
+            self.sizes = [stop - start for start, stop in pairwise(points)]
         else:
             if size % len(top):
-                raise self.fail(f"axis {self.axis} of {shape} cannot be cut into {len(top)} equal parts")
+                raise self.fail(
+                    f"axis {self.axis} of {shape} cannot be cut into {len(top)} equal parts"
+                )
             self.sizes = [size // len(top)] * len(top)
         for blob, part in zip(top, self.sizes):
             blob.reshape(*shape[: self.axis], part, *shape[self.axis + 1 :])

@@ -1,0 +1,233 @@
+"""From a NetParameter to layers that are set up, wired and know where gradients must flow."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import zip_longest
+
+import torch
+
+from caffe import weights_io
+from caffe.blob import Blob
+from caffe.errors import CaffeError
+from caffe.layers import Layer, create
+from caffe.proto import caffe_pb2
+
+
+@dataclass
+class Place:
+    """A layer at its place in a net."""
+
+    name: str
+    layer: Layer
+    bottoms: list[Blob]
+    tops: list[Blob]
+    bottom_names: list[str]
+    top_names: list[str]
+    # Whether backward runs here at all, and into which bottoms.
+    needs_backward: bool = False
+    bottom_needs: list[bool] = field(default_factory=list)
+    # The bottoms' shapes that the layer was last shaped for.
+    seen_shapes: tuple[tuple[int, ...], ...] = ()
+
+
+def checked(layer: Layer, step: Callable[..., None], *blobs: list[Blob]) -> None:
+    """Run `setup` or `reshape` of a layer; what PyTorch then complains of names the layer.
+
+    Raises
+    ------
+    CaffeError
+        Names the layer and the shapes of its bottoms.
+    """
+    try:
+        step(*blobs)
+    except RuntimeError as error:
+        if isinstance(error, CaffeError):
+            raise
+        shapes = ", ".join(str(blob.shape) for blob in blobs[0])
+        raise layer.fail(f"{error} (bottoms: {shapes or 'none'})") from error
+
+
+class Assembly:
+    """The layers, blobs and parameters of a net, made from its description.
+
+    Parameters
+    ----------
+    param : caffe_pb2.NetParameter
+        Filtered by state and with splits inserted.
+
+    Attributes
+    ----------
+    places : list of Place
+    blobs : collections.OrderedDict
+        Name -> Blob, in the order they are made.
+    loss_weights : collections.OrderedDict
+        Blob name -> its weight in the loss.
+    inputs, outputs : list of str
+    learnable : list of Blob
+        Parameter blobs, shared ones once.
+    lr_mults, decay_mults : list of float
+        Of each learnable blob.
+
+    Raises
+    ------
+    CaffeError
+        Names the layer, and the shapes if they are what does not fit.
+    """
+
+    def __init__(self, param: caffe_pb2.NetParameter) -> None:
+        self.phase = param.state.phase
+        self.places: list[Place] = []
+        self.blobs: OrderedDict[str, Blob] = OrderedDict()
+        self.loss_weights: OrderedDict[str, float] = OrderedDict()
+        self.inputs: list[str] = []
+        self.learnable: list[Blob] = []
+        self.lr_mults: list[float] = []
+        self.decay_mults: list[float] = []
+        self._owners: dict[str, tuple[Layer, int]] = {}
+        self._unread: OrderedDict[str, None] = OrderedDict()
+        self._needs: dict[str, bool] = {}
+        for layer_param in param.layer:
+            self._append(layer_param)
+        self.outputs = list(self._unread)
+        self._limit_backward()
+        if param.force_backward:
+            self._force_backward()
+
+    def _append(self, param: caffe_pb2.LayerParameter) -> None:
+        if not param.HasField("phase"):
+            param.phase = self.phase
+        if param.propagate_down and len(param.propagate_down) != len(param.bottom):
+            raise CaffeError(
+                f"layer '{param.name}': propagate_down needs one value per bottom "
+                f"({len(param.bottom)}), has {len(param.propagate_down)}"
+            )
+        layer = create(param)
+        bottoms = [self.blobs[name] for name in param.bottom]
+        for name in param.bottom:
+            self._unread.pop(name, None)
+        top_names, tops = self._make_tops(layer, param, bottoms)
+        layer.check_blob_counts(len(bottoms), len(tops))
+        for proto in param.blobs:
+            # A prototxt may carry the values of its parameters.
+            values = weights_io.blob_to_array(proto)
+            layer.blobs.add_blob(*values.shape).data_side.set(torch.from_numpy(values))
+        checked(layer, layer.setup, bottoms, tops)
+        checked(layer, layer.reshape, bottoms, tops)
+        self._set_loss_weights(layer, param, top_names, tops)
+        self._add_params(layer, param)
+        # A blob that needs a gradient makes its reader run backward, whatever propagate_down says.
+        needs = any(self._needs[name] for name in param.bottom) or any(layer.param_propagate_down)
+        for name in top_names:
+            self._needs[name] = needs
+        place = Place(param.name, layer, bottoms, tops, list(param.bottom), top_names, needs)
+        place.bottom_needs = list(param.propagate_down) or [
+            self._needs[name] for name in param.bottom
+        ]
+        place.seen_shapes = tuple(blob.shape for blob in bottoms)
+        self.places.append(place)
+
+    def _make_tops(
+        self, layer: Layer, param: caffe_pb2.LayerParameter, bottoms: list[Blob]
+    ) -> tuple[list[str], list[Blob]]:
+        names, tops = list(param.top), []
+        for index, name in enumerate(param.top):
+            if index < len(param.bottom) and name == param.bottom[index]:
+                tops.append(bottoms[index])
+                bottoms[index].changed_in_place = True
+                self._unread[name] = None
+            elif name in self.blobs:
+                raise CaffeError(
+                    f"layer '{param.name}': top '{name}' is already made by an earlier layer; only "
+                    "a layer that works in place may give its bottom's name to its top"
+                )
+            else:
+                tops.append(self._new_blob(name))
+        while layer.auto_tops and len(tops) < layer.top_range[0]:
+            names.append("(automatic)")
+            tops.append(self._new_blob(names[-1]))
+        if param.type == "Input":
+            self.inputs.extend(param.top)
+        return names, tops
+
+    def _new_blob(self, name: str) -> Blob:
+        blob = self.blobs[name] = Blob()
+        self._unread[name] = None
+        return blob
+
+    def _set_loss_weights(
+        self, layer: Layer, param: caffe_pb2.LayerParameter, names: list[str], tops: list[Blob]
+    ) -> None:
+        given = list(param.loss_weight)
+        if given and len(given) != len(tops):
+            raise layer.fail(f"needs one loss_weight per top ({len(tops)}), has {len(given)}")
+        if not given and layer.auto_tops:
+            given = [1.0] + [0.0] * (len(tops) - 1)
+        layer.loss_weights = given or [0.0] * len(tops)
+        for name, blob, weight in zip(names, tops, layer.loss_weights):
+            self.loss_weights[name] = weight
+            if weight:
+                blob.diff_side.set(torch.full(blob.shape, weight))
+
+    def _add_params(self, layer: Layer, param: caffe_pb2.LayerParameter) -> None:
+        if len(param.param) > len(layer.blobs):
+            raise layer.fail(
+                f"has {len(layer.blobs)} parameter blob(s), {len(param.param)} param given"
+            )
+        for index, blob in enumerate(layer.blobs):
+            spec = param.param[index] if index < len(param.param) else caffe_pb2.ParamSpec()
+            layer.param_propagate_down.append(spec.lr_mult != 0)
+            if spec.name and spec.name in self._owners:
+                self._share(layer, index, spec)
+                continue
+            if spec.name:
+                self._owners[spec.name] = (layer, index)
+            self.learnable.append(blob)
+            self.lr_mults.append(spec.lr_mult)
+            self.decay_mults.append(spec.decay_mult)
+
+    def _share(self, layer: Layer, index: int, spec: caffe_pb2.ParamSpec) -> None:
+        owner, owned = self._owners[spec.name]
+        theirs, mine = owner.blobs[owned], layer.blobs[index]
+        if theirs.shape != mine.shape:
+            raise layer.fail(
+                f"shares parameter '{spec.name}' with layer '{owner.name}', whose shape is "
+                f"{theirs.shape}, not {mine.shape}"
+            )
+        layer.blobs[index] = theirs
+
+    def _limit_backward(self) -> None:
+        """Run backward only where a loss lies above and something that learns below."""
+        under_loss: set[str] = set()
+        skipped: set[str] = set()
+        for place in reversed(self.places):
+            weights = place.layer.loss_weights
+            contributes = any(
+                name in under_loss or weight
+                for name, weight in zip_longest(place.top_names, weights, fillvalue=0.0)
+            )
+            unwanted = bool(place.tops) and all(
+                name in skipped and not weight for name, weight in zip(place.top_names, weights)
+            )
+            if unwanted:
+                place.bottom_needs = [False] * len(place.bottoms)
+            if unwanted or not contributes:
+                place.needs_backward = False
+            for index, name in enumerate(place.bottom_names):
+                if contributes:
+                    under_loss.add(name)
+                else:
+                    place.bottom_needs[index] = False
+                if not place.bottom_needs[index]:
+                    skipped.add(name)
+
+    def _force_backward(self) -> None:
+        for place in self.places:
+            place.needs_backward = True
+            place.bottom_needs = [
+                need or place.layer.allows_force_backward(index)
+                for index, need in enumerate(place.bottom_needs)
+            ]
+            place.layer.param_propagate_down = [True] * len(place.layer.blobs)
