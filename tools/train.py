@@ -30,19 +30,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.weights and options.resume:
         raise InputError("--weights and --resume STATE both say where to start: give one of them")
     caffe = open_engine(options.device)
-    training = Training(caffe, options.solver, options.output, options.iterations)
-    resumed = None if options.resume is None else training.resume(options.resume or None)
-    if resumed is None:
-        training.begin(options.weights)
-    start = f"goes on from {resumed}" if resumed else f"starts from {options.weights or 'fillers'}"
-    print(f"{options.solver}: {training.parameters:,} parameters; {start}")
-    print(
-        f"iterations {training.solver.iter} to {training.max_iter}, held-out scores and snapshots "
-        f"on the way"
-    )
-    print(f"snapshots, curve.csv, curves.png, tensorboard/: {training.folder}", flush=True)
-    training.run()
-    print(f"trained: {training.model}")
+    with Training(caffe, options.solver, options.output, options.iterations) as training:
+        resumed = None if options.resume is None else training.resume(options.resume or None)
+        if resumed is None:
+            training.begin(options.weights)
+        begins = (
+            f"goes on from {resumed}" if resumed else f"starts from {options.weights or 'fillers'}"
+        )
+        print(f"{options.solver}: {training.parameters:,} parameters; {begins}")
+        print(f"iterations {training.solver.iter} to {training.max_iter}")
+        print(f"snapshots, curve.csv, curves.png, tensorboard: {training.folder}", flush=True)
+        training.run()
+        print(f"trained: {training.model}")
 
 
 if __name__ == "__main__":

@@ -16,11 +16,11 @@ from caffe import NetSpec
 from caffe import layers as L
 from caffe import params as P
 from caffe.proto import caffe_pb2
-
 from unet.errors import InputError
 from unet.loss import weighted_softmax_loss
 from unet.program import atomic_path, run_program
-from unet.tiles import check_tile
+from unet.tile_sampler import parse_slices
+from unet.tiles import BORDER, check_tile
 from unet.training_set import TrainingSet
 
 # Maps after the first convolution; they double at each of the four poolings.
@@ -244,7 +244,7 @@ def feed(
     if slices is not None:
         config["slices"] = list(slices)
     if augmentation is not None:
-        config.update(seed=1, workers=2, augmentation=augmentation)
+        config.update(seed=1, augmentation=augmentation)
     return config
 
 
@@ -285,10 +285,34 @@ def own_files(
     train: Sequence[int] | None,
     test: Sequence[int] | None,
 ) -> dict[str, object]:
-    """Return the files of a network for a training set of one's own: file name -> message."""
+    """Return the files of a network for a training set of one's own: file name -> message.
+
+    Parameters
+    ----------
+    name : str
+        A key of `WIDTHS`.
+    data : str
+        The training set; it says how many channels and classes the network has.
+    folder : str
+        Where the files will lie; solver and snapshots name it.
+    tile : int
+        Input size, 16k + 60.
+    iterations : int
+    train, test : [first, stop], optional
+        Slices to train on (None: all) and to test on (None: no test).
+
+    Raises
+    ------
+    InputError
+        If the training set, the tile size, the slices or the iterations are wrong.
+    """
     check_tile((tile, tile))
+    if iterations < 1:
+        raise InputError(f"{iterations} iterations are too few; give at least 1")
     with TrainingSet(data) as training_set:
         shape, channels, classes = training_set.shape, training_set.channels, training_set.classes
+        for slices in (train, test):
+            parse_slices(slices, shape[0], training_set.path)
     always = dict(stage=["own"])
     files: dict[str, object] = {
         "train.prototxt": training_net(
@@ -301,17 +325,20 @@ def own_files(
         files["test.prototxt"] = training_net(
             name, caffe.TEST, [(feed(data, tile, test), always)], classes=classes
         )
-        across = [-(-size // (tile - 184)) for size in shape[1:]]
+        across = [-(-size // (tile - 2 * BORDER)) for size in shape[1:]]
         passes = (test[1] - test[0]) * across[0] * across[1]
     files["solver.prototxt"] = solver(folder, f"{folder}/{name}", "own", iterations, passes)
     return files
+
+
+_HEADER = "# Written by `python -m unet.nets`, python/unet/nets.py."
 
 
 def write_files(files: dict[str, object], folder: Path) -> None:
     """Write messages as text files into a folder."""
     for name, message in files.items():
         with atomic_path(folder / name) as path:
-            path.write_text(str(message), encoding="utf-8")
+            path.write_text(f"{_HEADER}\n{message}", encoding="utf-8")
 
 
 def _slices(text: str) -> list[int]:

@@ -68,8 +68,9 @@ def sweep(prefix: str) -> None:
 
 
 def _read(path: str, kind: str) -> Any:
-    from caffe.proto import caffe_pb2
     from google.protobuf.message import DecodeError
+
+    from caffe.proto import caffe_pb2
 
     message = getattr(caffe_pb2, kind)()
     try:

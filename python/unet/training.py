@@ -52,8 +52,9 @@ def read_solver(path: str) -> Any:
     InputError
         If there is no such file or it is no solver; names the line.
     """
-    from caffe.proto import caffe_pb2
     from google.protobuf import text_format
+
+    from caffe.proto import caffe_pb2
 
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -71,7 +72,7 @@ class Diverged(InputError):
 
 
 class Training:
-    """A training that can be stopped at any moment and taken up again.
+    """A training that can be stopped at any moment and taken up again; a context manager.
 
     Parameters
     ----------
@@ -88,7 +89,8 @@ class Training:
     Raises
     ------
     InputError
-        If the solver cannot be run, or another training works in the same folder.
+        If the solver cannot be run; on entering the context, if another training works in the
+        folder.
     """
 
     def __init__(
@@ -113,8 +115,6 @@ class Training:
             prefix = os.path.join(output, os.path.basename(prefix) or "net")
         self.prefix = prefix
         self.folder = Path(os.path.dirname(prefix) or ".")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = _lock(self.folder)
         self.max_iter = param.max_iter
         self.test_interval = param.test_interval if param.test_iter else 0
         self.test_first = param.test_initialization
@@ -147,6 +147,14 @@ class Training:
         # Nobody looks at the diffs of intermediate blobs (genuine Caffe keeps them regardless).
         solver.net.retain_diffs = False
         return solver
+
+    def __enter__(self) -> Training:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = _lock(self.folder)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._lock)
 
     @property
     def parameters(self) -> int:
@@ -342,7 +350,7 @@ def _check_nets(solver_path: str, param: Any) -> None:
 
 
 def _lock(folder: Path) -> int:
-    """Keep other trainings out of a folder as long as this process lives."""
+    """Keep other trainings out of a folder until the returned handle is closed."""
     handle = os.open(str(folder), os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

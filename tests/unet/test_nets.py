@@ -1,0 +1,213 @@
+"""The networks: sizes and names of the published ones, and the files that are checked in."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from google.protobuf import text_format
+
+import caffe
+from caffe.proto import caffe_pb2
+from unet import nets
+from unet.errors import InputError
+from unet.training_set import TrainingSetWriter
+
+MESSAGES = {"solver": caffe_pb2.SolverParameter}
+
+
+def parse(path: Path) -> object:
+    message = MESSAGES.get(path.name.split("_")[0].split(".")[0], caffe_pb2.NetParameter)()
+    return text_format.Parse(path.read_text(), message)
+
+
+def open_net(folder: Path, message: caffe_pb2.NetParameter, tile: int) -> caffe.Net:
+    """Make a deploy net for another tile size."""
+    message.layer[0].input_param.shape[0].dim[2:] = [tile, tile]
+    path = folder / "net.prototxt"
+    path.write_text(str(message))
+    return caffe.Net(str(path), caffe.TEST)
+
+
+def training_set(path: Path, classes: int, channels: int | None = None) -> Path:
+    shape = (4, 30, 40)
+    raw_shape = shape[1:] if channels is None else (channels, *shape[1:])
+    attributes = dict(classes=classes, grey_low=0.0, grey_high=255.0)
+    random = np.random.default_rng(0)
+    with TrainingSetWriter(path, shape, np.uint8, attributes, channels=channels) as writer:
+        for z in range(shape[0]):
+            writer.write(
+                z,
+                random.integers(0, 256, raw_shape).astype(np.uint8),
+                random.integers(0, classes, shape[1:]).astype(np.uint8),
+                np.ones(shape[1:], np.float32),
+            )
+    return path
+
+
+@pytest.mark.parametrize("name", sorted(nets.WIDTHS))
+def test_checked_in_files_are_what_nets_writes(repository, name):
+    written = nets.isbi_files(name)
+    folder = repository / "prototxt" / name
+    assert sorted(written) == sorted(path.name for path in folder.iterdir())
+    for file, message in written.items():
+        assert parse(folder / file) == message, f"{file} differs; run python -m unet.nets"
+
+
+# Ronneberger et al. 2015, Fig. 1, by hand: 3x3 convolutions, up-convolutions, 1x1.
+def parameters_of_width(w: int) -> int:
+    def convolution(size, inputs, outputs):
+        return size * size * inputs * outputs + outputs
+
+    total = convolution(3, 1, w) + convolution(3, w, w)
+    for level in (1, 2, 3, 4):
+        maps = w * 2**level
+        total += convolution(3, maps // 2, maps) + convolution(3, maps, maps)
+        total += convolution(2, maps, maps // 2)
+        total += convolution(3, maps, maps // 2) + convolution(3, maps // 2, maps // 2)
+    return total + convolution(1, w, 2)
+
+
+@pytest.mark.parametrize(("name", "count"), [("unet", 31_030_658), ("unet_slim", 1_940_834)])
+def test_networks_have_the_papers_layers_and_parameters(tmp_path, name, count):
+    assert parameters_of_width(nets.WIDTHS[name]) == count
+    net = open_net(tmp_path, nets.deploy_net(name), 188)
+    assert sum(blob.count for blobs in net.params.values() for blob in blobs) == count
+    assert len(net.params) == 23
+    kinds = [layer.type for layer in net.layers]
+    assert kinds.count("Convolution") == 19
+    assert kinds.count("Deconvolution") == 4
+    assert kinds.count("ReLU") == 18
+    assert kinds.count("Pooling") == kinds.count("Crop") == kinds.count("Concat") == 4
+    assert kinds.count("Dropout") == 2
+
+
+def test_maps_have_the_sizes_of_fig_1(tmp_path):
+    net = open_net(tmp_path, nets.deploy_net("unet_slim"), 572)
+    # Fig. 1 divided by four in channels.
+    sizes = {
+        "d0b": (16, 570), "d0c": (16, 568), "d1a": (16, 284), "d1c": (32, 280), "d2a": (32, 140),
+        "d2c": (64, 136), "d3a": (64, 68), "d3c": (128, 64), "d4a": (128, 32), "d4c": (256, 28),
+        "u3a": (128, 56), "d3cc": (128, 56), "u3b": (256, 56), "u3d": (128, 52), "u2a": (64, 104),
+        "d2cc": (64, 104), "u2d": (64, 100), "u1a": (32, 200), "u1d": (32, 196), "u0a": (16, 392),
+        "d0cc": (16, 392), "u0b": (32, 392), "u0d": (16, 388), "score": (2, 388), "prob": (2, 388),
+    }  # fmt: skip
+    assert {name: net.blobs[name].data.shape for name in sizes} == {
+        name: (1, maps, size, size) for name, (maps, size) in sizes.items()
+    }
+
+
+def test_crops_are_central(tmp_path):
+    net = open_net(tmp_path, nets.deploy_net("unet_slim"), 204)
+    message = nets.deploy_net("unet_slim")
+    crops = [layer for layer in message.layer if layer.type == "Crop"]
+    assert len(crops) == 4
+    for layer in crops:
+        skip, reference = (net.blobs[name].data.shape for name in layer.bottom)
+        assert layer.crop_param.axis == 2
+        assert list(layer.crop_param.offset) == [(skip[2] - reference[2]) // 2]
+        assert (skip[2] - reference[2]) % 2 == 0
+
+
+def test_layers_are_called_and_joined_as_in_the_authors_networks():
+    layers = {layer.name: layer for layer in nets.deploy_net("unet").layer}
+    for name, bottoms, tops in [
+        ("conv_d0a-b", ["data"], ["d0b"]),
+        ("relu_d0b", ["d0b"], ["d0b"]),
+        ("conv_d0b-c", ["d0b"], ["d0c"]),
+        ("pool_d0c-1a", ["d0c"], ["d1a"]),
+        ("conv_d1a-b", ["d1a"], ["d1b"]),
+        ("dropout_d3c", ["d3c"], ["d3c"]),
+        ("pool_d3c-4a", ["d3c"], ["d4a"]),
+        ("dropout_d4c", ["d4c"], ["d4c"]),
+        ("upconv_d4c_u3a", ["d4c"], ["u3a"]),
+        ("crop_d3c-d3cc", ["d3c", "u3a"], ["d3cc"]),
+        ("concat_d3cc_u3a-b", ["u3a", "d3cc"], ["u3b"]),
+        ("conv_u3b-c", ["u3b"], ["u3c"]),
+        ("upconv_u3d_u2a", ["u3d"], ["u2a"]),
+        ("conv_u0c-d", ["u0c"], ["u0d"]),
+        ("conv_u0d-score", ["u0d"], ["score"]),
+    ]:
+        assert list(layers[name].bottom) == bottoms, name
+        assert list(layers[name].top) == tops, name
+    # No ReLU after an up-convolution (Fig. 1).
+    assert not [name for name in layers if name.startswith("relu_u") and name.endswith("a")]
+    # The drop-out of the skip map comes before both its pooling and its crop.
+    order = list(layers)
+    assert order.index("relu_d3c") < order.index("dropout_d3c") < order.index("pool_d3c-4a")
+
+
+def test_weights_are_drawn_and_learn_as_in_the_paper(tmp_path):
+    caffe.set_random_seed(3)
+    net = open_net(tmp_path, nets.deploy_net("unet_slim"), 188)
+    weights, bias = (blob.data for blob in net.params["conv_d3b-c"])
+    incoming = 3 * 3 * 128
+    assert weights.std() == pytest.approx(np.sqrt(2 / incoming), rel=0.01)
+    assert abs(weights.mean()) < 1e-3
+    assert not bias.any()
+    for layer in nets.deploy_net("unet").layer:
+        if layer.type in ("Convolution", "Deconvolution"):
+            assert [(p.lr_mult, p.decay_mult) for p in layer.param] == [(1, 1), (2, 0)], layer.name
+
+
+@pytest.mark.parametrize("name", sorted(nets.WIDTHS))
+def test_solvers_are_the_papers_sgd(name):
+    for file, solver in nets.isbi_files(name).items():
+        if file.startswith("solver"):
+            assert solver.type == "SGD"
+            assert solver.momentum == pytest.approx(0.99)
+            assert solver.random_seed >= 0
+            assert solver.iter_size == 1
+
+
+def test_files_for_own_data_follow_its_classes_and_channels(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data = training_set(tmp_path / "mine.h5", classes=3, channels=2)
+    nets.main(
+        ["unet_slim", "--data", str(data), "--train-slices", "0:3", "--test-slices", "3:4"]
+        + ["--tile", "188", "--iterations", "7", "-o", "mine"]
+    )
+    solver = parse(tmp_path / "mine" / "solver.prototxt")
+    assert solver.max_iter == 7
+    # One slice of 30 x 40 in outputs of 4 x 4.
+    assert list(solver.test_iter) == [8 * 10]
+    made = caffe.get_solver("mine/solver.prototxt")
+    made.step(1)
+    assert made.net.blobs["data"].data.shape == (1, 2, 188, 188)
+    assert made.net.blobs["score"].data.shape == (1, 3, 4, 4)
+    assert np.isfinite(made.net.blobs["loss"].data)
+    made.test_nets[0].share_with(made.net)
+    assert set(made.test_nets[0].forward()) == {"loss", "accuracy"}
+    deploy = caffe.Net("mine/deploy.prototxt", caffe.TEST)
+    assert deploy.blobs["prob"].data.shape == (1, 3, 4, 4)
+
+
+def test_own_data_without_test_slices_has_no_test_net(tmp_path):
+    data = training_set(tmp_path / "mine.h5", classes=2)
+    files = nets.own_files("unet", str(data), "out", tile=252, iterations=9, train=None, test=None)
+    assert sorted(files) == ["deploy.prototxt", "solver.prototxt", "train.prototxt"]
+    assert not files["solver.prototxt"].test_net
+    config = json.loads(files["train.prototxt"].layer[0].python_param.param_str)
+    assert config["tile"] == 252
+    assert "slices" not in config
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "--data"),
+        (["--data", "absent.h5"], "absent.h5"),
+        (["--data", "mine.h5", "--tile", "200"], "188 and 204"),
+        (["--data", "mine.h5", "--iterations", "0"], "0 iterations"),
+        (["--data", "mine.h5", "--train-slices", "0:5"], "which has 4"),
+        (["--data", "mine.h5", "--test-slices", "2:2"], r"\[2, 2\]"),
+    ],
+)
+def test_mistakes_are_told_and_nothing_is_written(tmp_path, monkeypatch, options, message):
+    monkeypatch.chdir(tmp_path)
+    training_set(tmp_path / "mine.h5", classes=2)
+    with pytest.raises(InputError, match=message):
+        nets.main(["unet_slim", "-o", "out", *options])
+    assert not (tmp_path / "out").exists()
