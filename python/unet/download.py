@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Union
@@ -9,7 +10,7 @@ from typing import Union
 from unet.errors import InputError
 
 PathLike = Union[str, "os.PathLike[str]"]
-_BLOCK = 1 << 20
+_BLOCK = 1 << 16  # bytes; what a broken connection may lose
 _TIMEOUT = 30  # seconds without a byte
 
 
@@ -75,12 +76,12 @@ def _resume(url: str, output: PathLike, part: Path) -> None:
         have = have if resumed else 0
         length = reply.headers.get("Content-Length")
         total = have + int(length) if length else None
-        with (
-            open(part, "ab" if resumed else "wb") as file,
-            tqdm(
-                total=total, initial=have, unit="B", unit_scale=True, desc=part.stem, disable=None
-            ) as bar,
-        ):
+        bar = tqdm(
+            total=total, initial=have, unit="B", unit_scale=True, desc=part.stem, disable=None
+        )
+        # A connection that breaks is seen below, by what is missing, if the length is known.
+        broken = () if total is None else (requests.exceptions.ChunkedEncodingError,)
+        with bar, open(part, "ab" if resumed else "wb") as file, contextlib.suppress(*broken):
             for block in reply.iter_content(_BLOCK):
                 file.write(block)
                 bar.update(len(block))

@@ -1,0 +1,69 @@
+"""The phantom is tissue of a kind: cells, membranes around them, continuous in depth."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from data.phantom import main, phantom
+from unet.errors import InputError
+from unet.labels import instances_from_binary
+from unet.volumes import read_volume
+
+
+@pytest.fixture(scope="module")
+def tissue():
+    return phantom(4, 192, seed=3)
+
+
+def test_shape_type_and_labels(tissue):
+    volume, labels = tissue
+    assert volume.shape == labels.shape == (4, 192, 192)
+    assert volume.dtype == labels.dtype == np.uint8
+    assert np.unique(labels).tolist() == [0, 255]
+
+
+def test_seed_decides(tissue):
+    again = phantom(4, 192, seed=3)
+    assert all(np.array_equal(a, b) for a, b in zip(tissue, again))
+    assert not np.array_equal(phantom(4, 192, seed=4)[1], tissue[1])
+
+
+def test_membranes_are_dark_but_grey_values_alone_do_not_tell(tissue):
+    volume, labels = tissue
+    inside, membrane = volume[labels == 255].astype(float), volume[labels == 0].astype(float)
+    assert inside.mean() - membrane.mean() > 40
+    best = min(
+        ((inside < threshold).sum() + (membrane >= threshold).sum()) / volume.size
+        for threshold in range(256)
+    )
+    # On ISBI 2012 the best threshold gets 19% of the pixels wrong.
+    assert 0.06 < best < 0.25
+
+
+def test_as_much_membrane_as_in_tissue_and_many_cells(tissue):
+    _, labels = tissue
+    assert 0.15 < (labels == 0).mean() < 0.3
+    for slice_ in labels:
+        assert instances_from_binary(slice_ > 0).max() > 10
+
+
+def test_slices_hang_together(tissue):
+    _, labels = tissue
+    beside = np.mean(labels[0] == labels[1])
+    far = np.mean(labels[0] == np.rot90(labels[1]))
+    assert far + 0.08 < beside < 0.98
+
+
+def test_command_writes_the_files_of_isbi(tmp_path, capsys):
+    main(["-o", str(tmp_path / "new"), "--slices", "2", "--size", "64", "--seed", "5"])
+    volume, labels = phantom(2, 64, 5)
+    assert np.array_equal(read_volume(tmp_path / "new" / "train-volume.tif"), volume)
+    assert np.array_equal(read_volume(tmp_path / "new" / "train-labels.tif"), labels)
+    assert "2 slices of 64 x 64" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("numbers", [(0, 64, 1), (1, 8, 1), (1, 64, -1)])
+def test_numbers_too_small(numbers):
+    with pytest.raises(InputError, match="at least 1 slice of size 16"):
+        phantom(*numbers)

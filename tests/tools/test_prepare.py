@@ -1,0 +1,208 @@
+"""From stacks and labels in any format to one training set."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from tools.prepare import main
+from unet import __version__
+from unet.errors import InputError
+from unet.labels import annotate, class_weights
+from unet.training_set import TrainingSet
+from unet.volumes import write_volume
+from unet.weight_map import weight_map
+
+SHAPE = (4, 40, 52)
+
+
+@pytest.fixture
+def raw():
+    return np.random.default_rng(0).integers(0, 250, SHAPE).astype(np.uint8)
+
+
+@pytest.fixture
+def cells():
+    """Instances that touch, 24 in each slice, other numbers in each."""
+    rows, columns = np.mgrid[: SHAPE[1], : SHAPE[2]]
+    numbers = 1 + rows // 10 * 6 + columns // 9
+    return np.stack([numbers + 100 * z for z in range(SHAPE[0])]).astype(np.uint16)
+
+
+def prepared(folder, raw, labels, *options):
+    write_volume(folder / "raw.tif", raw)
+    tifffile.imwrite(folder / "labels.tif", labels, photometric="minisblack")
+    out = folder / "out.h5"
+    main([str(folder / "raw.tif"), str(folder / "labels.tif"), "-o", str(out), *options])
+    return TrainingSet(out)
+
+
+def test_binary_labels(tmp_path, raw, cells, capsys):
+    labels = (cells % 3 > 0) * np.uint8(255)
+    with prepared(tmp_path, raw, labels) as got:
+        assert got.shape == SHAPE
+        assert got.grey_range == (0, 255)
+        expected_wc = class_weights([(labels == 0).sum(), (labels > 0).sum()])
+        for z in range(SHAPE[0]):
+            annotation = annotate(labels[z], "binary")
+            assert np.array_equal(got.labels(z), annotation.classes)
+            assert np.array_equal(got.weights(z), weight_map(annotation.instances, expected_wc))
+            assert np.array_equal(got.raw(z)[0], raw[z] / np.float32(255))
+        known = got.attributes
+        assert known["class_weights"].tolist() == expected_wc.tolist()
+        assert (known["w0"], known["sigma"], known["class_balance"]) == (10, 5, True)
+        assert known["label_kind"] == "binary"
+        assert known["raw_source"] == str(tmp_path / "raw.tif")
+        assert known["labels_source"] == str(tmp_path / "labels.tif")
+        assert known["unet_version"] == __version__
+        assert "ignore_label" not in known
+    said = capsys.readouterr().out
+    assert "4 slices of 40 x 52" in said
+    assert "binary" in said
+
+
+def test_instance_labels_get_borders(tmp_path, raw, cells):
+    with prepared(tmp_path, raw, cells, "--w0", "3", "--sigma", "2.5") as got:
+        assert got.attributes["label_kind"] == "instances"
+        for z in range(SHAPE[0]):
+            annotation = annotate(cells[z], "instances")
+            assert annotation.borders.any()
+            assert np.array_equal(got.labels(z), annotation.classes)
+            expected = weight_map(
+                annotation.instances, got.attributes["class_weights"], w0=3, sigma=2.5
+            )
+            assert np.array_equal(got.weights(z), expected)
+
+
+def test_class_labels_with_ignored_pixels_and_no_balance(tmp_path, raw):
+    labels = np.random.default_rng(1).integers(0, 4, SHAPE).astype(np.uint8)
+    options = ["--label-kind", "classes", "--ignore-label", "0", "--no-class-balance", "--w0", "0"]
+    with prepared(tmp_path, raw, labels, *options) as got:
+        assert got.classes == 4
+        assert got.attributes["ignore_label"] == 0
+        assert np.array_equal(got.labels(2), np.where(labels[2] == 0, 255, labels[2]))
+        assert np.array_equal(got.weights(2), (labels[2] > 0).astype(np.float32))
+
+
+def test_frequencies_of_the_training_slices_only(tmp_path, raw):
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[:2, :10] = 1
+    labels[2:, :30] = 1
+    with prepared(tmp_path, raw, labels, "--balance-slices", ":2") as got:
+        assert got.attributes["class_weights"] == pytest.approx([4 / 6, 2])
+        assert got.attributes["class_counts"].sum() == labels.size
+        assert got.attributes["balance_slices"].tolist() == [0, 1]
+
+
+def test_some_slices(tmp_path, raw, cells):
+    with prepared(tmp_path, raw, cells > 120, "--slices", "1:3") as got:
+        assert got.shape == (2,) + SHAPE[1:]
+        assert got.attributes["slices"].tolist() == [1, 2]
+        assert np.array_equal(got.raw(1)[0], raw[2] / np.float32(255))
+
+
+def test_grey_values_of_other_types_and_channels(tmp_path, cells):
+    raw = np.random.default_rng(0).normal(5, 2, (SHAPE[0], 3) + SHAPE[1:]).astype(np.float32)
+    with prepared(tmp_path, raw, cells > 120) as got:
+        assert got.channels == 3
+        assert got.grey_range == pytest.approx(np.percentile(raw, (0.1, 99.9)), rel=1e-5)
+
+
+@pytest.mark.parametrize("suffix", ["", ".h5", ".zarr", ".tif"])
+def test_same_training_set_from_every_format(tmp_path, raw, cells, suffix):
+    labels = (cells % 3 > 0).astype(np.uint8)
+    with prepared(tmp_path, raw, labels) as expected:
+        for name, array in (("r", raw), ("l", labels)):
+            write_volume(tmp_path / f"{name}{suffix}", array)
+        dataset = ":/volume" if suffix == ".h5" else ""
+        sources = [f"{tmp_path}/{name}{suffix}{dataset}" for name in "rl"]
+        main([*sources, "-o", str(tmp_path / "other.h5")])
+        with TrainingSet(tmp_path / "other.h5") as got:
+            for z in range(SHAPE[0]):
+                for key in ("raw", "labels", "weights"):
+                    assert np.array_equal(getattr(got, key)(z), getattr(expected, key)(z))
+
+
+def test_preview_is_written(tmp_path, raw, cells):
+    picture = tmp_path / "preview.png"
+    prepared(tmp_path, raw, cells, "--preview", str(picture)).close()
+    with Image.open(picture) as image:
+        assert image.width > 3 * image.height / 2
+
+
+# --- what is refused --------------------------------------------------------------------------
+
+
+def refused(folder, raw, labels, message, *options):
+    with pytest.raises(InputError, match=message) as caught:
+        prepared(folder, raw, labels, *options)
+    assert "\n" not in str(caught.value)
+    assert not [name for name in os.listdir(folder) if "out.h5" in name]
+
+
+def test_stacks_that_do_not_fit(tmp_path, raw, cells):
+    refused(tmp_path, raw, cells[:3], r"labels\.tif: the labels are \(3, 40, 52\).*raw\.tif is")
+    refused(tmp_path, raw, cells[:, :30], r"labels\.tif: the labels are \(4, 30, 52\)")
+    rgb = np.zeros(SHAPE + (3,), np.uint8)
+    with pytest.raises(InputError, match=r"labels\.tif: labels have one number a pixel"):
+        tifffile.imwrite(tmp_path / "rgb-labels.tif", rgb, photometric="rgb")
+        main([str(tmp_path / "raw.tif"), str(tmp_path / "rgb-labels.tif"), "-o", "x.h5"])
+
+
+def test_labels_that_are_none(tmp_path, raw, cells):
+    few = (cells % 4).astype(np.uint8)
+    refused(tmp_path, raw, few, r"labels\.tif: the labels have 4 values.*--label-kind")
+    refused(tmp_path, raw, raw / np.float32(7), r"labels\.tif: slice 0: .*not whole numbers")
+    negative = (cells > 120).astype(np.int16)
+    negative[2, 3, 4] = -1
+    refused(tmp_path, raw, negative, r"labels\.tif: slice 2: .*negative", "--label-kind", "binary")
+    everything = np.full(SHAPE, 7, np.uint8)
+    refused(tmp_path, raw, everything, "no pixel is annotated", "--ignore-label", "7")
+
+
+def test_nan_in_the_pictures_leaves_nothing_behind(tmp_path, raw, cells):
+    broken = raw.astype(np.float32)
+    broken[2, 5, 5] = np.nan
+    refused(tmp_path, broken, cells > 120, r"raw\.tif: slice 2 holds NaN")
+
+
+@pytest.mark.parametrize("text", ["3:3", "2:9", "a:b", "5", ":", "9:"])
+def test_slices_that_are_not_there(tmp_path, raw, cells, text):
+    if text == ":":
+        prepared(tmp_path, raw, cells > 120, "--slices", text).close()
+    else:
+        refused(tmp_path, raw, cells > 120, "give A:B with 0 <= A < B <= 4", "--slices", text)
+
+
+@pytest.mark.parametrize("option", [("--sigma", "0"), ("--w0", "-1"), ("--sigma", "nan")])
+def test_parameters_that_make_no_sense(tmp_path, raw, cells, option):
+    refused(tmp_path, raw, cells > 120, "sigma more than 0", *option)
+
+
+def test_output_over_an_input(tmp_path, raw, cells):
+    write_volume(tmp_path / "raw.h5", raw)
+    write_volume(tmp_path / "labels.h5", (cells > 120).astype(np.uint8))
+    before = (tmp_path / "raw.h5").read_bytes()
+    for source in ("raw.h5", "raw.h5:/volume"):
+        with pytest.raises(InputError, match="is also an input"):
+            main([f"{tmp_path}/{source}", f"{tmp_path}/labels.h5", "-o", f"{tmp_path}/raw.h5"])
+    assert (tmp_path / "raw.h5").read_bytes() == before
+
+
+def test_a_mistake_is_one_line_and_status_2(tmp_path, repository):
+    ran = subprocess.run(
+        [sys.executable, "tools/prepare.py", str(tmp_path / "no.tif"), "no.tif", "-o", "x.h5"],
+        cwd=repository,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": "python"},
+    )
+    assert ran.returncode == 2
+    assert ran.stderr == f"prepare.py: {tmp_path}/no.tif: there is no such file or folder\n"
+    assert ran.stdout == ""
