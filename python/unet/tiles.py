@@ -136,7 +136,7 @@ class PassCost:
     """What one pass of a network takes, as a function of the input size.
 
     The height and the width of every map of an unpadded network are linear in those of the input, so
-    two sizes tell all. `unet.segmentation.pass_cost` measures a net.
+    two sizes tell all. `unet.model.pass_cost` measures a net.
 
     Attributes
     ----------

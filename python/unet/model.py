@@ -1,0 +1,205 @@
+"""A trained network: where its files are, whether they belong together, what a pass of it takes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Union
+
+import h5py
+import numpy as np
+
+from unet.errors import InputError
+from unet.tiles import BORDER, GRID, SMALLEST, PassCost
+
+PathLike = Union[str, "os.PathLike[str]"]
+
+DEPLOY = "deploy.prototxt"
+WEIGHTS = "weights.caffemodel"
+
+
+def find_model(weights: PathLike, net: PathLike | None = None) -> tuple[Path, Path]:
+    """Find a network's prototxt and weights.
+
+    Parameters
+    ----------
+    weights : path
+        A .caffemodel or HDF5 file, or a model folder: weights.caffemodel and deploy.prototxt.
+    net : path, optional
+        The prototxt; by default deploy.prototxt beside the weights.
+
+    Returns
+    -------
+    net, weights : pathlib.Path
+
+    Raises
+    ------
+    InputError
+        If one of the files is missing.
+    """
+    weights = Path(weights)
+    if weights.is_dir():
+        folder, weights = weights, weights / WEIGHTS
+        if not weights.is_file():
+            raise InputError(f"{folder}: is no model folder, for it holds no {WEIGHTS}")
+    elif not weights.is_file():
+        raise InputError(f"{weights}: there is no such file with weights, nor a model folder")
+    prototxt = weights.parent / DEPLOY if net is None else Path(net)
+    if not prototxt.is_file():
+        remedy = "name the network's deploy prototxt with --net" if net is None else "name another"
+        raise InputError(f"{prototxt}: there is no such file; {remedy}")
+    return prototxt, weights
+
+
+def load_net(caffe: ModuleType, prototxt: PathLike, weights: PathLike) -> Any:
+    """Load a network that segments, and see that it is one and that all its weights are there.
+
+    Parameters
+    ----------
+    caffe : module
+        As `unet.engine.open_engine` gives it.
+    prototxt, weights : path
+        Deploy prototxt: `data` in, `score` out; .caffemodel or HDF5 file.
+
+    Returns
+    -------
+    caffe.Net
+        In phase TEST.
+
+    Raises
+    ------
+    InputError
+        If the network does not turn n x n pixels of `data` into (n - 184) x (n - 184) of `score`,
+        if a layer's weights are missing in the file or are NaN, or if it holds those of layers that
+        the network lacks. A damaged file is the engine's error.
+    """
+    net = caffe.Net(os.fspath(prototxt), caffe.TEST)
+    _check_geometry(net, os.fspath(prototxt))
+    # What the file does not give would silently stay random.
+    for blobs in net.params.values():
+        for blob in blobs:
+            blob.data[...] = np.nan
+    net.copy_from(os.fspath(weights))
+    bad = [
+        name
+        for name, blobs in net.params.items()
+        if any(np.isnan(blob.data.sum()) for blob in blobs)
+    ]
+    if bad:
+        raise InputError(
+            f"{weights}: holds no weights, or NaN, for {_listed(bad)} of {prototxt}; name the "
+            f"network that they were trained for with --net"
+        )
+    strange = [name for name in _stored_layers(weights) if name not in net.params]
+    if strange:
+        raise InputError(
+            f"{weights}: holds weights for {_listed(strange)}, which {prototxt} lacks; name the "
+            f"network that they were trained for with --net"
+        )
+    return net
+
+
+def _listed(names: list[str]) -> str:
+    quoted = ", ".join(f"'{name}'" for name in names[:3])
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"layer{'s' if len(names) > 1 else ''} {quoted}{more}"
+
+
+def _stored_layers(weights: PathLike) -> list[str]:
+    """Return the names of the layers that a file of weights holds, as far as it names them."""
+    path, names = os.fspath(weights), []
+    if h5py.is_hdf5(path):
+
+        def visit(name: str, entry: h5py.Group | h5py.Dataset) -> None:
+            if isinstance(entry, h5py.Dataset):
+                names.append(name.rpartition("/")[0])
+
+        with h5py.File(path, "r") as file:
+            file["data"].visititems(visit)
+        return list(dict.fromkeys(names))
+    from caffe.proto import caffe_pb2
+
+    message = caffe_pb2.NetParameter()
+    message.ParseFromString(Path(path).read_bytes())
+    return [layer.name for layer in [*message.layers, *message.layer] if layer.blobs]
+
+
+def _check_geometry(net: Any, source: str) -> None:
+    if list(net.inputs) != ["data"] or "score" not in net.blobs:
+        raise InputError(
+            f"{source}: a network that segments has one input, 'data', and a blob 'score', but its "
+            f"inputs are {list(net.inputs)}; name the deploy prototxt"
+        )
+    if len(net.blobs["data"].shape) != 4:
+        raise InputError(f"{source}: the input 'data' must have 4 axes: 1, channels, height, width")
+    # Two sizes, each on its own axis: a network of another depth or with padding gets one wrong.
+    for tile in ((SMALLEST, SMALLEST + GRID), (SMALLEST + GRID, SMALLEST)):
+        wanted = tuple(size - 2 * BORDER for size in tile)
+        try:
+            shape_net(net, tile)
+            given: object = tuple(net.blobs["score"].shape[2:])
+        except RuntimeError as error:
+            given = f"an error ({error})"
+        if given != wanted:
+            raise InputError(
+                f"{source}: an input of {tile} gives {given} instead of {wanted}: it is no U-Net "
+                f"with four unpadded levels"
+            )
+    if net.blobs["score"].shape[1] < 2:
+        raise InputError(f"{source}: 'score' has one channel, but needs one for each class")
+
+
+def pass_cost(net: Any) -> PassCost:
+    """Measure what a pass takes from the shapes of a net's maps; they are set anew.
+
+    Parameters
+    ----------
+    net : caffe.Net
+        As of `load_net`.
+    """
+    shape_net(net, (SMALLEST, SMALLEST))
+    before = _maps(net)
+    shape_net(net, (SMALLEST + GRID, SMALLEST + GRID))
+    after = _maps(net)
+    genuine = type(net).__module__.endswith("_caffe")
+    sizes = np.array([row[0] for row in before])
+    channels, work, columns = (np.array([row[k] for row in before]) for k in (1, 2, 3))
+    return PassCost(
+        sizes=sizes,
+        growth=(np.array([row[0] for row in after]) - sizes) / GRID,
+        channels=channels,
+        multiply_adds=work,
+        # Genuine Caffe unrolls the windows of each convolution into a matrix, and keeps them all.
+        # Else one copy of the largest map covers what was measured beside the blobs, by 5 to 20 %.
+        workspace=columns if genuine else channels,
+        workspaces_add=genuine,
+    )
+
+
+def _maps(net: Any) -> list[tuple[tuple[int, int], int, int, int]]:
+    """Return ((height, width), values, multiply-adds, unrolled values), for a pixel of each map."""
+    maps = {}
+    for name, layer in net.layer_dict.items():
+        # A split shows one memory under several names, a layer in place its bottom's.
+        if layer.type != "Split":
+            for top in net.top_names[name]:
+                shape = tuple(net.blobs[top].shape)
+                maps[top] = (shape[2:], shape[1], 0, 0)
+        if layer.type in ("Convolution", "Deconvolution"):
+            # Each pixel of the map on the side of the lower resolution meets every weight once.
+            sides = net.top_names if layer.type == "Convolution" else net.bottom_names
+            weights = list(layer.blobs[0].shape)
+            window = int(np.prod(weights[1:]))
+            place = tuple(net.blobs[sides[name][0]].shape)[2:]
+            maps[f"passing {name}"] = (place, 0, weights[0] * window, window)
+    return list(maps.values())
+
+
+def shape_net(net: Any, tile: tuple[int, int]) -> None:
+    """Give a net, and all its maps, the input size `tile` = (height, width)."""
+    data = net.blobs["data"]
+    shape = (1, data.shape[1]) + tuple(tile)
+    if tuple(data.shape) != shape:
+        data.reshape(*shape)
+        net.reshape()

@@ -1,0 +1,189 @@
+"""Segment pictures of any size: passes over mirrored tiles, averaged over mirrored versions.
+
+References
+----------
+Ronneberger et al. 2015, Sec. 2 (overlap-tile strategy) and Sec. 4 (averaging over versions).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Callable, NamedTuple
+
+import numpy as np
+
+from unet.errors import InputError
+from unet.model import shape_net
+from unet.tiles import BORDER, count_tiles, mirrored, tile_places
+
+
+class Version(NamedTuple):
+    """One of the eight ways to lay a picture: quarter turns, after a flip of its columns."""
+
+    turns: int
+    flip: bool
+
+    def of(self, picture: np.ndarray) -> np.ndarray:
+        """Lay a picture (..., height, width) this way."""
+        return np.rot90(picture[..., ::-1] if self.flip else picture, self.turns, axes=(-2, -1))
+
+    def undo(self, picture: np.ndarray) -> np.ndarray:
+        """Lay it as it was."""
+        turned = np.rot90(picture, -self.turns, axes=(-2, -1))
+        return turned[..., ::-1] if self.flip else turned
+
+    def size(self, shape: tuple[int, int]) -> tuple[int, int]:
+        """Return (height, width) of a picture of `shape` laid this way."""
+        return shape[::-1] if self.turns % 2 else shape
+
+
+# Lying versions first, standing ones last: a net changes its shape once.
+VERSIONS = {
+    "none": [Version(0, False)],
+    "mirror": [Version(0, False), Version(0, True), Version(2, False), Version(2, True)],
+    "rotate": [Version(0, False), Version(2, False), Version(1, False), Version(3, False)],
+    "dihedral": [Version(turns, flip) for turns in (0, 2, 1, 3) for flip in (False, True)],
+}
+
+
+def _no_report() -> None:
+    pass
+
+
+def score_picture(
+    net: Any,
+    picture: np.ndarray,
+    tile: tuple[int, int],
+    *,
+    after_pass: Callable[[], None] = _no_report,
+) -> np.ndarray:
+    """Return the scores before the soft-max: those of one pass over the whole mirrored picture.
+
+    Parameters
+    ----------
+    net : caffe.Net
+        As of `unet.model.load_net`.
+    picture : float32 ndarray, shape (channels, height, width)
+    tile : tuple of int
+        (height, width) of the net's input: 16k + 60 each.
+    after_pass : callable, optional
+        Called after each pass.
+
+    Returns
+    -------
+    float32 ndarray, shape (classes, height, width)
+
+    Raises
+    ------
+    InputError
+        If the tile size is invalid, or the picture has other channels than the network.
+
+    References
+    ----------
+    Ronneberger et al. 2015, Fig. 2.
+    """
+    channels, height, width = picture.shape
+    wanted = net.blobs["data"].shape[1]
+    if channels != wanted:
+        raise InputError(f"the picture has {channels} channels, but the network takes {wanted}")
+    places = tile_places((height, width), tile)
+    shape_net(net, tile)
+    scores = np.empty((net.blobs["score"].shape[1], height, width), np.float32)
+    for y, x in places:
+        net.blobs["data"].data[0] = mirrored(picture, y - BORDER, x - BORDER, tile)
+        net.forward()
+        part = scores[:, y : y + tile[0] - 2 * BORDER, x : x + tile[1] - 2 * BORDER]
+        part[...] = net.blobs["score"].data[0, :, : part.shape[1], : part.shape[2]]
+        after_pass()
+    return scores
+
+
+def segment_picture(
+    net: Any,
+    picture: np.ndarray,
+    tile: tuple[int, int],
+    *,
+    average: str = "none",
+    after_pass: Callable[[], None] = _no_report,
+) -> np.ndarray:
+    """Return the probability of each class at each pixel.
+
+    Parameters
+    ----------
+    net, picture, after_pass
+        As for `score_picture`.
+    tile : tuple of int
+        (height, width) of the net's input; turned along with the picture.
+    average : str
+        A key of `VERSIONS`: "none", "mirror" (4 versions), "rotate" (4) or "dihedral" (8). Averaged
+        are the scores, before the soft-max, as the authors' own script did.
+
+    Returns
+    -------
+    float32 ndarray, shape (classes, height, width)
+    """
+    total: np.ndarray | None = None
+    for version in VERSIONS[average]:
+        laid = np.ascontiguousarray(version.of(picture))
+        scores = score_picture(net, laid, version.size(tile), after_pass=after_pass)
+        back = version.undo(scores)
+        if total is None:
+            total = back
+        else:
+            total += back
+    return softmax(total / np.float32(len(VERSIONS[average])))
+
+
+def segment_volume(
+    net: Any,
+    pictures: Iterable[np.ndarray],
+    grey: tuple[float, float],
+    tile: tuple[int, int],
+    *,
+    average: str = "none",
+    after_pass: Callable[[], None] = _no_report,
+) -> Iterator[np.ndarray]:
+    """Yield slice after slice the probability of each class at each pixel.
+
+    Parameters
+    ----------
+    net, tile, average, after_pass
+        As for `segment_picture`.
+    pictures : iterable of ndarray, shape (height, width) or (channels, height, width)
+        Slices, such as a `unet.volumes.Volume`; read one at a time.
+    grey : tuple of float
+        The grey values that become 0 and 1; `unet.volumes.grey_range` tells them.
+
+    Yields
+    ------
+    float32 ndarray, shape (classes, height, width)
+    """
+    for picture in pictures:
+        stacked = picture if picture.ndim == 3 else picture[None]
+        scaled = scale_grey(stacked, grey)
+        yield segment_picture(net, scaled, tile, average=average, after_pass=after_pass)
+
+
+def count_passes(shape: tuple[int, int], tile: tuple[int, int], average: str) -> int:
+    """Return how many passes a slice of `shape` = (height, width) takes."""
+    return count_tiles(shape, tile) * len(VERSIONS[average])
+
+
+def scale_grey(picture: np.ndarray, grey: tuple[float, float]) -> np.ndarray:
+    """Return grey values as the network is given them, float32: `grey` = (low, high) as 0 and 1.
+
+    Raises
+    ------
+    InputError
+        If high is not above low.
+    """
+    low, high = (np.float32(value) for value in grey)
+    if not low < high:
+        raise InputError(f"the grey range {low} to {high} is empty: give LOW below HIGH")
+    return (picture.astype(np.float32) - low) / (high - low)
+
+
+def softmax(scores: np.ndarray) -> np.ndarray:
+    """Return probabilities, float32, of scores (classes, ...) (Ronneberger et al. 2015, Sec. 3)."""
+    powers = np.exp(scores - scores.max(axis=0))
+    return powers / powers.sum(axis=0)

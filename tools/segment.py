@@ -1,0 +1,318 @@
+#!/usr/bin/env python3
+"""Segment a stack with a trained network: the probability or the class of every pixel.
+
+With two classes the probability is that of class 1 (inside a cell), and labels are white there.
+With more, probabilities have one channel a class, and labels are the classes' numbers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import re
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Callable
+
+import numpy as np
+from tqdm import tqdm
+
+from unet.engine import open_engine
+from unet.errors import InputError
+from unet.memory import pass_memory
+from unet.model import find_model, load_net, pass_cost
+from unet.overlay import save_overlay
+from unet.program import run_program
+from unet.segmentation import VERSIONS, count_passes, scale_grey, segment_volume
+from unet.tiles import PassCost, check_tile, choose_tile, count_tiles
+from unet.volumes import Volume, VolumeWriter, grey_range, open_volume
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Segment a stack."""
+    options = parse(argv)
+    prototxt, weights = find_model(options.weights, options.net)
+    outputs = output_paths(options)
+    pictures = [options.overlay] if options.overlay else []
+    refuse_own_inputs(
+        [*outputs.values(), *pictures],
+        [options.stack, *([options.labels] if options.labels else []), str(prototxt), str(weights)],
+    )
+    tile = parse_tile(options.tile)
+    with contextlib.ExitStack() as opened:
+        volume = opened.enter_context(open_volume(options.stack))
+        slices = parse_slices(options.slices, len(volume))
+        truth = open_truth(options.labels, volume, slices, opened)
+        grey = tuple(options.grey or grey_range(volume))
+
+        net = load_net(open_engine(options.device), prototxt, weights)
+        channels, classes = net.blobs["data"].shape[1], net.blobs["score"].shape[1]
+        if (volume.channels or 1) != channels:
+            raise InputError(
+                f"{volume.path}: has {volume.channels or 1} channels, but {prototxt} takes "
+                f"{channels}"
+            )
+        shape, cost = volume.shape[-2:], pass_cost(net)
+        tile = fit_tile(tile, shape, cost, options)
+        passes = len(slices) * count_passes(shape, tile, options.average)
+        print(describe(volume, slices, tile, cost, options.average), flush=True)
+
+        write = open_outputs(options, outputs, len(slices), shape, classes, opened)
+        draw = open_overlay(options.overlay, slices)
+        begin = time.perf_counter()
+        bar = opened.enter_context(tqdm(total=passes, unit="pass", disable=None, leave=False))
+        probabilities = segment_volume(
+            net,
+            (volume[z] for z in slices),
+            grey,
+            tile,
+            average=options.average,
+            after_pass=bar.update,
+        )
+        for z, likely in zip(slices, out_of_memory_is_told(probabilities)):
+            write(likely)
+            draw(z, volume, grey, likely, truth)
+        seconds = time.perf_counter() - begin
+    print(
+        f"{seconds:.1f} s, {seconds / len(slices):.2f} s a slice, "
+        f"{passes * cost.work(tile) / seconds / 1e9:.0f} G multiply-adds a second"
+    )
+    for path in [*outputs.values(), *pictures]:
+        print(f"written: {path}")
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("stack", help="TIFF, PNG, folder of them, HDF5 or Zarr (FILE:/dataset names one inside)")
+    add(
+        "--weights",
+        required=True,
+        help=".caffemodel, HDF5 weights, or a model folder (weights.caffemodel, deploy.prototxt)",
+    )
+    add("--net", metavar="DEPLOY", help="prototxt (default: deploy.prototxt beside the weights)")
+    add(
+        "-o",
+        "--out",
+        required=True,
+        metavar="OUT",
+        help=".tif, .h5, .zarr, .png, or a folder of PNG",
+    )
+    add(
+        "--output",
+        choices=("probability", "labels", "both"),
+        default="probability",
+        help="what is written; of both, the labels go beside OUT as OUT_labels (%(default)s)",
+    )
+    add(
+        "--dtype",
+        choices=("float32", "uint8"),
+        help="of probabilities; uint8 is 255 for 1 (default: float32, uint8 where OUT is PNG)",
+    )
+    add(
+        "--average",
+        choices=tuple(VERSIONS),
+        default="none",
+        help="average over 4 mirrored, 4 rotated or all 8 versions of each slice (%(default)s)",
+    )
+    add("--tile", metavar="N|HxW", help="input size, 16k + 60 (default: the cheapest that fits)")
+    add(
+        "--memory",
+        type=float,
+        metavar="GB",
+        help="a pass may take (default: most of what is free, half of it on a GPU)",
+    )
+    add("--device", default="auto", help="auto, cpu or the number of a GPU (%(default)s)")
+    add("--slices", metavar="A:B", help="segment slices A to B - 1, from 0 (default: all)")
+    add(
+        "--grey",
+        nargs=2,
+        type=float,
+        metavar=("LOW", "HIGH"),
+        help="grey values that become 0 and 1 (default: 0 and 255 for 8 bit; else the stack's 0.1 "
+        "and 99.9 percentiles)",
+    )
+    add(
+        "--overlay",
+        metavar="PATH",
+        help="pictures beside their outlines: .png shows the middle slice, a folder all of them",
+    )
+    add("--labels", help="the truth, drawn in the overlay under the outlines")
+    return parser.parse_args(argv)
+
+
+# -- what was asked for ----------------------------------------------------------------------------
+
+
+def output_paths(options: argparse.Namespace) -> dict[str, Path]:
+    """Return what is written where: "probability", "labels" or both -> path."""
+    out = Path(options.out)
+    if options.output != "both":
+        return {options.output: out}
+    return {"probability": out, "labels": out.with_name(f"{out.stem}_labels{out.suffix}")}
+
+
+def refuse_own_inputs(outputs: Sequence[Path | str], inputs: Sequence[str]) -> None:
+    """Refuse an output that would take the place of an input or of another, or lie among files."""
+    files = [name if os.path.exists(name) else name.rpartition(":")[0] for name in inputs]
+    for number, output in enumerate(outputs):
+        path = Path(output).resolve()
+        for name, place in zip(inputs, (Path(file).resolve() for file in files)):
+            if path == place or path in place.parents or place in path.parents:
+                raise InputError(
+                    f"{output}: is, holds or lies in the input {name}, which would be damaged; "
+                    f"name another output"
+                )
+        if path in [Path(other).resolve() for other in outputs[:number]]:
+            raise InputError(f"{output}: is named for two outputs; name another for one")
+
+
+def parse_tile(text: str | None) -> tuple[int, int] | None:
+    """Return (height, width) of "N" or "HxW"."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d{1,9})(?:[xX](\d{1,9}))?", text.strip())
+    if not found:
+        raise InputError(f"--tile {text}: give one size or HEIGHTxWIDTH, such as 572 or 572x700")
+    tile = int(found[1]), int(found[2] or found[1])
+    check_tile(tile)
+    return tile
+
+
+def parse_slices(text: str | None, count: int) -> range:
+    """Return the slices that "A:B" means in a stack of `count`."""
+    if text is None:
+        return range(count)
+    found = re.fullmatch(r"(\d*):(\d*)", text.strip())
+    chosen = range(int(found[1] or 0), int(found[2] or count)) if found else range(0)
+    if not chosen or chosen.stop > count:
+        raise InputError(
+            f"--slices {text}: give A:B with 0 <= A < B <= {count}, the stack's slices"
+        )
+    return chosen
+
+
+def open_truth(
+    labels: str | None, volume: Volume, slices: range, opened: contextlib.ExitStack
+) -> Callable[[int], np.ndarray] | None:
+    """Return what gives the true labels of a slice of the stack, by its number."""
+    if labels is None:
+        return None
+    truth = opened.enter_context(open_volume(labels, channels=1))
+    fits = len(truth) in (len(volume), len(slices)) and truth.shape[-2:] == volume.shape[-2:]
+    if not fits:
+        raise InputError(
+            f"{labels}: is {truth.shape}, but the stack is {volume.shape}: give labels of all of "
+            f"its slices, or of those chosen"
+        )
+    first = 0 if len(truth) == len(volume) else slices.start
+    return lambda z: truth[z - first].reshape(volume.shape[-2:])
+
+
+def fit_tile(
+    tile: tuple[int, int] | None,
+    shape: tuple[int, int],
+    cost: PassCost,
+    options: argparse.Namespace,
+) -> tuple[int, int]:
+    """Return the input size: what was asked for, or the cheapest that fits the memory."""
+    if options.memory is not None and not options.memory > 0:
+        raise InputError(f"--memory {options.memory:g}: must be above 0")
+    free = pass_memory(options.device) if options.memory is None else options.memory * 2**30
+    if tile is None:
+        return choose_tile(shape, cost, free)
+    if cost.memory(tile) > free:
+        raise InputError(
+            f"--tile {tile[0]}x{tile[1]}: a pass takes about {cost.memory(tile) / 2**30:.1f} GB, "
+            f"{free / 2**30:.1f} GB are free for it; take a smaller tile, or insist with --memory"
+        )
+    return tile
+
+
+def describe(
+    volume: Volume, slices: range, tile: tuple[int, int], cost: PassCost, average: str
+) -> str:
+    """Say in a line what will be computed."""
+    height, width = volume.shape[-2:]
+    versions, tiles = len(VERSIONS[average]), count_tiles((height, width), tile)
+    return (
+        f"{volume.path}: {len(slices)} slice{'s' * (len(slices) > 1)} of {height}x{width}; each "
+        f"{versions} version{'s' * (versions > 1)} of {tiles} tile{'s' * (tiles > 1)} of "
+        f"{tile[0]}x{tile[1]}; a pass is {cost.work(tile) / 1e9:.3g} G multiply-adds and about "
+        f"{cost.memory(tile) / 2**20:.0f} MB"
+    )
+
+
+# -- what is written -------------------------------------------------------------------------------
+
+
+def open_outputs(
+    options: argparse.Namespace,
+    paths: dict[str, Path],
+    count: int,
+    shape: tuple[int, int],
+    classes: int,
+    opened: contextlib.ExitStack,
+) -> Callable[[np.ndarray], None]:
+    """Open the files; what is returned writes the probabilities of the next slice into them."""
+    is_png = Path(options.out).suffix.lower() in ("", ".png")
+    dtype = np.dtype(options.dtype or ("uint8" if is_png else "float32"))
+    writers = {}
+    for what, path in paths.items():
+        kind = (np.bool_ if classes == 2 else np.uint8) if what == "labels" else dtype
+        plane = (classes,) + tuple(shape) if what != "labels" and classes > 2 else tuple(shape)
+        writers[what] = opened.enter_context(VolumeWriter(path, (count,) + plane, kind))
+
+    def write(likely: np.ndarray) -> None:
+        if "labels" in writers:
+            writers["labels"].write(likely.argmax(axis=0).astype(writers["labels"].dtype))
+        if "probability" in writers:
+            shown = likely[1] if classes == 2 else likely
+            if dtype == np.uint8:
+                shown = np.rint(shown * 255)
+            writers["probability"].write(shown.astype(dtype))
+
+    return write
+
+
+def open_overlay(path: str | None, slices: range) -> Callable[..., None]:
+    """Return what draws a slice, if it is to be drawn."""
+    folder = None
+    if path and Path(path).suffix.lower() != ".png":
+        folder = Path(path)
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def draw(
+        z: int,
+        volume: Volume,
+        grey: tuple[float, float],
+        likely: np.ndarray,
+        truth: Callable[[int], np.ndarray] | None,
+    ) -> None:
+        if path is None or (folder is None and z != slices[len(slices) // 2]):
+            return
+        picture = scale_grey(np.reshape(volume[z], (-1,) + volume.shape[-2:]), grey)
+        file = folder / f"slice_{z:04d}.png" if folder else Path(path)
+        save_overlay(file, picture, likely, truth(z) if truth else None)
+
+    return draw
+
+
+def out_of_memory_is_told(probabilities: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """Yield the same; an engine that runs out of memory becomes a sentence."""
+    try:
+        yield from probabilities
+    except RuntimeError as error:
+        if "memory" not in str(error):
+            raise
+        reason = str(error).splitlines()[0]
+        raise MemoryError(f"{reason}; take a smaller --tile, or less --memory") from None
+
+
+if __name__ == "__main__":
+    run_program(main)
