@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -31,6 +32,8 @@ class Place:
     bottom_needs: list[bool] = field(default_factory=list)
     # The bottoms' shapes that the layer was last shaped for.
     seen_shapes: tuple[tuple[int, ...], ...] = ()
+    # Whether the next layer is a ReLU in place that this one can run together with itself.
+    rectifies: bool = False
 
 
 def checked(layer: Layer, step: Callable[..., None], *blobs: list[Blob]) -> None:
@@ -92,6 +95,7 @@ class Assembly:
         for layer_param in param.layer:
             self._append(layer_param)
         self.outputs = list(self._unread)
+        self._find_rectified()
         self._limit_backward()
         if param.force_backward:
             self._force_backward()
@@ -197,6 +201,15 @@ class Assembly:
                 f"{theirs.shape}, not {mine.shape}"
             )
         layer.blobs[index] = theirs
+
+    def _find_rectified(self) -> None:
+        for place, following in itertools.pairwise(self.places):
+            place.rectifies = (
+                hasattr(place.layer, "forward_rectified")
+                and following.layer.type == "ReLU"
+                and not following.layer.layer_param.relu_param.negative_slope
+                and following.top_names == following.bottom_names == place.top_names
+            )
 
     def _limit_backward(self) -> None:
         """Run backward only where a loss lies above and something that learns below."""

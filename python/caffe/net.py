@@ -186,7 +186,13 @@ class Net:
     def _forward(self, start: int, end: int) -> float:
         loss = 0.0
         self._forget_released()
+        # Whoever is called back after each layer sees each layer's own result.
+        fuse = not (self._callbacks["before_forward"] or self._callbacks["after_forward"])
+        rectified = False
         for index in range(start, end + 1):
+            if rectified:
+                rectified = False
+                continue
             self._call("before_forward", index)
             place = self._places[index]
             self._reshape_layer(place)
@@ -194,7 +200,11 @@ class Net:
                 for blob in place.tops:
                     if blob not in place.bottoms:
                         blob.data_side.discard()
-            place.layer.forward(place.bottoms, place.tops)
+            rectified = fuse and place.rectifies and index < end
+            if rectified:
+                place.layer.forward_rectified(place.bottoms, place.tops)
+            else:
+                place.layer.forward(place.bottoms, place.tops)
             for blob, weight in zip(place.tops, place.layer.loss_weights):
                 if weight:
                     loss += float((blob.data_side.tensor() * blob.diff_side.tensor()).sum())
@@ -444,13 +454,19 @@ class Net:
                     f"{path}: layer '{name}' has {len(arrays)} parameter blob(s), "
                     f"the net's has {len(blobs)}"
                 )
-            for place, (blob, array) in enumerate(zip(blobs, arrays)):
+            # HDF5 files leave out what another layer owns and this one shares.
+            given = [
+                (place, blob, array)
+                for place, (blob, array) in enumerate(zip(blobs, arrays))
+                if array is not None
+            ]
+            for place, blob, array in given:
                 if not _same_shape(blob.shape, array.shape):
                     raise CaffeError(
                         f"{path}: layer '{name}', parameter {place}: the file's shape is "
                         f"{array.shape}, the net's is {blob.shape}"
                     )
-            for blob, array in zip(blobs, arrays):
+            for _, blob, array in given:
                 target = blob.data_side.tensor()
                 target.copy_(torch.from_numpy(array).view(blob.shape))
 

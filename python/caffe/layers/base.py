@@ -39,7 +39,7 @@ class Layer:
     """A layer of a net.
 
     Derive from it for a layer in Python: override setup, reshape, forward and backward, and name
-    the class in the prototxt: `type: "Python" python_param { module: "m" layer: "L" param_str: "" }`.
+    the class in the prototxt: `type: "Python" python_param { module: "m" layer: "L" }`.
 
     Attributes
     ----------

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 
 from caffe import fillers
 from caffe.blob import Blob
 from caffe.layers.base import Layer, register
+
+# Kernel elements times input channels up to which the weights' gradient is one product of matrices.
+_FEW_TAPS = 32
 
 
 class _ConvolutionBase(Layer):
@@ -120,39 +125,35 @@ class _ConvolutionBase(Layer):
         weights = self.blobs[0].data_side.tensor()
         bias = self.blobs[1].data_side.tensor() if self.has_bias else None
         for below, above in zip(bottom, top):
-            result = torch.convolution(
-                self._batched(below.data_side.tensor()),
-                weights,
-                bias,
-                self.stride,
-                self.pad,
-                self.dilation,
-                self.transposed,
-                (0,) * self.spatial_axes,
-                self.groups,
-            )
+            result = self._convolve(self._batched(below.data_side.tensor()), weights, bias)
             above.data_side.set(result if self.axis == 1 else result.view(above.shape))
+
+    def _convolve(
+        self, data: torch.Tensor, weights: torch.Tensor, bias: torch.Tensor | None
+    ) -> torch.Tensor:
+        return torch.convolution(
+            data,
+            weights,
+            bias,
+            self.stride,
+            self.pad,
+            self.dilation,
+            self.transposed,
+            (0,) * self.spatial_axes,
+            self.groups,
+        )
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
     ) -> None:
-        weights = self.blobs[0].data_side.tensor()
         wants = self.param_propagate_down
         wants_bias = self.has_bias and wants[1]
         for above, down, below in zip(top, propagate_down, bottom):
             if not (down or wants[0] or wants_bias):
                 continue
-            grad_bottom, grad_weights, grad_bias = torch.ops.aten.convolution_backward(
+            grad_bottom, grad_weights, grad_bias = self._gradients(
                 self._batched(above.diff_side.tensor()),
                 self._batched(below.data_side.tensor()),
-                weights,
-                [self.num_output] if self.has_bias else None,
-                self.stride,
-                self.pad,
-                self.dilation,
-                self.transposed,
-                (0,) * self.spatial_axes,
-                self.groups,
                 (down, wants[0], wants_bias),
             )
             if wants[0]:
@@ -161,8 +162,25 @@ class _ConvolutionBase(Layer):
                 self.blobs[1].diff_side.accumulate(grad_bias)
             if down:
                 below.diff_side.set(
-                    grad_bottom.view(below.shape) if self.axis != 1 else grad_bottom
+                    grad_bottom if self.axis == 1 else grad_bottom.view(below.shape)
                 )
+
+    def _gradients(
+        self, gradient: torch.Tensor, data: torch.Tensor, wants: tuple[bool, bool, bool]
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
+        return torch.ops.aten.convolution_backward(
+            gradient,
+            data,
+            self.blobs[0].data_side.tensor(),
+            [self.num_output] if self.has_bias else None,
+            self.stride,
+            self.pad,
+            self.dilation,
+            self.transposed,
+            (0,) * self.spatial_axes,
+            self.groups,
+            wants,
+        )
 
 
 @register("Convolution")
@@ -172,6 +190,49 @@ class Convolution(_ConvolutionBase):
     def _output_size(self, size: int, axis: int) -> int:
         extent = self.dilation[axis] * (self.kernel[axis] - 1) + 1
         return (size + 2 * self.pad[axis] - extent) // self.stride[axis] + 1
+
+    def forward_rectified(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Run forward together with the ReLU that follows in place, which saves a pass."""
+        fused = bottom[0].data_side.tensor().device.type == "cpu" and self.spatial_axes == 2
+        if not (fused and self.axis == 1 and torch.backends.mkldnn.is_available()):
+            self.forward(bottom, top)
+            for blob in top:
+                blob.data_side.tensor().relu_()
+            return
+        weights = self.blobs[0].data_side.tensor()
+        bias = self.blobs[1].data_side.tensor() if self.has_bias else None
+        for below, above in zip(bottom, top):
+            above.data_side.set(
+                torch.ops.mkldnn._convolution_pointwise(
+                    self._batched(below.data_side.tensor()),
+                    weights,
+                    bias,
+                    self.pad,
+                    self.stride,
+                    self.dilation,
+                    self.groups,
+                    "relu",
+                    [],
+                    "",
+                )
+            )
+
+    def _gradients(
+        self, gradient: torch.Tensor, data: torch.Tensor, wants: tuple[bool, bool, bool]
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
+        taps = math.prod(self.kernel) * self.channels
+        simple = self.groups == 1 and self.spatial_axes == 2 and len(data) == 1
+        if wants[0] or not simple or data.device.type != "cpu" or taps > _FEW_TAPS:
+            return super()._gradients(gradient, data, wants)
+        # Few taps, as in a first layer: one product of matrices reads the large gradient once,
+        # where PyTorch's general way takes five times as long.
+        columns = F.unfold(data, self.kernel, self.dilation, self.pad, self.stride)[0]
+        rows = gradient.permute(0, 2, 3, 1).reshape(-1, self.num_output)
+        if self.has_bias:
+            columns = torch.cat([columns, columns.new_ones(1, columns.shape[1])])
+        product = (columns @ rows).t()
+        weights = product[:, :taps].reshape(self.blobs[0].shape) if wants[1] else None
+        return None, weights, product[:, taps].contiguous() if wants[2] else None
 
 
 @register("Deconvolution")
