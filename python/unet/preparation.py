@@ -132,7 +132,7 @@ def make_training_set(
         if z in slices:
             counts += found
             pixels += annotation.classes.size
-            cells += np.count_nonzero(np.bincount(annotation.instances.ravel())[1:])
+            cells += int(np.count_nonzero(np.bincount(annotation.instances.ravel())[1:]))
             vanished += annotation.vanished
     if not balance_counts.any():
         raise InputError(f"{labels.path}: no pixel is annotated: every label is the ignored one")
