@@ -24,8 +24,9 @@ from unet.curve import Curve
 from unet.errors import InputError
 from unet.held_out import HeldOut
 
-# The curve on disk follows the training at this distance, in seconds.
+# The curve on disk, and its picture, follow the training at these distances, in seconds.
 _FLUSH_SECONDS = 15.0
+_DRAW_SECONDS = 60.0
 # What a log file gets of the progress bar, in seconds between two lines.
 _LOG_SECONDS = 30.0
 
@@ -138,6 +139,8 @@ class Training:
             for name, net, passes in zip(names, self.solver.test_nets, test_iter)
         }
         self._stop_signal: int | None = None
+        # The iteration of the newest snapshot that this run has written.
+        self._saved: int | None = None
 
     def _make_solver(self, param: Any) -> Any:
         with tempfile.TemporaryDirectory() as folder:
@@ -241,7 +244,7 @@ class Training:
         solver = self.solver
         recent: list[float] = []
         notes: dict[str, str] = {}
-        flushed = time.monotonic()
+        flushed = drawn = time.monotonic()
         while solver.iter < self.max_iter:
             iteration = solver.iter
             if self._test_is_due(iteration):
@@ -264,9 +267,13 @@ class Training:
                 raise KeyboardInterrupt
             if self.snapshot_interval and solver.iter % self.snapshot_interval == 0:
                 self._snapshot(curve)
-            if time.monotonic() - flushed > _FLUSH_SECONDS:
+            now = time.monotonic()
+            if now - drawn > _DRAW_SECONDS:
+                curve.draw()
+                drawn = flushed = now
+            elif now - flushed > _FLUSH_SECONDS:
                 curve.flush()
-                flushed = time.monotonic()
+                flushed = now
         if self._tests:
             bar.set_postfix({**notes, **self._test(curve)})
         self._snapshot(curve)
@@ -323,9 +330,12 @@ class Training:
                     f"layer '{name}' has parameters that are no finite numbers at iteration "
                     f"{self.solver.iter}"
                 )
+        if self._saved == self.solver.iter:
+            return
         # The curve first: a resumed training drops rows too many, but cannot make up missing ones.
-        curve.draw()
+        curve.flush()
         self.solver.snapshot()
+        self._saved = self.solver.iter
         snapshots.prune(self.prefix, self.snapshot_interval)
 
     def _diverged(self, what: str) -> Diverged:
