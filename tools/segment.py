@@ -159,7 +159,7 @@ def output_paths(options: argparse.Namespace) -> dict[str, Path]:
 
 def refuse_own_inputs(outputs: Sequence[Path | str], inputs: Sequence[str]) -> None:
     """Refuse an output that would take the place of an input or of another, or lie among files."""
-    files = [name if os.path.exists(name) else name.rpartition(":")[0] for name in inputs]
+    files = [name if os.path.exists(name) else re.sub(r":[^:]*$", "", name) for name in inputs]
     for number, output in enumerate(outputs):
         path = Path(output).resolve()
         for name, place in zip(inputs, (Path(file).resolve() for file in files)):

@@ -70,9 +70,10 @@ def load_net(caffe: ModuleType, prototxt: PathLike, weights: PathLike) -> Any:
     Raises
     ------
     InputError
-        If the network does not turn n x n pixels of `data` into (n - 184) x (n - 184) of `score`,
-        if a layer's weights are missing in the file or are NaN, or if it holds those of layers that
-        the network lacks. A damaged file is the engine's error.
+        If the network does not turn n x n pixels of `data` into (n - 184) x (n - 184) of `score`;
+        if these depend on where in a tile they lie; if a layer's weights are missing in the file or
+        not finite; if the file holds those of layers that the network lacks. A damaged file is the
+        engine's error.
     """
     net = caffe.Net(os.fspath(prototxt), caffe.TEST)
     _check_geometry(net, os.fspath(prototxt))
@@ -84,7 +85,7 @@ def load_net(caffe: ModuleType, prototxt: PathLike, weights: PathLike) -> Any:
     bad = [
         name
         for name, blobs in net.params.items()
-        if any(np.isnan(blob.data.sum()) for blob in blobs)
+        if not all(np.isfinite(blob.data).all() for blob in blobs)
     ]
     if bad:
         raise InputError(
@@ -97,6 +98,7 @@ def load_net(caffe: ModuleType, prototxt: PathLike, weights: PathLike) -> Any:
             f"{weights}: holds weights for {_listed(strange)}, which {prototxt} lacks; name the "
             f"network that they were trained for with --net"
         )
+    _check_seams(net, os.fspath(prototxt))
     return net
 
 
@@ -148,6 +150,23 @@ def _check_geometry(net: Any, source: str) -> None:
             )
     if net.blobs["score"].shape[1] < 2:
         raise InputError(f"{source}: 'score' has one channel, but needs one for each class")
+
+
+def _check_seams(net: Any, source: str) -> None:
+    # Padding within the net may keep all sizes: only values tell that tiles can be put together.
+    picture = np.random.RandomState(0).rand(SMALLEST + GRID, SMALLEST + GRID).astype(np.float32)
+    overlap, corners = SMALLEST - 2 * BORDER, []
+    for part in (picture, picture[GRID:, GRID:]):
+        shape_net(net, part.shape)
+        net.blobs["data"].data[...] = part
+        net.forward()
+        corners.append(net.blobs["score"].data[0, :, -overlap:, -overlap:].copy())
+    large, small = corners
+    if np.abs(large - small).max() > 1e-3 * np.abs(large).max():
+        raise InputError(
+            f"{source}: the scores of a pixel depend on where in the tile it lies, so tiles cannot "
+            f"be put together: it is no U-Net with four unpadded levels"
+        )
 
 
 def pass_cost(net: Any) -> PassCost:
