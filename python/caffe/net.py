@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 import torch
 
-from caffe import prototxt, weights_io
+from caffe import device, prototxt, weights_io
 from caffe.assembly import Assembly, Place, checked
 from caffe.blob import Blob, Side
 from caffe.errors import CaffeError
@@ -85,6 +85,7 @@ class Net:
 
     def _build(self, param: caffe_pb2.NetParameter) -> None:
         made = Assembly(param)
+        device.tune_allocator(4 * sum(blob.count for blob in made.blobs.values()))
         self.param = param
         self.name = param.name
         self.phase = param.state.phase
