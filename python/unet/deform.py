@@ -1,8 +1,8 @@
 """Geometry and grey values of training tiles: pure functions on arrays.
 
-Coordinates are (row, column) in pixels of the slice, pixel centres at whole numbers. Cubic interpolation
-is Keys' convolution with a = -1/2 (Catmull-Rom) throughout: it goes through the given values, continues
-straight lines, and keeps more of a picture's grain than linear interpolation does.
+Coordinates are (row, column) in pixels of the slice, pixel centres at whole numbers. Cubic
+interpolation is Keys' convolution with a = -1/2 (Catmull-Rom) throughout: it goes through the given
+values, continues straight lines, and keeps more of a picture's grain than linear interpolation.
 
 References
 ----------
@@ -23,7 +23,7 @@ _BLOCK = 8192
 class TileRandom:
     """The random numbers of one tile, the same with every version of numpy.
 
-    Only the raw stream of a bit generator is promised to stay (NEP 19), so numbers are made from that.
+    Only the raw stream of a bit generator is promised to stay (NEP 19): numbers are made from it.
 
     Parameters
     ----------
@@ -71,8 +71,8 @@ def keys_weights(t: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.
 
     Examples
     --------
-    >>> [float(weight) for weight in keys_weights(np.array([0.5]))]
-    [-0.0625, 0.5625, 0.5625, -0.0625]
+    >>> [weight.tolist() for weight in keys_weights(np.array([0.5]))]
+    [[-0.0625], [0.5625], [0.5625], [-0.0625]]
     """
     t2 = t * t
     last = (t2 * t - t2) * t.dtype.type(0.5)
@@ -83,10 +83,10 @@ def keys_weights(t: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.
 
 
 def grid_weights(points: int, size: int) -> np.ndarray:
-    """Return the weights by which the values of a coarse grid give those of the pixels along an axis.
+    """Return the weights by which a coarse grid's values give those of the pixels along an axis.
 
-    The first grid point lies on the first pixel and the last one on the last; beyond them the values
-    go on in a straight line.
+    The first grid point lies on the first pixel and the last one on the last; beyond them the
+    values go on in a straight line.
 
     Parameters
     ----------
@@ -182,7 +182,7 @@ def tile_coordinates(
     across = grid_weights(displacements.shape[2], shape[1]).astype(np.float32)
     for axis, out in enumerate(coordinates):
         grid = matrix[axis, 0] * displacements[0] + matrix[axis, 1] * displacements[1]
-        # No matrix product: the order of its sums, and with it the last bit, may follow the threads.
+        # No matrix product: the order of its sums, so the last bit, may depend on the threads.
         at_rows = (down[:, :, None] * grid).sum(axis=1).astype(np.float32)
         for point in range(grid.shape[1]):
             out += at_rows[:, point, None] * across[:, point]
@@ -314,7 +314,7 @@ def vary_grey(image: np.ndarray, contrast: float, brightness: float, gamma: floa
     Parameters
     ----------
     image : float32 ndarray
-        In the unit of the network's input: 0 is the low and 1 the high end of the data's grey values.
+        In the unit of the network's input: 0 and 1 are the ends of the data's grey range.
     contrast, gamma : float
         1 leaves the values as they are, a gamma of 1 negative ones too.
     brightness : float

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
-import caffe
 import numpy as np
 
+import caffe
 from unet.errors import InputError
 from unet.parallel import available_cores
 from unet.tile_sampler import (
@@ -40,14 +40,15 @@ class TrainingTiles(caffe.Layer):
     seed : int, optional
         1 by default. Tile i is a function of the seed and i alone.
     workers : int, optional
-        Processes that cut tiles ahead of need, in phase TRAIN; 0: none. By default one less than there
-        are cores, from 1 to 8. The tiles are the same with any number.
+        Processes that cut tiles ahead of need, in phase TRAIN; 0: none. By default one less than
+        there are cores, from 1 to 8. The tiles are the same with any number.
     augmentation : object, optional
         Fields of `unet.tile_sampler.Augmentation`: grid, std, rotation, mirror, shift, contrast,
         brightness, gamma.
 
-    Tops: `data` (1, C, h, w); `label` (1, 1, h - 184, w - 184), class numbers, 255 where not annotated;
-    `weight` (1, K, h - 184, w - 184), w(x) in the channel of the true class and 0 in the others.
+    Tops: `data` (1, C, h, w); `label` (1, 1, h - 184, w - 184), class numbers, 255 where not
+    annotated; `weight` (1, K, h - 184, w - 184), w(x) in the channel of the true class and 0 in the
+    others.
 
     Attributes
     ----------

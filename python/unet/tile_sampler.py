@@ -137,7 +137,7 @@ class TileSampler:
         self._room = max(1, _CACHE // (height * width * (4 * training_set.channels + 5)))
 
     def _slice(self, z: int) -> Tile:
-        """Return picture, labels and weights; decompressing them takes as long as cutting a tile."""
+        """Return picture, labels and weights, which take long to decompress."""
         if z in self._kept:
             self._kept.move_to_end(z)
         else:
@@ -163,7 +163,7 @@ class TileSampler:
             w(x); 0 where not annotated.
         """
         how = self.augmentation
-        # The numbers are drawn whether they are used or not, so that one option does not change another.
+        # All are drawn, used or not, so that one option does not change what another gives.
         random = TileRandom(self.seed, index)
         picture, labels, weights = self._slice(self.slices[random.below(len(self.slices))])
         shape = labels.shape

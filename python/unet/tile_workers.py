@@ -1,9 +1,8 @@
 """Worker processes that cut training tiles ahead of need, into memory shared with the trainer.
 
-A worker is a fresh interpreter (`python -m unet.tile_workers`), never a copy of the trainer: a fork of a
-process that has threads, such as those of OpenMP, may hang. The shared memory has no name, so nothing
-can be left of it, and a worker ends when its standard input does, which also a kill -9 of the trainer
-brings about.
+A worker is a fresh interpreter, never a copy of the trainer: a fork of a process that has threads,
+such as those of OpenMP, may hang. The shared memory has no name, so nothing can be left of it. A
+worker ends when its standard input does, which also a kill -9 of the trainer brings about.
 """
 
 from __future__ import annotations
@@ -31,6 +30,10 @@ from unet.training_set import TrainingSet
 
 # Tiles that each worker has in work or ready.
 _AHEAD = 2
+# Not `python -m`, which would look for modules in the working folder first, whatever lies there.
+_PROGRAM = (
+    "import sys; sys.path[:] = filter(None, sys.path); from unet.tile_workers import main; main()"
+)
 _ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
 
 
@@ -116,7 +119,8 @@ class TileWorkers:
         self._workers: list[_Worker] = []
         self._next = 0
         self._requested = 0
-        weakref.finalize(self, _end, self._workers, os.getpid())
+        self._owner = os.getpid()
+        weakref.finalize(self, _end, self._workers, self._owner)
 
     def fetch(self, index: int) -> Tile:
         """Return tile number `index` and let the workers go on with those that follow.
@@ -157,7 +161,7 @@ class TileWorkers:
 
     def close(self) -> None:
         """End the processes."""
-        _end(self._workers, os.getpid())
+        _end(self._workers, self._owner)
 
     def _start(self) -> None:
         sampler = self._sampler
@@ -189,12 +193,12 @@ def _start_worker(descriptor: int) -> _Worker:
     threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     complaints = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the worker
     process = subprocess.Popen(
-        [sys.executable or "python3", "-m", "unet.tile_workers"],
+        [sys.executable or "python3", "-c", _PROGRAM],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=complaints,
         pass_fds=[descriptor],
-        # Ctrl-C goes to the terminal's group; the trainer answers it, and ends the workers in its time.
+        # Ctrl-C goes to the whole terminal group; it is the trainer's to answer.
         start_new_session=True,
         env={
             **os.environ,
@@ -244,11 +248,7 @@ def main() -> None:
             index, error = int(line), None
             try:
                 slots[index % len(slots)] = sampler(index)
-            except Exception as problem:  # noqa: BLE001 - whatever it is, the trainer has to hear of it
+            except Exception as problem:
                 error = f"{type(problem).__name__}: {problem} (tile {index})"
             replies.write(json.dumps({"error": error}).encode() + b"\n")
             replies.flush()
-
-
-if __name__ == "__main__":
-    main()

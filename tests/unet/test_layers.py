@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import caffe
+from unet.errors import InputError
+from unet.tile_sampler import Augmentation, TileSampler
+from unet.training_set import TrainingSet, write_training_set
+
+TILE = [188, 204]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 3, (4, 60, 50)).astype(np.uint8)
+    labels[:, :9] = 255
+    write_training_set(
+        tmp_path / "set.h5",
+        random.integers(0, 256, (4, 2, 60, 50)).astype(np.uint8),
+        labels,
+        random.uniform(1, 5, labels.shape).astype(np.float32),
+        attributes=dict(classes=3, grey_low=0.0, grey_high=255.0),
+    )
+    return tmp_path / "set.h5"
+
+
+def net(path: Path, config, phase: int = caffe.TRAIN, tops: str = "data label weight") -> caffe.Net:
+    text = config if isinstance(config, str) else json.dumps(config)
+    prototxt = path.with_name("net.prototxt")
+    prototxt.write_text(
+        'layer { name: "tiles" type: "Python" '
+        + " ".join(f'top: "{top}"' for top in tops.split())
+        + ' python_param { module: "unet.layers" layer: "TrainingTiles" '
+        + f"param_str: {json.dumps(text)} }} }}"
+    )
+    return caffe.Net(str(prototxt), phase)
+
+
+def blobs(one: caffe.Net) -> list[np.ndarray]:
+    return [one.blobs[name].data.copy() for name in ("data", "label", "weight")]
+
+
+def forward(one: caffe.Net) -> list[np.ndarray]:
+    one.forward()
+    return blobs(one)
+
+
+def test_tops_hold_the_sampler_s_tiles(path: Path):
+    augmentation = dict(std=6.0, contrast=0.2)
+    config = dict(file=str(path), tile=TILE, slices=[1, 3], seed=9, workers=0)
+    one = net(path, dict(config, augmentation=augmentation))
+    with TrainingSet(path) as training_set:
+        sampler = TileSampler(training_set, [1, 2], tuple(TILE), Augmentation(**augmentation), 9)
+        for i in range(4):
+            data, label, weight = forward(one)
+            tile = sampler(i)
+            assert data.shape == (1, 2, 188, 204)
+            assert label.shape == (1, 1, 4, 20)
+            assert weight.shape == (1, 3, 4, 20)
+            assert np.array_equal(data[0], tile[0])
+            assert np.array_equal(label[0, 0], tile[1])
+            for k in range(3):
+                assert np.array_equal(weight[0, k], np.where(label[0, 0] == k, tile[2], 0))
+
+
+def test_tiles_are_the_same_with_any_number_of_workers_and_after_seek(path: Path):
+    config = dict(file=str(path), tile=TILE, seed=3)
+    alone = net(path, dict(config, workers=0))
+    expected = [forward(alone) for _ in range(6)]
+    for more in (dict(workers=1), dict(workers=3), {}):
+        one = net(path, dict(config, **more))
+        for start in (0, 4, 1):
+            one.layers[0].seek(start)
+            for i in (start, start + 1):
+                for a, b in zip(forward(one), expected[i]):
+                    assert np.array_equal(a, b)
+
+
+def test_seed_is_one_by_default(path: Path):
+    config = dict(file=str(path), tile=188, workers=0)
+    first, second = (forward(net(path, c)) for c in (config, dict(config, seed=1)))
+    assert all(np.array_equal(a, b) for a, b in zip(first, second))
+
+
+def test_the_test_phase_walks_over_every_pixel_once(path: Path):
+    config = dict(file=str(path), tile=TILE, slices=[2, 4], seed=1, augmentation=dict(std=3))
+    one = net(path, config, caffe.TEST)
+    # Outputs of 4 x 20 on 60 x 50.
+    assert one.layers[0].tiles_per_epoch == 2 * 15 * 3
+    tiles = [forward(one) for _ in range(90)]
+    with TrainingSet(path) as training_set:
+        for z in range(2):
+            label = np.zeros((60, 60))
+            weight = np.zeros((3, 60, 60), np.float32)
+            data = np.zeros((2, 60, 60), np.float32)
+            for n, tile in enumerate(tiles[45 * z : 45 * z + 45]):
+                here = slice(n // 3 * 4, n // 3 * 4 + 4), slice(n % 3 * 20, n % 3 * 20 + 20)
+                label[here] = tile[1][0, 0]
+                weight[(slice(None), *here)] = tile[2][0]
+                data[(slice(None), *here)] = tile[0][0, :, 92:-92, 92:-92]
+            true = training_set.labels(2 + z)
+            assert np.array_equal(label[:, :50], true)
+            assert np.all(label[:, 50:] == 255)
+            assert np.array_equal(
+                weight.sum(0)[:, :50], np.where(true == 255, 0, training_set.weights(2 + z))
+            )
+            assert not weight[:, :, 50:].any()
+            assert np.array_equal(data[..., :50], training_set.raw(2 + z))
+    # After the last tile comes the first.
+    assert all(np.array_equal(a, b) for a, b in zip(forward(one), tiles[0]))
+
+
+def test_there_is_no_gradient(path: Path):
+    one = net(path, dict(file=str(path), tile=188, workers=0))
+    one.forward()
+    one.backward()
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ("no json", "param_str is no JSON: Expecting value"),
+        ("[1]", "param_str must be a JSON object"),
+        (dict(sed=1), "unknown key 'sed'; did you mean 'seed'?"),
+        (dict(xyzzy=1), "unknown key 'xyzzy'; known are file, tile, slices"),
+        (dict(file=None), "file is None"),
+        (dict(file="none.h5"), "none.h5: no such training set"),
+        (dict(tile="572"), "tile is '572'"),
+        (dict(tile=[572]), "tile is [572]"),
+        (dict(tile=[188, 188.0]), "tile is 188.0"),
+        (dict(tile=True), "tile is True"),
+        (dict(tile=180), "188"),
+        (dict(tile=200), "200 is not 16k + 60"),
+        (dict(tile=10**9), "tile is 1000000000"),
+        (dict(slices=[0, 5]), "slices [0, 5] are not in the stack, which has 4"),
+        (dict(slices="all"), "slices is 'all'"),
+        (dict(workers=-1), "workers is -1"),
+        (dict(workers="2"), "workers is '2'"),
+        (dict(seed=-1), "seed is -1"),
+        (dict(augmentation=dict(std=-1)), "std is -1"),
+        (dict(augmentation=dict(warp=1)), "augmentation: unknown key 'warp'"),
+        (dict(augmentation=None), "augmentation is None"),
+    ],
+)
+def test_a_mistake_is_told_in_one_sentence(path: Path, change, message: str):
+    config = change if isinstance(change, str) else {"file": str(path), "tile": 188, **change}
+    with pytest.raises(InputError) as error:
+        net(path, config)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("key", ["file", "tile"])
+def test_a_missing_key_is_named(path: Path, key: str):
+    config = dict(file=str(path), tile=188)
+    del config[key]
+    with pytest.raises(InputError, match=f"param_str lacks '{key}'"):
+        net(path, config)
+
+
+@pytest.mark.parametrize("tops", ["data", "data label", "data label weight more"])
+def test_a_wrong_number_of_tops_is_told(path: Path, tops: str):
+    with pytest.raises(InputError, match=f"but has 0 bottoms and {len(tops.split())} tops"):
+        net(path, dict(file=str(path), tile=188), tops=tops)
+
+
+def test_a_file_that_is_none_is_told(path: Path):
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(InputError, match=r"set\.h5"):
+        net(path, dict(file=str(path), tile=188))
