@@ -7,23 +7,20 @@ command from the same inputs, is not run again; a training goes on from its last
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import runpy
-import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
+from steps import Pipeline, Step, StepFailed
 from unet.errors import InputError
-from unet.program import EXIT_INTERRUPTED, atomic_path, run_program
+from unet.program import atomic_path, run_program
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 STACKS = Path("data/isbi2012")
@@ -33,134 +30,6 @@ CPU_ITERATIONS = 4000
 # Forward, backward and update of one 572x572 tile, measured on two cores.
 CPU_SECONDS = {"unet": 4.0, "unet_slim": 0.33}
 SCORES = ("rand_error", "pixel_error", "warping_error", "v_rand_thin", "v_info_thin")
-
-
-class StepFailed(Exception):
-    """A program has failed and has said why; carries its exit status."""
-
-    def __init__(self, status: int) -> None:
-        super().__init__(status)
-        self.status = status
-
-
-@dataclass
-class Step:
-    """One program run.
-
-    Attributes
-    ----------
-    title : str
-    command : list of str
-        Arguments for this Python.
-    inputs, outputs : list of Path
-        Files; without outputs the step is always run.
-    """
-
-    title: str
-    command: list[str]
-    inputs: list[Path] = field(default_factory=list)
-    outputs: list[Path] = field(default_factory=list)
-
-    def fingerprint(self) -> str:
-        """Return a hash of the command and of the contents of its inputs."""
-        digest = hashlib.sha256("\0".join(self.command).encode())
-        for path in self.inputs:
-            digest.update(f"\0{path}\0".encode())
-            with open(path, "rb") as file:
-                for block in iter(lambda: file.read(1 << 20), b""):
-                    digest.update(block)
-        return digest.hexdigest()
-
-
-class Pipeline:
-    """Run steps, and remember in a folder which are done.
-
-    Parameters
-    ----------
-    folder : Path
-        Holds steps.json: title of a step -> fingerprint.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.record = folder / "steps.json"
-        self.began = time.monotonic()
-        try:
-            self.done = dict(json.loads(self.record.read_text(encoding="utf-8")))
-        except (FileNotFoundError, ValueError, TypeError):
-            # An unreadable record costs time, nothing else: all steps run again.
-            self.done = {}
-
-    def run(self, step: Step) -> None:
-        """Run a step unless its outputs are there, made by the same command from the same inputs.
-
-        Raises
-        ------
-        StepFailed
-            If the program fails.
-        KeyboardInterrupt
-            If the program was interrupted.
-        """
-        print(f"\n== {step.title} ({time.monotonic() - self.began:.0f} s)")
-        print("$ " + shlex.join([_shown(sys.executable), *step.command]), flush=True)
-        fingerprint = step.fingerprint()
-        if step.outputs and self.is_done(step, fingerprint):
-            print("already done")
-            return
-        status = call([sys.executable, *step.command])
-        if status == EXIT_INTERRUPTED:
-            raise KeyboardInterrupt
-        if status:
-            raise StepFailed(status)
-        self.remember(step.title, fingerprint)
-
-    def is_done(self, step: Step, fingerprint: str) -> bool:
-        """Return whether all outputs of a step are there and of this fingerprint."""
-        return self.done.get(step.title) == fingerprint and all(p.exists() for p in step.outputs)
-
-    def remember(self, title: str, fingerprint: str) -> None:
-        """Write down that a step has reached a fingerprint."""
-        self.done[title] = fingerprint
-        with atomic_path(self.record) as path:
-            path.write_text(json.dumps(self.done, indent=1), encoding="utf-8")
-
-    def train(self, step: Step, folder: Path) -> None:
-        """Run a training; begin anew where an earlier one in this folder had other inputs."""
-        key, fingerprint = f"{step.title}: begun", step.fingerprint()
-        if self.done.get(key) != fingerprint and folder.exists():
-            number = 1
-            while folder.with_name(f"{folder.name}.old{number}").exists():
-                number += 1
-            old = folder.with_name(f"{folder.name}.old{number}")
-            folder.rename(old)
-            print(f"\n{folder} was trained from other inputs or to another end: it is {old} now")
-        self.remember(key, fingerprint)
-        self.run(step)
-
-
-def call(command: Sequence[str]) -> int:
-    """Run a program to its end, also through Ctrl-C, which it gets itself; return its exit status.
-
-    SIGTERM is passed on, so that a training writes its snapshot before it stops.
-    """
-    process = subprocess.Popen(command)
-
-    def pass_on(number: int, _frame: object) -> None:
-        if number == signal.SIGTERM:
-            process.send_signal(number)
-
-    handlers = {n: signal.signal(n, pass_on) for n in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        status = process.wait()
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-    return 128 - status if status < 0 else status
-
-
-def _shown(path: str) -> str:
-    """Return a path as it would be typed in this folder."""
-    relative = os.path.relpath(path)
-    return path if relative.startswith("..") else relative
 
 
 def gpu_works(device: str) -> bool:
@@ -381,9 +250,7 @@ def train_isbi(options: argparse.Namespace) -> None:
     target = Path("models", folder.name)
     collect(folder, model, deploy, target, net, options.split, iterations, scored is not None)
     print(f"\ndone in {time.monotonic() - pipeline.began:.0f} s. The model and its card: {target}")
-    print(
-        f"$ {_shown(sys.executable)} tools/segment.py STACK --weights {target}/weights.caffemodel -o OUT"
-    )
+    print(f"Use it: tools/segment.py STACK --weights {target}/weights.caffemodel -o OUT")
 
 
 def collect(
@@ -445,8 +312,8 @@ def card(net: str, split: str, iterations: int, scores: dict) -> str:
     lines += [
         "    python tools/segment.py STACK --weights weights.caffemodel -o probabilities.tif",
         "",
-        "The data are free for research: Arganda-Carreras et al., Frontiers in Neuroanatomy 9 (2015),",
-        "and Cardona et al., PLoS Biology 8 (2010). The network: Ronneberger et al., MICCAI 2015.",
+        "Data: free for research; Arganda-Carreras et al., Frontiers in Neuroanatomy 9, 2015,",
+        "and Cardona et al., PLoS Biology 8, 2010. The network: Ronneberger et al., MICCAI 2015.",
         "",
     ]
     return "\n".join(lines)

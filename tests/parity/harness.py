@@ -54,6 +54,7 @@ class Engine:
         *arguments: str,
         timeout: float = 600,
         environment: Mapping[str, str] | None = None,
+        cwd: Path = REPOSITORY,
     ) -> Arrays:
         """Run a script in a process of its own.
 
@@ -69,6 +70,8 @@ class Engine:
             Seconds.
         environment : mapping, optional
             Additional environment variables.
+        cwd : path
+            Working folder, in the repository or in /tmp.
 
         Returns
         -------
@@ -89,7 +92,7 @@ class Engine:
                 script.write_text(search + source, encoding="utf-8")
             finished = subprocess.run(
                 [*self.command, str(script), str(given), str(result), *arguments],
-                cwd=REPOSITORY,
+                cwd=cwd,
                 env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})},
                 stdin=subprocess.DEVNULL,
                 capture_output=True,

@@ -7,30 +7,40 @@ import numpy as np
 import caffe
 from exchange import draw_parameters, give, given, gradients, parameters, text_file
 
+PASSES = 4
+
 
 def main():
-    """Give the blobs and gradients of the first pass, then losses and what the steps changed."""
+    """Give blobs of one pass, gradients of four, losses of all steps and what they changed."""
     arrays = given()
     solver = caffe.get_solver(text_file(str(arrays["solver"])))
     net = solver.net
     draw_parameters(net)
     before = parameters(net)
     results = {}
+    for batch in range(PASSES):
+        feed(net, arrays, batch)
+        net.clear_param_diffs()
+        net.forward()
+        if batch == 0:
+            results.update({f"data {name}": np.array(b.data) for name, b in net.blobs.items()})
+        net.backward()
+        for name, gradient in gradients(net).items():
+            results[f"batch {batch} {name}"] = gradient
     for step in range(int(arrays["steps"])):
-        for blob in ("data", "label", "weight"):
-            net.blobs[blob].data[...] = arrays[blob][step]
-        if step == 0:
-            net.clear_param_diffs()
-            net.forward()
-            net.backward()
-            results.update(gradients(net))
-            results.update({f"data {name}": np.array(blob.data) for name, blob in net.blobs.items()})
+        feed(net, arrays, step)
         solver.step(1)
         results[f"loss {step}"] = np.array(net.blobs["loss"].data)
     for name, value in parameters(net).items():
-        # The parameters themselves would hide an error behind their start values.
-        results["change of " + name] = value - before[name]
+        results[f"change of {name}"] = value - before[name]
+        results[f"largest of {name}"] = np.abs(value).max()
     give(results)
+
+
+def feed(net, arrays, index):
+    """Put one batch into the net's inputs."""
+    for blob in ("data", "label", "weight"):
+        net.blobs[blob].data[...] = arrays[blob][index]
 
 
 if __name__ == "__main__":
