@@ -109,10 +109,11 @@ def _draw_losses(
         )
         # A few outliers of the first iterations would flatten all the rest.
         held_out = [row[name] for row in rows for name in names if name in row]
-        panel.set_ylim(0, 1.15 * max([np.percentile(loss, 98)] + held_out))
+        panel.set_ylim(0, 1.15 * max([np.percentile(loss, 98), 1e-6] + held_out))
     _draw_tests(panel, rows, names)
     panel.set_ylabel("loss")
-    panel.legend(frameon=False, fontsize=9)
+    if training or names:
+        panel.legend(frameon=False, fontsize=9)
 
 
 def _draw_tests(panel: Any, rows: Sequence[dict[str, float]], names: Sequence[str]) -> None:

@@ -1,0 +1,197 @@
+"""tools/train.py as a process: killed, stopped, resumed, and on genuine Caffe."""
+
+from __future__ import annotations
+
+import os
+import random
+import runpy
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from caffe.proto import caffe_pb2
+from tests.unet.small_net import write_training
+from unet import snapshots
+from unet.curve import read_curve
+from unet.errors import InputError
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+train = runpy.run_path(str(REPOSITORY / "tools" / "train.py"))["main"]
+ENGINES = ["ours", pytest.param("reference", marks=pytest.mark.reference)]
+
+
+def command(engine, *arguments: object) -> list[str]:
+    return [*engine.command, str(REPOSITORY / "tools" / "train.py"), *map(str, arguments)]
+
+
+def start(engine, *arguments: object) -> subprocess.Popen:
+    return subprocess.Popen(
+        command(engine, *arguments, "--device", "cpu"),
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(process: subprocess.Popen, status: int = 0) -> tuple[str, str]:
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == status, f"exit status {process.returncode}\n{out}\n{err}"
+    return out, err
+
+
+def wait_for_iteration(process: subprocess.Popen, folder: Path, number: int) -> None:
+    deadline = time.monotonic() + 120
+    while not any(s.iteration >= number for s in snapshots.find(str(folder / "small"))):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def final(folder: Path, iteration: int) -> tuple[list[bytes], list[bytes]]:
+    """Return parameters and momentum at the end of a run."""
+    prefix = folder / f"small_iter_{iteration}"
+    net = caffe_pb2.NetParameter.FromString(Path(f"{prefix}.caffemodel").read_bytes())
+    state = caffe_pb2.SolverState.FromString(Path(f"{prefix}.solverstate").read_bytes())
+    return (
+        [blob.SerializeToString() for layer in net.layer for blob in layer.blobs],
+        [blob.SerializeToString() for blob in state.history],
+    )
+
+
+STEPS = 120
+# A snapshot at every step: most of the time is spent in writing them.
+SOLVER = dict(max_iter=STEPS, snapshot=1, test_interval=50)
+
+
+@pytest.fixture
+def engine(request):
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """Return a function of the engine that gives the folder of a run that nothing disturbed."""
+    folders: dict[str, Path] = {}
+
+    def of(engine) -> Path:
+        if engine.name not in folders:
+            folder = tmp_path_factory.mktemp(engine.name)
+            finish(start(engine, write_training(folder, **SOLVER)))
+            folders[engine.name] = folder / "run"
+        return folders[engine.name]
+
+    return of
+
+
+def rows(folder: Path) -> list[dict[str, float]]:
+    return [
+        {key: value for key, value in row.items() if key != "seconds"}
+        for row in read_curve(folder / "curve.csv")
+    ]
+
+
+def test_killed_at_any_moment_and_resumed_is_bit_identical(ours, undisturbed, tmp_path):
+    solver, folder = write_training(tmp_path, workers=1, **SOLVER), tmp_path / "run"
+    for seed, reached in enumerate((3, 50)):
+        process = start(ours, solver, "--resume")
+        wait_for_iteration(process, folder, reached)
+        time.sleep(random.Random(seed).uniform(0, 0.1))
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+        for snapshot in snapshots.find(str(folder / "small")):
+            caffe_pb2.SolverState.FromString(Path(snapshot.state).read_bytes())
+            caffe_pb2.NetParameter.FromString(Path(snapshot.model).read_bytes())
+        assert snapshots.find(str(folder / "small"))[0].iteration < STEPS
+    out, err = finish(start(ours, solver, "--resume"))
+    assert "goes on from" in out
+    assert "passed over" not in err
+    assert final(folder, STEPS) == final(undisturbed(ours), STEPS)
+    assert rows(folder) == rows(undisturbed(ours))
+    assert not [path.name for path in folder.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize(
+    ("engine", "number"),
+    [
+        ("ours", signal.SIGTERM),
+        pytest.param("reference", signal.SIGINT, marks=pytest.mark.reference),
+    ],
+    indirect=["engine"],
+)
+def test_interrupted_and_resumed_is_bit_identical(engine, number, undisturbed, tmp_path):
+    solver, folder = write_training(tmp_path, workers=1, **SOLVER), tmp_path / "run"
+    process = start(engine, solver)
+    wait_for_iteration(process, folder, 7)
+    # Ctrl-C in a terminal reaches the workers too.
+    os.killpg(process.pid, number)
+    out, err = finish(process, 130)
+    assert "solverstate is written" in out + err
+    assert snapshots.find(str(folder / "small"))[0].iteration < STEPS
+    finish(start(engine, solver, "--resume"))
+    assert final(folder, STEPS) == final(undisturbed(engine), STEPS)
+
+
+def test_a_torn_snapshot_is_passed_over_on_genuine_caffe_too(reference, tmp_path):
+    solver = write_training(tmp_path, max_iter=8, snapshot=4)
+    finish(start(reference, solver))
+    newest = Path(snapshots.find(str(tmp_path / "run" / "small"))[0].model)
+    whole = newest.read_bytes()
+    newest.write_bytes(whole[: len(whole) // 2])
+    out, err = finish(start(reference, solver, "--resume"))
+    assert "small_iter_4.solverstate" in out
+    assert "passed over" in err
+    assert newest.read_bytes() == whole
+
+
+@pytest.mark.parametrize("engine", ENGINES, indirect=True)
+def test_a_training_that_diverges_ends_with_one_sentence(engine, tmp_path):
+    solver = write_training(tmp_path, base_lr=1e30, lr_policy="fixed")
+    _, err = finish(start(engine, solver), 2)
+    last = err.strip().splitlines()[-1]
+    assert last.startswith("train.py: ")
+    assert "there is no snapshot yet" in last
+    assert "Traceback" not in err
+    assert not list((tmp_path / "run").glob("small_iter_*"))
+
+
+def test_what_it_does_is_told_in_a_few_lines(tmp_path, capsys):
+    solver = write_training(tmp_path, max_iter=3)
+    train([str(solver), "--device", "cpu"])
+    model = tmp_path / "run" / "small_iter_3.caffemodel"
+    assert capsys.readouterr().out.splitlines() == [
+        f"{solver}: 98 parameters; starts from fillers",
+        "iterations 0 to 3",
+        f"snapshots, curve.csv, curves.png, tensorboard: {tmp_path / 'run'}",
+        f"trained: {model}",
+    ]
+    train([str(solver), "--weights", str(model), "-o", str(tmp_path / "fine"), "--iterations", "2"])
+    assert f"starts from {model}" in capsys.readouterr().out
+    assert (tmp_path / "fine" / "small_iter_2.caffemodel").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["absent.prototxt"], "absent.prototxt: no such solver"),
+        (["SOLVER"], "--resume"),
+        (["SOLVER", "--resume", "absent.solverstate"], "absent.solverstate: no such file"),
+        (["SOLVER", "--weights", "a", "--resume", "b"], "give one of them"),
+        (["SOLVER", "-o", "NEW", "--weights", "absent.caffemodel"], "absent.caffemodel"),
+        (["SOLVER", "-o", "NEW", "--iterations", "0"], "0 iterations"),
+        (["SOLVER", "--device", "gpu"], "'gpu' is neither"),
+    ],
+)
+def test_mistakes_are_told_in_a_sentence(tmp_path, arguments, message):
+    solver = write_training(tmp_path, max_iter=1)
+    (tmp_path / "run").mkdir()
+    for kind in ("solverstate", "caffemodel"):
+        (tmp_path / "run" / f"small_iter_1.{kind}").touch()
+    places = {"SOLVER": str(solver), "NEW": str(tmp_path / "new")}
+    with pytest.raises(InputError, match=message):
+        train([places.get(argument, argument) for argument in arguments])

@@ -1,0 +1,122 @@
+"""The record of a training: CSV, TensorBoard events, pictures."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from unet.curve import Curve, read_curve
+from unet.report import draw_curves, smoothed
+
+STEP = {"rate": 0.5, "loss": 1.0}
+
+
+def record(folder, start: int, stop: int) -> None:
+    curve = Curve(folder, start)
+    for iteration in range(start, stop):
+        if iteration % 2 == 0:
+            curve.test(iteration, {"test_loss": iteration / 8})
+        curve.training(iteration, loss=1 / (1 + iteration), rate=0.5)
+    curve.close()
+
+
+def test_smoothed_is_the_mean_of_what_came_before():
+    values = np.random.default_rng(0).normal(size=50)
+    naive = [values[max(0, i - 6) : i + 1].mean() for i in range(50)]
+    np.testing.assert_allclose(smoothed(values, 7), naive)
+    np.testing.assert_array_equal(smoothed(values, 1).round(12), values.round(12))
+    assert smoothed(np.array([]), 5).shape == (0,)
+
+
+def test_rows_come_back_from_the_file(tmp_path):
+    record(tmp_path, 0, 3)
+    rows = read_curve(tmp_path / "curve.csv")
+    assert [row["iteration"] for row in rows] == [0, 0, 1, 2, 2]
+    assert [row.get("loss") for row in rows] == [None, 1.0, 0.5, None, 1 / 3]
+    assert [row.get("test_loss") for row in rows] == [0, None, None, 0.25, None]
+    header = (tmp_path / "curve.csv").read_text().splitlines()[0]
+    assert header == "iteration,seconds,rate,loss,test_loss"
+
+
+def test_rows_beyond_the_iteration_resumed_at_are_dropped_and_made_again(tmp_path):
+    record(tmp_path, 0, 7)
+    whole = read_curve(tmp_path / "curve.csv")
+    record(tmp_path, 4, 7)
+    again = read_curve(tmp_path / "curve.csv")
+    for row in whole + again:
+        del row["seconds"]
+    assert again == whole
+
+
+def test_seconds_go_on_after_a_resume(tmp_path):
+    record(tmp_path, 0, 5)
+    rows = read_curve(tmp_path / "curve.csv")
+    text = (tmp_path / "curve.csv").read_text()
+    (tmp_path / "curve.csv").write_text(text.replace(f"\n3,{rows[5]['seconds']}", "\n3,1000.0"))
+    record(tmp_path, 4, 6)
+    assert read_curve(tmp_path / "curve.csv")[-1]["seconds"] >= 1000
+
+
+def test_a_training_from_the_start_forgets_an_older_curve(tmp_path):
+    record(tmp_path, 0, 9)
+    record(tmp_path, 0, 2)
+    assert max(row["iteration"] for row in read_curve(tmp_path / "curve.csv")) == 1
+
+
+def test_tensorboard_reads_the_events_and_drops_what_a_killed_run_had_noted(tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    record(tmp_path, 0, 7)
+    record(tmp_path, 4, 6)
+    events = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert set(events.Tags()["scalars"]) == {"train/loss", "train/rate", "test/loss"}
+    loss = events.Scalars("train/loss")
+    assert [event.step for event in loss] == [0, 1, 2, 3, 4, 5]
+    assert [event.value for event in loss] == pytest.approx([1 / (1 + i) for i in range(6)])
+
+
+def test_training_goes_on_without_matplotlib_or_tensorboard(tmp_path, monkeypatch, capsys):
+    for module in ("matplotlib.figure", "tensorboard.summary.writer.event_file_writer"):
+        monkeypatch.setitem(__import__("sys").modules, module, None)
+    record(tmp_path, 0, 2)
+    said = capsys.readouterr().err
+    assert "no curves.png" in said
+    assert "no TensorBoard" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["curve.csv"]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [],
+        [{"iteration": 0, "seconds": 0, **STEP}],
+        [{"iteration": 0, "seconds": 0, "test_loss": 0.5}],
+        [{"iteration": i, "seconds": 0, **STEP} for i in range(3)]
+        + [{"iteration": 3, "seconds": 0, "rate": 0.1, "loss": np.nan}],
+        [{"iteration": i, "seconds": 0, "rate": 0, "loss": 0.0} for i in range(500)],
+        [
+            {"iteration": 0, "seconds": 0, **STEP},
+            {"iteration": 0, "seconds": 0, "test0_loss": 1, "test0_misclassified": 0.5},
+            {"iteration": 9, "seconds": 0, "test1_loss": 2, "test1_pixel_error": 0.25},
+        ],
+    ],
+    ids=["nothing", "one step", "one test", "no number", "zero", "two test nets"],
+)
+def test_any_record_can_be_drawn(tmp_path, rows):
+    draw_curves(rows, tmp_path / "curves.png")
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert picture.size[0] == 960
+        assert picture.size[1] >= 450
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_the_loss_is_drawn_where_it_is(tmp_path):
+    rows = [{"iteration": i, "seconds": 0, "rate": 1, "loss": 1.0} for i in range(200)]
+    rows += [{"iteration": 100, "seconds": 0, "test_loss": 2.0}]
+    draw_curves(rows, tmp_path / "curves.png")
+    picture = np.asarray(Image.open(tmp_path / "curves.png").convert("RGB")).astype(int)
+    dark = np.abs(picture - 0x40).max(axis=2) < 12
+    # The smoothed loss of 1 under an axis that ends at 1.15 times the held-out loss of 2.
+    row = np.argmax(dark[:330].sum(axis=1))
+    assert 0.5 < row / 330 < 0.7
