@@ -1,3 +1,3 @@
-"""The method of U-Net (Ronneberger, Fischer, Brox, MICCAI 2015) on any engine that speaks pycaffe."""
+"""The method of U-Net (Ronneberger et al., MICCAI 2015) on any engine that speaks pycaffe."""
 
 __version__ = "0.1.0"

@@ -33,7 +33,7 @@ def open_engine(device: str = "cpu") -> ModuleType:
     if device == "cpu":
         caffe.set_mode_cpu()
     elif device == "auto":
-        # Genuine Caffe built without a GPU ends the process when asked for one; it has no CaffeError.
+        # Genuine Caffe built without a GPU ends the process if asked for one; it has no CaffeError.
         error = getattr(caffe, "CaffeError", None)
         caffe.set_mode_cpu()
         if error is not None:

@@ -1,4 +1,4 @@
-"""What all programs share: how a mistake is told to the user, and files that are whole or absent."""
+"""What all programs share: how a mistake is told, and files that are whole or absent."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Callable, Optional, Union
+from typing import Callable
 
 from unet.errors import InputError
 
@@ -17,24 +17,25 @@ EXIT_INTERRUPTED = 130
 
 
 def _is_mistake(error: BaseException) -> bool:
-    # The engine's own errors are recognised by where they are defined: genuine Caffe has none to import.
+    # The engine's own errors are recognised by their module: genuine Caffe has none to import.
     return isinstance(error, (InputError, OSError, MemoryError)) or (
         type(error).__module__.split(".")[0] == "caffe"
     )
 
 
-def run_program(main: Callable[[Optional[Sequence[str]]], Optional[int]]) -> None:
+def run_program(main: Callable[[Sequence[str] | None], int | None]) -> None:
     """Run a program's `main` and leave the process with the right exit status.
 
     Parameters
     ----------
     main : callable
-        Takes the arguments (None: those of the command line), returns the exit status or None for 0.
+        Takes the arguments (None: the command line's), returns the exit status or None for 0.
 
     Notes
     -----
     A user's mistake (`InputError`, `OSError`, `MemoryError`, an error of the engine) is one line on
-    standard error and status 2; Ctrl-C is status 130; anything else is a bug and keeps its traceback.
+    standard error and status 2; Ctrl-C is status 130; anything else is a bug and keeps its
+    traceback.
     """
     try:
         status = main(None)
@@ -55,8 +56,8 @@ def run_program(main: Callable[[Optional[Sequence[str]]], Optional[int]]) -> Non
 
 
 @contextlib.contextmanager
-def atomic_path(path: Union[str, os.PathLike]) -> Iterator[Path]:
-    """Give a temporary path beside `path`; on success it takes the place of `path`, else it is removed.
+def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
+    """Give a temporary path beside `path`, which it replaces on success; else it is removed.
 
     Parameters
     ----------

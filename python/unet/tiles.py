@@ -1,8 +1,8 @@
 """Sizes of tiles, mirrored tiles of a picture, and the tiling that costs least.
 
 Output tiles are 16k - 124 pixels, but the network's result moves along with its input only in steps
-of 16, the four poolings' common grid. So tiles stand at multiples of 16, each overlapping the next by
-the 4 output pixels left over; then what is put together equals one pass over the whole mirrored
+of 16, the four poolings' common grid. So tiles stand at multiples of 16, each overlapping the next
+by the 4 output pixels left over; then what is put together equals one pass over the whole mirrored
 picture.
 
 References
@@ -95,7 +95,7 @@ def tile_starts(length: int, tile: int) -> range:
     check_tile((tile, tile))
     output = tile - 2 * BORDER
     if length <= output:
-        return range(0, 1)
+        return range(1)
     step = output // GRID * GRID
     if not step:
         raise InputError(
@@ -135,8 +135,8 @@ def count_tiles(shape: tuple[int, int], tile: tuple[int, int]) -> int:
 class PassCost:
     """What one pass of a network takes, as a function of the input size.
 
-    The height and the width of every map of an unpadded network are linear in those of the input, so
-    two sizes tell all. `unet.model.pass_cost` measures a net.
+    The height and the width of every map of an unpadded network are linear in those of the input,
+    so two sizes tell all. `unet.model.pass_cost` measures a net.
 
     Attributes
     ----------
