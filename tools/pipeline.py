@@ -361,7 +361,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     short = commands.add_parser("demo", help="the whole way in under five minutes")
-    short.add_argument("--iterations", type=_whole_number, default=900)
+    short.add_argument("--iterations", type=_whole_number, default=800)
     short.add_argument("--tile", type=int, default=380, help="input size, 16k + 60")
     short.add_argument("--train", default="0:20", metavar="A:B", help="slices to learn from")
     short.set_defaults(run=demo)
