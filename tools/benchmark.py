@@ -189,20 +189,58 @@ def weight_maps(options: argparse.Namespace) -> None:
         print(f"weight map, {size}x{size}, {cells} cells: {seconds:.3f} s")
 
 
+def tiles(options: argparse.Namespace) -> None:
+    """Time the cutting of augmented training tiles, by worker processes and without."""
+    from unet.labels import instances_from_binary
+    from unet.nets import AUGMENTATION
+    from unet.tile_sampler import Augmentation, TileSampler
+    from unet.tile_workers import TileWorkers
+    from unet.training_set import TrainingSet, write_training_set
+    from unet.weight_map import weight_map
+
+    rng = np.random.RandomState(0)
+    raw = rng.randint(0, 256, (20, 512, 512)).astype(np.uint8)
+    labels = (raw > 55).astype(np.uint8)
+    weights = np.stack([weight_map(instances_from_binary(labels[0] > 0), [1.0, 1.0])] * len(raw))
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "tiles.h5")
+        known = dict(classes=2, grey_low=0.0, grey_high=255.0)
+        write_training_set(path, raw, labels, weights, attributes=known)
+        tile = (options.tile, options.tile)
+        with TrainingSet(path) as training_set:
+            how = Augmentation.from_mapping(AUGMENTATION)
+            sampler = TileSampler(training_set, range(len(raw)), tile, how, 1)
+            for count in (0, options.threads):
+                workers = TileWorkers(sampler, count) if count else None
+                take = workers.fetch if workers else sampler
+                for index in range(10):
+                    take(index)
+                start = time.perf_counter()
+                for index in range(10, 10 + options.tiles):
+                    take(index)
+                rate = options.tiles / (time.perf_counter() - start)
+                if workers:
+                    workers.close()
+                print(f"{tile[0]}x{tile[1]} tiles, {count} workers: {rate:.1f} a second")
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one of the benchmarks."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["engine", "weight-map", "work"])
+    parser.add_argument("what", choices=["engine", "tiles", "weight-map", "work"])
     parser.add_argument("--net", default="unet", help="folder of prototxt/ (engine)")
-    parser.add_argument("--tile", type=int, default=572, help="input size (engine)")
+    parser.add_argument("--tile", type=int, default=572, help="input size (engine, tiles)")
     parser.add_argument("--phase", default="both", choices=["train", "test", "both"])
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--tiles", type=int, default=100, help="how many are cut (tiles)")
     options = parser.parse_args(argv)
     if options.what == "work":
         work(options.net, options.tile, options.phase)
     elif options.what == "engine":
         engine(options)
+    elif options.what == "tiles":
+        tiles(options)
     else:
         weight_maps(options)
 
