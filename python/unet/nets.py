@@ -28,8 +28,10 @@ WIDTHS = {"unet": 64, "unet_slim": 16}
 LEVELS = 4
 # Pixels between the edges of a skip map and of its crop, per level (Fig. 1).
 CROPS = {3: 4, 2: 16, 1: 40, 0: 88}
+# The input of Fig. 1.
+FIGURE_TILE = 572
 # The paper trains on tiles of 572; smaller ones give a CPU more steps in the same time.
-TRAIN_TILES = {"unet": 572, "unet_slim": 444}
+TRAIN_TILES = {"unet": FIGURE_TILE, "unet_slim": 444}
 # At 0.01 the slim net ended up calling everything a cell.
 RATES = {"unet": 0.001, "unet_slim": 0.0025}
 ITERATIONS = {"unet": 30000, "unet_slim": 12500}
@@ -180,7 +182,7 @@ def training_net(
 
 
 def deploy_net(
-    name: str, *, channels: int = 1, classes: int = 2, tile: int = 572
+    name: str, *, channels: int = 1, classes: int = 2, tile: int = FIGURE_TILE
 ) -> caffe_pb2.NetParameter:
     """Return the net that segments: `data` in, `score` and its soft-max `prob` out."""
     n = NetSpec()
@@ -361,7 +363,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", help="training set (HDF5) that tools/prepare.py wrote")
     parser.add_argument("--train-slices", type=_slices, metavar="A:B")
     parser.add_argument("--test-slices", type=_slices, metavar="A:B")
-    parser.add_argument("--tile", type=int, default=572, help="input size, 16k + 60")
+    parser.add_argument(
+        "--tile", type=int, help="input size, 16k + 60; by default that of the net's own training"
+    )
     parser.add_argument("--iterations", type=int, default=4000)
     parser.add_argument("-o", "--output", default="prototxt", help="folder to write to")
     options = parser.parse_args(argv)
@@ -375,7 +379,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         options.net,
         options.data,
         options.output,
-        tile=options.tile,
+        tile=TRAIN_TILES[options.net] if options.tile is None else options.tile,
         iterations=options.iterations,
         train=options.train_slices,
         test=options.test_slices,
