@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Segment a stack with a trained network: the probability or the class of every pixel.
 
 With two classes the probability is that of class 1 (inside a cell), and labels are white there.
