@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from unet.errors import InputError
 from unet.program import atomic_path
 from unet.report import draw_curves
 
@@ -26,11 +27,25 @@ def read_curve(path: Path) -> list[dict[str, float]]:
         Column name -> value. Rows of a training iteration have `loss` and `rate`, those of a test
         `test_loss` and the other scores; both have `iteration` (parameter updates before it) and
         `seconds` (of training so far).
+
+    Raises
+    ------
+    InputError
+        If the file is no such record; names the line.
     """
     rows = []
-    with open(str(path), newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            rows.append({key: float(value) for key, value in row.items() if value})
+    with open(str(path), newline="", encoding="utf-8", errors="replace") as file:
+        lines = csv.DictReader(file)
+        for row in lines:
+            try:
+                values = {key: float(value) for key, value in row.items() if value}
+            except (TypeError, ValueError):
+                values = {}
+            if not {"iteration", "seconds"} <= set(values):
+                raise InputError(
+                    f"{path}: line {lines.line_num} is no row of a curve; move the file away"
+                )
+            rows.append(values)
     return rows
 
 

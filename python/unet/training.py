@@ -201,7 +201,10 @@ class Training:
             snapshot, passed = snapshots.newest_whole(self.prefix, self.solver)
             for why in passed:
                 print(f"passed over: {why}", file=sys.stderr)
-            return snapshot.state if snapshot else None
+            if snapshot is None:
+                return None
+            self._saved = self.solver.iter
+            return snapshot.state
         snapshots.restore(snapshots.given(state), self.solver)
         later = [old for old in snapshots.find(self.prefix) if old.iteration > self.solver.iter]
         if later:

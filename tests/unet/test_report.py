@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from unet.curve import Curve, read_curve
+from unet.errors import InputError
 from unet.report import draw_curves, smoothed
 
 STEP = {"rate": 0.5, "loss": 1.0}
@@ -62,6 +63,15 @@ def test_a_training_from_the_start_forgets_an_older_curve(tmp_path):
     record(tmp_path, 0, 9)
     record(tmp_path, 0, 2)
     assert max(row["iteration"] for row in read_curve(tmp_path / "curve.csv")) == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["a,b\n1,2\n", "iteration,seconds\n1,x\n", "iteration,seconds\n1\n"]
+)
+def test_a_file_that_is_no_record_is_named_with_its_line(tmp_path, text):
+    (tmp_path / "curve.csv").write_text(text)
+    with pytest.raises(InputError, match=r"curve\.csv: line 2 "):
+        read_curve(tmp_path / "curve.csv")
 
 
 def test_tensorboard_reads_the_events_and_drops_what_a_killed_run_had_noted(tmp_path):
