@@ -64,6 +64,9 @@ class Curve:
     def __init__(self, folder: Path, start: int) -> None:
         self._folder = folder
         self._path = folder / CSV_NAME
+        # A training that was killed while it wrote leaves its temporary file behind.
+        for left in [*folder.glob(f".{CSV_NAME}.*"), *folder.glob(f".{PNG_NAME}.*")]:
+            left.unlink()
         old = read_curve(self._path) if start and self._path.exists() else []
         self._rows = [row for row in old if row["iteration"] < start]
         self._before = max((row["seconds"] for row in self._rows), default=0.0)

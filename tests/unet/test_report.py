@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -77,6 +79,9 @@ def test_a_file_that_is_no_record_is_named_with_its_line(tmp_path, text):
 def test_tensorboard_reads_the_events_and_drops_what_a_killed_run_had_noted(tmp_path):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     record(tmp_path, 0, 7)
+    # TensorBoard reads event files in the order of the second and the number in their names, as
+    # text; two trainings of one process within a second could come out of order.
+    time.sleep(1.1)
     record(tmp_path, 4, 6)
     events = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
