@@ -29,6 +29,10 @@ PAPER_NET, CPU_NET = "unet", "unet_slim"
 CPU_ITERATIONS = 5000
 # One iteration with the tiles of prototxt/, on two cores.
 CPU_SECONDS = {"unet": 4.0, "unet_slim": 0.25}
+# Milder than the paper's w0 of 10 with balanced classes: membranes weigh two to four times what the
+# inside of a cell does, not ten times, and probabilities stay clear of the challenge's outermost
+# thresholds.
+WEIGHTING = ("--w0", "4", "--no-class-balance")
 SCORES = ("rand_error", "pixel_error", "warping_error", "v_rand_thin", "v_info_thin")
 
 
@@ -214,12 +218,7 @@ def train_isbi(options: argparse.Namespace) -> None:
     pipeline = Pipeline(folder)
     pipeline.run(Step("data", ["data/isbi2012.py", "-o", str(STACKS)]))
     data = STACKS / "isbi2012.h5"
-    # Milder than the paper's w0 of 10 with balanced classes: membranes weigh two to four times what
-    # the inside of a cell does, not ten times, and probabilities stay clear of the challenge's
-    # outermost thresholds.
-    pipeline.run(
-        prepare(STACKS, data, folder / "training-set.png", "--w0", "4", "--no-class-balance")
-    )
+    pipeline.run(prepare(STACKS, data, folder / "training-set.png", *WEIGHTING))
     training = folder / "training"
     model = training / f"{net}_iter_{iterations}.caffemodel"
     pipeline.train(
