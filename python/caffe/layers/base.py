@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 
 from caffe.blob import Blob
@@ -138,8 +137,3 @@ class NeuronLayer(Layer):
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         top[0].reshape(*bottom[0].shape)
-
-
-def float_at(blob: Blob) -> float:
-    """Return the first diff of a blob: the weight of a loss."""
-    return float(np.asarray(blob.diff_side.tensor().flatten()[0].item()))

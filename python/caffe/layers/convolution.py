@@ -90,7 +90,10 @@ class _ConvolutionBase(Layer):
         return (first, second // self.groups, *self.kernel)
 
     def _output_size(self, size: int, axis: int) -> int:
-        raise NotImplementedError
+        extent = self.dilation[axis] * (self.kernel[axis] - 1) + 1
+        if self.transposed:
+            return self.stride[axis] * (size - 1) + extent - 2 * self.pad[axis]
+        return (size + 2 * self.pad[axis] - extent) // self.stride[axis] + 1
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         first = bottom[0].shape
@@ -187,10 +190,6 @@ class _ConvolutionBase(Layer):
 class Convolution(_ConvolutionBase):
     """Convolution without flipping the kernel; weights (num_output, channels / group, ...)."""
 
-    def _output_size(self, size: int, axis: int) -> int:
-        extent = self.dilation[axis] * (self.kernel[axis] - 1) + 1
-        return (size + 2 * self.pad[axis] - extent) // self.stride[axis] + 1
-
     def forward_rectified(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Run forward together with the ReLU that follows in place, which saves a pass."""
         fused = bottom[0].data_side.tensor().device.type == "cpu" and self.spatial_axes == 2
@@ -240,7 +239,3 @@ class Deconvolution(_ConvolutionBase):
     """The transpose of a convolution; weights (channels, num_output / group, ...)."""
 
     transposed = True
-
-    def _output_size(self, size: int, axis: int) -> int:
-        extent = self.dilation[axis] * (self.kernel[axis] - 1) + 1
-        return self.stride[axis] * (size - 1) + extent - 2 * self.pad[axis]

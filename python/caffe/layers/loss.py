@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from caffe.blob import Blob
-from caffe.layers.base import Layer, NeuronLayer, float_at, register
+from caffe.layers.base import Layer, NeuronLayer, register
 from caffe.proto import caffe_pb2
 
 
@@ -30,6 +30,11 @@ class Softmax(NeuronLayer):
             data, grad = top[0].data_side.tensor(), top[0].diff_side.tensor()
             inner = (grad * data).sum(self.axis, keepdim=True)
             bottom[0].diff_side.set((grad - inner) * data)
+
+
+def _loss_weight(top: Blob) -> float:
+    """Return the diff of a loss's top: its weight."""
+    return float(top.diff_side.tensor())
 
 
 class LossLayer(Layer):
@@ -68,7 +73,7 @@ class EuclideanLoss(LossLayer):
     ) -> None:
         for index, sign in ((0, 1), (1, -1)):
             if propagate_down[index]:
-                scale = sign * float_at(top[0]) / bottom[index].shape[0]
+                scale = sign * _loss_weight(top[0]) / bottom[index].shape[0]
                 bottom[index].diff_side.set(self.difference * scale)
 
 
@@ -143,7 +148,7 @@ class SoftmaxWithLoss(LossLayer):
         grad = self.probabilities.reshape(self.outer, classes, self.inner).clone()
         grad.scatter_add_(1, self.labels, torch.full_like(self.labels, -1, dtype=grad.dtype))
         grad *= self.kept
-        grad *= float_at(top[0]) / self.norm
+        grad *= _loss_weight(top[0]) / self.norm
         bottom[0].diff_side.set(grad.view(bottom[0].shape))
 
 
