@@ -96,6 +96,17 @@ class Side:
         """Set all values to zero, without touching memory nobody looks at."""
         self.defer(_zeros)
 
+    def set_window(self, window: tuple[slice, ...], part: torch.Tensor) -> None:
+        """Take values that are `part` inside `window` and 0 outside, without writing the zeros."""
+        self.defer(_Window(self.shape, window, part))
+
+    def add_to(self, total: torch.Tensor) -> None:
+        """Add the values to a tensor."""
+        if isinstance(self._pending, _Window):
+            total[self._pending.window] += self._pending.part
+        else:
+            total += self.tensor()
+
     def is_held(self) -> bool:
         """Tell whether somebody holds the numpy array, or a view of it."""
         if self._array is None:
@@ -167,6 +178,18 @@ class Side:
 
 def _zeros() -> None:
     return None
+
+
+class _Window:
+    """Makes values that are 0 outside a window, when somebody asks for them whole."""
+
+    def __init__(self, shape: Shape, window: tuple[slice, ...], part: torch.Tensor) -> None:
+        self.shape, self.window, self.part = shape, window, part
+
+    def __call__(self) -> torch.Tensor:
+        whole = self.part.new_zeros(self.shape)
+        whole[self.window] = self.part
+        return whole
 
 
 class Blob:

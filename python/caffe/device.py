@@ -91,7 +91,7 @@ def generator(where: torch.device | None = None) -> torch.Generator:
 
 
 # Nets whose blobs take more than this, in bytes, are the ones whose memory matters.
-_LARGE_NET = 512 * 2**20
+_LARGE_NET = 768 * 2**20
 
 
 def tune_allocator(blob_bytes: int) -> None:

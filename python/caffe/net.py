@@ -99,6 +99,15 @@ class Net:
         self.inputs, self.outputs = made.inputs, made.outputs
         self.learnable = made.learnable
         self.lr_mults, self.decay_mults = made.lr_mults, made.decay_mults
+        # Layer -> places in `learnable` of the parameters that backward uses there for the last
+        # time: layers that share one are gone through from the last to the first.
+        self.last_used_by: dict[int, list[int]] = {}
+        first_user: dict[int, int] = {}
+        for index, place in reversed(list(enumerate(made.places))):
+            for blob in place.layer.blobs:
+                first_user[id(blob.data_side)] = index
+        for number, blob in enumerate(made.learnable):
+            self.last_used_by.setdefault(first_user[id(blob.data_side)], []).append(number)
         self._callbacks: dict[str, list[Callable[[int], None]]] = {
             "before_forward": [],
             "after_forward": [],
@@ -213,7 +222,13 @@ class Net:
         return loss
 
     @torch.no_grad()
-    def _backward(self, start: int, end: int, release: bool = False) -> None:
+    def _backward(
+        self,
+        start: int,
+        end: int,
+        release: bool = False,
+        after_layer: Callable[[int], None] | None = None,
+    ) -> None:
         self._forget_released()
         for index in range(start, end - 1, -1):
             place = self._places[index]
@@ -224,6 +239,8 @@ class Net:
             place.layer.backward(place.tops, place.bottom_needs, place.bottoms)
             if release:
                 self._release_diffs(place)
+            if after_layer is not None:
+                after_layer(index)
             self._call("after_backward", index)
 
     def _forget_released(self) -> None:

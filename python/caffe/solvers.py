@@ -65,6 +65,7 @@ class Solver:
         ]
         self._losses: deque[float] = deque(maxlen=max(1, param.average_loss))
         self._callbacks: list[tuple[Callable[[], None], Callable[[], None]]] = []
+        self._updated_already: set[int] = set()
         self._stop = False
         self._last_time: tuple[float, int] | None = None
 
@@ -189,9 +190,10 @@ class Solver:
                 on_start()
             last = len(self.net.layers) - 1
             loss = 0.0
+            at_once = self._update_at_once()
             for _ in range(param.iter_size):
                 loss += self.net._forward(0, last)
-                self.net._backward(last, 0, release=not self.net.retain_diffs)
+                self.net._backward(last, 0, not self.net.retain_diffs, at_once)
             self._update_smoothed_loss(loss / param.iter_size)
             if param.display and self.iter % param.display == 0:
                 self._display()
@@ -208,6 +210,25 @@ class Solver:
         """Leave `step` and `solve` after the iteration that is running."""
         self._stop = True
 
+    def _update_at_once(self) -> Callable[[int], None] | None:
+        """Return what updates parameters as soon as backward is done with them, if that may be.
+
+        The gradients then never lie in memory all together. Not so where something is to be done
+        with all of them before the update, or somebody looks at them.
+        """
+        param, net = self.param, self.net
+        together = param.iter_size > 1 or param.clip_gradients >= 0 or self._callbacks
+        if together or net.retain_diffs or any(b.diff_side.is_held() for b in net.learnable):
+            return None
+        rate = learning_rate(param, self.iter)
+
+        def update(layer: int) -> None:
+            for place in net.last_used_by.get(layer, ()):
+                self._update(place, rate)
+                self._updated_already.add(place)
+
+        return update
+
     def apply_update(self) -> None:
         """Clip, normalise, regularise and apply the gradients that the parameters' diffs hold."""
         param, net = self.param, self.net
@@ -215,30 +236,35 @@ class Solver:
         if param.display and self.iter % param.display == 0:
             log.info(f"Iteration {self.iter}, lr = {_g(rate)}")
         self._clip()
-        rule, histories = RULES[self.rule]
-        count = len(net.learnable)
-        with torch.no_grad():
-            for place, blob in enumerate(net.learnable):
-                gradient = blob.diff_side.tensor()
-                data = blob.data_side.tensor()
-                if param.iter_size > 1:
-                    gradient.mul_(1 / param.iter_size)
-                self._regularise(gradient, data, param.weight_decay * net.decay_mults[place])
-                history = []
-                for which in range(histories):
-                    entry = self._history[which * count + place]
-                    if entry.device != data.device:
-                        entry = self._history[which * count + place] = entry.to(data.device)
-                    history.append(entry)
-                update = rule(param, gradient, rate * net.lr_mults[place], history, self.iter)
-                data.sub_(update)
-                # The diff now is the update, as in genuine Caffe; SGD's lies in the history, and is
-                # copied only if somebody looks.
-                if self.rule in RETURNS_HISTORY:
-                    blob.diff_side.defer(update.clone)
-                else:
-                    blob.diff_side.set(update)
+        for place in range(len(net.learnable)):
+            if place not in self._updated_already:
+                self._update(place, rate)
+        self._updated_already.clear()
         net._updated = True
+
+    @torch.no_grad()
+    def _update(self, place: int, rate: float) -> None:
+        param, net, blob = self.param, self.net, self.net.learnable[place]
+        rule, histories = RULES[self.rule]
+        gradient, data = blob.diff_side.tensor(), blob.data_side.tensor()
+        if param.iter_size > 1:
+            gradient.mul_(1 / param.iter_size)
+        self._regularise(gradient, data, param.weight_decay * net.decay_mults[place])
+        history = []
+        for which in range(histories):
+            entry = self._history[which * len(net.learnable) + place]
+            if entry.device != data.device:
+                entry = entry.to(data.device)
+                self._history[which * len(net.learnable) + place] = entry
+            history.append(entry)
+        update = rule(param, gradient, rate * net.lr_mults[place], history, self.iter)
+        data.sub_(update)
+        # The diff now is the update, as in genuine Caffe; SGD's lies in the history, and is copied
+        # only if somebody looks.
+        if self.rule in RETURNS_HISTORY:
+            blob.diff_side.defer(update.clone)
+        else:
+            blob.diff_side.set(update)
 
     def _clip(self) -> None:
         limit = self.param.clip_gradients

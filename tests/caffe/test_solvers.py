@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from google.protobuf import text_format
 
 import caffe
 from caffe.proto import caffe_pb2
@@ -221,3 +222,64 @@ def test_mistakes_in_a_solver_are_told(tmp_path, fields, message):
     path.write_text(str(caffe_pb2.SolverParameter(**fields)))
     with pytest.raises(caffe.CaffeError, match=message):
         caffe.get_solver(str(path))
+
+
+SHARING = """
+layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 4 dim: 3 dim: 3 } } }
+layer { name: "y" type: "Input" top: "y" input_param { shape { dim: 2 dim: 4 dim: 3 dim: 3 } } }
+layer { name: "first" type: "Convolution" bottom: "x" top: "a" param { name: "w" }
+  param { name: "b" lr_mult: 2 }
+  convolution_param { num_output: 4 kernel_size: 1 weight_filler { type: "xavier" } } }
+layer { name: "bend" type: "TanH" bottom: "a" top: "c" }
+layer { name: "fixed" type: "Convolution" bottom: "c" top: "d" param { lr_mult: 0 }
+  param { lr_mult: 0 }
+  convolution_param { num_output: 4 kernel_size: 1 weight_filler { type: "xavier" } } }
+layer { name: "second" type: "Convolution" bottom: "d" top: "e" param { name: "w" }
+  param { name: "b" lr_mult: 2 } convolution_param { num_output: 4 kernel_size: 1 } }
+layer { name: "loss" type: "EuclideanLoss" bottom: "e" bottom: "y" top: "loss" }
+"""
+
+
+@pytest.mark.parametrize("kind", ["SGD", "Adam", "AdaDelta"])
+def test_updates_layer_by_layer_equal_those_made_all_together(tmp_path, monkeypatch, kind):
+    updated, found = [], []
+    real = caffe.solvers.Solver._update
+
+    def update(self, place, rate):
+        updated.append(place)
+        real(self, place, rate)
+
+    monkeypatch.setattr(caffe.solvers.Solver, "_update", update)
+    for together in (False, True):
+        param = caffe_pb2.SolverParameter(
+            base_lr=0.01,
+            lr_policy="fixed",
+            momentum=0.9,
+            weight_decay=0.01,
+            max_iter=10,
+            type=kind,
+            random_seed=3,
+        )
+        text_format.Parse(SHARING, param.net_param)
+        path = tmp_path / "solver.prototxt"
+        path.write_text(str(param))
+        made = caffe.get_solver(str(path))
+        made.net.blobs["x"].data[...] = np.random.default_rng(0).normal(size=(2, 4, 3, 3))
+        if together:
+            made.add_callback(lambda: None, lambda: None)
+        updated.clear()
+        made.step(4)
+        # Each parameter once a step, those that learn nothing as well.
+        assert sorted(updated) == sorted(4 * [0, 1, 2, 3])
+        blobs = [blob for blobs in made.net.params.values() for blob in blobs]
+        found.append([array.copy() for blob in blobs for array in (blob.data, blob.diff)])
+    for alone, all_together in zip(*found):
+        np.testing.assert_array_equal(alone, all_together)
+
+
+def test_gradients_that_somebody_holds_are_the_updates_after_a_step(tmp_path):
+    made = solver(tmp_path)
+    held = made.net.params["conv"][0].diff
+    wanted = 0.1 * gradients(made)[0]
+    made.step(1)
+    np.testing.assert_allclose(held, wanted, rtol=1e-5)

@@ -65,6 +65,19 @@ CASES = {
         values(*X),
         tops={"out": (2, 4, 5, 7)},
     ),
+    "convolution 3x3 of many channels": layer_case(
+        convolution("num_output: 256 kernel_size: 3 weight_filler { type: 'msra' }"),
+        values(2, 128, 23, 24),
+        tops={"out": (2, 256, 21, 22)},
+    ),
+    "convolution 3x3 of many channels, padded, without bias": layer_case(
+        convolution(
+            "num_output: 384 kernel_size: 3 pad_h: 1 pad_w: 2 bias_term: false "
+            "weight_filler { type: 'msra' }"
+        ),
+        values(1, 256, 20, 21),
+        tops={"out": (1, 384, 20, 23)},
+    ),
     "convolution 1x1": layer_case(
         convolution("num_output: 2 kernel_size: 1"), values(*X), tops={"out": (2, 2, 7, 9)}
     ),
@@ -79,6 +92,14 @@ CASES = {
         convolution("num_output: 2 kernel_size: 2 stride: 2", "Deconvolution"),
         values(*X),
         tops={"out": (2, 2, 14, 18)},
+    ),
+    "deconvolution 3x2, as many steps apart, without bias": layer_case(
+        convolution(
+            "num_output: 2 kernel_h: 3 kernel_w: 2 stride_h: 3 stride_w: 2 bias_term: false",
+            "Deconvolution",
+        ),
+        values(*X),
+        tops={"out": (2, 2, 21, 18)},
     ),
     "deconvolution with padding and groups": layer_case(
         convolution(

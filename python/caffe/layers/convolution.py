@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from caffe import fillers
 from caffe.blob import Blob
+from caffe.layers import winograd
 from caffe.layers.base import Layer, register
 
 # Kernel elements times input channels up to which the weights' gradient is one product of matrices.
@@ -122,7 +123,13 @@ class _ConvolutionBase(Layer):
             tensor = tensor.flatten(0, self.axis - 1) if self.axis else tensor[None]
         # Pixel by pixel is the layout that 2-D convolutions compute fastest in; what they make
         # keeps it, so that as a rule nothing is copied here.
-        return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
+        if tensor.dim() != 4:
+            return tensor
+        if tensor.shape[1] == 1:
+            # One channel is both layouts; only strides tell PyTorch which one the result gets.
+            height, width = tensor.shape[2:]
+            return tensor.contiguous().as_strided(tensor.shape, (height * width, 1, width, 1))
+        return tensor.contiguous(memory_format=torch.channels_last)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         weights = self.blobs[0].data_side.tensor()
@@ -193,6 +200,9 @@ class Convolution(_ConvolutionBase):
     def forward_rectified(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Run forward together with the ReLU that follows in place, which saves a pass."""
         fused = bottom[0].data_side.tensor().device.type == "cpu" and self.spatial_axes == 2
+        if self._by_winograd(bottom[0].data_side.tensor(), top[0].shape):
+            self._forward_by_winograd(bottom, top, rectify=True)
+            return
         if not (fused and self.axis == 1 and torch.backends.mkldnn.is_available()):
             self.forward(bottom, top)
             for blob in top:
@@ -216,9 +226,39 @@ class Convolution(_ConvolutionBase):
                 )
             )
 
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        if self._by_winograd(bottom[0].data_side.tensor(), top[0].shape):
+            self._forward_by_winograd(bottom, top, rectify=False)
+        else:
+            super().forward(bottom, top)
+
+    def _by_winograd(
+        self, data: torch.Tensor, output: tuple[int, ...], backward: bool = False
+    ) -> bool:
+        return (
+            data.device.type == "cpu"
+            and self.kernel == (3, 3)
+            and self.stride == self.dilation == (1, 1)
+            and self.axis == self.groups == 1
+            and winograd.pays(self.channels, self.num_output, math.prod(output[2:]), backward)
+        )
+
+    def _forward_by_winograd(
+        self, bottom: Sequence[Blob], top: Sequence[Blob], rectify: bool
+    ) -> None:
+        weights = self.blobs[0].data_side.tensor()
+        bias = self.blobs[1].data_side.tensor() if self.has_bias else None
+        for below, above in zip(bottom, top):
+            data = self._batched(below.data_side.tensor())
+            above.data_side.set(winograd.forward(data, weights, bias, self.pad, rectify))
+
     def _gradients(
         self, gradient: torch.Tensor, data: torch.Tensor, wants: tuple[bool, bool, bool]
     ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
+        if self._by_winograd(data, gradient.shape, backward=True):
+            return winograd.backward(
+                gradient, data, self.blobs[0].data_side.tensor(), self.pad, wants
+            )
         taps = math.prod(self.kernel) * self.channels
         simple = self.groups == 1 and self.spatial_axes == 2 and len(data) == 1
         if wants[0] or not simple or data.device.type != "cpu" or taps > _FEW_TAPS:
@@ -239,3 +279,42 @@ class Deconvolution(_ConvolutionBase):
     """The transpose of a convolution; weights (channels, num_output / group, ...)."""
 
     transposed = True
+
+    def _disjoint(self, data: torch.Tensor) -> bool:
+        """Tell whether outputs of different pixels do not overlap: one product of matrices."""
+        return (
+            data.device.type == "cpu"
+            and self.spatial_axes == 2
+            and self.kernel == self.stride
+            and self.pad == (0, 0)
+            and self.dilation == (1, 1)
+            and self.groups == 1
+        )
+
+    def _matrix(self) -> torch.Tensor:
+        # Columns in the order of `_windows`: row and column in the window, then map.
+        return self.blobs[0].data_side.tensor().permute(0, 2, 3, 1).reshape(self.channels, -1)
+
+    def _windows(self, tensor: torch.Tensor) -> torch.Tensor:
+        """View (n, maps, rows * h, columns * w) as (n, rows, columns, h, w, maps)."""
+        (h, w), (size, maps, height, width) = self.kernel, tensor.shape
+        pixels = tensor.permute(0, 2, 3, 1)
+        return pixels.view(size, height // h, h, width // w, w, maps).permute(0, 1, 3, 2, 4, 5)
+
+    def _gradients(
+        self, gradient: torch.Tensor, data: torch.Tensor, wants: tuple[bool, bool, bool]
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
+        if not self._disjoint(data):
+            return super()._gradients(gradient, data, wants)
+        products = self._windows(gradient).reshape(-1, math.prod(self.kernel) * self.num_output)
+        pixels = data.permute(0, 2, 3, 1)
+        grad_data = grad_weights = grad_bias = None
+        if wants[0]:
+            grad_data = (products @ self._matrix().t()).view(pixels.shape).permute(0, 3, 1, 2)
+        if wants[1]:
+            matrix = pixels.reshape(-1, self.channels).t() @ products
+            by_window = matrix.view(self.channels, *self.kernel, self.num_output)
+            grad_weights = by_window.permute(0, 3, 1, 2).contiguous()
+        if wants[2]:
+            grad_bias = products.view(-1, self.num_output).sum(0)
+        return grad_data, grad_weights, grad_bias

@@ -33,7 +33,7 @@ class Split(Layer):
         if propagate_down[0]:
             total = self.take_diff(top[0])
             for blob in top[1:]:
-                total += blob.diff_side.tensor()
+                blob.diff_side.add_to(total)
             bottom[0].diff_side.set(total)
 
 
@@ -168,9 +168,9 @@ class Crop(Layer):
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
     ) -> None:
         if propagate_down[0]:
-            grad = torch.zeros_like(bottom[0].data_side.tensor())
-            grad[self.window] = top[0].diff_side.tensor()
-            bottom[0].diff_side.set(grad)
+            # A copy: a part of a larger tensor would keep all of that in memory.
+            part = top[0].diff_side.tensor().clone(memory_format=torch.preserve_format)
+            bottom[0].diff_side.set_window(self.window, part)
 
 
 @register("Silence")
