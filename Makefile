@@ -8,6 +8,7 @@ RUN := .venv/bin/python
 
 NET ?=
 SPLIT ?= holdout
+SOLVER ?=
 ITERATIONS ?=
 DEVICE ?= auto
 PYTEST ?=
@@ -36,8 +37,8 @@ format: $(READY) ## put code into format
 	@.venv/bin/ruff check --fix .
 	@.venv/bin/ruff format .
 
-train-isbi: $(READY) ## train on ISBI 2012: NET=unet|unet_slim SPLIT=holdout|all ITERATIONS= DEVICE=auto|cpu|0
-	@$(RUN) tools/pipeline.py isbi --net "$(NET)" --split "$(SPLIT)" \
+train-isbi: $(READY) ## train on ISBI 2012: NET=unet|unet_slim SPLIT=holdout|all SOLVER=sgd|adam ITERATIONS= DEVICE=auto|cpu|0
+	@$(RUN) tools/pipeline.py isbi --net "$(NET)" --split "$(SPLIT)" --solver "$(SOLVER)" \
 		--iterations "$(ITERATIONS)" --device "$(DEVICE)"
 
 segment-demo: $(READY) ## segment slices with the model that comes with the project

@@ -194,6 +194,7 @@ def test_with_a_gpu_the_papers_net_is_trained_as_its_solver_says(monkeypatch):
         (["--iterations", "-3"], "'-3' is not a whole number"),
         (["--iterations", "0"], "'0' is not a whole number"),
         (["--split", "half"], "half"),
+        (["--solver", "lbfgs"], "lbfgs"),
     ],
 )
 def test_wrong_variables_are_told(arguments, said, capsys):
@@ -229,7 +230,8 @@ def test_the_model_folder_has_what_is_needed_and_a_card_with_the_scores(tmp_path
     scores = dict.fromkeys(pipeline.SCORES, 0.25)
     (run / "scores.json").write_text(json.dumps(scores))
     target = tmp_path / "models" / "it"
-    pipeline.collect(run, model, deploy, target, "unet_slim", "holdout", 9, scored=True)
+    command = "make train-isbi NET=unet_slim SPLIT=holdout SOLVER=adam ITERATIONS=9"
+    pipeline.collect(run, model, deploy, target, "unet_slim", "holdout", command, scored=True)
     assert sorted(path.name for path in target.iterdir()) == [
         "README.md",
         "curves.png",
@@ -239,7 +241,7 @@ def test_the_model_folder_has_what_is_needed_and_a_card_with_the_scores(tmp_path
         "weights.caffemodel",
     ]
     card = (target / "README.md").read_text()
-    assert "make train-isbi NET=unet_slim SPLIT=holdout ITERATIONS=9" in card
+    assert command in card
     assert "| rand_error | 0.250000 |" in card
 
 

@@ -153,13 +153,32 @@ def test_weights_are_drawn_and_learn_as_in_the_paper(tmp_path):
 
 
 @pytest.mark.parametrize("name", sorted(nets.WIDTHS))
-def test_solvers_are_the_papers_sgd(name):
-    for file, solver in nets.isbi_files(name).items():
-        if file.startswith("solver"):
-            assert solver.type == "SGD"
-            assert solver.momentum == pytest.approx(0.99)
+def test_solvers_are_the_papers_sgd_and_adam(name):
+    files = nets.isbi_files(name)
+    prefixes = set()
+    for split in ("holdout", "isbi"):
+        sgd, adam = files[f"solver_{split}.prototxt"], files[f"solver_{split}_adam.prototxt"]
+        assert sgd.type == "SGD"
+        assert sgd.momentum == pytest.approx(0.99)
+        # Kingma and Ba, Adam, ICLR 2015, Algorithm 1.
+        assert (adam.type, adam.weight_decay) == ("Adam", 0)
+        assert (adam.momentum, adam.momentum2, adam.delta) == pytest.approx((0.9, 0.999, 1e-8))
+        for solver in (sgd, adam):
             assert solver.random_seed >= 0
             assert solver.iter_size == 1
+            prefixes.add(solver.snapshot_prefix)
+    # No run goes on from another's snapshots.
+    assert len(prefixes) == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "method"),
+    [(["unet"], "SGD"), (["unet_slim"], "Adam"), (["unet_slim", "--method", "SGD"], "SGD")],
+)
+def test_own_data_is_learnt_by_the_method_that_suits_the_net(tmp_path, options, method):
+    data = training_set(tmp_path / "mine.h5", classes=2)
+    nets.main([*options, "--data", str(data), "--tile", "188", "-o", str(tmp_path / "mine")])
+    assert parse(tmp_path / "mine" / "solver.prototxt").type == method
 
 
 def test_files_for_own_data_follow_its_classes_and_channels(tmp_path, monkeypatch):
@@ -186,7 +205,9 @@ def test_files_for_own_data_follow_its_classes_and_channels(tmp_path, monkeypatc
 
 def test_own_data_without_test_slices_has_no_test_net(tmp_path):
     data = training_set(tmp_path / "mine.h5", classes=2)
-    files = nets.own_files("unet", str(data), "out", tile=252, iterations=9, train=None, test=None)
+    files = nets.own_files(
+        "unet", str(data), "out", tile=252, iterations=9, train=None, test=None, method="SGD"
+    )
     assert sorted(files) == ["deploy.prototxt", "solver.prototxt", "train.prototxt"]
     assert not files["solver.prototxt"].test_net
     config = json.loads(files["train.prototxt"].layer[0].python_param.param_str)
