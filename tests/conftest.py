@@ -80,3 +80,23 @@ def reference() -> Engine:
     if check.returncode:
         unavailable(check.stderr.strip())
     return Engine.genuine()
+
+
+# Type, cases and largest difference of each layer type that was held against genuine Caffe.
+_parity: list[tuple[str, int, float]] = []
+
+
+@pytest.fixture
+def record_parity():
+    """Return what enters a layer type into the table at the end of the report."""
+    return lambda kind, cases, difference: _parity.append((kind, cases, difference))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _parity:
+        terminalreporter.section("layers against genuine Caffe")
+        terminalreporter.write_line(f"{'type':26s}{'cases':>7s}{'largest difference':>22s}")
+        for kind, cases, difference in sorted(_parity):
+            terminalreporter.write_line(f"{kind:26s}{cases:7d}{difference:22.1e}")
+        total = sum(cases for _, cases, _ in _parity)
+        terminalreporter.write_line(f"{'all':26s}{total:7d}")

@@ -18,6 +18,7 @@ from caffe.weights_hdf5 import write_weights_hdf5
 __all__ = [
     "SolverState",
     "blob_to_array",
+    "read_blob",
     "read_solverstate",
     "read_weights",
     "write_caffemodel",
@@ -58,6 +59,18 @@ class SolverState:
 def blob_to_array(proto: caffe_pb2.BlobProto) -> np.ndarray:
     """Return the data of a BlobProto as a float32 array of its shape."""
     return BlobReader("BlobProto").read(memoryview(proto.SerializeToString()), 0, "blob")
+
+
+def read_blob(path: str | os.PathLike) -> np.ndarray:
+    """Read a file that holds one BlobProto: a mean image, an infogain matrix (.binaryproto).
+
+    Raises
+    ------
+    CaffeError
+        If the file is missing, truncated or of another kind.
+    """
+    source = os.fspath(path)
+    return BlobReader(source).read(memoryview(map_file(source)), 0, "blob")
 
 
 def read_weights(path: str | os.PathLike) -> dict[str, list[np.ndarray | None]]:

@@ -1,4 +1,4 @@
-"""Activations: ReLU, Sigmoid, TanH, and drop-out."""
+"""Activations, element by element, and drop-out."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from caffe import device
+from caffe import device, fillers
 from caffe.blob import Blob
 from caffe.layers.base import NeuronLayer, register
 from caffe.proto import caffe_pb2
@@ -102,3 +102,138 @@ class Dropout(NeuronLayer):
             return
         grad = top[0].diff_side.tensor() if bottom[0] is top[0] else self.take_diff(top[0])
         bottom[0].diff_side.set(grad if self.mask is None else grad.mul_(self.mask))
+
+
+@register("ELU")
+class ELU(NeuronLayer):
+    """x where it is positive, else alpha (e^x - 1)."""
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        self.alpha = self.layer_param.elu_param.alpha
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        top[0].data_side.set(torch.nn.functional.elu(bottom[0].data_side.tensor(), self.alpha))
+
+    def backward(
+        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
+    ) -> None:
+        if propagate_down[0]:
+            result = top[0].data_side.tensor()
+            slope = torch.where(bottom[0].data_side.tensor() > 0, 1.0, result + self.alpha)
+            bottom[0].diff_side.set(top[0].diff_side.tensor() * slope)
+
+
+@register("PReLU")
+class PReLU(NeuronLayer):
+    """max(x, 0) + a min(x, 0), with one a learnt for each channel, or for all."""
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        param = self.layer_param.prelu_param
+        shape = bottom[0].shape
+        if len(shape) < 2:
+            raise self.fail(f"needs channels on axis 1, the bottom is {shape}")
+        self.shared = param.channel_shared
+        if not self.blobs:
+            blob = self.blobs.add_blob(*(() if self.shared else shape[1:2]))
+            filler = caffe_pb2.FillerParameter(type="constant", value=0.25)
+            if param.HasField("filler"):
+                filler.CopyFrom(param.filler)
+            blob.data_side.set(fillers.fill(blob.shape, filler))
+        if self.blobs[0].count != (1 if self.shared else shape[1]):
+            raise self.fail(f"slopes of shape {self.blobs[0].shape} do not fit the bottom {shape}")
+
+    def _slopes(self, data: torch.Tensor) -> torch.Tensor:
+        return self.blobs[0].data_side.tensor().view(-1, *(1,) * (data.dim() - 2))
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        data = bottom[0].data_side.tensor()
+        # In place the input is gone afterwards, and both gradients need it.
+        self.kept = data.clone() if bottom[0] is top[0] else None
+        top[0].data_side.set(torch.where(data > 0, data, data * self._slopes(data)))
+
+    def backward(
+        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
+    ) -> None:
+        data = bottom[0].data_side.tensor() if self.kept is None else self.kept
+        grad = top[0].diff_side.tensor()
+        if self.param_propagate_down[0]:
+            total = grad * data.clamp(max=0)
+            axes = range(data.dim()) if self.shared else (0, *range(2, data.dim()))
+            blob = self.blobs[0]
+            blob.diff_side.accumulate(total.sum(tuple(axes)).view(blob.shape))
+        if propagate_down[0]:
+            bottom[0].diff_side.set(torch.where(data > 0, grad, grad * self._slopes(data)))
+
+
+@register("BNLL")
+class BNLL(NeuronLayer):
+    """log(1 + e^x)."""
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        data = bottom[0].data_side.tensor()
+        self.kept = data.clone() if bottom[0] is top[0] else None
+        top[0].data_side.set(torch.logaddexp(data, torch.zeros_like(data)))
+
+    def backward(
+        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
+    ) -> None:
+        if propagate_down[0]:
+            data = bottom[0].data_side.tensor() if self.kept is None else self.kept
+            bottom[0].diff_side.set(top[0].diff_side.tensor() * torch.sigmoid(data))
+
+
+@register("Swish")
+class Swish(NeuronLayer):
+    """x / (1 + e^(-beta x))."""
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        self.beta = self.layer_param.swish_param.beta
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        data = bottom[0].data_side.tensor()
+        self.gate = torch.sigmoid(data * self.beta)
+        top[0].data_side.set(data * self.gate)
+
+    def backward(
+        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
+    ) -> None:
+        if propagate_down[0]:
+            scaled = top[0].data_side.tensor() * self.beta
+            slope = scaled + self.gate * (1 - scaled)
+            bottom[0].diff_side.set(top[0].diff_side.tensor() * slope)
+
+
+@register("Clip")
+class Clip(NeuronLayer):
+    """Values below min become min, above max max."""
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        param = self.layer_param.clip_param
+        self.least, self.most = param.min, param.max
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        top[0].data_side.set(bottom[0].data_side.tensor().clamp(self.least, self.most))
+
+    def backward(
+        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
+    ) -> None:
+        if propagate_down[0]:
+            # In place what was outside lies on the edge by now, and passes, as in genuine Caffe.
+            data = bottom[0].data_side.tensor()
+            inside = (data >= self.least) & (data <= self.most)
+            bottom[0].diff_side.set(top[0].diff_side.tensor() * inside)
+
+
+@register("Threshold")
+class Threshold(NeuronLayer):
+    """1 above the threshold, else 0; nothing can be learnt through it."""
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        limit = self.layer_param.threshold_param.threshold
+        top[0].data_side.set((bottom[0].data_side.tensor() > limit).to(torch.float32))
+
+    def backward(
+        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
+    ) -> None:
+        if propagate_down[0]:
+            raise self.fail("has no gradient")

@@ -12,6 +12,7 @@ from caffe import fillers
 from caffe.blob import Blob
 from caffe.layers import winograd
 from caffe.layers.base import Layer, register
+from caffe.layers.windows import windows
 
 # Kernel elements times input channels up to which the weights' gradient is one product of matrices.
 _FEW_TAPS = 32
@@ -40,19 +41,7 @@ class _ConvolutionBase(Layer):
             )
         if len(top) != len(bottom):
             raise self.fail(f"needs as many tops as bottoms, has {len(top)} and {len(bottom)}")
-        self.kernel = self._per_axis(
-            "kernel", param.kernel_size, param.kernel_h, param.kernel_w, None
-        )
-        self.stride = self._per_axis("stride", param.stride, param.stride_h, param.stride_w, 1)
-        self.pad = self._per_axis("pad", param.pad, param.pad_h, param.pad_w, 0)
-        self.dilation = self._per_axis("dilation", param.dilation, 0, 0, 1)
-        for what, values in (
-            ("kernel", self.kernel),
-            ("stride", self.stride),
-            ("dilation", self.dilation),
-        ):
-            if min(values) < 1:
-                raise self.fail(f"{what} {values} must be positive")
+        self.kernel, self.stride, self.pad, self.dilation = windows(self, param, self.spatial_axes)
         self.groups = param.group
         self.channels = shape[self.axis]
         self.num_output = param.num_output
@@ -66,23 +55,6 @@ class _ConvolutionBase(Layer):
             if self.has_bias:
                 bias = self.blobs.add_blob(self.num_output)
                 bias.data_side.set(fillers.fill(bias.shape, param.bias_filler))
-
-    def _per_axis(
-        self, what: str, repeated: Sequence[int], height: int, width: int, default: int | None
-    ) -> tuple[int, ...]:
-        if height or width:
-            if repeated or self.spatial_axes != 2:
-                raise self.fail(f"{what}: give either {what}_h and {what}_w (2-D only) or a list")
-            return (height, width)
-        values = tuple(repeated) or (() if default is None else (default,))
-        if len(values) == 1:
-            return values * self.spatial_axes
-        if len(values) != self.spatial_axes:
-            raise self.fail(
-                f"{what} needs 1 or {self.spatial_axes} value(s), one per spatial axis, "
-                f"has {len(values)}"
-            )
-        return values
 
     def _weight_shape(self) -> tuple[int, ...]:
         first, second = self.num_output, self.channels

@@ -1,4 +1,4 @@
-"""Where values enter a net: Input, DummyData."""
+"""Where values enter a net without files: Input, DummyData, Parameter."""
 
 from __future__ import annotations
 
@@ -55,3 +55,27 @@ class DummyData(Layer):
         for blob, filler in zip(top, self.fillers):
             if filler.type != "constant":
                 blob.data_side.set(fillers.fill(blob.shape, filler))
+
+
+@register("Parameter")
+class Parameter(Layer):
+    """A parameter as a top."""
+
+    bottom_range = (0, 0)
+    top_range = (1, 1)
+    keeps_tops = True
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        if not self.blobs:
+            self.blobs.add_blob(*self.layer_param.parameter_param.shape.dim)
+
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        top[0].reshape(*self.blobs[0].shape)
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        top[0].data_side.set(self.blobs[0].data_side.tensor())
+
+    def backward(
+        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
+    ) -> None:
+        self.blobs[0].diff_side.accumulate(self.take_diff(top[0]))

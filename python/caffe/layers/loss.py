@@ -1,4 +1,4 @@
-"""Soft-max, losses and accuracy."""
+"""What a loss is; losses of distances and margins; accuracy."""
 
 from __future__ import annotations
 
@@ -8,31 +8,11 @@ from collections.abc import Sequence
 import torch
 
 from caffe.blob import Blob
-from caffe.layers.base import Layer, NeuronLayer, register
+from caffe.layers.base import Layer, register
 from caffe.proto import caffe_pb2
 
 
-@register("Softmax")
-class Softmax(NeuronLayer):
-    """exp(x_k) / sum exp(x) along an axis (1 by default)."""
-
-    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        self.axis = self.canonical_axis(self.layer_param.softmax_param.axis, bottom[0].shape)
-        super().reshape(bottom, top)
-
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        top[0].data_side.set(torch.softmax(bottom[0].data_side.tensor(), self.axis))
-
-    def backward(
-        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
-    ) -> None:
-        if propagate_down[0]:
-            data, grad = top[0].data_side.tensor(), top[0].diff_side.tensor()
-            inner = (grad * data).sum(self.axis, keepdim=True)
-            bottom[0].diff_side.set((grad - inner) * data)
-
-
-def _loss_weight(top: Blob) -> float:
+def loss_weight(top: Blob) -> float:
     """Return the diff of a loss's top: its weight."""
     return float(top.diff_side.tensor())
 
@@ -48,6 +28,9 @@ class LossLayer(Layer):
         return bottom_index != 1
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        first, second = (blob.shape for blob in bottom[:2])
+        if first[:1] != second[:1]:
+            raise self.fail(f"bottoms must have as many items each: {first} and {second}")
         top[0].reshape()
 
 
@@ -73,83 +56,8 @@ class EuclideanLoss(LossLayer):
     ) -> None:
         for index, sign in ((0, 1), (1, -1)):
             if propagate_down[index]:
-                scale = sign * _loss_weight(top[0]) / bottom[index].shape[0]
+                scale = sign * loss_weight(top[0]) / bottom[index].shape[0]
                 bottom[index].diff_side.set(self.difference * scale)
-
-
-@register("SoftmaxWithLoss")
-class SoftmaxWithLoss(LossLayer):
-    """Mean of -log softmax at the labels, normalised as loss_param says."""
-
-    top_range = (1, 2)
-
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        param = self.layer_param.loss_param
-        self.ignore = param.ignore_label if param.HasField("ignore_label") else None
-        if not param.HasField("normalization") and param.HasField("normalize"):
-            kinds = caffe_pb2.LossParameter
-            self.normalization = kinds.VALID if param.normalize else kinds.BATCH_SIZE
-        else:
-            self.normalization = param.normalization
-
-    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        super().reshape(bottom, top)
-        shape = bottom[0].shape
-        self.axis = self.canonical_axis(self.layer_param.softmax_param.axis, shape)
-        self.outer, self.inner = math.prod(shape[: self.axis]), math.prod(shape[self.axis + 1 :])
-        if self.outer * self.inner != bottom[1].count:
-            raise self.fail(
-                f"needs one label per prediction: scores {shape}, labels {bottom[1].shape}"
-            )
-        if len(top) > 1:
-            top[1].reshape(*shape)
-
-    def _normalizer(self, valid: int) -> float:
-        kinds = caffe_pb2.LossParameter
-        value = {
-            kinds.FULL: self.outer * self.inner,
-            kinds.VALID: valid,
-            kinds.BATCH_SIZE: self.outer,
-            kinds.NONE: 1,
-        }[self.normalization]
-        return max(1.0, float(value))
-
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        scores = bottom[0].data_side.tensor()
-        classes = scores.shape[self.axis]
-        labels = bottom[1].data_side.tensor().to(torch.int64).reshape(self.outer, 1, self.inner)
-        self.kept = torch.ones_like(labels, dtype=torch.bool)
-        if self.ignore is not None:
-            self.kept = labels != self.ignore
-            labels = labels.masked_fill(~self.kept, 0)
-        if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
-            raise self.fail(
-                f"labels must lie in 0..{classes - 1}, found {int(labels.min())} "
-                f"to {int(labels.max())}"
-            )
-        self.labels = labels
-        self.probabilities = torch.softmax(scores, self.axis)
-        flat = self.probabilities.reshape(self.outer, classes, self.inner)
-        chosen = flat.gather(1, labels).clamp_(min=torch.finfo(torch.float32).tiny)
-        loss = -(chosen.log_() * self.kept).sum()
-        self.norm = self._normalizer(int(self.kept.sum()))
-        top[0].data_side.set(loss / self.norm)
-        if len(top) > 1:
-            top[1].data_side.set(self.probabilities)
-
-    def backward(
-        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
-    ) -> None:
-        if propagate_down[1]:
-            raise self.fail("cannot propagate to the labels")
-        if not propagate_down[0]:
-            return
-        classes = self.probabilities.shape[self.axis]
-        grad = self.probabilities.reshape(self.outer, classes, self.inner).clone()
-        grad.scatter_add_(1, self.labels, torch.full_like(self.labels, -1, dtype=grad.dtype))
-        grad *= self.kept
-        grad *= _loss_weight(top[0]) / self.norm
-        bottom[0].diff_side.set(grad.view(bottom[0].shape))
 
 
 @register("Accuracy")
@@ -199,3 +107,93 @@ class Accuracy(Layer):
             counts = torch.bincount(safe[kept], minlength=classes)
             hits = torch.bincount(safe[right], minlength=classes)
             top[1].data_side.set(torch.where(counts > 0, hits / counts.clamp(min=1), 0.0).float())
+
+
+@register("HingeLoss")
+class HingeLoss(LossLayer):
+    """Hinge loss of one score per class against all others, L1 or squared."""
+
+    def _margins(self, bottom: Sequence[Blob]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the margins that are missed, and -1 at the labels, 1 elsewhere."""
+        rows = bottom[0].data_side.tensor().reshape(bottom[0].shape[0], -1)
+        labels = bottom[1].data_side.tensor().to(torch.int64).reshape(-1, 1)
+        if len(labels) < len(rows):
+            raise self.fail(
+                f"needs one label per item: {bottom[0].shape[0]} items, labels {bottom[1].shape}"
+            )
+        labels = labels[: len(rows)]
+        if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < rows.shape[1]:
+            raise self.fail(f"labels must lie in 0..{rows.shape[1] - 1}")
+        signs = torch.ones_like(rows).scatter_(1, labels, -1.0)
+        return (1 + rows * signs).clamp(min=0), signs
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        margins, _ = self._margins(bottom)
+        squared = self.layer_param.hinge_loss_param.norm == caffe_pb2.HingeLossParameter.L2
+        total = margins.square().sum() if squared else margins.sum()
+        top[0].data_side.set(total / bottom[0].shape[0])
+
+    def backward(
+        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
+    ) -> None:
+        if propagate_down[1]:
+            raise self.fail("cannot propagate to the labels")
+        if propagate_down[0]:
+            margins, signs = self._margins(bottom)
+            squared = self.layer_param.hinge_loss_param.norm == caffe_pb2.HingeLossParameter.L2
+            grad = 2 * margins * signs if squared else (margins * signs).sign()
+            grad *= loss_weight(top[0]) / bottom[0].shape[0]
+            bottom[0].diff_side.set(grad.view(bottom[0].shape))
+
+
+@register("ContrastiveLoss")
+class ContrastiveLoss(LossLayer):
+    """Draw pairs of one label together, push others apart up to a margin.
+
+    Notes
+    -----
+    Pairs of different labels: max(margin - d, 0)^2; with legacy_version max(margin - d^2, 0).
+    """
+
+    bottom_range = (3, 3)
+
+    def allows_force_backward(self, bottom_index: int) -> bool:
+        return bottom_index != 2
+
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        super().reshape(bottom, top)
+        shapes = [blob.shape for blob in bottom]
+        if len(shapes[0]) < 2 or shapes[0][:2] != shapes[1][:2] or bottom[2].count != shapes[0][0]:
+            raise self.fail(f"needs two blobs of one shape and a label per pair, has {shapes}")
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        param = self.layer_param.contrastive_loss_param
+        count = bottom[0].shape[0]
+        first, second = (blob.data_side.tensor().reshape(count, -1) for blob in bottom[:2])
+        self.similar = bottom[2].data_side.tensor().reshape(count).to(torch.int64) != 0
+        self.difference = first - second
+        self.squared = self.difference.square().sum(1)
+        if param.legacy_version:
+            apart = (param.margin - self.squared).clamp(min=0)
+        else:
+            apart = (param.margin - self.squared.sqrt()).clamp(min=0).square()
+        total = torch.where(self.similar, self.squared, apart).sum()
+        top[0].data_side.set(total / (2 * count))
+
+    def backward(
+        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
+    ) -> None:
+        param = self.layer_param.contrastive_loss_param
+        if param.legacy_version:
+            missing = param.margin - self.squared
+            push = torch.full_like(missing, -1.0)
+        else:
+            distance = self.squared.sqrt()
+            missing = param.margin - distance
+            push = -missing / (distance + 1e-4)
+        pull = torch.where(missing > 0, push, 0.0)
+        factor = torch.where(self.similar, 1.0, pull)[:, None] * self.difference
+        for index, sign in ((0, 1), (1, -1)):
+            if propagate_down[index]:
+                scale = sign * loss_weight(top[0]) / bottom[index].shape[0]
+                bottom[index].diff_side.set((factor * scale).view(bottom[index].shape))

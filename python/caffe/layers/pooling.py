@@ -8,32 +8,38 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
+from caffe import device
 from caffe.blob import Blob
 from caffe.layers.base import Layer, register
 from caffe.proto import caffe_pb2
 
 _MAX = caffe_pb2.PoolingParameter.MAX
 _AVE = caffe_pb2.PoolingParameter.AVE
+_STOCHASTIC = caffe_pb2.PoolingParameter.STOCHASTIC
 
 
 @register("Pooling")
 class Pooling(Layer):
-    """Maximum or average over windows of a 4-D blob.
+    """Maximum, average, or one value drawn at random, of each window of a 4-D blob.
 
     Notes
     -----
     Sizes round up, and a last window that would start in the padding is left out. AVE divides by
     the window clipped to the padded image. Of equal maxima the first in row-major order gets the
-    gradient.
+    gradient. MAX: a second top holds where in the plane of its channel each maximum lies.
+    STOCHASTIC (Zeiler and Fergus, ICLR 2013): in training a value is drawn with a probability
+    proportional to it, in testing the values' mean weighted by themselves is taken.
     """
 
-    bottom_range = top_range = (1, 1)
+    bottom_range = (1, 1)
+    top_range = (1, 2)
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         param = self.layer_param.pooling_param
-        if param.pool not in (_MAX, _AVE):
-            raise self.fail("this engine pools by MAX and AVE only")
+        self.method = param.pool
         self.maximum = param.pool == _MAX
+        if len(top) > 1 and not self.maximum:
+            raise self.fail("a second top, where the maxima lie, needs pool: MAX")
         self.stride = (param.stride_h or param.stride, param.stride_w or param.stride)
         self.pad = (param.pad_h or param.pad, param.pad_w or param.pad)
         self.global_pooling = param.global_pooling
@@ -56,13 +62,15 @@ class Pooling(Layer):
         ]
         if min(sizes) < 1:
             raise self.fail(f"the bottom {shape} is too small for the kernel {self.kernel}")
-        top[0].reshape(*shape[:2], *sizes)
+        for blob in top:
+            blob.reshape(*shape[:2], *sizes)
 
     def _pooled(self, size: int, kernel: int, stride: int, pad: int) -> int:
         steps = (size + 2 * pad - kernel) / stride
         floor = self.layer_param.pooling_param.round_mode == caffe_pb2.PoolingParameter.FLOOR
         pooled = (math.floor(steps) if floor else math.ceil(steps)) + 1
-        if pad and (pooled - 1) * stride >= size + pad:
+        # Padding on either axis has both looked at.
+        if any(self.pad) and (pooled - 1) * stride >= size + pad:
             pooled -= 1
         return pooled
 
@@ -81,12 +89,44 @@ class Pooling(Layer):
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         data = self._padded(bottom[0].data_side.tensor(), top[0])
-        if self.maximum:
+        if len(top) > 1:
+            pooled, places = torch.ops.aten.max_pool2d_with_indices(data, self.kernel, self.stride)
+            width, whole = bottom[0].shape[3], data.shape[3]
+            rows, columns = places // whole - self.pad[0], places % whole - self.pad[1]
+            top[1].data_side.set((rows * width + columns).to(torch.float32))
+        elif self.maximum:
             pooled = F.max_pool2d(data, self.kernel, self.stride)
+        elif self.method == _STOCHASTIC:
+            pooled = self._drawn(data)
         else:
             pooled = F.avg_pool2d(data, self.kernel, self.stride, divisor_override=1)
             pooled = pooled / self._areas(bottom[0], top[0], pooled.device)
         top[0].data_side.set(pooled[:, :, : top[0].shape[2], : top[0].shape[3]])
+
+    def _drawn(self, data: torch.Tensor) -> torch.Tensor:
+        windows = data.unfold(2, self.kernel[0], self.stride[0])
+        windows = windows.unfold(3, self.kernel[1], self.stride[1]).flatten(-2)
+        total = windows.sum(-1, keepdim=True)
+        if self.phase == caffe_pb2.TEST:
+            weighted = windows.square().sum(-1, keepdim=True)
+            return torch.where(total > 0, weighted / total, 0.0).squeeze(-1)
+        drawn = torch.empty(total.shape, device=data.device)
+        drawn.uniform_(generator=device.generator(data.device))
+        reached = windows.cumsum(-1) >= drawn * total
+        self.drawn = reached.to(torch.uint8).argmax(-1, keepdim=True)
+        return windows.gather(-1, self.drawn).squeeze(-1)
+
+    def _undrawn(self, grad: torch.Tensor, padded: torch.Tensor) -> torch.Tensor:
+        height, width = padded.shape[2:]
+        rows = self.drawn // self.kernel[1] + (
+            torch.arange(grad.shape[2], device=grad.device) * self.stride[0]
+        ).view(1, 1, -1, 1, 1)
+        columns = self.drawn % self.kernel[1] + (
+            torch.arange(grad.shape[3], device=grad.device) * self.stride[1]
+        ).view(1, 1, 1, -1, 1)
+        flat = grad.new_zeros(*grad.shape[:2], height * width)
+        flat.scatter_add_(2, (rows * width + columns).flatten(2), grad.flatten(2))
+        return flat.view(padded.shape)
 
     def _areas(self, bottom: Blob, top: Blob, where: torch.device) -> torch.Tensor:
         lines = []
@@ -112,6 +152,10 @@ class Pooling(Layer):
             grad = torch.ops.aten.max_pool2d_with_indices_backward(
                 grad, padded, self.kernel, self.stride, (0, 0), (1, 1), False, places
             )
+        elif self.method == _STOCHASTIC:
+            if self.phase == caffe_pb2.TEST:
+                raise self.fail("STOCHASTIC has a gradient in phase TRAIN only")
+            grad = self._undrawn(grad, padded)
         else:
             grad = torch.ops.aten.avg_pool2d_backward(
                 grad / self._areas(bottom[0], top[0], grad.device),
@@ -125,3 +169,76 @@ class Pooling(Layer):
             )
         rows, columns = (slice(pad, pad + size) for pad, size in zip(self.pad, data.shape[2:]))
         bottom[0].diff_side.set(grad[:, :, rows, columns])
+
+
+@register("SPP")
+class SPP(Layer):
+    """Spatial pyramid: each plane pooled to 1, 2 x 2, 4 x 4, ... values, in one row per item.
+
+    References
+    ----------
+    He et al., Spatial Pyramid Pooling in Deep Convolutional Networks, ECCV 2014.
+    """
+
+    bottom_range = top_range = (1, 1)
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        param = self.layer_param.spp_param
+        self.levels = param.pyramid_height
+        if self.levels < 1:
+            raise self.fail("needs a positive pyramid_height")
+        self.pool = {"MAX": _MAX, "AVE": _AVE, "STOCHASTIC": _STOCHASTIC}[
+            caffe_pb2.SPPParameter.PoolMethod.Name(param.pool)
+        ]
+
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        shape = bottom[0].shape
+        if len(shape) != 4:
+            raise self.fail(f"needs a bottom of 4 axes, not {shape}")
+        self.poolings, self.pooled = [], []
+        for level in range(self.levels):
+            bins = 2**level
+            kernel = [-(-size // bins) for size in shape[2:]]
+            missing = [bins * side - size for side, size in zip(kernel, shape[2:])]
+            pad = [(side + 1) // 2 for side in missing]
+            if any(side >= wide for side, wide in zip(pad, kernel)):
+                raise self.fail(f"the bottom {shape} is too small for {bins} x {bins} bins")
+            param = caffe_pb2.LayerParameter(name=self.name, type="Pooling", phase=self.phase)
+            pooling = param.pooling_param
+            pooling.pool = self.pool
+            pooling.kernel_h, pooling.kernel_w = kernel
+            pooling.stride_h, pooling.stride_w = kernel
+            pooling.pad_h, pooling.pad_w = pad
+            made, blob = Pooling(param), Blob()
+            made.setup(bottom, [blob])
+            made.reshape(bottom, [blob])
+            self.poolings.append(made)
+            self.pooled.append(blob)
+        if self.levels == 1:
+            # One value per plane stays a plane.
+            top[0].reshape(*self.pooled[0].shape)
+        else:
+            count = sum(blob.count // max(shape[0], 1) for blob in self.pooled)
+            top[0].reshape(shape[0], count)
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        rows = []
+        for pooling, blob in zip(self.poolings, self.pooled):
+            pooling.forward(bottom, [blob])
+            rows.append(blob.data_side.tensor().reshape(bottom[0].shape[0], -1))
+        top[0].data_side.set(torch.cat(rows, 1).view(top[0].shape))
+
+    def backward(
+        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
+    ) -> None:
+        if not propagate_down[0]:
+            return
+        sizes = [blob.count // max(bottom[0].shape[0], 1) for blob in self.pooled]
+        grad = top[0].diff_side.tensor().reshape(bottom[0].shape[0], -1)
+        total = None
+        for pooling, blob, part in zip(self.poolings, self.pooled, grad.split(sizes, 1)):
+            blob.diff_side.set(part.reshape(blob.shape))
+            pooling.backward([blob], [True], bottom)
+            below = bottom[0].diff_side.tensor()
+            total = below.clone() if total is None else total.add_(below)
+        bottom[0].diff_side.set(total)

@@ -1,7 +1,8 @@
-"""Layers that move values without computing: Split, Concat, Slice, Crop, Silence."""
+"""Layers that move values without computing: Split, Concat, Slice, Crop, Flatten, Tile, ..."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -186,3 +187,94 @@ class Silence(Layer):
         for blob, down in zip(bottom, propagate_down):
             if down:
                 blob.diff_side.clear()
+
+
+@register("Flatten")
+class Flatten(Layer):
+    """Take the axes from `axis` to `end_axis` as one."""
+
+    bottom_range = top_range = (1, 1)
+
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        param, shape = self.layer_param.flatten_param, bottom[0].shape
+        first = self.canonical_axis(param.axis, shape)
+        last = self.canonical_axis(param.end_axis, shape)
+        if bottom[0] is top[0]:
+            raise self.fail("cannot work in place")
+        # end_axis before axis, if only by one: a new axis of size 1.
+        joined = math.prod(shape[first : last + 1])
+        top[0].reshape(*shape[:first], joined, *shape[last + 1 :])
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        top[0].data_side.set(bottom[0].data_side.tensor().reshape(top[0].shape))
+
+    def backward(
+        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
+    ) -> None:
+        if propagate_down[0]:
+            bottom[0].diff_side.set(self.take_diff(top[0]).reshape(bottom[0].shape))
+
+
+@register("Reshape")
+class Reshape(Flatten):
+    """Give the axes from `axis` on new sizes: 0 copies one, -1 is what is left over."""
+
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        param, shape = self.layer_param.reshape_param, bottom[0].shape
+        if bottom[0] is top[0]:
+            raise self.fail("cannot work in place")
+        first = param.axis if param.axis >= 0 else len(shape) + param.axis + 1
+        last = len(shape) if param.num_axes == -1 else first + param.num_axes
+        if not 0 <= first <= last <= len(shape):
+            raise self.fail(
+                f"axis {param.axis} and num_axes {param.num_axes} leave the shape {shape}"
+            )
+        sizes = []
+        for place, size in enumerate(param.shape.dim):
+            if size == 0:
+                if first + place >= len(shape):
+                    raise self.fail(f"dim {place} copies axis {first + place} of {shape}")
+                size = shape[first + place]
+            sizes.append(size)
+        if min(sizes, default=0) < -1 or sizes.count(-1) > 1:
+            raise self.fail(f"dims {sizes} must be positive, 0, or once -1")
+        total = math.prod(shape)
+        around = math.prod(shape[:first]) * math.prod(shape[last:])
+        if -1 in sizes:
+            others = around * math.prod(size for size in sizes if size != -1)
+            if not others or total % others:
+                raise self.fail(f"{shape} cannot be divided into dims {sizes}")
+            sizes[sizes.index(-1)] = total // others
+        result = (*shape[:first], *sizes, *shape[last:])
+        if math.prod(result) != total:
+            raise self.fail(f"{shape} has {total} elements, {result} would have others")
+        top[0].reshape(*result)
+
+
+@register("Tile")
+class Tile(Layer):
+    """Repeat a blob along an axis."""
+
+    bottom_range = top_range = (1, 1)
+
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        param, shape = self.layer_param.tile_param, bottom[0].shape
+        self.axis = self.canonical_axis(param.axis, shape)
+        if param.tiles < 1:
+            raise self.fail(f"tiles {param.tiles} must be positive")
+        self.times = param.tiles
+        top[0].reshape(*shape[: self.axis], shape[self.axis] * self.times, *shape[self.axis + 1 :])
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        data = bottom[0].data_side.tensor()
+        repeats = [self.times if axis == self.axis else 1 for axis in range(data.dim())]
+        top[0].data_side.set(data.repeat(repeats))
+
+    def backward(
+        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
+    ) -> None:
+        if propagate_down[0]:
+            shape = bottom[0].shape
+            grad = top[0].diff_side.tensor()
+            tiled = grad.reshape(*shape[: self.axis], self.times, *shape[self.axis :])
+            bottom[0].diff_side.set(tiled.sum(self.axis))

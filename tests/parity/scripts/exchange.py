@@ -32,8 +32,12 @@ def draw_parameters(net):
         for index, blob in enumerate(blobs):
             seed = zlib.crc32(f"{layer} {index}".encode())
             values = np.random.RandomState(seed).standard_normal(blob.data.shape)
-            fan_in = blob.data.size / blob.data.shape[0] if index == 0 else 50.0
+            fan_in = blob.data.size / blob.data.shape[0] if index == 0 and blob.data.ndim else 50.0
             blob.data[...] = values * np.sqrt(2.0 / fan_in)
+        if net.layer_dict[layer].type == "BatchNorm":
+            # Mean, variance, and the factor both are multiplied with.
+            blobs[1].data[...] = 0.5 + np.abs(blobs[1].data)
+            blobs[2].data[...] = 2
 
 
 def gradients(net):

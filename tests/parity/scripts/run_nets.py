@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 import caffe
-from exchange import draw_parameters, give, given, gradients, text_file
+from exchange import draw_parameters, give, given, gradients, parameters, text_file
 
 
 def run(net_text, phase, backward, blob_diffs, inputs, top_diffs):
@@ -17,6 +17,8 @@ def run(net_text, phase, backward, blob_diffs, inputs, top_diffs):
         net.blobs[blob].data[...] = values
     net.forward()
     results = {"data " + name: np.array(blob.data) for name, blob in net.blobs.items()}
+    # Statistics are parameters that a forward pass changes.
+    results.update(parameters(net))
     if backward:
         net.clear_param_diffs()
         # Diffs of tops that no loss reaches are what the user wrote there.

@@ -1,0 +1,265 @@
+"""Soft-max and the losses made of logarithms of probabilities."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from caffe import weights_io
+from caffe.blob import Blob
+from caffe.layers.base import NeuronLayer, register
+from caffe.layers.loss import LossLayer, loss_weight
+from caffe.proto import caffe_pb2
+
+# Probabilities below count as this in logarithms.
+_LEAST = 1e-20
+
+
+@register("Softmax")
+class Softmax(NeuronLayer):
+    """exp(x_k) / sum exp(x) along an axis (1 by default)."""
+
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        self.axis = self.canonical_axis(self.layer_param.softmax_param.axis, bottom[0].shape)
+        super().reshape(bottom, top)
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        top[0].data_side.set(torch.softmax(bottom[0].data_side.tensor(), self.axis))
+
+    def backward(
+        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
+    ) -> None:
+        if propagate_down[0]:
+            data, grad = top[0].data_side.tensor(), top[0].diff_side.tensor()
+            inner = (grad * data).sum(self.axis, keepdim=True)
+            bottom[0].diff_side.set((grad - inner) * data)
+
+
+@register("SoftmaxWithLoss")
+class SoftmaxWithLoss(LossLayer):
+    """Mean of -log softmax at the labels, normalised as loss_param says."""
+
+    top_range = (1, 2)
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        param = self.layer_param.loss_param
+        self.ignore = param.ignore_label if param.HasField("ignore_label") else None
+        if not param.HasField("normalization") and param.HasField("normalize"):
+            kinds = caffe_pb2.LossParameter
+            self.normalization = kinds.VALID if param.normalize else kinds.BATCH_SIZE
+        else:
+            self.normalization = param.normalization
+
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        super().reshape(bottom, top)
+        shape = bottom[0].shape
+        self.axis = self.canonical_axis(self._loss_axis(), shape)
+        self.outer, self.inner = math.prod(shape[: self.axis]), math.prod(shape[self.axis + 1 :])
+        if self.outer * self.inner != bottom[1].count:
+            raise self.fail(
+                f"needs one label per prediction: scores {shape}, labels {bottom[1].shape}"
+            )
+        if len(top) > 1:
+            top[1].reshape(*shape)
+
+    def _loss_axis(self) -> int:
+        return self.layer_param.softmax_param.axis
+
+    def _normalizer(self, valid: int) -> float:
+        kinds = caffe_pb2.LossParameter
+        value = {
+            kinds.FULL: self.outer * self.inner,
+            kinds.VALID: valid,
+            kinds.BATCH_SIZE: self.outer,
+            kinds.NONE: 1,
+        }[self.normalization]
+        return max(1.0, float(value))
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        scores = bottom[0].data_side.tensor()
+        classes = scores.shape[self.axis]
+        labels = bottom[1].data_side.tensor().to(torch.int64).reshape(self.outer, 1, self.inner)
+        self.kept = torch.ones_like(labels, dtype=torch.bool)
+        if self.ignore is not None:
+            self.kept = labels != self.ignore
+            labels = labels.masked_fill(~self.kept, 0)
+        if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+            raise self.fail(
+                f"labels must lie in 0..{classes - 1}, found {int(labels.min())} "
+                f"to {int(labels.max())}"
+            )
+        self.labels = labels
+        self.probabilities = torch.softmax(scores, self.axis)
+        flat = self.probabilities.reshape(self.outer, classes, self.inner)
+        chosen = flat.gather(1, labels).clamp_(min=torch.finfo(torch.float32).tiny)
+        loss = -(chosen.log_() * self.kept).sum()
+        self.norm = self._normalizer(int(self.kept.sum()))
+        top[0].data_side.set(loss / self.norm)
+        if len(top) > 1:
+            top[1].data_side.set(self.probabilities)
+
+    def backward(
+        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
+    ) -> None:
+        if propagate_down[1]:
+            raise self.fail("cannot propagate to the labels")
+        if not propagate_down[0]:
+            return
+        classes = self.probabilities.shape[self.axis]
+        grad = self.probabilities.reshape(self.outer, classes, self.inner).clone()
+        grad.scatter_add_(1, self.labels, torch.full_like(self.labels, -1, dtype=grad.dtype))
+        grad *= self.kept
+        grad *= loss_weight(top[0]) / self.norm
+        bottom[0].diff_side.set(grad.view(bottom[0].shape))
+
+
+@register("MultinomialLogisticLoss")
+class MultinomialLogisticLoss(LossLayer):
+    """Mean of -log of the probabilities at the labels."""
+
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        super().reshape(bottom, top)
+        if bottom[1].count != bottom[0].shape[0]:
+            raise self.fail(
+                f"needs one label per item: {bottom[0].shape[0]} items, labels {bottom[1].shape}"
+            )
+
+    def _at_labels(self, bottom: Sequence[Blob]) -> tuple[torch.Tensor, torch.Tensor]:
+        rows = bottom[0].data_side.tensor().reshape(bottom[0].shape[0], -1)
+        labels = bottom[1].data_side.tensor().to(torch.int64).reshape(-1, 1)
+        if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < rows.shape[1]:
+            raise self.fail(f"labels must lie in 0..{rows.shape[1] - 1}")
+        return labels, rows.gather(1, labels).clamp(min=_LEAST)
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        _, chosen = self._at_labels(bottom)
+        top[0].data_side.set(-chosen.log().sum() / bottom[0].shape[0])
+
+    def backward(
+        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
+    ) -> None:
+        if propagate_down[1]:
+            raise self.fail("cannot propagate to the labels")
+        if propagate_down[0]:
+            labels, chosen = self._at_labels(bottom)
+            count = bottom[0].shape[0]
+            grad = chosen.new_zeros(count, bottom[0].count // count)
+            grad.scatter_(1, labels, -loss_weight(top[0]) / count / chosen)
+            bottom[0].diff_side.set(grad.view(bottom[0].shape))
+
+
+@register("InfogainLoss")
+class InfogainLoss(SoftmaxWithLoss):
+    """Cross entropy of the soft-max with rows of a matrix H in place of single labels.
+
+    Notes
+    -----
+    H is the third bottom, or lies in a binaryproto file named by infogain_loss_param.source.
+    """
+
+    bottom_range = (2, 3)
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        super().setup(bottom, top)
+        if self.layer_param.loss_param.HasField("normalize"):
+            raise self.fail("normalize is deprecated: give normalization")
+        self.matrix = None
+        if len(bottom) < 3:
+            source = self.layer_param.infogain_loss_param.source
+            if not source:
+                raise self.fail("needs infogain_loss_param.source or a third bottom")
+            self.matrix = torch.from_numpy(weights_io.read_blob(source))
+
+    def allows_force_backward(self, bottom_index: int) -> bool:
+        return bottom_index == 0
+
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        super().reshape(bottom, top)
+        classes = bottom[0].shape[self.axis]
+        count = bottom[2].count if self.matrix is None else self.matrix.numel()
+        if count != classes * classes:
+            raise self.fail(f"H must be {classes} x {classes}, it has {count} elements")
+
+    def _loss_axis(self) -> int:
+        return self.layer_param.infogain_loss_param.axis
+
+    def _rows(self, bottom: Sequence[Blob]) -> torch.Tensor:
+        """Return H at the labels, 0 where ignored: (outer, classes, inner)."""
+        matrix = bottom[2].data_side.tensor() if self.matrix is None else self.matrix
+        classes = bottom[0].shape[self.axis]
+        matrix = matrix.to(self.labels.device).reshape(classes, classes)
+        rows = matrix[self.labels.reshape(self.outer, self.inner)].transpose(1, 2)
+        return rows * self.kept
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        super().forward(bottom, top)
+        flat = self.probabilities.reshape(self.outer, -1, self.inner)
+        loss = -(self._rows(bottom) * flat.clamp(min=_LEAST).log()).sum()
+        top[0].data_side.set(loss / self.norm)
+
+    def backward(
+        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
+    ) -> None:
+        if any(propagate_down[1:]):
+            raise self.fail("cannot propagate to the labels or to H")
+        if propagate_down[0]:
+            rows = self._rows(bottom)
+            flat = self.probabilities.reshape(rows.shape)
+            grad = flat * rows.sum(1, keepdim=True) - rows
+            grad *= loss_weight(top[0]) / self.norm
+            bottom[0].diff_side.set(grad.view(bottom[0].shape))
+
+
+@register("SigmoidCrossEntropyLoss")
+class SigmoidCrossEntropyLoss(LossLayer):
+    """Cross entropy of the sigmoid with targets from 0 to 1, stable for scores of any size."""
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        param = self.layer_param.loss_param
+        kinds = caffe_pb2.LossParameter
+        self.ignore = param.ignore_label if param.HasField("ignore_label") else None
+        self.normalization = kinds.BATCH_SIZE
+        if param.HasField("normalization"):
+            self.normalization = param.normalization
+        elif param.HasField("normalize") and param.normalize:
+            self.normalization = kinds.VALID
+
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        super().reshape(bottom, top)
+        if bottom[0].count != bottom[1].count:
+            raise self.fail(
+                f"needs a target per score: scores {bottom[0].shape}, targets {bottom[1].shape}"
+            )
+
+    def _kept(self, targets: torch.Tensor) -> torch.Tensor:
+        if self.ignore is None:
+            return torch.ones_like(targets)
+        return (targets.trunc() != self.ignore).to(targets.dtype)
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        scores = bottom[0].data_side.tensor()
+        targets = bottom[1].data_side.tensor().reshape(scores.shape)
+        kept = self._kept(targets)
+        entropy = scores.clamp(min=0) - scores * targets + torch.log1p((-scores.abs()).exp())
+        kinds = caffe_pb2.LossParameter
+        counts = {
+            kinds.FULL: scores.numel(),
+            kinds.VALID: float(kept.sum()),
+            kinds.BATCH_SIZE: scores.shape[0],
+            kinds.NONE: 1,
+        }
+        self.norm = max(1.0, counts[self.normalization])
+        top[0].data_side.set((entropy * kept).sum() / self.norm)
+
+    def backward(
+        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
+    ) -> None:
+        if propagate_down[1]:
+            raise self.fail("cannot propagate to the targets")
+        if propagate_down[0]:
+            scores = bottom[0].data_side.tensor()
+            targets = bottom[1].data_side.tensor().reshape(scores.shape)
+            grad = (torch.sigmoid(scores) - targets) * self._kept(targets)
+            bottom[0].diff_side.set(grad * (loss_weight(top[0]) / self.norm))

@@ -1,0 +1,83 @@
+"""Im2col: windows as columns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from caffe.blob import Blob
+from caffe.layers.base import Layer, register
+from caffe.layers.windows import windows
+
+
+@register("Im2col")
+class Im2col(Layer):
+    """The window around each place as a column: channels times window elements, then places."""
+
+    bottom_range = top_range = (1, 1)
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        param, shape = self.layer_param.convolution_param, bottom[0].shape
+        self.axis = self.canonical_axis(param.axis, shape)
+        axes = len(shape) - self.axis - 1
+        if axes < 1:
+            raise self.fail(f"needs spatial axes after axis {self.axis}, the bottom is {shape}")
+        self.kernel, self.stride, self.pad, self.dilation = windows(self, param, axes)
+
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        shape = bottom[0].shape
+        sizes = [
+            (size + 2 * pad - (dilation * (kernel - 1) + 1)) // stride + 1
+            for size, kernel, stride, pad, dilation in zip(
+                shape[self.axis + 1 :], self.kernel, self.stride, self.pad, self.dilation
+            )
+        ]
+        if min(sizes) < 1:
+            raise self.fail(f"the bottom {shape} is too small for kernel {self.kernel}")
+        self.sizes = sizes
+        columns = shape[self.axis] * math.prod(self.kernel)
+        top[0].reshape(*shape[: self.axis], columns, *sizes)
+
+    def _places(self, bottom: Blob) -> torch.Tensor:
+        """Return, for each element of the top, where in the padded bottom it is from."""
+        padded = [size + 2 * pad for size, pad in zip(bottom.shape[self.axis + 1 :], self.pad)]
+        flat = torch.arange(math.prod(padded)).view(padded)
+        for axis, (kernel, stride, dilation, size) in enumerate(
+            zip(self.kernel, self.stride, self.dilation, self.sizes)
+        ):
+            starts = torch.arange(size) * stride
+            index = starts[None, :] + (torch.arange(kernel) * dilation)[:, None]
+            # Each axis becomes two: within the window, and which window.
+            flat = flat.index_select(2 * axis, index.reshape(-1)).unflatten(
+                2 * axis, (kernel, size)
+            )
+        axes = len(self.kernel)
+        order = [*range(0, 2 * axes, 2), *range(1, 2 * axes, 2)]
+        return flat.permute(order).reshape(-1)
+
+    def _padded(self, tensor: torch.Tensor) -> torch.Tensor:
+        around = [side for pad in reversed(self.pad) for side in (pad, pad)]
+        return torch.nn.functional.pad(tensor, around)
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        data = self._padded(bottom[0].data_side.tensor())
+        rows = data.reshape(math.prod(data.shape[: self.axis + 1]), -1)
+        places = self._places(bottom[0]).to(rows.device)
+        top[0].data_side.set(rows[:, places].reshape(top[0].shape))
+
+    def backward(
+        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
+    ) -> None:
+        if not propagate_down[0]:
+            return
+        shape = bottom[0].shape
+        padded = [size + 2 * pad for size, pad in zip(shape[self.axis + 1 :], self.pad)]
+        grad = top[0].diff_side.tensor()
+        rows = grad.new_zeros(math.prod(shape[: self.axis + 1]), math.prod(padded))
+        places = self._places(bottom[0]).to(rows.device)
+        rows.index_add_(1, places, grad.reshape(len(rows), -1))
+        whole = rows.view(*shape[: self.axis + 1], *padded)
+        inner = [slice(pad, pad + size) for pad, size in zip(self.pad, shape[self.axis + 1 :])]
+        bottom[0].diff_side.set(whole[(..., *inner)])

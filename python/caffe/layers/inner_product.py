@@ -1,0 +1,123 @@
+"""Fully connected layers: InnerProduct, and Embed, which reads rows by their numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from caffe import fillers
+from caffe.blob import Blob
+from caffe.layers.base import Layer, register
+
+
+@register("InnerProduct")
+class InnerProduct(Layer):
+    """Weights times the axes from `axis` on, taken as one vector, plus a bias."""
+
+    bottom_range = top_range = (1, 1)
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        param = self.layer_param.inner_product_param
+        shape = bottom[0].shape
+        self.axis = self.canonical_axis(param.axis, shape)
+        self.inputs = math.prod(shape[self.axis :])
+        self.maps, self.transposed, self.has_bias = (
+            param.num_output,
+            param.transpose,
+            param.bias_term,
+        )
+        if self.maps < 1:
+            raise self.fail("needs a positive num_output")
+        if not self.blobs:
+            shape = (self.inputs, self.maps) if self.transposed else (self.maps, self.inputs)
+            weights = self.blobs.add_blob(*shape)
+            weights.data_side.set(fillers.fill(shape, param.weight_filler))
+            if self.has_bias:
+                bias = self.blobs.add_blob(self.maps)
+                bias.data_side.set(fillers.fill(bias.shape, param.bias_filler))
+
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        shape = bottom[0].shape
+        if math.prod(shape[self.axis :]) != self.inputs:
+            raise self.fail(
+                f"was set up for {self.inputs} inputs from axis {self.axis} on, the bottom is "
+                f"{shape}"
+            )
+        top[0].reshape(*shape[: self.axis], self.maps)
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        rows = bottom[0].data_side.tensor().reshape(-1, self.inputs)
+        result = rows @ self._matrix()
+        if self.has_bias:
+            result += self.blobs[1].data_side.tensor()
+        top[0].data_side.set(result.view(top[0].shape))
+
+    def _matrix(self) -> torch.Tensor:
+        weights = self.blobs[0].data_side.tensor()
+        return weights if self.transposed else weights.t()
+
+    def backward(
+        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
+    ) -> None:
+        grad = top[0].diff_side.tensor().reshape(-1, self.maps)
+        if self.param_propagate_down[0]:
+            rows = bottom[0].data_side.tensor().reshape(-1, self.inputs)
+            product = rows.t() @ grad if self.transposed else grad.t() @ rows
+            self.blobs[0].diff_side.accumulate(product)
+        if self.has_bias and self.param_propagate_down[1]:
+            self.blobs[1].diff_side.accumulate(grad.sum(0))
+        if propagate_down[0]:
+            bottom[0].diff_side.set((grad @ self._matrix().t()).view(bottom[0].shape))
+
+
+@register("Embed")
+class Embed(Layer):
+    """Row number x of the weights, for each x, plus a bias."""
+
+    bottom_range = top_range = (1, 1)
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        param = self.layer_param.embed_param
+        self.rows, self.maps, self.has_bias = param.input_dim, param.num_output, param.bias_term
+        for name, count in (("input_dim", self.rows), ("num_output", self.maps)):
+            if count < 1:
+                raise self.fail(f"needs a positive {name}")
+        if not self.blobs:
+            weights = self.blobs.add_blob(self.rows, self.maps)
+            weights.data_side.set(fillers.fill(weights.shape, param.weight_filler))
+            if self.has_bias:
+                bias = self.blobs.add_blob(self.maps)
+                bias.data_side.set(fillers.fill(bias.shape, param.bias_filler))
+
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        top[0].reshape(*bottom[0].shape, self.maps)
+
+    def _numbers(self, bottom: Blob) -> torch.Tensor:
+        numbers = bottom.data_side.tensor().to(torch.int64).reshape(-1)
+        if numbers.numel() and not 0 <= int(numbers.min()) <= int(numbers.max()) < self.rows:
+            raise self.fail(
+                f"the bottom must hold numbers from 0 to {self.rows - 1}, found "
+                f"{int(numbers.min())} to {int(numbers.max())}"
+            )
+        return numbers
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        result = self.blobs[0].data_side.tensor()[self._numbers(bottom[0])]
+        if self.has_bias:
+            result += self.blobs[1].data_side.tensor()
+        top[0].data_side.set(result.view(top[0].shape))
+
+    def backward(
+        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
+    ) -> None:
+        if propagate_down[0]:
+            raise self.fail("cannot propagate to numbers of rows")
+        grad = top[0].diff_side.tensor().reshape(-1, self.maps)
+        if self.param_propagate_down[0]:
+            total = grad.new_zeros(self.rows, self.maps)
+            total.index_add_(0, self._numbers(bottom[0]), grad)
+            self.blobs[0].diff_side.accumulate(total)
+        if self.has_bias and self.param_propagate_down[1]:
+            self.blobs[1].diff_side.accumulate(grad.sum(0))

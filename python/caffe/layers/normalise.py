@@ -1,0 +1,168 @@
+"""Normalisation: LRN, BatchNorm, MVN."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+
+from caffe.blob import Blob
+from caffe.layers.base import NeuronLayer, register
+from caffe.proto import caffe_pb2
+
+
+@register("LRN")
+class LRN(NeuronLayer):
+    """x (k + alpha / n * sum of the squares nearby)^-beta, across channels or within each one."""
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        param = self.layer_param.lrn_param
+        self.size, self.alpha, self.beta = param.local_size, param.alpha, param.beta
+        if self.size % 2 == 0:
+            raise self.fail(f"local_size {self.size} must be odd")
+        self.across = param.norm_region == caffe_pb2.LRNParameter.ACROSS_CHANNELS
+        # Within a channel genuine Caffe knows no k.
+        self.k = param.k if self.across else 1.0
+
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        if len(bottom[0].shape) != 4:
+            raise self.fail(f"needs a bottom of 4 axes, not {bottom[0].shape}")
+        super().reshape(bottom, top)
+
+    def _mean(self, values: torch.Tensor) -> torch.Tensor:
+        """Average over the neighbourhood; what lies outside counts as 0."""
+        half = self.size // 2
+        if not self.across:
+            return F.avg_pool2d(F.pad(values, (half, half, half, half)), self.size, 1)
+        lined = F.pad(values, (0, 0, 0, 0, half, half)).unsqueeze(1)
+        return F.avg_pool3d(lined, (self.size, 1, 1), 1).squeeze(1)
+
+    def _base(self, data: torch.Tensor) -> torch.Tensor:
+        return self._mean(data.square()).mul_(self.alpha).add_(self.k)
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        data = bottom[0].data_side.tensor()
+        top[0].data_side.set(self._base(data).pow_(-self.beta).mul_(data))
+
+    def backward(
+        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
+    ) -> None:
+        if propagate_down[0]:
+            data, grad = bottom[0].data_side.tensor(), top[0].diff_side.tensor()
+            base = self._base(data)
+            shared = self._mean(grad * top[0].data_side.tensor() / base)
+            direct = base.pow_(-self.beta).mul_(grad)
+            bottom[0].diff_side.set(
+                direct.addcmul_(data, shared, value=-2 * self.alpha * self.beta)
+            )
+
+
+@register("BatchNorm")
+class BatchNorm(NeuronLayer):
+    """(x - mean) / sqrt(variance + eps) for each channel; statistics of the batch, or kept ones.
+
+    Notes
+    -----
+    Parameters: mean, variance, and the factor that both were summed with. In training they take in
+    the batch's statistics with every forward pass; solvers leave them alone.
+    """
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        param = self.layer_param.batch_norm_param
+        self.keep, self.eps = param.moving_average_fraction, param.eps
+        self.use_kept = self.phase == caffe_pb2.TEST
+        if param.HasField("use_global_stats"):
+            self.use_kept = param.use_global_stats
+        self.channels = bottom[0].shape[1] if len(bottom[0].shape) > 1 else 1
+        if not self.blobs:
+            for shape in ((self.channels,), (self.channels,), (1,)):
+                self.blobs.add_blob(*shape)
+        specs = self.layer_param.param
+        if any(spec.lr_mult for spec in specs):
+            raise self.fail("statistics cannot be learnt: its param must have lr_mult 0")
+        while len(specs) < len(self.blobs):
+            specs.add(lr_mult=0)
+
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        shape = bottom[0].shape
+        if len(shape) > 1 and shape[1] != self.channels:
+            raise self.fail(f"was set up for {self.channels} channels, the bottom is {shape}")
+        self.laid = (1, -1, *(1,) * (len(shape) - 2)) if len(shape) > 1 else (-1,)
+        self.summed = tuple(axis for axis in range(len(shape)) if axis != 1 or len(shape) == 1)
+        super().reshape(bottom, top)
+
+    def _mean(self, values: torch.Tensor) -> torch.Tensor:
+        return values.mean(self.summed).reshape(-1)
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        data = bottom[0].data_side.tensor()
+        mean_blob, variance_blob, factor_blob = self.blobs
+        if self.use_kept:
+            factor = float(factor_blob.data_side.tensor())
+            factor = 1 / factor if factor else 0.0
+            mean = mean_blob.data_side.tensor() * factor
+            variance = variance_blob.data_side.tensor() * factor
+            centred = data - mean.view(self.laid)
+        else:
+            mean = self._mean(data)
+            centred = data - mean.view(self.laid)
+            variance = self._mean(centred.square())
+            count = data.numel() / self.channels
+            unbiased = count / (count - 1) if count > 1 else 1.0
+            for blob, value, scale in (
+                (mean_blob, mean, 1.0),
+                (variance_blob, variance, unbiased),
+                (factor_blob, mean.new_ones(1), 1.0),
+            ):
+                blob.data_side.set(blob.data_side.tensor() * self.keep + value * scale)
+        self.root = (variance + self.eps).sqrt_()
+        self.normed = centred.div_(self.root.view(self.laid))
+        top[0].data_side.set(self.normed.clone() if bottom[0] is top[0] else self.normed)
+
+    def backward(
+        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
+    ) -> None:
+        if not propagate_down[0]:
+            return
+        grad = top[0].diff_side.tensor()
+        if not self.use_kept:
+            mean = self._mean(grad).view(self.laid)
+            slope = self._mean(grad * self.normed).view(self.laid)
+            grad = grad - mean - slope * self.normed
+        bottom[0].diff_side.set(grad / self.root.view(self.laid))
+
+
+@register("MVN")
+class MVN(NeuronLayer):
+    """Each channel, or each item, minus its mean, over its standard deviation + eps."""
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        param = self.layer_param.mvn_param
+        self.scaled, self.eps = param.normalize_variance, param.eps
+        self.kept_axes = 1 if param.across_channels else 2
+
+    def _rows(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Take all that is normalised together as one row."""
+        rows = math.prod(tensor.shape[: self.kept_axes])
+        return tensor.reshape(rows, tensor.numel() // max(rows, 1))
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        rows = self._rows(bottom[0].data_side.tensor())
+        result = rows - rows.mean(1, keepdim=True)
+        if self.scaled:
+            self.deviation = result.square().mean(1, keepdim=True).sqrt_().add_(self.eps)
+            result /= self.deviation
+        top[0].data_side.set(result.view(top[0].shape))
+
+    def backward(
+        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
+    ) -> None:
+        if not propagate_down[0]:
+            return
+        grad, data = (self._rows(side.tensor()) for side in (top[0].diff_side, top[0].data_side))
+        result = grad - grad.mean(1, keepdim=True)
+        if self.scaled:
+            result = (result - data * (grad * data).mean(1, keepdim=True)) / self.deviation
+        bottom[0].diff_side.set(result.view(bottom[0].shape))

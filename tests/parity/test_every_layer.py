@@ -1,0 +1,45 @@
+"""Every layer type in random cases, held against genuine Caffe; a table of the differences."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.parity.harness import Engine, run_cases
+from tests.parity.layer_cases import CASES, Draw
+
+# Cases of each type; types of many parameters get more.
+COUNT = 30
+MORE = {"Convolution": 90, "Deconvolution": 60, "Pooling": 80, "Reshape": 50, "Scale": 50}
+
+
+def largest_difference(got: dict, wanted: dict) -> float:
+    """Return the largest difference of any array, relative to its largest value."""
+    assert got.keys() == wanted.keys()
+    worst = 0.0
+    for name, expected in wanted.items():
+        assert got[name].shape == expected.shape, name
+        finite = np.isfinite(expected)
+        np.testing.assert_array_equal(np.isfinite(got[name]), finite, err_msg=name)
+        if finite.any():
+            scale = max(float(np.abs(expected[finite]).max()), 1e-3)
+            worst = max(worst, float(np.abs(got[name] - expected)[finite].max()) / scale)
+    return worst
+
+
+@pytest.mark.parametrize("kind", sorted(CASES))
+def test_equals_genuine_caffe(ours: Engine, reference: Engine, kind, record_parity):
+    cases = {
+        f"{kind} {number}": CASES[kind](Draw(kind, number))
+        for number in range(MORE.get(kind, COUNT))
+    }
+    got, wanted = run_cases(ours, cases), run_cases(reference, cases)
+    differences = {}
+    for name, case in cases.items():
+        try:
+            differences[name] = largest_difference(got[name], wanted[name])
+        except AssertionError as error:
+            raise AssertionError(f"{name}: {error}\n{case.net}") from error
+    worst = max(differences, key=differences.get)
+    record_parity(kind, len(cases), differences[worst])
+    assert differences[worst] <= 1e-4, f"{worst}: {differences[worst]:.2e}\n{cases[worst].net}"
