@@ -720,3 +720,47 @@ def accuracy(draw: Draw) -> Case:
         labels[draw.rng.random(labels.shape) < 0.3] = 255
     tops = [(), (scores.shape[axis],)] if draw.flip(0.3) else [()]
     return case(draw, [scores, labels], tops, f"accuracy_param {{ {text} }}", backward=False)
+
+
+# -- recurrent -------------------------------------------------------------------------------------
+
+
+def _sequences(draw: Draw, states: int) -> Case:
+    time, streams, maps = draw.whole(1, 5), draw.whole(1, 4), draw.whole(1, 4)
+    exposed = draw.flip()
+    go_on = (draw.rng.random((time, streams)) < 0.7).astype(np.float32)
+    inputs = [draw.values((time, streams, *draw.shape(1, 2, 4))), go_on]
+    if draw.flip():
+        inputs.append(draw.values((streams, *draw.shape(1, 2, 4))))
+    tops = [(time, streams, maps)]
+    if exposed:
+        inputs += [draw.values((1, streams, maps)) for _ in range(states)]
+        tops += [(1, streams, maps)] * states
+    options = (
+        f"recurrent_param {{ num_output: {maps} expose_hidden: {str(exposed).lower()} "
+        f"weight_filler {{ {filler(draw)} }} }}"
+    )
+    learnt = [place for place in range(len(inputs)) if place != 1]
+    return case(draw, inputs, tops, options, learnt=learnt)
+
+
+@cases_of("RNN")
+def rnn(draw: Draw) -> Case:
+    return _sequences(draw, 1)
+
+
+@cases_of("LSTM")
+def lstm(draw: Draw) -> Case:
+    return _sequences(draw, 2)
+
+
+@cases_of("LSTMUnit")
+def lstm_unit(draw: Draw) -> Case:
+    streams, maps = draw.whole(1, 4), draw.whole(1, 4)
+    cell = (1, streams, maps)
+    inputs = [
+        draw.values(cell),
+        3 * draw.values((1, streams, 4 * maps)),
+        draw.numbers((1, streams), 2),
+    ]
+    return case(draw, inputs, [cell, cell], learnt=[0, 1])

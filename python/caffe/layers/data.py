@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from caffe import fillers
+import numpy as np
+import torch
+
+from caffe import device, fillers
 from caffe.blob import Blob
 from caffe.layers.base import Layer, register
 from caffe.proto import caffe_pb2
@@ -79,3 +82,47 @@ class Parameter(Layer):
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
     ) -> None:
         self.blobs[0].diff_side.accumulate(self.take_diff(top[0]))
+
+
+@register("MemoryData")
+class MemoryData(Layer):
+    """Batches of arrays that a program hands over with `net.set_input_arrays`."""
+
+    bottom_range = (0, 0)
+    top_range = (2, 2)
+    keeps_tops = True
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        param = self.layer_param.memory_data_param
+        self.batch = param.batch_size
+        self.item = (param.channels, param.height, param.width)
+        if self.batch < 1 or min(self.item) < 1:
+            raise self.fail("needs batch_size, channels, height and width, all positive")
+        self.arrays: tuple[np.ndarray, np.ndarray] | None = None
+        self.place = 0
+        top[0].reshape(self.batch, *self.item)
+        top[1].reshape(self.batch)
+
+    def set_arrays(self, data: np.ndarray, labels: np.ndarray) -> None:
+        """Take pictures (n, channels, height, width) and n labels, n a multiple of the batch."""
+        data, labels = np.asarray(data), np.asarray(labels)
+        if data.dtype != np.float32 or labels.dtype != np.float32:
+            raise self.fail(f"needs float32 arrays, not {data.dtype} and {labels.dtype}")
+        if data.shape[1:] != self.item:
+            raise self.fail(f"needs items of shape {self.item}, the array is {data.shape}")
+        if labels.size != len(data) or not len(data) or len(data) % self.batch:
+            raise self.fail(
+                f"needs a label per item, and a multiple of {self.batch} items: {len(data)} "
+                f"item(s) and {labels.size} label(s) were given"
+            )
+        self.arrays, self.place = (data, labels.reshape(-1)), 0
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        if self.arrays is None:
+            raise self.fail("has no data: call net.set_input_arrays first")
+        # As in genuine Caffe, labels take four axes with the first pass.
+        top[1].reshape(self.batch, 1, 1, 1)
+        for blob, values in zip(top, self.arrays):
+            batch = np.array(values[self.place : self.place + self.batch])
+            blob.data_side.set(torch.from_numpy(batch.reshape(blob.shape)).to(device.current()))
+        self.place = (self.place + self.batch) % len(self.arrays[0])

@@ -1,0 +1,134 @@
+"""Data: labelled pictures from an LMDB database."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+
+from caffe import device
+from caffe.blob import Blob
+from caffe.layers.base import Layer, register
+from caffe.layers.transform import Transformer, decode
+from caffe.proto import caffe_pb2
+
+
+class _Database:
+    """An open LMDB database; a process may open each one only once, so layers share it."""
+
+    def __init__(self, path: str) -> None:
+        import lmdb
+
+        self.environment = lmdb.open(path, readonly=True, lock=False)
+
+    def __del__(self) -> None:
+        environment = getattr(self, "environment", None)
+        if environment is not None:
+            environment.close()
+
+
+_open: weakref.WeakValueDictionary[str, _Database] = weakref.WeakValueDictionary()
+
+
+def _shared(path: str) -> _Database:
+    place = os.path.realpath(path)
+    database = _open.get(place)
+    if database is None:
+        database = _open[place] = _Database(place)
+    return database
+
+
+@register("Data")
+class Data(Layer):
+    """Batches of Datum messages, in the order of their keys, over and over."""
+
+    bottom_range = (0, 0)
+    top_range = (1, 2)
+    keeps_tops = True
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        param = self.layer_param.data_param
+        self.source, self.batch = param.source, param.batch_size
+        if param.backend != caffe_pb2.DataParameter.LMDB:
+            raise self.fail(
+                f"'{self.source}' is a LevelDB database, which this engine cannot read; convert it "
+                "to LMDB and give backend: LMDB"
+            )
+        if self.batch < 1:
+            raise self.fail("needs a positive batch_size")
+        self.transformer = Transformer(self)
+        self.data = self._endless()
+        if param.rand_skip:
+            skip = torch.randint(
+                param.rand_skip, (), generator=device.generator(torch.device("cpu"))
+            )
+            for _ in range(int(skip)):
+                next(self.data)
+        self.next = next(self.data)
+        top[0].reshape(self.batch, *self.transformer.shape(self.next[0]))
+        if len(top) > 1:
+            top[1].reshape(self.batch)
+
+    def _endless(self) -> Iterator[tuple[np.ndarray, int]]:
+        try:
+            import lmdb
+        except ImportError:
+            raise self.fail("needs the Python package lmdb: pip install lmdb") from None
+        if not os.path.isdir(self.source):
+            raise self.fail(f"'{self.source}' is no folder of an LMDB database")
+        try:
+            database = _shared(self.source)
+            while True:
+                empty = True
+                with database.environment.begin() as transaction:
+                    for key, value in transaction.cursor():
+                        empty = False
+                        yield self._picture(key, value)
+                if empty:
+                    raise self.fail(f"'{self.source}' is empty")
+        except lmdb.Error as error:
+            raise self.fail(f"'{self.source}' cannot be read: {error}") from None
+
+    def _picture(self, key: bytes, value: bytes) -> tuple[np.ndarray, int]:
+        transform = self.layer_param.transform_param
+        where = f"'{self.source}', key {key.decode(errors='replace')!r}"
+        datum = caffe_pb2.Datum()
+        try:
+            datum.ParseFromString(value)
+        except Exception:
+            raise self.fail(f"{where}: is no Datum") from None
+        if datum.encoded:
+            color = True if transform.force_color else False if transform.force_gray else None
+            picture = decode(datum.data, color)
+            if picture is None:
+                raise self.fail(f"{where}: holds no picture that can be decoded")
+            return picture, datum.label
+        shape = datum.channels, datum.height, datum.width
+        values = (
+            np.frombuffer(datum.data, np.uint8)
+            if datum.data
+            else np.array(datum.float_data, np.float32)
+        )
+        if values.size != datum.channels * datum.height * datum.width or not values.size:
+            raise self.fail(f"{where}: {values.size} values do not fill the shape {shape}")
+        return values.reshape(shape), datum.label
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        pictures, labels = [], []
+        for _ in range(self.batch):
+            picture, label = self.next
+            pictures.append(self.transformer(picture))
+            labels.append(label)
+            self.next = next(self.data)
+            if pictures[-1].shape != pictures[0].shape:
+                raise self.fail(
+                    f"'{self.source}': pictures of one batch differ in shape: "
+                    f"{pictures[0].shape} and {pictures[-1].shape}"
+                )
+        top[0].reshape(self.batch, *pictures[0].shape)
+        top[0].data_side.set(torch.from_numpy(np.stack(pictures)).to(device.current()))
+        if len(top) > 1:
+            top[1].data_side.set(torch.tensor(labels, dtype=torch.float32, device=device.current()))

@@ -1,0 +1,131 @@
+"""HDF5Data and HDF5Output: batches from and to HDF5 files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import h5py
+import numpy as np
+import torch
+
+from caffe import device
+from caffe.blob import Blob
+from caffe.files import atomic_path
+from caffe.layers.base import Layer, register
+
+
+@register("HDF5Data")
+class HDF5Data(Layer):
+    """Rows of the data sets named as the tops, from the files that a list names, over and over.
+
+    Notes
+    -----
+    With shuffle the order of the files, and of the rows in each, is drawn anew in every round.
+    """
+
+    bottom_range = (0, 0)
+    top_range = (1, None)
+    keeps_tops = True
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        param = self.layer_param.hdf5_data_param
+        self.names = list(self.layer_param.top)
+        if self.layer_param.HasField("transform_param"):
+            raise self.fail("does not transform data")
+        if param.batch_size < 1:
+            raise self.fail("needs a positive batch_size")
+        try:
+            with open(param.source, encoding="utf-8") as lines:
+                self.files = lines.read().split()
+        except OSError as error:
+            raise self.fail(f"'{param.source}': {error.strerror}") from None
+        if not self.files:
+            raise self.fail(f"'{param.source}' names no file")
+        self.shuffled = param.shuffle
+        self._begin_round()
+        for blob, rows in zip(top, self.rows):
+            blob.reshape(param.batch_size, *rows.shape[1:])
+
+    def _permutation(self, count: int) -> np.ndarray:
+        if not self.shuffled:
+            return np.arange(count)
+        return torch.randperm(count, generator=device.generator(torch.device("cpu"))).numpy()
+
+    def _begin_round(self) -> None:
+        self.file_order = self._permutation(len(self.files))
+        self.file_place = 0
+        self._load()
+
+    def _load(self) -> None:
+        path = self.files[self.file_order[self.file_place]]
+        if not os.path.isfile(path):
+            raise self.fail(f"'{path}': no such file")
+        try:
+            with h5py.File(path, "r") as file:
+                missing = [name for name in self.names if name not in file]
+                if missing:
+                    raise self.fail(f"'{path}' has no data set '{missing[0]}'")
+                self.rows = [np.asarray(file[name], np.float32) for name in self.names]
+        except OSError as error:
+            raise self.fail(f"'{path}' cannot be read: {error}") from None
+        counts = [rows.shape[0] if rows.ndim else 0 for rows in self.rows]
+        if len(set(counts)) > 1 or not counts[0]:
+            raise self.fail(f"'{path}': data sets must have equally many rows, they have {counts}")
+        self.order, self.place = self._permutation(counts[0]), 0
+
+    def _advance(self) -> None:
+        self.place += 1
+        if self.place < len(self.order):
+            return
+        if len(self.files) == 1:
+            self.order, self.place = self._permutation(len(self.order)), 0
+            return
+        self.file_place += 1
+        if self.file_place == len(self.files):
+            self._begin_round()
+        else:
+            self._load()
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        batch = [np.empty(blob.shape, np.float32) for blob in top]
+        for item in range(self.layer_param.hdf5_data_param.batch_size):
+            for name, values, rows in zip(self.names, batch, self.rows):
+                if rows.shape[1:] != values.shape[1:]:
+                    raise self.fail(
+                        f"rows of '{name}' are {rows.shape[1:]} in one file, {values.shape[1:]} "
+                        "in another"
+                    )
+                values[item] = rows[self.order[self.place]]
+            self._advance()
+        for blob, values in zip(top, batch):
+            blob.data_side.set(torch.from_numpy(values).to(device.current()))
+
+
+@register("HDF5Output")
+class HDF5Output(Layer):
+    """Write two bottoms to the data sets `data` and `label` of a file, anew in each pass."""
+
+    bottom_range = (2, 2)
+    top_range = (0, 0)
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        self.path = self.layer_param.hdf5_output_param.file_name
+        if not self.path:
+            raise self.fail("needs a file_name")
+
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        if bottom[0].shape[:1] != bottom[1].shape[:1]:
+            raise self.fail(
+                f"bottoms must have as many items each: {bottom[0].shape} and {bottom[1].shape}"
+            )
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        with atomic_path(self.path) as path, h5py.File(path, "w") as file:
+            for name, blob in zip(("data", "label"), bottom):
+                file[name] = blob.data_side.tensor().cpu().numpy()
+
+    def backward(
+        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
+    ) -> None:
+        """Nothing flows back."""

@@ -1,0 +1,100 @@
+"""ImageData: labelled picture files from a list."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import torch
+
+from caffe import device
+from caffe.blob import Blob
+from caffe.layers.base import Layer, register
+from caffe.layers.transform import Transformer, decode
+
+
+@register("ImageData")
+class ImageData(Layer):
+    """Batches of the pictures that a list names, `PATH LABEL` a line, over and over."""
+
+    bottom_range = (0, 0)
+    top_range = (1, 2)
+    keeps_tops = True
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        param = self.layer_param.image_data_param
+        if (param.new_height > 0) != (param.new_width > 0):
+            raise self.fail("give new_height and new_width, or neither")
+        if param.batch_size < 1:
+            raise self.fail("needs a positive batch_size")
+        try:
+            with open(param.source, encoding="utf-8") as lines:
+                self.entries = [self._entry(line) for line in lines if line.strip()]
+        except OSError as error:
+            raise self.fail(f"'{param.source}': {error.strerror}") from None
+        if not self.entries:
+            raise self.fail(f"'{param.source}' names no picture")
+        self.transformer = Transformer(self)
+        self.order, self.place = self._permutation(), 0
+        if param.rand_skip:
+            if param.rand_skip > len(self.entries):
+                raise self.fail(
+                    f"rand_skip {param.rand_skip} exceeds the {len(self.entries)} pictures"
+                )
+            random = device.generator(torch.device("cpu"))
+            self.place = int(torch.randint(param.rand_skip, (), generator=random))
+        shape = self.transformer.shape(self._picture(self.entries[self.order[self.place]][0]))
+        top[0].reshape(param.batch_size, *shape)
+        if len(top) > 1:
+            top[1].reshape(param.batch_size)
+
+    def _entry(self, line: str) -> tuple[str, int]:
+        # A path may have blanks in it; the label comes last.
+        path, _, label = line.rstrip().rpartition(" ")
+        try:
+            return path, int(label)
+        except ValueError:
+            source = self.layer_param.image_data_param.source
+            raise self.fail(f"'{source}': line '{line.strip()}' is not PATH LABEL") from None
+
+    def _permutation(self) -> list[int]:
+        count = len(self.entries)
+        if not self.layer_param.image_data_param.shuffle:
+            return list(range(count))
+        return torch.randperm(count, generator=device.generator(torch.device("cpu"))).tolist()
+
+    def _picture(self, path: str) -> np.ndarray:
+        param = self.layer_param.image_data_param
+        whole = param.root_folder + path
+        try:
+            with open(whole, "rb") as file:
+                picture = decode(file.read(), param.is_color)
+        except OSError as error:
+            raise self.fail(f"'{whole}': {error.strerror}") from None
+        if picture is None:
+            raise self.fail(f"'{whole}' is no picture that can be decoded")
+        size = (param.new_width, param.new_height)
+        if param.new_height and picture.shape[:0:-1] != size:
+            planes = [cv2.resize(plane, size) for plane in picture]
+            picture = np.stack(planes)
+        return picture
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        pictures, labels = [], []
+        for _ in range(self.layer_param.image_data_param.batch_size):
+            path, label = self.entries[self.order[self.place]]
+            pictures.append(self.transformer(self._picture(path)))
+            labels.append(label)
+            if pictures[-1].shape != pictures[0].shape:
+                raise self.fail(
+                    f"'{path}': pictures of one batch differ in shape: {pictures[0].shape} and "
+                    f"{pictures[-1].shape}; give new_height and new_width"
+                )
+            self.place += 1
+            if self.place == len(self.order):
+                self.order, self.place = self._permutation(), 0
+        top[0].reshape(len(pictures), *pictures[0].shape)
+        top[0].data_side.set(torch.from_numpy(np.stack(pictures)).to(device.current()))
+        if len(top) > 1:
+            top[1].data_side.set(torch.tensor(labels, dtype=torch.float32, device=device.current()))

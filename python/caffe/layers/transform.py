@@ -1,0 +1,106 @@
+"""What TransformationParameter says is done to pictures before a net sees them."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import torch
+
+from caffe import device, weights_io
+from caffe.layers.base import Layer
+from caffe.proto import caffe_pb2
+
+
+class Transformer:
+    """Crops, mirrors, takes the mean off and scales.
+
+    Parameters
+    ----------
+    layer : Layer
+        Its `transform_param` and phase say what is done, its name stands in errors.
+
+    Notes
+    -----
+    In training a crop lies anywhere, in testing in the middle; mirroring is by chance in both.
+    """
+
+    def __init__(self, layer: Layer) -> None:
+        self.layer = layer
+        self.param = layer.layer_param.transform_param
+        self.training = layer.phase == caffe_pb2.TRAIN
+        self.mean: np.ndarray | None = None
+        if self.param.mean_file:
+            if self.param.mean_value:
+                raise layer.fail("give mean_file or mean_value, not both")
+            mean = weights_io.read_blob(self.param.mean_file)
+            self.mean = mean.reshape(mean.shape[-3:])
+
+    def shape(self, picture: np.ndarray) -> tuple[int, int, int]:
+        """Return the shape that a picture (channels, height, width) comes out with."""
+        channels, height, width = picture.shape
+        crop = self.param.crop_size
+        if not crop:
+            return channels, height, width
+        if crop > min(height, width):
+            raise self.layer.fail(f"crop_size {crop} exceeds the picture's {height} x {width}")
+        return channels, crop, crop
+
+    def _below(self, stop: int) -> int:
+        return int(torch.randint(stop, (), generator=device.generator(torch.device("cpu"))))
+
+    def __call__(self, picture: np.ndarray) -> np.ndarray:
+        """Transform one picture.
+
+        Parameters
+        ----------
+        picture : ndarray, shape (channels, height, width)
+
+        Returns
+        -------
+        float32 ndarray
+
+        Raises
+        ------
+        CaffeError
+            If mean or crop do not fit.
+        """
+        param = self.param
+        channels, height, width = self.shape(picture)
+        spare = picture.shape[1] - height, picture.shape[2] - width
+        row, column = (
+            self._below(size + 1) if self.training and param.crop_size else size // 2
+            for size in spare
+        )
+        window = (slice(None), slice(row, row + height), slice(column, column + width))
+        result = picture[window].astype(np.float32)
+        if self.mean is not None:
+            if self.mean.shape != picture.shape:
+                raise self.layer.fail(
+                    f"the mean of {param.mean_file} is {self.mean.shape}, a picture {picture.shape}"
+                )
+            result -= self.mean[window]
+        elif param.mean_value:
+            if len(param.mean_value) not in (1, channels):
+                raise self.layer.fail(f"give one mean_value or {channels}, one per channel")
+            result -= np.array(param.mean_value, np.float32).reshape(-1, 1, 1)
+        result *= np.float32(param.scale)
+        if param.mirror and self._below(2):
+            result = result[:, :, ::-1]
+        return result
+
+
+def decode(data: bytes, color: bool | None) -> np.ndarray | None:
+    """Return an encoded picture as (channels, height, width), blue first; None: no picture.
+
+    Parameters
+    ----------
+    data : bytes
+        Of a PNG, JPEG, ... file.
+    color : bool, optional
+        Whether three channels or one are wanted; None: as it is.
+    """
+    flag = cv2.IMREAD_UNCHANGED if color is None else cv2.IMREAD_COLOR if color else 0
+    picture = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
+    if picture is None:
+        return None
+    return picture[None] if picture.ndim == 2 else picture.transpose(2, 0, 1)

@@ -1,0 +1,231 @@
+"""Layers that read and write files, fed with the same files on both engines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import h5py
+import lmdb
+import numpy as np
+import pytest
+
+import caffe
+from tests.parity.harness import assert_close
+
+SCRIPT = """
+import sys
+import numpy as np
+import caffe
+from exchange import give, given, text_file
+
+results = {}
+for name, text in given().items():
+    net = caffe.Net(text_file(str(text)), caffe.TEST)
+    if name == "memory":
+        rng = np.random.RandomState(0)
+        data = rng.rand(6, 2, 3, 4).astype(np.float32)
+        net.set_input_arrays(data, np.arange(6, dtype=np.float32))
+    for turn in range(4):
+        net.forward()
+        for blob, values in net.blobs.items():
+            results["%s %d %s" % (name, turn, blob)] = np.array(values.data)
+give(results)
+"""
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> Path:
+    """Return a folder with pictures, databases, lists and a mean."""
+    folder = tmp_path_factory.mktemp("data-layers")
+    rng = np.random.default_rng(5)
+    lines = []
+    for number in range(5):
+        colours = rng.integers(0, 256, (12, 10, 3)).astype(np.uint8)
+        cv2.imwrite(str(folder / f"a {number}.png"), colours)
+        lines.append(f"a {number}.png {number * 7}\n")
+    (folder / "list.txt").write_text("".join(lines))
+    for name, encoded in (("plain", False), ("encoded", True)):
+        with (
+            lmdb.open(str(folder / name), map_size=1 << 20) as database,
+            database.begin(write=True) as transaction,
+        ):
+            for number in range(5):
+                picture = rng.integers(0, 256, (3, 9, 8)).astype(np.uint8)
+                datum = caffe.io.array_to_datum(picture, number)
+                if encoded:
+                    datum.data = cv2.imencode(".png", picture.transpose(1, 2, 0))[1].tobytes()
+                    datum.encoded = True
+                transaction.put(b"%08d" % number, datum.SerializeToString())
+    for number, rows in enumerate((3, 4)):
+        with h5py.File(folder / f"{number}.h5", "w") as file:
+            file["x"] = rng.normal(size=(rows, 2, 3)).astype(np.float32)
+            file["y"] = rng.integers(0, 9, (rows, 1)).astype(np.int32)
+    (folder / "one.txt").write_text(f"{folder}/0.h5\n")
+    (folder / "two.txt").write_text(f"{folder}/0.h5\n{folder}/1.h5\n")
+    mean = caffe.io.array_to_blobproto(rng.uniform(0, 255, (1, 3, 9, 8)))
+    (folder / "mean.binaryproto").write_bytes(mean.SerializeToString())
+    return folder
+
+
+def layer(kind: str, tops: str, options: str) -> str:
+    names = " ".join(f'top: "{top}"' for top in tops.split())
+    return f'layer {{ name: "d" type: "{kind}" {names} {options} }}'
+
+
+def nets(folder: Path) -> dict[str, str]:
+    plain, images = folder / "plain", folder / "list.txt"
+    source = f'source: "{plain}" backend: LMDB batch_size: 3'
+    listed = f'source: "{images}" root_folder: "{folder}/" batch_size: 2'
+    return {
+        "lmdb": layer("Data", "x y", f"data_param {{ {source} }}"),
+        "lmdb without labels": layer("Data", "x", f"data_param {{ {source} }}"),
+        "lmdb cropped": layer(
+            "Data",
+            "x y",
+            f"data_param {{ {source} }} transform_param {{ crop_size: 5 scale: 0.5 "
+            "mean_value: 10 mean_value: 20 mean_value: 30 }",
+        ),
+        "lmdb minus its mean": layer(
+            "Data",
+            "x y",
+            f"data_param {{ {source} }} transform_param {{ crop_size: 6 "
+            f'mean_file: "{folder}/mean.binaryproto" }}',
+        ),
+        "lmdb encoded": layer(
+            "Data", "x y", f"data_param {{ {source.replace('plain', 'encoded')} }}"
+        ),
+        "lmdb encoded, grey": layer(
+            "Data",
+            "x y",
+            f"data_param {{ {source.replace('plain', 'encoded')} }} "
+            "transform_param { force_gray: true mean_value: 7 }",
+        ),
+        "images": layer("ImageData", "x y", f"image_data_param {{ {listed} }}"),
+        "images, grey, resized": layer(
+            "ImageData",
+            "x y",
+            f"image_data_param {{ {listed} is_color: false new_height: 7 new_width: 9 }} "
+            "transform_param { scale: 0.1 }",
+        ),
+        "hdf5": layer(
+            "HDF5Data", "x y", f'hdf5_data_param {{ source: "{folder}/one.txt" batch_size: 2 }}'
+        ),
+        "hdf5 of two files": layer(
+            "HDF5Data", "y x", f'hdf5_data_param {{ source: "{folder}/two.txt" batch_size: 5 }}'
+        ),
+        "memory": layer(
+            "MemoryData",
+            "x y",
+            "memory_data_param { batch_size: 2 channels: 2 height: 3 width: 4 }",
+        ),
+    }
+
+
+def test_equal_genuine_caffe(ours, reference, files):
+    given = nets(files)
+    got, wanted = ours.run(SCRIPT, given), reference.run(SCRIPT, given)
+    # A resized picture is rounded to whole grey values, by another release of OpenCV there.
+    resized = [name for name in wanted if "resized" in name]
+    for name in resized:
+        np.testing.assert_allclose(got.pop(name), wanted.pop(name), atol=0.11)
+    assert_close(got, wanted, relative=1e-6)
+
+
+def test_hdf5_output_equals_genuine_caffes(ours, reference, files):
+    script = """
+import sys
+import h5py
+import numpy as np
+import caffe
+from exchange import give, given, text_file
+text = str(given()["net"])
+net = caffe.Net(text_file(text), caffe.TEST)
+net.forward()
+del net
+with h5py.File(sys.argv[3], "r") as file:
+    give({name: np.array(file[name]) for name in file})
+"""
+    found = []
+    for engine in (ours, reference):
+        output = files / f"{engine.name}.h5"
+        text = nets(files)["hdf5"] + (
+            'layer { name: "o" type: "HDF5Output" bottom: "x" bottom: "y" '
+            f'hdf5_output_param {{ file_name: "{output}" }} }}'
+        )
+        found.append(engine.run(script, {"net": text}, str(output)))
+    assert set(found[1]) == {"data", "label"}
+    for name, values in found[1].items():
+        np.testing.assert_array_equal(found[0][name].ravel(), values.ravel())
+
+
+@pytest.mark.parametrize("kind", ["hdf5", "images", "lmdb"])
+def test_shuffled_and_mirrored_data_are_all_there_in_another_order(files, kind):
+    text = nets(files)[kind].replace("batch_size: 2", "batch_size: 15")
+    text = text.replace("batch_size: 3", "batch_size: 15")
+    path = files / "shuffled.prototxt"
+    path.write_text(text)
+    plain = caffe.Net(str(path), caffe.TEST)
+    plain.forward()
+    if kind == "lmdb":
+        path.write_text(text.replace("data_param", "transform_param { mirror: true } data_param"))
+    else:
+        path.write_text(text.replace("batch_size", "shuffle: true batch_size"))
+    caffe.set_random_seed(1)
+    shuffled = caffe.Net(str(path), caffe.TRAIN)
+    shuffled.forward()
+    x, y = (shuffled.blobs[name].data for name in "xy")
+    wanted_x, wanted_y = (plain.blobs[name].data for name in "xy")
+    assert not np.array_equal(x, wanted_x)
+    if kind == "lmdb":
+        mirrored = 0
+        for picture, wanted in zip(x, wanted_x):
+            same = np.array_equal(picture, wanted)
+            assert same or np.array_equal(picture, wanted[:, :, ::-1])
+            mirrored += not same
+        assert 0 < mirrored < len(x)
+    else:
+        np.testing.assert_array_equal(np.sort(y.ravel()), np.sort(wanted_y.ravel()))
+
+
+def net_of(folder: Path, text: str) -> str:
+    path = folder / "wrong.prototxt"
+    path.write_text(text)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (layer("Data", "x", 'data_param { source: "x" batch_size: 1 }'), "LevelDB"),
+        (
+            layer("Data", "x", 'data_param { source: "absent" backend: LMDB batch_size: 1 }'),
+            "'absent' is no folder",
+        ),
+        (
+            layer("ImageData", "x y", 'image_data_param { source: "absent.txt" batch_size: 1 }'),
+            "'absent.txt': No such file",
+        ),
+        (
+            layer("HDF5Data", "x", 'hdf5_data_param { source: "absent.txt" batch_size: 1 }'),
+            "'absent.txt': No such file",
+        ),
+        (
+            layer("HDF5Data", "z", 'hdf5_data_param { source: "FILES/one.txt" batch_size: 1 }'),
+            "has no data set 'z'",
+        ),
+        (
+            layer(
+                "Data",
+                "x",
+                'data_param { source: "FILES/plain" backend: LMDB batch_size: 1 } '
+                "transform_param { crop_size: 10 }",
+            ),
+            "crop_size 10 exceeds the picture's 9 x 8",
+        ),
+    ],
+)
+def test_what_cannot_be_read_is_told(files, text, said):
+    with pytest.raises(caffe.CaffeError, match="layer 'd'") as told:
+        caffe.Net(net_of(files, text.replace("FILES", str(files))), caffe.TEST)
+    assert said in str(told.value)
