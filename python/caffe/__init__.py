@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from caffe import io
+from caffe.classifier import Classifier
 from caffe.device import set_device, set_mode_cpu, set_mode_gpu, set_random_seed
 from caffe.errors import CaffeError
 from caffe.layers import LAYERS, Layer
@@ -33,6 +34,7 @@ __all__ = [
     "AdaGradSolver",
     "AdamSolver",
     "CaffeError",
+    "Classifier",
     "Layer",
     "NesterovSolver",
     "Net",
