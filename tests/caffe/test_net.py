@@ -140,7 +140,7 @@ def test_share_with_shares_memory(toy):
         (('"ReLU"', '"RelU"'), "unknown layer type 'RelU'; did you mean ReLU"),
         (('bottom: "pool"', 'bottom: "pol"'), "layer 'sum' reads blob 'pol'"),
         (("num_output: 4", "num_outputs: 4"), r"toy.prototxt:6.*num_outputs.*num_output"),
-        (('top: "pool"', 'top: "conv2" top: "pool"'), "layer 'pool' .*takes 1 top"),
+        (('top: "pool"', 'top: "a" top: "b" top: "pool"'), "layer 'pool' .*takes 1 to 2 top"),
     ],
 )
 def test_mistakes_are_told_by_line_or_layer(toy, tmp_path, change, message):

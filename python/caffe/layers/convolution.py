@@ -172,8 +172,9 @@ class Convolution(_ConvolutionBase):
     def forward_rectified(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Run forward together with the ReLU that follows in place, which saves a pass."""
         fused = bottom[0].data_side.tensor().device.type == "cpu" and self.spatial_axes == 2
-        if self._by_winograd(bottom[0].data_side.tensor(), top[0].shape):
-            self._forward_by_winograd(bottom, top, rectify=True)
+        algorithm = self._minimal(bottom[0].data_side.tensor(), top[0].shape, False)
+        if algorithm is not None:
+            self._forward_minimal(bottom, top, algorithm, rectify=True)
             return
         if not (fused and self.axis == 1 and torch.backends.mkldnn.is_available()):
             self.forward(bottom, top)
@@ -199,38 +200,46 @@ class Convolution(_ConvolutionBase):
             )
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        if self._by_winograd(bottom[0].data_side.tensor(), top[0].shape):
-            self._forward_by_winograd(bottom, top, rectify=False)
+        algorithm = self._minimal(bottom[0].data_side.tensor(), top[0].shape, False)
+        if algorithm is not None:
+            self._forward_minimal(bottom, top, algorithm, rectify=False)
         else:
             super().forward(bottom, top)
 
-    def _by_winograd(
-        self, data: torch.Tensor, output: tuple[int, ...], backward: bool = False
-    ) -> bool:
-        return (
+    def _minimal(
+        self, data: torch.Tensor, output: tuple[int, ...], backward: bool
+    ) -> winograd.Algorithm | None:
+        fits = (
             data.device.type == "cpu"
             and self.kernel == (3, 3)
             and self.stride == self.dilation == (1, 1)
             and self.axis == self.groups == 1
-            and winograd.pays(self.channels, self.num_output, math.prod(output[2:]), backward)
         )
+        if not fits:
+            return None
+        return winograd.choose(self.channels, self.num_output, math.prod(output[2:]), backward)
 
-    def _forward_by_winograd(
-        self, bottom: Sequence[Blob], top: Sequence[Blob], rectify: bool
+    def _forward_minimal(
+        self,
+        bottom: Sequence[Blob],
+        top: Sequence[Blob],
+        algorithm: winograd.Algorithm,
+        rectify: bool,
     ) -> None:
         weights = self.blobs[0].data_side.tensor()
         bias = self.blobs[1].data_side.tensor() if self.has_bias else None
         for below, above in zip(bottom, top):
             data = self._batched(below.data_side.tensor())
-            above.data_side.set(winograd.forward(data, weights, bias, self.pad, rectify))
+            result = winograd.forward(data, weights, bias, self.pad, rectify, algorithm)
+            above.data_side.set(result)
 
     def _gradients(
         self, gradient: torch.Tensor, data: torch.Tensor, wants: tuple[bool, bool, bool]
     ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
-        if self._by_winograd(data, gradient.shape, backward=True):
-            return winograd.backward(
-                gradient, data, self.blobs[0].data_side.tensor(), self.pad, wants
-            )
+        algorithm = self._minimal(data, gradient.shape, True)
+        if algorithm is not None:
+            weights = self.blobs[0].data_side.tensor()
+            return winograd.backward(gradient, data, weights, self.pad, wants, algorithm)
         taps = math.prod(self.kernel) * self.channels
         simple = self.groups == 1 and self.spatial_axes == 2 and len(data) == 1
         if wants[0] or not simple or data.device.type != "cpu" or taps > _FEW_TAPS:

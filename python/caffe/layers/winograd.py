@@ -1,14 +1,15 @@
-"""3x3 convolution on the CPU with 16 products in place of 36, for layers of many channels.
+"""3x3 convolution on the CPU with fewer products, for layers of many channels.
 
-The minimal algorithm F(2x2, 3x3): every 2x2 tile of the output comes from a 4x4 tile of the input;
-both, and the 3x3 kernels, are transformed so that convolution becomes 16 products of matrices,
-(tiles x channels) by (channels x maps). This is done strip by strip of tiles and block by block of
-maps, so that what the additions make is still in the cache when the products read it.
+The minimal algorithms F(2x2, 3x3) and F(4x4, 3x3): every 2x2 (4x4) tile of the output comes from a
+4x4 (6x6) tile of the input; both, and the 3x3 kernels, are transformed so that convolution becomes
+16 (36) products of matrices, (tiles x channels) by (channels x maps), in place of 36 (144). This is
+done strip by strip of tiles and block by block of maps, so that what the additions make is still in
+the cache when the products read it.
 
 References
 ----------
 Winograd, Arithmetic Complexity of Computations, SIAM 1980. Lavin and Gray, Fast Algorithms for
-Convolutional Neural Networks, CVPR 2016, Sec. 4.1.
+Convolutional Neural Networks, CVPR 2016, Sec. 4.
 """
 
 from __future__ import annotations
@@ -16,15 +17,73 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 
-# Kernel to its 4x4 transform along one axis, and along both.
-_G = torch.tensor([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1.0]])
-_KERNEL = torch.einsum("ai,bj->abij", _G, _G).reshape(16, 9).contiguous()
-# Of the 16 products the one that all four outputs of a tile have with the sign +.
-_COMMON = 5
+Matrix = tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """The transforms of one tile size, along one axis.
+
+    Attributes
+    ----------
+    out, size : int
+        Outputs and inputs of a tile.
+    input, output : matrix
+        What the inputs, and the products, are multiplied with.
+    kernel : matrix
+        What the three values of a kernel are multiplied with.
+    both : float32 tensor, shape (size * size, 9)
+        The kernels' transform along both axes.
+    """
+
+    out: int
+    size: int
+    input: Matrix
+    output: Matrix
+    kernel: Matrix
+    both: torch.Tensor = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        lines = torch.tensor(self.kernel)
+        both = torch.einsum("ai,bj->abij", lines, lines).reshape(self.size * self.size, 9)
+        object.__setattr__(self, "both", both.contiguous())
+
+
+# More exact than direct convolution.
+F2 = Algorithm(
+    2,
+    4,
+    ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1)),
+    ((1, 1, 1, 0), (0, 1, -1, -1)),
+    ((1, 0, 0), (1 / 2, 1 / 2, 1 / 2), (1 / 2, -1 / 2, 1 / 2), (0, 0, 1)),
+)
+# Fewer products still, ten times the rounding, and kernels that take more room.
+F4 = Algorithm(
+    4,
+    6,
+    (
+        (4, 0, -5, 0, 1, 0),
+        (0, -4, -4, 1, 1, 0),
+        (0, 4, -4, -1, 1, 0),
+        (0, -2, -1, 2, 1, 0),
+        (0, 2, -1, -2, 1, 0),
+        (0, 4, 0, -5, 0, 1),
+    ),
+    ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1)),
+    (
+        (1 / 4, 0, 0),
+        (-1 / 6, -1 / 6, -1 / 6),
+        (-1 / 6, 1 / 6, -1 / 6),
+        (1 / 24, 1 / 12, 1 / 6),
+        (1 / 24, -1 / 12, 1 / 6),
+        (0, 0, 1),
+    ),
+)
 # Tiles of a strip, at most: enough rows for the products.
 _TILES = 512
 # Values of one product, fewer than: blocks of 1 MiB and more come as fresh pages each time.
@@ -34,8 +93,8 @@ _BLOCK = 2**22
 _scratch = threading.local()
 
 
-def pays(channels: int, maps: int, pixels: int, backward: bool) -> bool:
-    """Return whether the saved products outweigh the additions.
+def choose(channels: int, maps: int, pixels: int, backward: bool) -> Algorithm | None:
+    """Return the fastest algorithm for a layer; None: direct convolution is.
 
     Parameters
     ----------
@@ -46,7 +105,9 @@ def pays(channels: int, maps: int, pixels: int, backward: bool) -> bool:
     backward : bool
         Whether gradients are wanted: they share some of the additions.
     """
-    return min(channels, maps) >= 128 and pixels >= 400 and (backward or channels * maps >= 2**15)
+    if min(channels, maps) < (64 if backward else 128) or pixels < 400:
+        return None
+    return F4 if channels * maps <= 2**17 else F2
 
 
 def forward(
@@ -55,6 +116,7 @@ def forward(
     bias: torch.Tensor | None,
     pad: tuple[int, int],
     rectify: bool,
+    algorithm: Algorithm = F2,
 ) -> torch.Tensor:
     """Convolve, with stride 1.
 
@@ -66,26 +128,26 @@ def forward(
     pad : (rows, columns) of zeros on each side
     rectify : bool
         Whether a ReLU follows.
+    algorithm : Algorithm
 
     Returns
     -------
     float32 tensor, shape (n, maps, height + 2 pad - 2, width + 2 pad - 2), channels last
     """
     maps = weights.shape[0]
-    pixels = _Pixels(data, pad, maps)
-    out = data.new_empty(len(data), 2 * pixels.rows, 2 * pixels.columns, maps)
+    pixels = _Pixels(data, pad, maps, algorithm)
+    step = algorithm.out
+    out = data.new_empty(len(data), step * pixels.rows, step * pixels.columns, maps)
     for block in pixels.blocks():
-        kernels = _transformed(weights[block]).unbind()
-        shift = None if bias is None else bias[block]
+        kernels = _transformed(weights[block], algorithm).unbind()
         for image, result in zip(pixels.images, out[..., block]):
             for first, count in pixels.strips():
                 tiles = _matrices(pixels.spread(image, first, count))
-                products = [
-                    _product(tile, kernel, shift if k == _COMMON else None)
-                    for k, (tile, kernel) in enumerate(zip(tiles, kernels))
-                ]
-                strip = result[2 * first : 2 * (first + count)]
-                _gather(products, strip)
+                products = [_product(tile, kernel) for tile, kernel in zip(tiles, kernels)]
+                strip = result[step * first : step * (first + count)]
+                _gather(products, strip, algorithm)
+                if bias is not None:
+                    strip.add_(bias[block])
                 if rectify:
                     strip.relu_()
     height, width = pixels.output
@@ -98,6 +160,7 @@ def backward(
     weights: torch.Tensor,
     pad: tuple[int, int],
     wants: tuple[bool, bool, bool],
+    algorithm: Algorithm = F2,
 ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
     """Return the gradients of what `forward` was given: each step of it, transposed.
 
@@ -105,7 +168,7 @@ def backward(
     ----------
     gradient : float32 tensor
         Shaped as the output.
-    data, weights, pad
+    data, weights, pad, algorithm
         As given to `forward`.
     wants : (bool, bool, bool)
         Which of the three gradients are needed; others are None.
@@ -115,41 +178,41 @@ def backward(
     data, weights, bias : float32 tensor or None
     """
     maps, channels = weights.shape[:2]
-    pixels = _Pixels(data, pad, maps)
-    missing = (2 * pixels.columns - gradient.shape[3], 2 * pixels.rows - gradient.shape[2])
+    pixels = _Pixels(data, pad, maps, algorithm)
+    step = algorithm.out
+    missing = step * pixels.columns - gradient.shape[3], step * pixels.rows - gradient.shape[2]
     grown = F.pad(gradient, (0, missing[0], 0, missing[1])) if any(missing) else gradient
     grown = grown.permute(0, 2, 3, 1)
     grad_pixels = torch.zeros_like(pixels.images) if wants[0] else None
     grad_weights = torch.empty_like(weights) if wants[1] else None
-    grad_bias = weights.new_zeros(maps) if wants[2] else None
     for block in pixels.blocks():
-        kernels = _transformed(weights[block]).unbind() if wants[0] else ()
-        grad_kernels = _room("grad_kernels", 16, block.stop - block.start, channels)
-        grad_kernels.zero_()
+        width = block.stop - block.start
+        kernels = _transformed(weights[block], algorithm).unbind() if wants[0] else ()
+        grad_kernels = _room("grad_kernels", algorithm.size**2, width, channels).zero_()
         for number in range(len(data)):
             for first, count in pixels.strips():
-                strip = grown[number, 2 * first : 2 * (first + count), :, block]
-                products = _scatter(strip)
+                strip = grown[number, step * first : step * (first + count), :, block]
+                products = _scatter(strip, algorithm)
                 if wants[1]:
                     tiles = _matrices(pixels.spread(pixels.images[number], first, count))
                     for total, product, tile in zip(grad_kernels.unbind(), products, tiles):
                         total.addmm_(product.t(), tile)
-                if wants[2]:
-                    grad_bias[block] += products[_COMMON].sum(0)
                 if wants[0]:
                     tiles = pixels.tiles(count)
                     for product, kernel, tile in zip(products, kernels, _matrices(tiles)):
                         torch.mm(product, kernel, out=tile)
-                    _collect(tiles, grad_pixels[number, 2 * first : 2 * (first + count) + 2])
+                    last = step * (first + count) + 2
+                    part = grad_pixels[number, step * first : last]
+                    _collect(tiles, part, algorithm)
         if wants[1]:
-            back = _room("half", 9, (block.stop - block.start) * channels)
-            torch.mm(_KERNEL.t(), grad_kernels.flatten(1), out=back)
+            back = _room("half", 9, width * channels)
+            torch.mm(algorithm.both.t(), grad_kernels.flatten(1), out=back)
             grad_weights[block].view(-1, 9).copy_(back.t())
     grad_data = None
     if wants[0]:
         (top, left), (height, width) = pad, data.shape[2:]
         grad_data = grad_pixels[:, top : top + height, left : left + width].permute(0, 3, 1, 2)
-    return grad_data, grad_weights, grad_bias
+    return grad_data, grad_weights, gradient.sum((0, 2, 3)) if wants[2] else None
 
 
 class _Pixels:
@@ -161,19 +224,23 @@ class _Pixels:
     pad : (int, int)
     maps : int
         Of the output.
+    algorithm : Algorithm
     """
 
-    def __init__(self, data: torch.Tensor, pad: tuple[int, int], maps: int) -> None:
+    def __init__(
+        self, data: torch.Tensor, pad: tuple[int, int], maps: int, algorithm: Algorithm
+    ) -> None:
+        self.algorithm = algorithm
         self.output = tuple(size + 2 * side - 2 for size, side in zip(data.shape[2:], pad))
-        # Tiles of 2x2 outputs; of odd sizes the last ones reach over the edge.
-        self.rows, self.columns = ((size + 1) // 2 for size in self.output)
+        # The last tiles may reach over the edge.
+        self.rows, self.columns = (-(-size // algorithm.out) for size in self.output)
         around = []
         for size, side, tiles in zip(data.shape[2:], pad, (self.rows, self.columns)):
-            around = [side, 2 * tiles + 2 - size - side, *around]
+            around = [side, algorithm.out * tiles + 2 - size - side, *around]
         grown = F.pad(data, around) if any(around) else data
         self.images = grown.permute(0, 2, 3, 1).contiguous()
         self.channels, self.maps = data.shape[1], maps
-        self.block = min(maps, max(64, _BLOCK // (16 * self.channels)))
+        self.block = min(maps, max(64, _BLOCK // (algorithm.size**2 * self.channels)))
         tiles = min(_TILES, (_PRODUCT - 1) // max(self.channels, self.block))
         self.strip = min(self.rows, max(1, tiles // self.columns))
 
@@ -188,17 +255,18 @@ class _Pixels:
             yield first, min(self.strip, self.rows - first)
 
     def tiles(self, count: int) -> torch.Tensor:
-        """Return room for the 4x4 values of `count` rows of tiles: (4, 4, rows, columns, c)."""
-        return _room("tiles", 4, 4, count, self.columns, self.channels)
+        """Return room for `count` rows of tiles: (size, size, rows, columns, channels)."""
+        size = self.algorithm.size
+        return _room("tiles", size, size, count, self.columns, self.channels)
 
     def spread(self, image: torch.Tensor, first: int, count: int) -> torch.Tensor:
-        """Transform `count` rows of 4x4 input tiles, which overlap by two pixels."""
-        x = image[2 * first : 2 * (first + count) + 2]
-        half = _room("half", 4, count, *x.shape[1:])
+        """Transform `count` rows of input tiles, which overlap by two pixels."""
+        how = self.algorithm
+        x = image[how.out * first : how.out * (first + count) + 2]
+        half = _room("half", how.size, count, *x.shape[1:])
         tiles = self.tiles(count)
-        _spread_axis(x[0:-2:2], x[1:-1:2], x[2::2], x[3::2], half)
-        parts = half[:, :, 0:-2:2], half[:, :, 1:-1:2], half[:, :, 2::2], half[:, :, 3::2]
-        _spread_axis(*parts, tiles.transpose(0, 1))
+        _combine(_starts(x, 0, how), how.input, half)
+        _combine(_starts(half, 2, how), how.input, tiles.transpose(0, 1))
         return tiles
 
 
@@ -212,76 +280,88 @@ def _room(name: str, *shape: int) -> torch.Tensor:
 
 
 def _matrices(tiles: torch.Tensor) -> Sequence[torch.Tensor]:
-    """Take (4, 4, rows, columns, c) as 16 matrices of (tiles, c)."""
+    """Take (size, size, rows, columns, c) as size * size matrices of (tiles, c)."""
     return tiles.flatten(2, 3).flatten(0, 1).unbind()
 
 
-def _transformed(weights: torch.Tensor) -> torch.Tensor:
-    """Return the 4x4 transforms of kernels: (16, maps, channels)."""
+def _transformed(weights: torch.Tensor, algorithm: Algorithm) -> torch.Tensor:
+    """Return the transforms of kernels: (size * size, maps, channels)."""
     maps, channels = weights.shape[:2]
-    kernels = _room("kernels", 16, maps, channels)
-    torch.mm(_KERNEL, weights.reshape(maps * channels, 9).t(), out=kernels.flatten(1))
+    kernels = _room("kernels", algorithm.size**2, maps, channels)
+    torch.mm(algorithm.both, weights.reshape(maps * channels, 9).t(), out=kernels.flatten(1))
     return kernels
 
 
-def _product(tiles: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+def _product(tiles: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
     if torch.backends.mkldnn.is_available():
-        return torch.ops.mkldnn._linear_pointwise(tiles, kernel, bias, "none", [], "")
-    return F.linear(tiles, kernel, bias)
+        return torch.ops.mkldnn._linear_pointwise(tiles, kernel, None, "none", [], "")
+    return F.linear(tiles, kernel)
 
 
-def _spread_axis(
-    a: torch.Tensor, b: torch.Tensor, c: torch.Tensor, d: torch.Tensor, out: torch.Tensor
+def _starts(x: torch.Tensor, axis: int, algorithm: Algorithm) -> list[torch.Tensor]:
+    """Return value number k of every tile along an axis, for each k: tiles overlap by two."""
+    reach = x.shape[axis] - algorithm.size + 1
+    every = (*(slice(None) for _ in range(axis)), slice(None, None, algorithm.out))
+    return [x.narrow(axis, k, reach)[every] for k in range(algorithm.size)]
+
+
+def _sum(parts: Sequence[torch.Tensor], factors: Sequence[float], out: torch.Tensor) -> None:
+    """Set `out` to the sum of factor times part."""
+    terms = [(factor, part) for factor, part in zip(factors, parts) if factor]
+    # A part that counts once comes first: it is not multiplied.
+    terms.sort(key=lambda term: term[0] != 1)
+    (factor, part), *rest = terms
+    if factor != 1:
+        torch.mul(part, factor, out=out)
+    elif rest:
+        torch.add(part, rest[0][1], alpha=rest[0][0], out=out)
+        rest = rest[1:]
+    else:
+        out.copy_(part)
+    for factor, part in rest:
+        out.add_(part, alpha=factor)
+
+
+def _combine(
+    parts: Sequence[torch.Tensor], matrix: Sequence[Sequence[float]], out: torch.Tensor
 ) -> None:
-    torch.sub(a, c, out=out[0])
-    torch.add(b, c, out=out[1])
-    torch.sub(c, b, out=out[2])
-    torch.sub(b, d, out=out[3])
+    """Multiply a matrix with a vector of tensors."""
+    for factors, result in zip(matrix, out):
+        _sum(parts, factors, result)
 
 
-def _gather(products: list[torch.Tensor], out: torch.Tensor) -> None:
-    """Make the 2x2 outputs of each tile of its 4x4 products."""
+def _gather(products: list[torch.Tensor], out: torch.Tensor, algorithm: Algorithm) -> None:
+    """Make the outputs of each tile of its products."""
     height, width, maps = out.shape
-    sums = _room("sums", 2, 4, height // 2, width // 2, maps)
-    for k in range(4):
-        first, second, third, last = (
-            products[4 * row + k].view(sums.shape[2:]) for row in range(4)
-        )
-        torch.add(second, third, out=sums[0, k]).add_(first)
-        torch.sub(second, third, out=sums[1, k]).sub_(last)
-    for row in (0, 1):
-        first, second, third, last = sums[row]
-        torch.add(second, third, out=out[row::2, 0::2]).add_(first)
-        torch.sub(second, third, out=out[row::2, 1::2]).sub_(last)
+    step, size = algorithm.out, algorithm.size
+    rows, columns = height // step, width // step
+    half = _room("half", size, step, rows, columns, maps)
+    lined = [product.view(rows, columns, maps) for product in products]
+    for k in range(size):
+        _combine(lined[k::size], algorithm.output, half[k])
+    for row in range(step):
+        parts = [part[row] for part in half]
+        _combine(parts, algorithm.output, [out[row::step, column::step] for column in range(step)])
 
 
-def _scatter(gradient: torch.Tensor) -> Sequence[torch.Tensor]:
-    """Make the gradients of the 4x4 products of those of the 2x2 outputs: `_gather`, transposed."""
+def _scatter(gradient: torch.Tensor, algorithm: Algorithm) -> Sequence[torch.Tensor]:
+    """Make the gradients of the products of those of the outputs: `_gather`, transposed."""
     height, width, maps = gradient.shape
-    half = _room("half", 4, height // 2, width, maps)
-    out = _room("products", 4, 4, height // 2, width // 2, maps)
-    _scatter_axis(gradient[0::2], gradient[1::2], half)
-    _scatter_axis(half[:, :, 0::2], half[:, :, 1::2], out.transpose(0, 1))
+    step, size = algorithm.out, algorithm.size
+    half = _room("half", size, height // step, width, maps)
+    out = _room("products", size, size, height // step, width // step, maps)
+    back = tuple(zip(*algorithm.output))
+    _combine([gradient[k::step] for k in range(step)], back, half)
+    _combine([half[:, :, k::step] for k in range(step)], back, out.transpose(0, 1))
     return _matrices(out)
 
 
-def _scatter_axis(even: torch.Tensor, odd: torch.Tensor, out: torch.Tensor) -> None:
-    out[0].copy_(even)
-    torch.add(even, odd, out=out[1])
-    torch.sub(even, odd, out=out[2])
-    torch.neg(odd, out=out[3])
-
-
-def _collect(tiles: torch.Tensor, pixels: torch.Tensor) -> None:
+def _collect(tiles: torch.Tensor, pixels: torch.Tensor, algorithm: Algorithm) -> None:
     """Add to the pixels what `_Pixels.spread` would have read of them: its transpose."""
-    half = _room("half", 4, tiles.shape[2], *pixels.shape[1:])
-    half[:, :, -2:] = 0
-    half[:, :, 0:-2:2] = tiles[:, 0]
-    half[:, :, 2::2].sub_(tiles[:, 0]).add_(tiles[:, 1]).add_(tiles[:, 2])
-    torch.sub(tiles[:, 1], tiles[:, 2], out=half[:, :, 1:-1:2]).add_(tiles[:, 3])
-    half[:, :, 3::2].sub_(tiles[:, 3])
-    first, second, third, last = half
-    pixels[0:-2:2].add_(first)
-    pixels[2::2].sub_(first).add_(second).add_(third)
-    pixels[1:-1:2].add_(second.sub_(third).add_(last))
-    pixels[3::2].sub_(last)
+    half = _room("half", algorithm.size, tiles.shape[2], *pixels.shape[1:]).zero_()
+    back = tuple(zip(*algorithm.input))
+    for parts, values, axis in ((tiles.transpose(0, 1), half, 2), (half, pixels, 0)):
+        for factors, start in zip(back, _starts(values, axis, algorithm)):
+            for factor, part in zip(factors, parts):
+                if factor:
+                    start.add_(part, alpha=factor)
