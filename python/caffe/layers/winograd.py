@@ -86,8 +86,9 @@ F4 = Algorithm(
 )
 # Tiles of a strip, at most: enough rows for the products.
 _TILES = 512
-# Values of one product, fewer than: blocks of 1 MiB and more come as fresh pages each time.
-_PRODUCT = 2**18
+# Values of all products of a strip, fewer than: 16 MiB stay in the cache, and single products below
+# 1 MiB do not come as fresh pages each time.
+_STRIP = 2**22
 # Values of the transformed kernels of a block of maps, at most.
 _BLOCK = 2**22
 _scratch = threading.local()
@@ -241,7 +242,8 @@ class _Pixels:
         self.images = grown.permute(0, 2, 3, 1).contiguous()
         self.channels, self.maps = data.shape[1], maps
         self.block = min(maps, max(64, _BLOCK // (algorithm.size**2 * self.channels)))
-        tiles = min(_TILES, (_PRODUCT - 1) // max(self.channels, self.block))
+        widest = max(self.channels, self.block)
+        tiles = min(_TILES, (_STRIP // algorithm.size**2 - 1) // widest)
         self.strip = min(self.rows, max(1, tiles // self.columns))
 
     def blocks(self) -> Iterator[slice]:
