@@ -10,6 +10,7 @@ Donahue et al., Long-term Recurrent Convolutional Networks, CVPR 2015, Sec. 3 an
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -29,7 +30,7 @@ def _lstm_step(
     return new, torch.sigmoid(leave) * torch.tanh(new)
 
 
-class _Recurrent(Layer):
+class _Recurrent(Layer, ABC):
     """What recurrent layers share: sequences, the state between passes, and going back.
 
     Notes
@@ -66,9 +67,11 @@ class _Recurrent(Layer):
                 self.blobs.add_blob(*shape).data_side.set(fillers.fill(shape, filler))
         self.kept: list[torch.Tensor] = []
 
+    @abstractmethod
     def _parameter_shapes(self, inputs: int, static: int | None) -> list[tuple[int, ...]]:
-        raise NotImplementedError
+        """Return the shapes of the parameters, for so many inputs of each kind."""
 
+    @abstractmethod
     def _run(
         self,
         x: torch.Tensor,
@@ -78,7 +81,6 @@ class _Recurrent(Layer):
         weights: list[torch.Tensor],
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Return outputs of all steps and the states after the last one."""
-        raise NotImplementedError
 
     def allows_force_backward(self, bottom_index: int) -> bool:
         return bottom_index != 1
