@@ -90,6 +90,16 @@ def generator(where: torch.device | None = None) -> torch.Generator:
     return _generators[where]
 
 
+def random_below(stop: int) -> int:
+    """Draw a whole number from 0 to stop - 1, as data layers do: on the CPU, whatever computes."""
+    return int(torch.randint(stop, (), generator=generator(torch.device("cpu"))))
+
+
+def random_order(count: int) -> list[int]:
+    """Draw an order of the numbers below `count`; as `random_below`."""
+    return torch.randperm(count, generator=generator(torch.device("cpu"))).tolist()
+
+
 # Nets whose blobs take more than this, in bytes, are the ones whose memory matters.
 _LARGE_NET = 768 * 2**20
 

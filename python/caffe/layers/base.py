@@ -124,6 +124,19 @@ class Layer:
             raise self.fail(f"axis {axis} does not exist in a blob of shape {tuple(shape)}")
         return axis % len(shape)
 
+    def check_numbers(self, numbers: torch.Tensor, stop: int, what: str) -> None:
+        """Refuse whole numbers, such as labels, outside 0..stop - 1.
+
+        Raises
+        ------
+        CaffeError
+            Begins with `what`, and names the least and the largest found.
+        """
+        if numbers.numel():
+            least, most = int(numbers.min()), int(numbers.max())
+            if not 0 <= least <= most < stop:
+                raise self.fail(f"{what} must lie in 0..{stop - 1}, found {least} to {most}")
+
     def take_diff(self, top: Blob) -> torch.Tensor:
         """Return the diff of a top as a tensor that may be written into and kept."""
         diff = top.diff_side.tensor()

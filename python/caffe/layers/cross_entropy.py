@@ -85,11 +85,7 @@ class SoftmaxWithLoss(LossLayer):
         if self.ignore is not None:
             self.kept = labels != self.ignore
             labels = labels.masked_fill(~self.kept, 0)
-        if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
-            raise self.fail(
-                f"labels must lie in 0..{classes - 1}, found {int(labels.min())} "
-                f"to {int(labels.max())}"
-            )
+        self.check_numbers(labels, classes, "labels")
         self.labels = labels
         self.probabilities = torch.softmax(scores, self.axis)
         flat = self.probabilities.reshape(self.outer, classes, self.inner)
@@ -129,8 +125,7 @@ class MultinomialLogisticLoss(LossLayer):
     def _at_labels(self, bottom: Sequence[Blob]) -> tuple[torch.Tensor, torch.Tensor]:
         rows = bottom[0].data_side.tensor().reshape(bottom[0].shape[0], -1)
         labels = bottom[1].data_side.tensor().to(torch.int64).reshape(-1, 1)
-        if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < rows.shape[1]:
-            raise self.fail(f"labels must lie in 0..{rows.shape[1] - 1}")
+        self.check_numbers(labels, rows.shape[1], "labels")
         return labels, rows.gather(1, labels).clamp(min=_LEAST)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:

@@ -7,12 +7,11 @@ import weakref
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import torch
 
 from caffe import device
 from caffe.blob import Blob
 from caffe.layers.base import Layer, register
-from caffe.layers.transform import Transformer, decode
+from caffe.layers.transform import Transformer, decode, give_batch
 from caffe.proto import caffe_pb2
 
 
@@ -62,10 +61,7 @@ class Data(Layer):
         self.transformer = Transformer(self)
         self.data = self._endless()
         if param.rand_skip:
-            skip = torch.randint(
-                param.rand_skip, (), generator=device.generator(torch.device("cpu"))
-            )
-            for _ in range(int(skip)):
+            for _ in range(device.random_below(param.rand_skip)):
                 next(self.data)
         self.next = next(self.data)
         top[0].reshape(self.batch, *self.transformer.shape(self.next[0]))
@@ -123,12 +119,4 @@ class Data(Layer):
             pictures.append(self.transformer(picture))
             labels.append(label)
             self.next = next(self.data)
-            if pictures[-1].shape != pictures[0].shape:
-                raise self.fail(
-                    f"'{self.source}': pictures of one batch differ in shape: "
-                    f"{pictures[0].shape} and {pictures[-1].shape}"
-                )
-        top[0].reshape(self.batch, *pictures[0].shape)
-        top[0].data_side.set(torch.from_numpy(np.stack(pictures)).to(device.current()))
-        if len(top) > 1:
-            top[1].data_side.set(torch.tensor(labels, dtype=torch.float32, device=device.current()))
+        give_batch(self, top, pictures, labels)

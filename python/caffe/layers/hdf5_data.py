@@ -50,7 +50,7 @@ class HDF5Data(Layer):
     def _permutation(self, count: int) -> np.ndarray:
         if not self.shuffled:
             return np.arange(count)
-        return torch.randperm(count, generator=device.generator(torch.device("cpu"))).numpy()
+        return np.array(device.random_order(count))
 
     def _begin_round(self) -> None:
         self.file_order = self._permutation(len(self.files))

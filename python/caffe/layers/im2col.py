@@ -39,6 +39,7 @@ class Im2col(Layer):
         self.sizes = sizes
         columns = shape[self.axis] * math.prod(self.kernel)
         top[0].reshape(*shape[: self.axis], columns, *sizes)
+        self.places = self._places(bottom[0])
 
     def _places(self, bottom: Blob) -> torch.Tensor:
         """Return, for each element of the top, where in the padded bottom it is from."""
@@ -64,7 +65,7 @@ class Im2col(Layer):
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         data = self._padded(bottom[0].data_side.tensor())
         rows = data.reshape(math.prod(data.shape[: self.axis + 1]), -1)
-        places = self._places(bottom[0]).to(rows.device)
+        places = self.places.to(rows.device)
         top[0].data_side.set(rows[:, places].reshape(top[0].shape))
 
     def backward(
@@ -76,7 +77,7 @@ class Im2col(Layer):
         padded = [size + 2 * pad for size, pad in zip(shape[self.axis + 1 :], self.pad)]
         grad = top[0].diff_side.tensor()
         rows = grad.new_zeros(math.prod(shape[: self.axis + 1]), math.prod(padded))
-        places = self._places(bottom[0]).to(rows.device)
+        places = self.places.to(rows.device)
         rows.index_add_(1, places, grad.reshape(len(rows), -1))
         whole = rows.view(*shape[: self.axis + 1], *padded)
         inner = [slice(pad, pad + size) for pad, size in zip(self.pad, shape[self.axis + 1 :])]

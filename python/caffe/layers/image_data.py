@@ -6,12 +6,11 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-import torch
 
 from caffe import device
 from caffe.blob import Blob
 from caffe.layers.base import Layer, register
-from caffe.layers.transform import Transformer, decode
+from caffe.layers.transform import Transformer, decode, give_batch
 
 
 @register("ImageData")
@@ -42,8 +41,7 @@ class ImageData(Layer):
                 raise self.fail(
                     f"rand_skip {param.rand_skip} exceeds the {len(self.entries)} pictures"
                 )
-            random = device.generator(torch.device("cpu"))
-            self.place = int(torch.randint(param.rand_skip, (), generator=random))
+            self.place = device.random_below(param.rand_skip)
         shape = self.transformer.shape(self._picture(self.entries[self.order[self.place]][0]))
         top[0].reshape(param.batch_size, *shape)
         if len(top) > 1:
@@ -62,7 +60,7 @@ class ImageData(Layer):
         count = len(self.entries)
         if not self.layer_param.image_data_param.shuffle:
             return list(range(count))
-        return torch.randperm(count, generator=device.generator(torch.device("cpu"))).tolist()
+        return device.random_order(count)
 
     def _picture(self, path: str) -> np.ndarray:
         param = self.layer_param.image_data_param
@@ -86,15 +84,7 @@ class ImageData(Layer):
             path, label = self.entries[self.order[self.place]]
             pictures.append(self.transformer(self._picture(path)))
             labels.append(label)
-            if pictures[-1].shape != pictures[0].shape:
-                raise self.fail(
-                    f"'{path}': pictures of one batch differ in shape: {pictures[0].shape} and "
-                    f"{pictures[-1].shape}; give new_height and new_width"
-                )
             self.place += 1
             if self.place == len(self.order):
                 self.order, self.place = self._permutation(), 0
-        top[0].reshape(len(pictures), *pictures[0].shape)
-        top[0].data_side.set(torch.from_numpy(np.stack(pictures)).to(device.current()))
-        if len(top) > 1:
-            top[1].data_side.set(torch.tensor(labels, dtype=torch.float32, device=device.current()))
+        give_batch(self, top, pictures, labels)

@@ -96,11 +96,7 @@ class Embed(Layer):
 
     def _numbers(self, bottom: Blob) -> torch.Tensor:
         numbers = bottom.data_side.tensor().to(torch.int64).reshape(-1)
-        if numbers.numel() and not 0 <= int(numbers.min()) <= int(numbers.max()) < self.rows:
-            raise self.fail(
-                f"the bottom must hold numbers from 0 to {self.rows - 1}, found "
-                f"{int(numbers.min())} to {int(numbers.max())}"
-            )
+        self.check_numbers(numbers, self.rows, "numbers of rows")
         return numbers
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:

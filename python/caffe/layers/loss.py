@@ -97,8 +97,7 @@ class Accuracy(Layer):
         if param.HasField("ignore_label"):
             kept = labels != param.ignore_label
         safe = labels.masked_fill(~kept, 0)
-        if safe.numel() and not 0 <= int(safe.min()) <= int(safe.max()) < classes:
-            raise self.fail(f"labels must lie in 0..{classes - 1}")
+        self.check_numbers(safe, classes, "labels")
         better = (scores >= scores.gather(1, safe)).sum(1, keepdim=True) - 1
         right = (better < param.top_k) & kept
         total = int(kept.sum())
@@ -122,8 +121,7 @@ class HingeLoss(LossLayer):
                 f"needs one label per item: {bottom[0].shape[0]} items, labels {bottom[1].shape}"
             )
         labels = labels[: len(rows)]
-        if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < rows.shape[1]:
-            raise self.fail(f"labels must lie in 0..{rows.shape[1] - 1}")
+        self.check_numbers(labels, rows.shape[1], "labels")
         signs = torch.ones_like(rows).scatter_(1, labels, -1.0)
         return (1 + rows * signs).clamp(min=0), signs
 

@@ -75,9 +75,7 @@ class BatchReindex(Layer):
 
     def _numbers(self, bottom: Sequence[Blob]) -> torch.Tensor:
         numbers = bottom[1].data_side.tensor().to(torch.int64)
-        count = bottom[0].shape[0]
-        if numbers.numel() and not 0 <= int(numbers.min()) <= int(numbers.max()) < count:
-            raise self.fail(f"numbers must lie in 0..{count - 1}")
+        self.check_numbers(numbers, bottom[0].shape[0], "numbers")
         return numbers
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 import torch
 
 from caffe import device, weights_io
+from caffe.blob import Blob
 from caffe.layers.base import Layer
 from caffe.proto import caffe_pb2
 
@@ -45,9 +48,6 @@ class Transformer:
             raise self.layer.fail(f"crop_size {crop} exceeds the picture's {height} x {width}")
         return channels, crop, crop
 
-    def _below(self, stop: int) -> int:
-        return int(torch.randint(stop, (), generator=device.generator(torch.device("cpu"))))
-
     def __call__(self, picture: np.ndarray) -> np.ndarray:
         """Transform one picture.
 
@@ -68,7 +68,7 @@ class Transformer:
         channels, height, width = self.shape(picture)
         spare = picture.shape[1] - height, picture.shape[2] - width
         row, column = (
-            self._below(size + 1) if self.training and param.crop_size else size // 2
+            device.random_below(size + 1) if self.training and param.crop_size else size // 2
             for size in spare
         )
         window = (slice(None), slice(row, row + height), slice(column, column + width))
@@ -84,9 +84,29 @@ class Transformer:
                 raise self.layer.fail(f"give one mean_value or {channels}, one per channel")
             result -= np.array(param.mean_value, np.float32).reshape(-1, 1, 1)
         result *= np.float32(param.scale)
-        if param.mirror and self._below(2):
+        if param.mirror and device.random_below(2):
             result = result[:, :, ::-1]
         return result
+
+
+def give_batch(
+    layer: Layer, top: Sequence[Blob], pictures: list[np.ndarray], labels: list[int]
+) -> None:
+    """Set the tops of a layer to pictures and, if there is a second one, labels.
+
+    Raises
+    ------
+    CaffeError
+        If the pictures differ in shape.
+    """
+    first = pictures[0].shape
+    for picture in pictures:
+        if picture.shape != first:
+            raise layer.fail(f"pictures of one batch differ in shape: {first} and {picture.shape}")
+    top[0].reshape(len(pictures), *first)
+    top[0].data_side.set(torch.from_numpy(np.stack(pictures)).to(device.current()))
+    if len(top) > 1:
+        top[1].data_side.set(torch.tensor(labels, dtype=torch.float32, device=device.current()))
 
 
 def decode(data: bytes, color: bool | None) -> np.ndarray | None:

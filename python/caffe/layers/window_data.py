@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import torch
 
 from caffe import device, weights_io
 from caffe.blob import Blob
 from caffe.layers.base import Layer, register
+from caffe.layers.transform import give_batch
 
 
 @dataclass(frozen=True)
@@ -109,9 +109,6 @@ class WindowData(Layer):
             raise self.fail(f"'{param.source}' names no picture")
         return channels
 
-    def _below(self, stop: int) -> int:
-        return int(torch.randint(stop, (), generator=device.generator(torch.device("cpu"))))
-
     def _picture(self, path: str) -> np.ndarray:
         if path in self.cache:
             return self.cache[path]
@@ -166,12 +163,11 @@ class WindowData(Layer):
         pictures, labels = [], []
         for windows, count in zip((self.background, self.objects), self.counts):
             for _ in range(count):
-                window = windows[self._below(len(windows))]
-                mirror = self.layer_param.transform_param.mirror and self._below(2) == 1
+                window = windows[device.random_below(len(windows))]
+                mirror = self.layer_param.transform_param.mirror and device.random_below(2) == 1
                 pictures.append(self._cut(window, mirror))
                 labels.append(window.label)
-        top[0].data_side.set(torch.from_numpy(np.stack(pictures)).to(device.current()))
-        top[1].data_side.set(torch.tensor(labels, dtype=torch.float32, device=device.current()))
+        give_batch(self, top, pictures, labels)
 
 
 def _rounded(value: float) -> int:
