@@ -11,6 +11,7 @@ SPLIT ?= holdout
 SOLVER ?=
 ITERATIONS ?=
 DEVICE ?= auto
+PRECISION ?= fp32
 PYTEST ?=
 
 help: ## this list
@@ -37,9 +38,9 @@ format: $(READY) ## put code into format
 	@.venv/bin/ruff check --fix .
 	@.venv/bin/ruff format .
 
-train-isbi: $(READY) ## train on ISBI 2012: NET=unet|unet_slim SPLIT=holdout|all SOLVER=sgd|adam ITERATIONS= DEVICE=auto|cpu|0
+train-isbi: $(READY) ## train on ISBI 2012: NET=unet|unet_slim SPLIT=holdout|all SOLVER=sgd|adam ITERATIONS= DEVICE=auto|cpu|0 PRECISION=fp32|tf32|bf16
 	@$(RUN) tools/pipeline.py isbi --net "$(NET)" --split "$(SPLIT)" --solver "$(SOLVER)" \
-		--iterations "$(ITERATIONS)" --device "$(DEVICE)"
+		--iterations "$(ITERATIONS)" --device "$(DEVICE)" --precision "$(PRECISION)"
 
 segment-demo: $(READY) ## segment slices with the model that comes with the project
 	@$(RUN) tools/pipeline.py segment-demo --device "$(DEVICE)"

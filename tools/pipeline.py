@@ -19,7 +19,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from steps import Pipeline, Step, StepFailed
+from unet.engine import PRECISIONS
 from unet.errors import InputError
+from unet.grey import INPUT
 from unet.program import atomic_path, run_program
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -50,7 +52,7 @@ def prepare(stacks: Path, output: Path, preview: Path, *options: str) -> Step:
     return Step(
         "training set: pictures, classes, weight map",
         ["tools/prepare.py", str(raw), str(labels), "-o", str(output)]
-        + ["--preview", str(preview), *options],
+        + ["--normalise", "--preview", str(preview), *options],
         [raw, labels],
         [output, preview],
     )
@@ -225,7 +227,14 @@ def train_isbi(options: argparse.Namespace) -> None:
         Step(
             "train",
             ["tools/train.py", str(solver), "--resume", "--device", device]
-            + ["--iterations", str(iterations), "-o", str(training)],
+            + [
+                "--precision",
+                options.precision,
+                "--iterations",
+                str(iterations),
+                "-o",
+                str(training),
+            ],
             [solver, prototxt / "train.prototxt", data],
             [model],
         ),
@@ -252,7 +261,8 @@ def train_isbi(options: argparse.Namespace) -> None:
     )
     target = Path("models", folder.name)
     command = (
-        f"make train-isbi NET={net} SPLIT={options.split} SOLVER={method} ITERATIONS={iterations}"
+        f"make train-isbi NET={net} SPLIT={options.split} SOLVER={method} "
+        f"ITERATIONS={iterations} PRECISION={options.precision}"
     )
     collect(folder, model, deploy, target, net, options.split, command, scored is not None)
     print(f"\ndone in {time.monotonic() - pipeline.began:.0f} s. The model and its card: {target}")
@@ -273,6 +283,7 @@ def collect(
     files = {
         "weights.caffemodel": model,
         "deploy.prototxt": deploy,
+        INPUT: deploy.parent / INPUT,
         "curves.png": model.parent / "curves.png",
         "overlay.png": run / "overlay.png",
     }
@@ -373,6 +384,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     isbi.add_argument(
         "--solver", choices=("", "sgd", "adam"), default="", help="by default what suits the net"
     )
+    isbi.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of convolutions")
     isbi.add_argument("--iterations", type=_whole_number, help="in place of the default number")
     isbi.set_defaults(run=train_isbi)
     ready = commands.add_parser("segment-demo", help="segment with the model of the project")

@@ -61,10 +61,13 @@ def write_preview(path: str, output: str, labels: Volume, slices: Sequence[int],
 def report(output: str, training_set: TrainingSet, summary: Summary) -> None:
     """Print what was written."""
     slices, height, width = training_set.shape
-    low, high = training_set.grey_range
     annotated = int(summary.counts.sum())
     print(f"{output}: {slices} slices of {height} x {width}, {os.path.getsize(output):,} bytes")
-    print(f"  grey values  {low:g} becomes 0, {high:g} becomes 1")
+    if training_set.grey_range is None:
+        print("  grey values  each slice's mean becomes 1/2, its standard deviation 1/6")
+    else:
+        low, high = training_set.grey_range
+        print(f"  grey values  {low:g} becomes 0, {high:g} becomes 1")
     print(f"  labels       {summary.kind}, {summary.cells:,} cells in all slices")
     for number, (count, weight) in enumerate(zip(summary.counts, summary.weights)):
         print(f"  class {number}      {count / annotated:7.2%} of the pixels, weight {weight:.4f}")
@@ -110,6 +113,12 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="all classes weigh 1, whatever their frequencies",
     )
     parser.add_argument(
+        "--normalise",
+        action="store_true",
+        help="bring each slice to the same mean and standard deviation, where slices differ in "
+        "brightness and contrast",
+    )
+    parser.add_argument(
         "--slices", metavar="A:B", help="take slices A up to, not including, B (all)"
     )
     parser.add_argument(
@@ -128,7 +137,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parse_arguments(argv)
     refuse_own_input(options.output, options.stack, options.labels)
     recipe = Recipe(
-        options.w0, options.sigma, options.balance, options.ignore_label, options.label_kind
+        options.w0,
+        options.sigma,
+        options.balance,
+        options.ignore_label,
+        options.label_kind,
+        options.normalise,
     )
     with open_volume(options.stack) as raw, open_volume(options.labels) as labels:
         count = raw.shape[0]

@@ -18,13 +18,14 @@ from typing import Callable
 import numpy as np
 from tqdm import tqdm
 
-from unet.engine import open_engine
+from unet.engine import PRECISIONS, open_engine
 from unet.errors import InputError
+from unet.grey import is_normalised, scale_grey
 from unet.memory import pass_memory
 from unet.model import find_model, load_net, pass_cost
 from unet.overlay import save_overlay
 from unet.program import run_program
-from unet.segmentation import VERSIONS, count_passes, scale_grey, segment_volume
+from unet.segmentation import VERSIONS, count_passes, segment_volume
 from unet.tiles import PassCost, check_tile, choose_tile, count_tiles
 from unet.volumes import Volume, VolumeWriter, grey_range, open_volume
 
@@ -44,9 +45,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         volume = opened.enter_context(open_volume(options.stack))
         slices = parse_slices(options.slices, len(volume))
         truth = open_truth(options.labels, volume, slices, opened)
-        grey = tuple(options.grey or grey_range(volume))
+        grey = choose_grey(options, volume, prototxt)
 
-        net = load_net(open_engine(options.device), prototxt, weights)
+        net = load_net(open_engine(options.device, options.precision), prototxt, weights)
         channels, classes = net.blobs["data"].shape[1], net.blobs["score"].shape[1]
         if (volume.channels or 1) != channels:
             raise InputError(
@@ -127,6 +128,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="a pass may take (default: most of what is free, half of it on a GPU)",
     )
     add("--device", default="auto", help="auto, cpu or the number of a GPU (%(default)s)")
+    add(
+        "--precision",
+        choices=PRECISIONS,
+        default="fp32",
+        help="of convolutions; bf16 is faster where the hardware has it (%(default)s)",
+    )
     add("--slices", metavar="A:B", help="segment slices A to B - 1, from 0 (default: all)")
     add(
         "--grey",
@@ -135,6 +142,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar=("LOW", "HIGH"),
         help="grey values that become 0 and 1 (default: 0 and 255 for 8 bit; else the stack's 0.1 "
         "and 99.9 percentiles)",
+    )
+    add(
+        "--normalise",
+        action=argparse.BooleanOptionalAction,
+        help="bring each slice to the same mean and standard deviation, in place of --grey "
+        "(default: as the network was trained, which input.json beside DEPLOY says)",
     )
     add(
         "--overlay",
@@ -181,6 +194,18 @@ def parse_tile(text: str | None) -> tuple[int, int] | None:
     tile = int(found[1]), int(found[2] or found[1])
     check_tile(tile)
     return tile
+
+
+def choose_grey(
+    options: argparse.Namespace, volume: Volume, prototxt: Path
+) -> tuple[float, float] | None:
+    """Return the grey values that become 0 and 1; None: each slice is normalised."""
+    if options.grey:
+        if options.normalise:
+            raise InputError("--grey and --normalise: give one of them")
+        return tuple(options.grey)
+    normalise = is_normalised(prototxt) if options.normalise is None else options.normalise
+    return None if normalise else grey_range(volume)
 
 
 def parse_slices(text: str | None, count: int) -> range:
@@ -289,7 +314,7 @@ def open_overlay(path: str | None, slices: range) -> Callable[..., None]:
     def draw(
         z: int,
         volume: Volume,
-        grey: tuple[float, float],
+        grey: tuple[float, float] | None,
         likely: np.ndarray,
         truth: Callable[[int], np.ndarray] | None,
     ) -> None:

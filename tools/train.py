@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from unet.engine import open_engine
+from unet.engine import PRECISIONS, open_engine
 from unet.errors import InputError
 from unet.program import run_program
 from unet.training import Training
@@ -24,12 +24,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="go on from this .solverstate, or from the run's newest whole snapshot if any",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu or the number of a GPU")
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="fp32",
+        help="of convolutions; bf16 is faster where the hardware has it (%(default)s)",
+    )
     parser.add_argument("--iterations", type=int, help="in place of the solver's max_iter")
     parser.add_argument("-o", "--output", help="folder for snapshots and curves")
     options = parser.parse_args(argv)
     if options.weights and options.resume:
         raise InputError("--weights and --resume STATE both say where to start: give one of them")
-    caffe = open_engine(options.device)
+    caffe = open_engine(options.device, options.precision)
     with Training(caffe, options.solver, options.output, options.iterations) as training:
         resumed = None if options.resume is None else training.resume(options.resume or None)
         if resumed is None:

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from caffe import io
 from caffe.classifier import Classifier
-from caffe.device import set_device, set_mode_cpu, set_mode_gpu, set_random_seed
+from caffe.device import (
+    set_device,
+    set_mode_cpu,
+    set_mode_gpu,
+    set_precision,
+    set_random_seed,
+)
 from caffe.errors import CaffeError
 from caffe.layers import LAYERS, Layer
 from caffe.net import TEST, TRAIN, Net
@@ -49,6 +55,7 @@ __all__ = [
     "set_device",
     "set_mode_cpu",
     "set_mode_gpu",
+    "set_precision",
     "set_random_seed",
     "to_proto",
 ]

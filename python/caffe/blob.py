@@ -49,7 +49,14 @@ class Side:
         self._array_tensor: torch.Tensor | None = None
 
     def tensor(self) -> torch.Tensor:
-        """Return the newest values on the current device, zeros if there are none yet."""
+        """Return the newest values, float32, on the current device, zeros if there are none yet."""
+        tensor = self.activation()
+        if tensor.dtype != torch.float32:
+            tensor = self._tensor = tensor.to(torch.float32)
+        return tensor
+
+    def activation(self) -> torch.Tensor:
+        """Return the same in the type that it was computed in; see `device.set_precision`."""
         where = device.current()
         tensor = self._tensor
         if tensor is not None and tensor.device == where and not self._host_newest:
@@ -105,7 +112,7 @@ class Side:
         if isinstance(self._pending, _Window):
             total[self._pending.window] += self._pending.part
         else:
-            total += self.tensor()
+            total += self.activation()
 
     def is_held(self) -> bool:
         """Tell whether somebody holds the numpy array, or a view of it."""
@@ -117,7 +124,8 @@ class Side:
         return True
 
     def accumulate(self, tensor: torch.Tensor) -> None:
-        """Add `tensor`, which the side may keep as its own, to the values."""
+        """Add `tensor`, which the side may keep as its own, to the values, in float32."""
+        tensor = tensor.to(torch.float32)
         if self._pending is _zeros or (self._tensor is None and not self._host_newest):
             self.set(tensor)
         else:

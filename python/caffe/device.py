@@ -14,7 +14,10 @@ import torch
 
 from caffe.errors import CaffeError
 
+PRECISIONS = ("fp32", "tf32", "bf16")
+
 _mode = "cpu"
+_precision = "fp32"
 _device_id = 0
 _seed: int | None = None
 _generators: dict[torch.device, torch.Generator] = {}
@@ -40,6 +43,7 @@ def set_mode_gpu() -> None:
             "no GPU can be used: PyTorch finds no CUDA device here; call set_mode_cpu() instead"
         )
     _mode = "gpu"
+    _choose_tf32()
 
 
 def set_device(device_id: int) -> None:
@@ -55,6 +59,41 @@ def set_device(device_id: int) -> None:
     if not 0 <= device_id < count:
         raise CaffeError(f"GPU {device_id} does not exist: PyTorch finds {count} CUDA device(s)")
     _device_id = device_id
+
+
+def set_precision(precision: str) -> None:
+    """Choose what convolutions and inner products are computed in; not in genuine Caffe.
+
+    Parameters, their gradients and the solver's state stay float32, and so do all other layers but
+    those that only move or choose values: blobs between them hold what they are given.
+
+    Parameters
+    ----------
+    precision : {"fp32", "tf32", "bf16"}
+        "fp32": float32. "tf32": the same, but GPUs that can multiply with 10 bits of mantissa.
+        "bf16": bfloat16, 7 bits of mantissa, half the memory; fast on GPUs, and on CPUs that have
+        instructions for it.
+
+    Raises
+    ------
+    CaffeError
+        If it is none of these.
+    """
+    global _precision
+    if precision not in PRECISIONS:
+        raise CaffeError(f"unknown precision {precision!r}; there are {', '.join(PRECISIONS)}")
+    _precision = precision
+    _choose_tf32()
+
+
+def _choose_tf32() -> None:
+    # PyTorch's own default is TF32 in convolutions and float32 elsewhere.
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = _precision == "tf32"
+
+
+def compute_dtype() -> torch.dtype:
+    """Return the type that convolutions and inner products compute in."""
+    return torch.bfloat16 if _precision == "bf16" else torch.float32
 
 
 def current() -> torch.device:

@@ -7,14 +7,18 @@ from types import ModuleType
 
 from unet.errors import InputError
 
+PRECISIONS = ("fp32", "tf32", "bf16")
 
-def open_engine(device: str = "cpu") -> ModuleType:
-    """Import `caffe` and choose where it computes.
+
+def open_engine(device: str = "cpu", precision: str = "fp32") -> ModuleType:
+    """Import `caffe` and choose where, and in which precision, it computes.
 
     Parameters
     ----------
     device : str
         "cpu", the number of a GPU, or "auto": GPU 0 where the engine can use one, else the CPU.
+    precision : str
+        One of `PRECISIONS`; genuine Caffe has "fp32" only.
 
     Returns
     -------
@@ -24,7 +28,7 @@ def open_engine(device: str = "cpu") -> ModuleType:
     Raises
     ------
     InputError
-        If `device` is none of these.
+        If `device` or `precision` is none of these, or the engine lacks it.
     """
     # Caffe's own log would tear the progress bars; genuine Caffe reads this once, when imported.
     os.environ.setdefault("GLOG_minloglevel", "1")
@@ -47,4 +51,10 @@ def open_engine(device: str = "cpu") -> ModuleType:
         caffe.set_mode_gpu()
     else:
         raise InputError(f"device '{device}' is neither auto, cpu nor the number of a GPU")
+    if precision not in PRECISIONS:
+        raise InputError(f"precision '{precision}' is none of {', '.join(PRECISIONS)}")
+    if hasattr(caffe, "set_precision"):
+        caffe.set_precision(precision)
+    elif precision != "fp32":
+        raise InputError(f"precision {precision}: genuine Caffe computes in fp32 only")
     return caffe

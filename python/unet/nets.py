@@ -17,6 +17,7 @@ from caffe import layers as L
 from caffe import params as P
 from caffe.proto import caffe_pb2
 from unet.errors import InputError
+from unet.grey import INPUT, input_text
 from unet.loss import weighted_softmax_loss
 from unet.program import atomic_path, run_program
 from unet.tile_sampler import parse_slices
@@ -257,7 +258,7 @@ def solver(
 
 
 AUGMENTATION = dict(
-    grid=3, std=10.0, rotation=180.0, mirror=True, shift=True, contrast=0.1, brightness=0.05
+    grid=3, std=10.0, rotation=180.0, mirror=True, shift=True, contrast=0.3, brightness=0.15
 )
 
 
@@ -274,7 +275,7 @@ def feed(
 
 
 def isbi_files(name: str) -> dict[str, object]:
-    """Return the files of prototxt/<name>: file name -> message."""
+    """Return the files of prototxt/<name>: file name -> message, or text."""
     folder = f"prototxt/{name}"
     holdout = dict(stage=["holdout"])
     everything = dict(stage=["isbi"])
@@ -304,6 +305,7 @@ def isbi_files(name: str) -> dict[str, object]:
             name, caffe.TEST, [(feed(DATA, TEST_TILE, (HOLDOUT, 30)), holdout)]
         ),
         "deploy.prototxt": deploy_net(name),
+        INPUT: input_text(True),
         **solvers,
     }
 
@@ -319,7 +321,7 @@ def own_files(
     test: Sequence[int] | None,
     method: str,
 ) -> dict[str, object]:
-    """Return the files of a network for a training set of one's own: file name -> message.
+    """Return the files of a network for a training set of one's own: file name -> message or text.
 
     Parameters
     ----------
@@ -347,6 +349,7 @@ def own_files(
         raise InputError(f"{iterations} iterations are too few; give at least 1")
     with TrainingSet(data) as training_set:
         shape, channels, classes = training_set.shape, training_set.channels, training_set.classes
+        normalised = training_set.grey_range is None
         for slices in (train, test):
             parse_slices(slices, shape[0], training_set.path)
     always = dict(stage=["own"])
@@ -355,6 +358,7 @@ def own_files(
             name, caffe.TRAIN, [(feed(data, tile, train, AUGMENTATION), always)], classes=classes
         ),
         "deploy.prototxt": deploy_net(name, channels=channels, classes=classes, tile=tile),
+        INPUT: input_text(normalised),
     }
     passes = None
     if test is not None:
@@ -373,10 +377,11 @@ _HEADER = "# Written by `python -m unet.nets`, python/unet/nets.py."
 
 
 def write_files(files: dict[str, object], folder: Path) -> None:
-    """Write messages as text files into a folder."""
-    for name, message in files.items():
+    """Write messages as prototxt, and text as it is, into a folder."""
+    for name, content in files.items():
+        text = content if isinstance(content, str) else f"{_HEADER}\n{content}"
         with atomic_path(folder / name) as path:
-            path.write_text(f"{_HEADER}\n{message}", encoding="utf-8")
+            path.write_text(text, encoding="utf-8")
 
 
 def _slices(text: str) -> list[int]:

@@ -19,13 +19,14 @@ Progress = Callable[[Sequence[int], str], Iterable[int]]
 
 
 class Recipe(NamedTuple):
-    """How labels become weights; see `make_training_set`."""
+    """How labels become weights, and grey values input; see `make_training_set`."""
 
     w0: float = 10.0
     sigma: float = 5.0
     balance: bool = True
     ignore: int | None = None
     kind: str = "auto"
+    normalise: bool = False
 
 
 class Summary(NamedTuple):
@@ -89,7 +90,8 @@ def make_training_set(
     labels : Volume, shape (slices, height, width)
     recipe : Recipe
         w0 and sigma of the weight map, whether the classes are balanced, which label means "not
-        annotated", and the kind of labels (auto, or one of `unet.labels.KINDS`).
+        annotated", the kind of labels (auto, or one of `unet.labels.KINDS`), and whether each slice
+        is normalised when it is read.
     slices : sequence of int, optional
         The slices to take; by default all.
     balance_slices : sequence of int, optional
@@ -144,6 +146,7 @@ def make_training_set(
         "classes": classes,
         "grey_low": low,
         "grey_high": high,
+        "normalise": recipe.normalise,
         "w0": recipe.w0,
         "sigma": recipe.sigma,
         "class_weights": weights,

@@ -13,6 +13,7 @@ from typing import Any, Callable, NamedTuple
 import numpy as np
 
 from unet.errors import InputError
+from unet.grey import scale_grey
 from unet.model import shape_net
 from unet.tiles import BORDER, count_tiles, mirrored, tile_places
 
@@ -137,7 +138,7 @@ def segment_picture(
 def segment_volume(
     net: Any,
     pictures: Iterable[np.ndarray],
-    grey: tuple[float, float],
+    grey: tuple[float, float] | None,
     tile: tuple[int, int],
     *,
     average: str = "none",
@@ -151,8 +152,9 @@ def segment_volume(
         As for `segment_picture`.
     pictures : iterable of ndarray, shape (height, width) or (channels, height, width)
         Slices, such as a `unet.volumes.Volume`; read one at a time.
-    grey : tuple of float
-        The grey values that become 0 and 1; `unet.volumes.grey_range` tells them.
+    grey : tuple of float, optional
+        The grey values that become 0 and 1; `unet.volumes.grey_range` tells them. None: each slice
+        is normalised (`unet.grey.normalised_range`).
 
     Yields
     ------
@@ -167,20 +169,6 @@ def segment_volume(
 def count_passes(shape: tuple[int, int], tile: tuple[int, int], average: str) -> int:
     """Return how many passes a slice of `shape` = (height, width) takes."""
     return count_tiles(shape, tile) * len(VERSIONS[average])
-
-
-def scale_grey(picture: np.ndarray, grey: tuple[float, float]) -> np.ndarray:
-    """Return grey values as the network is given them, float32: `grey` = (low, high) as 0 and 1.
-
-    Raises
-    ------
-    InputError
-        If high is not above low.
-    """
-    low, high = (np.float32(value) for value in grey)
-    if not low < high:
-        raise InputError(f"the grey range {low} to {high} is empty: give LOW below HIGH")
-    return (picture.astype(np.float32) - low) / (high - low)
 
 
 def softmax(scores: np.ndarray) -> np.ndarray:

@@ -12,11 +12,13 @@ import numpy as np
 
 from unet import __version__
 from unet.errors import InputError
+from unet.grey import scale_grey
 from unet.labels import IGNORED
 from unet.program import atomic_path
 
 FORMAT = "unet-training-set"
-FORMAT_VERSION = 1
+# 2: slices may be normalised.
+FORMAT_VERSION = 2
 PathLike = Union[str, "os.PathLike[str]"]
 
 
@@ -32,7 +34,8 @@ class TrainingSetWriter:
     raw_dtype : dtype
         /raw keeps the type of the source.
     attributes : mapping
-        Every parameter and source; must hold classes, grey_low and grey_high.
+        Every parameter and source; must hold classes, grey_low and grey_high, and may hold
+        normalise: whether each slice is, in place of the range from low to high.
     channels : int, optional
         None: /raw is (slices, height, width); else (slices, channels, height, width).
     """
@@ -132,8 +135,8 @@ class TrainingSet:
         Channels of the pictures.
     shape : tuple of int
         (slices, height, width).
-    grey_range : tuple of float
-        The grey values that become 0 and 1.
+    grey_range : tuple of float, optional
+        The grey values that become 0 and 1; None: each slice is normalised.
     attributes : dict
         All attributes of the file.
 
@@ -193,11 +196,12 @@ class TrainingSet:
         self.shape = shape
         self.channels = raw[1] if len(raw) == 4 else 1
         self.classes = int(attributes["classes"])
-        self.grey_range = (float(attributes["grey_low"]), float(attributes["grey_high"]))
-        if not 2 <= self.classes <= IGNORED or not self.grey_range[0] < self.grey_range[1]:
+        low, high = float(attributes["grey_low"]), float(attributes["grey_high"])
+        if not 2 <= self.classes <= IGNORED or not low < high:
             raise InputError(
-                f"{self.path}: {self.classes} classes, grey values {self.grey_range}: no sense"
+                f"{self.path}: {self.classes} classes, grey values {(low, high)}: no sense"
             )
+        self.grey_range = None if attributes.get("normalise", False) else (low, high)
 
     def _read(self, key: str, index: int) -> np.ndarray:
         try:
@@ -210,11 +214,9 @@ class TrainingSet:
 
     def raw(self, index: int) -> np.ndarray:
         """Return a picture for the network: float32 (channels, height, width), range to [0, 1]."""
-        low, high = self.grey_range
-        picture = self._read("raw", index).astype(np.float32)
-        picture = (picture - np.float32(low)) / np.float32(high - low)
+        picture = self._read("raw", index)
         self._demand(np.isfinite(picture).all(), "raw", index, "holds NaN or infinite values")
-        return picture.reshape((self.channels,) + self.shape[1:])
+        return scale_grey(picture, self.grey_range).reshape((self.channels,) + self.shape[1:])
 
     def labels(self, index: int) -> np.ndarray:
         """Return the classes of a slice: uint8 (height, width), 255 where not annotated."""

@@ -114,6 +114,15 @@ def test_grey_values_of_other_types_and_channels(tmp_path, cells):
         assert got.grey_range == pytest.approx(np.percentile(raw, (0.1, 99.9)), rel=1e-5)
 
 
+def test_normalised_slices(tmp_path, raw, cells, capsys):
+    with prepared(tmp_path, raw, cells > 120, "--normalise") as got:
+        assert got.grey_range is None
+        for z in range(SHAPE[0]):
+            assert got.raw(z).mean() == pytest.approx(1 / 2, abs=1e-5)
+            assert got.raw(z).std() == pytest.approx(1 / 6, abs=1e-5)
+    assert "each slice's mean becomes 1/2, its standard deviation 1/6" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("suffix", ["", ".h5", ".zarr", ".tif"])
 def test_same_training_set_from_every_format(tmp_path, raw, cells, suffix):
     labels = (cells % 3 > 0).astype(np.uint8)

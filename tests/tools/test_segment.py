@@ -18,8 +18,9 @@ from PIL import Image
 
 import caffe
 from unet.errors import InputError
+from unet.grey import input_text, scale_grey
 from unet.nets import deploy_net
-from unet.segmentation import scale_grey, segment_picture
+from unet.segmentation import segment_picture
 from unet.volumes import grey_range, read_volume, write_volume
 
 PROGRAM = Path(__file__).parents[2] / "tools" / "segment.py"
@@ -128,6 +129,39 @@ def test_three_classes_of_two_channels(run, tmp_path):
     np.testing.assert_allclose(likely.sum(axis=1), 1, atol=1e-5)
     np.testing.assert_array_equal(labels, likely.argmax(axis=1))
     assert labels.dtype == np.uint8
+
+
+def test_slices_are_normalised_where_the_network_learnt_so(run, model, stack, tmp_path):
+    pixels = read_volume(stack)
+    changed = np.round(pixels * 0.5 + np.array([10.0, 60.0, 100.0])[:, None, None])
+    write_volume(tmp_path / "changed.tif", changed.astype(np.float32))
+    run("-o", tmp_path / "as_it_is.tif")
+    model = Path(shutil.copytree(model, tmp_path / "model"))
+    (model / "input.json").write_text(input_text(True))
+    normal = ("--weights", model)
+    run("-o", tmp_path / "a.tif", *normal)
+    run("-o", tmp_path / "b.tif", *normal, stack=tmp_path / "changed.tif")
+    a, b = (read_volume(tmp_path / name) for name in ("a.tif", "b.tif"))
+    np.testing.assert_allclose(a, b, atol=0.02)
+    assert np.abs(a - read_volume(tmp_path / "as_it_is.tif")).max() > 0.02
+    run("-o", tmp_path / "c.tif", *normal, "--no-normalise")
+    np.testing.assert_array_equal(
+        read_volume(tmp_path / "c.tif"), read_volume(tmp_path / "as_it_is.tif")
+    )
+    # A range that is given is what is wanted, whatever the network learnt.
+    run("-o", tmp_path / "d.tif", *normal, "--grey", 0, 255)
+    np.testing.assert_array_equal(
+        read_volume(tmp_path / "d.tif"), read_volume(tmp_path / "as_it_is.tif")
+    )
+    with pytest.raises(InputError, match="--grey and --normalise: give one of them"):
+        run("-o", tmp_path / "e.tif", "--grey", 0, 255, "--normalise")
+
+
+def test_bf16_gives_nearly_the_same(run, model, stack, tmp_path):
+    run("-o", tmp_path / "b.tif", "--precision", "bf16")
+    run("-o", tmp_path / "a.tif")
+    a, b = (read_volume(tmp_path / name) for name in ("a.tif", "b.tif"))
+    assert 0 < np.abs(a - b).max() < 0.05
 
 
 def test_grey_range_is_that_of_the_stack_or_the_one_given(run, model, stack, tmp_path):

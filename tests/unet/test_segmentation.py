@@ -14,7 +14,6 @@ from unet.nets import deploy_net
 from unet.segmentation import (
     VERSIONS,
     count_passes,
-    scale_grey,
     score_picture,
     segment_picture,
     segment_volume,
@@ -214,11 +213,3 @@ def test_memory_does_not_grow_with_the_slices(net):
 def test_softmax_by_hand_and_far_out():
     scores = np.array([[0.0, 1e4, -1e4], [np.log(3), 0.0, 0.0]], np.float32)
     np.testing.assert_allclose(softmax(scores), [[0.25, 1, 0], [0.75, 0, 1]], atol=1e-7)
-
-
-def test_grey_values_become_0_to_1():
-    given = scale_grey(np.array([[0, 51, 255]], np.uint8), (0, 255))
-    assert given.dtype == np.float32
-    np.testing.assert_array_equal(given, np.float32([[0, 51 / 255, 1]]))
-    with pytest.raises(InputError, match=r"grey range 7\.0 to 7\.0 is empty"):
-        scale_grey(np.zeros((1, 1)), (7, 7))

@@ -53,6 +53,28 @@ def test_comes_back_as_it_was_written(tmp_path, channels, dtype):
         assert file.attrs["format"] == "unet-training-set"
 
 
+@pytest.mark.parametrize("channels", [None, 3])
+def test_normalised_slices(tmp_path, channels):
+    raw, labels, weights = arrays(channels=channels)
+    attributes = {**ATTRIBUTES, "normalise": True}
+    write_training_set(tmp_path / "a.h5", raw, labels, weights, attributes=attributes)
+    with TrainingSet(tmp_path / "a.h5") as training_set:
+        assert training_set.grey_range is None
+        for z in range(2):
+            expected = (raw[z] - raw[z].mean()) / (6 * raw[z].std()) + 0.5
+            picture = training_set.raw(z)
+            assert picture.shape == (channels or 1, 6, 7)
+            np.testing.assert_allclose(picture.reshape(expected.shape), expected, atol=1e-6)
+
+
+def test_the_first_format_is_read(tmp_path):
+    written(tmp_path / "a.h5")
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        file.attrs["format_version"] = 1
+    with TrainingSet(tmp_path / "a.h5") as training_set:
+        assert training_set.grey_range == (10, 110)
+
+
 def test_same_arrays_give_the_same_bytes(tmp_path):
     for name in ("a.h5", "b.h5"):
         written(tmp_path / name)

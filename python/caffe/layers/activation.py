@@ -20,7 +20,7 @@ class ReLU(NeuronLayer):
         self.slope = self.layer_param.relu_param.negative_slope
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        data = bottom[0].data_side.tensor()
+        data = bottom[0].data_side.activation()
         if bottom[0] is not top[0]:
             data = data.clone()
         if self.slope:
@@ -35,9 +35,9 @@ class ReLU(NeuronLayer):
         if not propagate_down[0]:
             return
         in_place = bottom[0] is top[0]
-        grad = top[0].diff_side.tensor() if in_place else self.take_diff(top[0])
+        grad = top[0].diff_side.activation() if in_place else self.take_diff(top[0])
         # In place only the result is left; its sign is that of the input for any slope >= 0.
-        data = bottom[0].data_side.tensor()
+        data = bottom[0].data_side.activation().to(grad.dtype)
         if self.slope:
             grad = torch.where(data > 0, grad, grad * self.slope)
         else:
@@ -86,12 +86,12 @@ class Dropout(NeuronLayer):
         self.mask: torch.Tensor | None = None
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        data = bottom[0].data_side.tensor()
+        data = bottom[0].data_side.activation()
         if self.phase == caffe_pb2.TRAIN:
             # Drawn in NCHW order whatever the layout of the data, so that one seed gives one mask.
             keep = torch.empty(data.shape, device=data.device)
             keep.bernoulli_(1 - self.ratio, generator=device.generator())
-            self.mask = keep.mul_(1 / (1 - self.ratio))
+            self.mask = keep.mul_(1 / (1 - self.ratio)).to(data.dtype)
             data = data.mul_(self.mask) if bottom[0] is top[0] else data * self.mask
         top[0].data_side.set(data)
 
@@ -100,7 +100,7 @@ class Dropout(NeuronLayer):
     ) -> None:
         if not propagate_down[0]:
             return
-        grad = top[0].diff_side.tensor() if bottom[0] is top[0] else self.take_diff(top[0])
+        grad = top[0].diff_side.activation() if bottom[0] is top[0] else self.take_diff(top[0])
         bottom[0].diff_side.set(grad if self.mask is None else grad.mul_(self.mask))
 
 

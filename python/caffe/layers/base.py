@@ -139,7 +139,7 @@ class Layer:
 
     def take_diff(self, top: Blob) -> torch.Tensor:
         """Return the diff of a top as a tensor that may be written into and kept."""
-        diff = top.diff_side.tensor()
+        diff = top.diff_side.activation()
         return diff if self.releases_diffs else diff.clone()
 
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
-from caffe import fillers
-from caffe.blob import Blob
+from caffe import device, fillers
+from caffe.blob import Blob, Side
 from caffe.layers import winograd
 from caffe.layers.base import Layer, register
 from caffe.layers.windows import windows
@@ -89,7 +89,8 @@ class _ConvolutionBase(Layer):
                 )
             above.reshape(*shape[: self.axis], self.num_output, *sizes)
 
-    def _batched(self, tensor: torch.Tensor) -> torch.Tensor:
+    def _batched(self, side: Side) -> torch.Tensor:
+        tensor = side.activation().to(device.compute_dtype())
         # Caffe allows any number of axes before the channels, PyTorch exactly one.
         if self.axis != 1:
             tensor = tensor.flatten(0, self.axis - 1) if self.axis else tensor[None]
@@ -104,11 +105,15 @@ class _ConvolutionBase(Layer):
         return tensor.contiguous(memory_format=torch.channels_last)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        weights = self.blobs[0].data_side.tensor()
-        bias = self.blobs[1].data_side.tensor() if self.has_bias else None
+        weights, bias = self._parameters()
         for below, above in zip(bottom, top):
-            result = self._convolve(self._batched(below.data_side.tensor()), weights, bias)
+            result = self._convolve(self._batched(below.data_side), weights, bias)
             above.data_side.set(result if self.axis == 1 else result.view(above.shape))
+
+    def _parameters(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        dtype = device.compute_dtype()
+        weights, *bias = (blob.data_side.tensor().to(dtype) for blob in self.blobs)
+        return weights, bias[0] if bias else None
 
     def _convolve(
         self, data: torch.Tensor, weights: torch.Tensor, bias: torch.Tensor | None
@@ -134,8 +139,8 @@ class _ConvolutionBase(Layer):
             if not (down or wants[0] or wants_bias):
                 continue
             grad_bottom, grad_weights, grad_bias = self._gradients(
-                self._batched(above.diff_side.tensor()),
-                self._batched(below.data_side.tensor()),
+                self._batched(above.diff_side),
+                self._batched(below.data_side),
                 (down, wants[0], wants_bias),
             )
             if wants[0]:
@@ -153,7 +158,7 @@ class _ConvolutionBase(Layer):
         return torch.ops.aten.convolution_backward(
             gradient,
             data,
-            self.blobs[0].data_side.tensor(),
+            self._parameters()[0],
             [self.num_output] if self.has_bias else None,
             self.stride,
             self.pad,
@@ -171,22 +176,21 @@ class Convolution(_ConvolutionBase):
 
     def forward_rectified(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Run forward together with the ReLU that follows in place, which saves a pass."""
-        fused = bottom[0].data_side.tensor().device.type == "cpu" and self.spatial_axes == 2
-        algorithm = self._minimal(bottom[0].data_side.tensor(), top[0].shape, False)
+        fused = device.current().type == "cpu" and self.spatial_axes == 2
+        algorithm = self._minimal(top[0].shape, False)
         if algorithm is not None:
             self._forward_minimal(bottom, top, algorithm, rectify=True)
             return
         if not (fused and self.axis == 1 and torch.backends.mkldnn.is_available()):
             self.forward(bottom, top)
             for blob in top:
-                blob.data_side.tensor().relu_()
+                blob.data_side.activation().relu_()
             return
-        weights = self.blobs[0].data_side.tensor()
-        bias = self.blobs[1].data_side.tensor() if self.has_bias else None
+        weights, bias = self._parameters()
         for below, above in zip(bottom, top):
             above.data_side.set(
                 torch.ops.mkldnn._convolution_pointwise(
-                    self._batched(below.data_side.tensor()),
+                    self._batched(below.data_side),
                     weights,
                     bias,
                     self.pad,
@@ -200,17 +204,16 @@ class Convolution(_ConvolutionBase):
             )
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        algorithm = self._minimal(bottom[0].data_side.tensor(), top[0].shape, False)
+        algorithm = self._minimal(top[0].shape, False)
         if algorithm is not None:
             self._forward_minimal(bottom, top, algorithm, rectify=False)
         else:
             super().forward(bottom, top)
 
-    def _minimal(
-        self, data: torch.Tensor, output: tuple[int, ...], backward: bool
-    ) -> winograd.Algorithm | None:
+    def _minimal(self, output: tuple[int, ...], backward: bool) -> winograd.Algorithm | None:
         fits = (
-            data.device.type == "cpu"
+            device.current().type == "cpu"
+            and device.compute_dtype() == torch.float32
             and self.kernel == (3, 3)
             and self.stride == self.dilation == (1, 1)
             and self.axis == self.groups == 1
@@ -226,19 +229,18 @@ class Convolution(_ConvolutionBase):
         algorithm: winograd.Algorithm,
         rectify: bool,
     ) -> None:
-        weights = self.blobs[0].data_side.tensor()
-        bias = self.blobs[1].data_side.tensor() if self.has_bias else None
+        weights, bias = self._parameters()
         for below, above in zip(bottom, top):
-            data = self._batched(below.data_side.tensor())
+            data = self._batched(below.data_side)
             result = winograd.forward(data, weights, bias, self.pad, rectify, algorithm)
             above.data_side.set(result)
 
     def _gradients(
         self, gradient: torch.Tensor, data: torch.Tensor, wants: tuple[bool, bool, bool]
     ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
-        algorithm = self._minimal(data, gradient.shape, True)
+        algorithm = self._minimal(gradient.shape, True)
         if algorithm is not None:
-            weights = self.blobs[0].data_side.tensor()
+            weights = self._parameters()[0]
             return winograd.backward(gradient, data, weights, self.pad, wants, algorithm)
         taps = math.prod(self.kernel) * self.channels
         simple = self.groups == 1 and self.spatial_axes == 2 and len(data) == 1
@@ -274,7 +276,7 @@ class Deconvolution(_ConvolutionBase):
 
     def _matrix(self) -> torch.Tensor:
         # Columns in the order of `_windows`: row and column in the window, then map.
-        return self.blobs[0].data_side.tensor().permute(0, 2, 3, 1).reshape(self.channels, -1)
+        return self._parameters()[0].permute(0, 2, 3, 1).reshape(self.channels, -1)
 
     def _windows(self, tensor: torch.Tensor) -> torch.Tensor:
         """View (n, maps, rows * h, columns * w) as (n, rows, columns, h, w, maps)."""

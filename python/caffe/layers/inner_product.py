@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from caffe import fillers
+from caffe import device, fillers
 from caffe.blob import Blob
 from caffe.layers.base import Layer, register
 
@@ -48,28 +48,30 @@ class InnerProduct(Layer):
         top[0].reshape(*shape[: self.axis], self.maps)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        rows = bottom[0].data_side.tensor().reshape(-1, self.inputs)
-        result = rows @ self._matrix()
+        dtype = device.compute_dtype()
+        rows = bottom[0].data_side.activation().to(dtype).reshape(-1, self.inputs)
+        result = rows @ self._matrix(dtype)
         if self.has_bias:
             result += self.blobs[1].data_side.tensor()
         top[0].data_side.set(result.view(top[0].shape))
 
-    def _matrix(self) -> torch.Tensor:
-        weights = self.blobs[0].data_side.tensor()
+    def _matrix(self, dtype: torch.dtype) -> torch.Tensor:
+        weights = self.blobs[0].data_side.tensor().to(dtype)
         return weights if self.transposed else weights.t()
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
     ) -> None:
-        grad = top[0].diff_side.tensor().reshape(-1, self.maps)
+        dtype = device.compute_dtype()
+        grad = top[0].diff_side.activation().to(dtype).reshape(-1, self.maps)
         if self.param_propagate_down[0]:
-            rows = bottom[0].data_side.tensor().reshape(-1, self.inputs)
+            rows = bottom[0].data_side.activation().to(dtype).reshape(-1, self.inputs)
             product = rows.t() @ grad if self.transposed else grad.t() @ rows
             self.blobs[0].diff_side.accumulate(product)
         if self.has_bias and self.param_propagate_down[1]:
             self.blobs[1].diff_side.accumulate(grad.sum(0))
         if propagate_down[0]:
-            bottom[0].diff_side.set((grad @ self._matrix().t()).view(bottom[0].shape))
+            bottom[0].diff_side.set((grad @ self._matrix(dtype).t()).view(bottom[0].shape))
 
 
 @register("Embed")

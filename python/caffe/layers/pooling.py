@@ -88,7 +88,7 @@ class Pooling(Layer):
         return F.pad(data, (self.pad[1], below[1], self.pad[0], below[0]), value=value)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        data = self._padded(bottom[0].data_side.tensor(), top[0])
+        data = self._padded(bottom[0].data_side.activation(), top[0])
         if len(top) > 1:
             pooled, places = torch.ops.aten.max_pool2d_with_indices(data, self.kernel, self.stride)
             width, whole = bottom[0].shape[3], data.shape[3]
@@ -100,7 +100,7 @@ class Pooling(Layer):
             pooled = self._drawn(data)
         else:
             pooled = F.avg_pool2d(data, self.kernel, self.stride, divisor_override=1)
-            pooled = pooled / self._areas(bottom[0], top[0], pooled.device)
+            pooled = pooled / self._areas(bottom[0], top[0], pooled)
         top[0].data_side.set(pooled[:, :, : top[0].shape[2], : top[0].shape[3]])
 
     def _drawn(self, data: torch.Tensor) -> torch.Tensor:
@@ -128,23 +128,24 @@ class Pooling(Layer):
         flat.scatter_add_(2, (rows * width + columns).flatten(2), grad.flatten(2))
         return flat.view(padded.shape)
 
-    def _areas(self, bottom: Blob, top: Blob, where: torch.device) -> torch.Tensor:
+    def _areas(self, bottom: Blob, top: Blob, like: torch.Tensor) -> torch.Tensor:
+        where, dtype = like.device, like.dtype
         lines = []
         for size, pooled, kernel, stride, pad in zip(
             bottom.shape[2:], top.shape[2:], self.kernel, self.stride, self.pad
         ):
             start = torch.arange(pooled, device=where) * stride - pad
             lines.append(torch.clamp(start + kernel, max=size + pad) - start)
-        return (lines[0][:, None] * lines[1][None, :]).to(torch.float32)
+        return (lines[0][:, None] * lines[1][None, :]).to(dtype)
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
     ) -> None:
         if not propagate_down[0]:
             return
-        data = bottom[0].data_side.tensor()
+        data = bottom[0].data_side.activation()
         padded = self._padded(data, top[0])
-        grad = top[0].diff_side.tensor()
+        grad = top[0].diff_side.activation().to(data.dtype)
         if self.maximum:
             # The places of the maxima are found again here: kept from the forward pass they would
             # take more memory than the pooled maps themselves.
@@ -158,7 +159,7 @@ class Pooling(Layer):
             grad = self._undrawn(grad, padded)
         else:
             grad = torch.ops.aten.avg_pool2d_backward(
-                grad / self._areas(bottom[0], top[0], grad.device),
+                grad / self._areas(bottom[0], top[0], grad),
                 padded,
                 self.kernel,
                 self.stride,

@@ -24,7 +24,7 @@ class Split(Layer):
             blob.reshape(*bottom[0].shape)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        data = bottom[0].data_side.tensor()
+        data = bottom[0].data_side.activation()
         for blob in top:
             blob.data_side.set(data)
 
@@ -64,13 +64,14 @@ class Concat(Layer):
         top[0].reshape(*shape[: self.axis], sum(self.sizes), *shape[self.axis + 1 :])
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        parts = [blob.data_side.tensor() for blob in bottom]
+        parts = [blob.data_side.activation() for blob in bottom]
         joined = torch.cat(parts, self.axis)
         top[0].data_side.set(joined)
         if not top[0].changed_in_place:
             # The bottoms' values now stand in the top as well: let them lie there, and there only.
             for part, place in zip(parts, joined.split(self.sizes, self.axis)):
-                part.set_(place)
+                if part.dtype == place.dtype:
+                    part.set_(place)
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
@@ -163,14 +164,14 @@ class Crop(Layer):
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         # A view: what reads it next (a Concat as a rule) copies anyway.
-        top[0].data_side.set(bottom[0].data_side.tensor()[self.window])
+        top[0].data_side.set(bottom[0].data_side.activation()[self.window])
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
     ) -> None:
         if propagate_down[0]:
             # A copy: a part of a larger tensor would keep all of that in memory.
-            part = top[0].diff_side.tensor().clone(memory_format=torch.preserve_format)
+            part = top[0].diff_side.activation().clone(memory_format=torch.preserve_format)
             bottom[0].diff_side.set_window(self.window, part)
 
 

@@ -1,0 +1,92 @@
+"""How grey values are given to a network: scaled by one range, or each slice normalised."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Union
+
+import numpy as np
+
+from unet.errors import InputError
+
+PathLike = Union[str, "os.PathLike[str]"]
+
+# Says how the input of the network beside it was scaled in training.
+INPUT = "input.json"
+# Standard deviations between a slice's mean, which becomes 0.5, and what becomes 0 and 1. So a
+# picture of usual contrast hardly changes.
+_SPREAD = 3.0
+
+
+def normalised_range(picture: np.ndarray) -> tuple[float, float]:
+    """Return the range that brings one slice to mean 1/2 and standard deviation 1/6.
+
+    Stacks whose slices differ in brightness and contrast, as serial sections do, become alike.
+
+    Parameters
+    ----------
+    picture : ndarray, shape (height, width) or (channels, height, width)
+        One slice; its channels share the range.
+
+    Returns
+    -------
+    low, high : float
+        The grey values that become 0 and 1; high = low + 1 where the slice is constant.
+    """
+    mean, deviation = float(picture.mean(dtype=np.float64)), float(picture.std(dtype=np.float64))
+    half = _SPREAD * deviation or 0.5
+    return mean - half, mean + half
+
+
+def scale_grey(picture: np.ndarray, grey: tuple[float, float] | None) -> np.ndarray:
+    """Return grey values as the network is given them, float32.
+
+    Parameters
+    ----------
+    picture : ndarray, shape (height, width) or (channels, height, width)
+    grey : tuple of float, optional
+        The grey values that become 0 and 1; None: `normalised_range` of the picture.
+
+    Raises
+    ------
+    InputError
+        If high is not above low.
+    """
+    low, high = (
+        np.float32(value) for value in (normalised_range(picture) if grey is None else grey)
+    )
+    if not low < high:
+        raise InputError(f"the grey range {low} to {high} is empty: give LOW below HIGH")
+    return (picture.astype(np.float32) - low) / (high - low)
+
+
+def input_text(normalise: bool) -> str:
+    """Return what `input.json` beside a network's deploy prototxt says."""
+    return json.dumps({"normalise": normalise}) + "\n"
+
+
+def is_normalised(deploy: PathLike) -> bool:
+    """Tell whether a network was trained on normalised slices: `input.json` beside it says so.
+
+    Parameters
+    ----------
+    deploy : path
+        Its deploy prototxt; without `input.json` in the same folder, slices are not normalised.
+
+    Raises
+    ------
+    InputError
+        If `input.json` is damaged.
+    """
+    path = Path(deploy).parent / INPUT
+    if not path.exists():
+        return False
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as JSON ({error})") from None
+    if not isinstance(said, dict) or not isinstance(said.get("normalise"), bool):
+        raise InputError(f'{path}: must hold {{"normalise": true}} or {{"normalise": false}}')
+    return said["normalise"]

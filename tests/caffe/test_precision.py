@@ -1,0 +1,205 @@
+"""bf16: convolutions compute with 7 bits of mantissa; parameters and solver stay float32."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import caffe
+from caffe import layers as L
+
+# bfloat16 keeps 8 bits: rounding is off by 2^-9 of the value at most.
+HALF_BIT = 2.0**-9
+
+
+@pytest.fixture
+def bf16():
+    caffe.set_precision("bf16")
+    yield
+    caffe.set_precision("fp32")
+
+
+def net(make, shape, phase=caffe.TRAIN):
+    n = caffe.NetSpec()
+    n.data = L.Input(shape=dict(dim=list(shape)))
+    make(n)
+    param = n.to_proto()
+    param.force_backward = True
+    made = caffe.Net(param, phase)
+    made.blobs["data"].data[...] = np.random.default_rng(0).normal(size=shape)
+    return made
+
+
+def rounded(values: np.ndarray) -> np.ndarray:
+    return torch.from_numpy(values).to(torch.bfloat16).double().numpy()
+
+
+MSRA = dict(type="msra")
+LAYERS = {
+    "Convolution": (
+        lambda n: L.Convolution(n.data, num_output=5, kernel_size=3, weight_filler=MSRA),
+        (2, 4, 9, 8),
+    ),
+    "Convolution of one channel": (
+        lambda n: L.Convolution(n.data, num_output=5, kernel_size=3, weight_filler=MSRA),
+        (1, 1, 9, 8),
+    ),
+    "Convolution of many channels": (
+        lambda n: L.Convolution(n.data, num_output=128, kernel_size=3, weight_filler=MSRA),
+        (1, 128, 26, 26),
+    ),
+    "Deconvolution": (
+        lambda n: L.Deconvolution(
+            n.data,
+            convolution_param=dict(num_output=3, kernel_size=2, stride=2, weight_filler=MSRA),
+        ),
+        (1, 6, 5, 4),
+    ),
+    "InnerProduct": (
+        lambda n: L.InnerProduct(n.data, num_output=7, weight_filler=MSRA),
+        (3, 4, 5),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_products_are_those_of_rounded_values(bf16, kind):
+    make, shape = LAYERS[kind]
+
+    def add(n):
+        n.out = make(n)
+
+    reduced = net(add, shape)
+    assert reduced.forward()["out"].dtype == np.float32
+    out = reduced.blobs["out"].data.copy()
+    gradient = np.random.default_rng(1).normal(size=out.shape).astype(np.float32)
+    reduced.blobs["out"].diff[...] = gradient
+    reduced.backward()
+    # The same layer in float32, given the rounded values: exact but for summation.
+    caffe.set_precision("fp32")
+    exact = net(add, shape)
+    exact.blobs["data"].data[...] = rounded(reduced.blobs["data"].data)
+    for mine, theirs in zip(exact.params["out"], reduced.params["out"]):
+        mine.data[...] = rounded(theirs.data)
+    exact.forward()
+    exact.blobs["out"].diff[...] = rounded(gradient)
+    exact.backward()
+    pairs = [(out, exact.blobs["out"].data)]
+    pairs += [(reduced.blobs["data"].diff, exact.blobs["data"].diff)]
+    pairs += [(a.diff, b.diff) for a, b in zip(reduced.params["out"], exact.params["out"])]
+    for given, expected in pairs:
+        np.testing.assert_allclose(
+            given, expected, rtol=2 * HALF_BIT, atol=HALF_BIT * np.abs(expected).max()
+        )
+    # And it was bf16 indeed.
+    assert np.abs(out - exact.blobs["out"].data).max() > 1e-5
+
+
+def u_like(n):
+    """Every layer type that passes reduced values on, and a loss that must not."""
+    n.a = L.Convolution(n.data, num_output=8, kernel_size=3, weight_filler=MSRA)
+    n.r = L.ReLU(n.a, in_place=True)
+    n.d = L.Dropout(n.r, in_place=True, dropout_ratio=0.5)
+    n.p = L.Pooling(n.d, kernel_size=2, stride=2)
+    n.b = L.Convolution(n.p, num_output=8, kernel_size=3, pad=1, weight_filler=MSRA)
+    n.s = L.ReLU(n.b, negative_slope=0.1)
+    n.u = L.Deconvolution(
+        n.s, convolution_param=dict(num_output=8, kernel_size=2, stride=2, weight_filler=MSRA)
+    )
+    n.c = L.Crop(n.d, n.u, axis=2)
+    n.j = L.Concat(n.u, n.c)
+    n.q = L.Pooling(n.j, kernel_size=3, stride=2, pool=caffe.params.Pooling.AVE)
+    n.score = L.Convolution(n.q, num_output=2, kernel_size=1, weight_filler=MSRA)
+    n.label = L.DummyData(shape=dict(dim=[1, 1, 5, 5]), data_filler=dict(type="constant", value=1))
+    n.loss = L.SoftmaxWithLoss(n.score, n.label)
+
+
+def passed(made):
+    caffe.set_random_seed(3)
+    loss = float(made.forward()["loss"])
+    made.backward()
+    grads = [blob.diff.copy() for blobs in made.params.values() for blob in blobs]
+    return loss, grads
+
+
+def test_a_net_comes_near_float32_and_back_to_it():
+    made = net(u_like, (1, 1, 12, 12))
+    made_again = net(u_like, (1, 1, 12, 12))
+    made_again.share_with(made)
+    loss, grads = passed(made)
+    caffe.set_precision("bf16")
+    try:
+        reduced_loss, reduced = passed(made_again)
+        assert all(blob.data.dtype == np.float32 for blob in made_again.blobs.values())
+    finally:
+        caffe.set_precision("fp32")
+    assert reduced_loss != loss
+    assert reduced_loss == pytest.approx(loss, rel=0.02)
+    for given, expected in zip(reduced, grads):
+        assert np.abs(given - expected).max() < 0.05 * np.abs(expected).max()
+    third = net(u_like, (1, 1, 12, 12))
+    third.share_with(made)
+    assert passed(third)[0] == loss
+
+
+def solver(tmp_path, rule):
+    (tmp_path / "net.prototxt").write_text(str(net(u_like, (1, 1, 12, 12)).param))
+    (tmp_path / "solver.prototxt").write_text(
+        f'net: "{tmp_path}/net.prototxt" type: "{rule}" base_lr: 1e-7 lr_policy: "fixed" '
+        "momentum: 0.9 random_seed: 4"
+    )
+    made = caffe.get_solver(str(tmp_path / "solver.prototxt"))
+    made.net.blobs["data"].data[...] = np.random.default_rng(0).normal(size=(1, 1, 12, 12))
+    return made
+
+
+@pytest.mark.parametrize("rule", ["SGD", "Adam"])
+def test_steps_below_the_precision_add_up(bf16, tmp_path, rule):
+    # 1e-7 of a weight is lost in bfloat16, and would be lost at each step.
+    made = solver(tmp_path, rule)
+    before = made.net.params["score"][0].data.copy()
+    made.step(1)
+    one = made.net.params["score"][0].data - before
+    made.step(9)
+    ten = made.net.params["score"][0].data - before
+    assert np.abs(one).max() > 0
+    assert np.abs(ten).max() > 4 * np.abs(one).max()
+    for blob in made.net.learnable:
+        assert blob.data_side.tensor().dtype == torch.float32
+        assert blob.diff_side.activation().dtype == torch.float32
+
+
+def test_activations_take_half_the_memory(bf16):
+    made = net(u_like, (1, 1, 12, 12))
+    made.forward()
+    for name in ("a", "p", "b", "s", "u", "c", "j", "q", "score"):
+        side = made.blobs[name].data_side
+        wanted = torch.float32 if name == "score" else torch.bfloat16
+        assert side.activation().dtype == wanted, name
+
+
+def test_unknown_precision():
+    with pytest.raises(caffe.CaffeError, match=r"unknown precision 'fp8'; there are fp32, tf32, b"):
+        caffe.set_precision("fp8")
+
+
+def wide(n):
+    n.out = L.Convolution(n.data, num_output=64, kernel_size=3, weight_filler=MSRA)
+
+
+@pytest.mark.gpu
+def test_tf32_is_used_only_if_asked_for():
+    caffe.set_mode_gpu()
+    try:
+        made = net(wide, (1, 64, 34, 34))
+        exact = made.forward()["out"].copy()
+        caffe.set_precision("tf32")
+        reduced = made.forward()["out"].copy()
+    finally:
+        caffe.set_precision("fp32")
+        caffe.set_mode_cpu()
+    on_cpu = made.forward()["out"]
+    scale = np.abs(on_cpu).max()
+    assert np.abs(exact - on_cpu).max() < 1e-5 * scale
+    assert 1e-5 * scale < np.abs(reduced - on_cpu).max() < 1e-2 * scale

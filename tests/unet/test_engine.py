@@ -1,0 +1,53 @@
+"""The engine is opened on a device and in a precision, and says what it does not have."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+
+import pytest
+
+import caffe
+from caffe import device
+from unet.engine import PRECISIONS, open_engine
+from unet.errors import InputError
+
+
+@pytest.fixture(autouse=True)
+def back():
+    yield
+    open_engine()
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_precision_is_set(monkeypatch, precision):
+    given = []
+    monkeypatch.setattr(caffe, "set_precision", given.append)
+    assert open_engine("cpu", precision) is caffe
+    assert given == [precision]
+
+
+def test_precisions_are_the_engines():
+    assert PRECISIONS == device.PRECISIONS
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "message"),
+    [
+        ("tpu", "fp32", "device 'tpu' is neither auto, cpu nor"),
+        ("cpu", "fp8", "precision 'fp8' is none of fp32, tf32, bf16"),
+    ],
+)
+def test_what_there_is_not_is_refused(device, precision, message):
+    with pytest.raises(InputError, match=message):
+        open_engine(device, precision)
+
+
+def test_genuine_caffe_has_one_precision(monkeypatch):
+    genuine = ModuleType("caffe")
+    genuine.set_mode_cpu = lambda: None
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "caffe", genuine)
+        assert open_engine("cpu") is genuine
+        with pytest.raises(InputError, match="genuine Caffe computes in fp32 only"):
+            open_engine("cpu", "bf16")
