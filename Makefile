@@ -9,6 +9,7 @@ RUN := .venv/bin/python
 NET ?=
 SPLIT ?= holdout
 SOLVER ?=
+WEIGHTING ?=
 ITERATIONS ?=
 DEVICE ?= auto
 PRECISION ?= fp32
@@ -38,9 +39,9 @@ format: $(READY) ## put code into format
 	@.venv/bin/ruff check --fix .
 	@.venv/bin/ruff format .
 
-train-isbi: $(READY) ## train on ISBI 2012: NET=unet|unet_slim SPLIT=holdout|all SOLVER=sgd|adam ITERATIONS= DEVICE=auto|cpu|0 PRECISION=fp32|tf32|bf16
+train-isbi: $(READY) ## train on ISBI 2012: NET=unet|unet_slim SPLIT=holdout|all SOLVER=sgd|adam WEIGHTING=paper|none ITERATIONS= DEVICE=auto|cpu|0 PRECISION=fp32|tf32|bf16
 	@$(RUN) tools/pipeline.py isbi --net "$(NET)" --split "$(SPLIT)" --solver "$(SOLVER)" \
-		--iterations "$(ITERATIONS)" --device "$(DEVICE)" --precision "$(PRECISION)"
+		--weighting "$(WEIGHTING)" --iterations "$(ITERATIONS)" --device "$(DEVICE)" --precision "$(PRECISION)"
 
 segment-demo: $(READY) ## segment slices with the model that comes with the project
 	@$(RUN) tools/pipeline.py segment-demo --device "$(DEVICE)"

@@ -33,6 +33,10 @@ CPU_ITERATIONS = 5000
 CPU_SECONDS = {"unet": 4.2, "unet_slim": 0.28}
 # The paper's SGD for the paper's net; Adam gets the slim one further in the steps that a CPU has.
 SOLVERS = {"unet": "sgd", "unet_slim": "adam"}
+# What the weight map is made of; "none": every pixel counts alike, from which the slim net learns
+# more in as many steps.
+WEIGHTINGS = {"paper": [], "none": ["--w0", "0", "--no-class-balance"]}
+WEIGHTING = {"unet": "paper", "unet_slim": "none"}
 SCORES = ("rand_error", "pixel_error", "warping_error", "v_rand_thin", "v_info_thin")
 
 
@@ -216,11 +220,12 @@ def train_isbi(options: argparse.Namespace) -> None:
     split = "holdout" if holdout else "isbi"
     solver = prototxt / f"solver_{split}{'' if method == 'sgd' else '_adam'}.prototxt"
     iterations = iterations or int(solver_value(solver, "max_iter"))
-    folder = Path("runs", f"isbi2012_{net}_{options.split}_{method}")
+    weighting = options.weighting or WEIGHTING[net]
+    folder = Path("runs", f"isbi2012_{net}_{options.split}_{method}_{weighting}")
     pipeline = Pipeline(folder)
     pipeline.run(Step("data", ["data/isbi2012.py", "-o", str(STACKS)]))
     data = STACKS / "isbi2012.h5"
-    pipeline.run(prepare(STACKS, data, folder / "training-set.png"))
+    pipeline.run(prepare(STACKS, data, folder / "training-set.png", *WEIGHTINGS[weighting]))
     training = folder / "training"
     model = training / f"{net}_iter_{iterations}.caffemodel"
     pipeline.train(
@@ -261,7 +266,7 @@ def train_isbi(options: argparse.Namespace) -> None:
     )
     target = Path("models", folder.name)
     command = (
-        f"make train-isbi NET={net} SPLIT={options.split} SOLVER={method} "
+        f"make train-isbi NET={net} SPLIT={options.split} SOLVER={method} WEIGHTING={weighting} "
         f"ITERATIONS={iterations} PRECISION={options.precision}"
     )
     collect(folder, model, deploy, target, net, options.split, command, scored is not None)
@@ -383,6 +388,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     isbi.add_argument("--split", choices=("holdout", "all"), default="holdout")
     isbi.add_argument(
         "--solver", choices=("", "sgd", "adam"), default="", help="by default what suits the net"
+    )
+    isbi.add_argument(
+        "--weighting", choices=("", *WEIGHTINGS), default="", help="by default what suits the net"
     )
     isbi.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of convolutions")
     isbi.add_argument("--iterations", type=_whole_number, help="in place of the default number")

@@ -195,6 +195,8 @@ def test_with_a_gpu_the_papers_net_is_trained_as_its_solver_says(monkeypatch):
         (["--iterations", "0"], "'0' is not a whole number"),
         (["--split", "half"], "half"),
         (["--solver", "lbfgs"], "lbfgs"),
+        (["--weighting", "most"], "most"),
+        (["--precision", "fp8"], "fp8"),
     ],
 )
 def test_wrong_variables_are_told(arguments, said, capsys):
@@ -227,6 +229,7 @@ def test_the_model_folder_has_what_is_needed_and_a_card_with_the_scores(tmp_path
     model, deploy = training / "net_iter_9.caffemodel", tmp_path / "deploy.prototxt"
     model.write_bytes(b"weights")
     deploy.write_text("net")
+    (tmp_path / "input.json").write_text("{}")
     scores = dict.fromkeys(pipeline.SCORES, 0.25)
     (run / "scores.json").write_text(json.dumps(scores))
     target = tmp_path / "models" / "it"
@@ -236,6 +239,7 @@ def test_the_model_folder_has_what_is_needed_and_a_card_with_the_scores(tmp_path
         "README.md",
         "curves.png",
         "deploy.prototxt",
+        "input.json",
         "overlay.png",
         "scores.json",
         "weights.caffemodel",
