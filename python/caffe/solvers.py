@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from caffe import device, log, prototxt, weights_io
+from caffe import device, glog, prototxt, weights_io
 from caffe.errors import CaffeError
 from caffe.net import TEST, TRAIN, Net
 from caffe.proto import caffe_pb2
@@ -144,10 +144,10 @@ class Solver:
 
     def solve(self, resume_file: str | os.PathLike | None = None) -> None:
         """Train up to max_iter, from a .solverstate if one is given."""
-        log.info(f"Solving {self.net.name}")
-        log.info(f"Learning Rate Policy: {self.param.lr_policy}")
+        glog.info(f"Solving {self.net.name}")
+        glog.info(f"Learning Rate Policy: {self.param.lr_policy}")
         if resume_file:
-            log.info(f"Restoring previous solver status from {os.fspath(resume_file)}")
+            glog.info(f"Restoring previous solver status from {os.fspath(resume_file)}")
             self.restore(resume_file)
         self._stop = False
         self._losses.clear()
@@ -157,15 +157,15 @@ class Solver:
         ):
             self.snapshot()
         if self._stop:
-            log.info("Optimization stopped early.")
+            glog.info("Optimization stopped early.")
             return
         if self.param.display and self.iter % self.param.display == 0:
             loss = self.net._forward(0, len(self.net.layers) - 1)
             self._update_smoothed_loss(loss)
-            log.info(f"Iteration {self.iter}, loss = {_g(self._smoothed_loss())}")
+            glog.info(f"Iteration {self.iter}, loss = {_g(self._smoothed_loss())}")
         if self.param.test_interval and self.iter % self.param.test_interval == 0:
             self.test_all()
-        log.info("Optimization Done.")
+        glog.info("Optimization Done.")
 
     def step(self, iterations: int) -> None:
         """Train for a number of iterations.
@@ -234,7 +234,7 @@ class Solver:
         param, net = self.param, self.net
         rate = learning_rate(param, self.iter)
         if param.display and self.iter % param.display == 0:
-            log.info(f"Iteration {self.iter}, lr = {_g(rate)}")
+            glog.info(f"Iteration {self.iter}, lr = {_g(rate)}")
         self._clip()
         for place in range(len(net.learnable)):
             if place not in self._updated_already:
@@ -273,7 +273,7 @@ class Solver:
         diffs = [blob.diff_side.tensor() for blob in self.net.learnable]
         norm = float(torch.stack([diff.square().sum() for diff in diffs]).sum().sqrt())
         if norm > limit:
-            log.info(
+            glog.info(
                 f"Gradient clipping: scaling down gradients (L2 norm {_g(norm)} > {_g(limit)})"
             )
             for diff in diffs:
@@ -303,7 +303,7 @@ class Solver:
         then, before = self._last_time or (now, done)
         seconds = max(now - then, 1e-9)
         speed = (done - before) / seconds
-        log.info(
+        glog.info(
             f"Iteration {done} ({_g(speed)} iter/s, {_g(seconds)}s/{self.param.display} iters), "
             f"loss = {_g(self._smoothed_loss())}"
         )
@@ -313,13 +313,13 @@ class Solver:
             weight = self.net.blob_loss_weights[name]
             for value in self.net.blobs[name].data.ravel():
                 tail = f" (* {_g(weight)} = {_g(weight * value)} loss)" if weight else ""
-                log.info(f"    Train net output #{number}: {name} = {_g(value)}{tail}")
+                glog.info(f"    Train net output #{number}: {name} = {_g(value)}{tail}")
                 number += 1
 
     def test_all(self) -> None:
         """Run every test net and write its mean outputs to the log."""
         for which, net in enumerate(self.test_nets):
-            log.info(f"Iteration {self.iter}, Testing net (#{which})")
+            glog.info(f"Iteration {self.iter}, Testing net (#{which})")
             net.share_with(self.net)
             sums: dict[str, torch.Tensor] = {}
             passes = self.param.test_iter[which]
@@ -330,13 +330,13 @@ class Solver:
                     values = net.blobs[name].data_side.tensor().to(torch.float64).flatten()
                     sums[name] = sums[name] + values if name in sums else values
             if self.param.test_compute_loss:
-                log.info(f"Test loss: {_g(loss / passes)}")
+                glog.info(f"Test loss: {_g(loss / passes)}")
             number = 0
             for name, total in sums.items():
                 weight = net.blob_loss_weights[name]
                 for value in (total / passes).tolist():
                     tail = f" (* {_g(weight)} = {_g(weight * value)} loss)" if weight else ""
-                    log.info(f"    Test net output #{number}: {name} = {_g(value)}{tail}")
+                    glog.info(f"    Test net output #{number}: {name} = {_g(value)}{tail}")
                     number += 1
 
     # -- snapshots -----------------------------------------------------------------------------
@@ -350,12 +350,12 @@ class Solver:
         model, state = self._snapshot_name(".caffemodel"), self._snapshot_name(".solverstate")
         hdf5 = self.param.snapshot_format == caffe_pb2.SolverParameter.HDF5
         if hdf5:
-            log.info(f"Snapshotting to HDF5 file {model}")
+            glog.info(f"Snapshotting to HDF5 file {model}")
             self.net.save_hdf5(model, self.param.snapshot_diff)
         else:
-            log.info(f"Snapshotting to binary proto file {model}")
+            glog.info(f"Snapshotting to binary proto file {model}")
             self.net.save(model)
-        log.info(f"Snapshotting solver state to {'HDF5' if hdf5 else 'binary proto'} file {state}")
+        glog.info(f"Snapshotting solver state to {'HDF5' if hdf5 else 'binary proto'} file {state}")
         weights_io.write_solverstate(
             state,
             self.iter,

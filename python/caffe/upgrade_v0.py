@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from google.protobuf.message import Message
 
-from caffe import log
+from caffe import glog
 from caffe.errors import CaffeError
 from caffe.proto import caffe_pb2
 
@@ -159,7 +159,7 @@ def _convert(old: caffe_pb2.V0LayerParameter, new: caffe_pb2.V1LayerParameter, s
                 assign(getattr(new, message), name, value)
             else:
                 # As in genuine Caffe, no error: such nets trained for years.
-                log.write(
+                glog.write(
                     log.ERROR,
                     f"{source}: layer '{old.name}': {old.type} has no parameter {field.name}; "
                     "it is left out",
