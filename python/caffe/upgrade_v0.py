@@ -160,7 +160,7 @@ def _convert(old: caffe_pb2.V0LayerParameter, new: caffe_pb2.V1LayerParameter, s
             else:
                 # As in genuine Caffe, no error: such nets trained for years.
                 glog.write(
-                    log.ERROR,
+                    glog.ERROR,
                     f"{source}: layer '{old.name}': {old.type} has no parameter {field.name}; "
                     "it is left out",
                 )
