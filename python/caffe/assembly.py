@@ -34,6 +34,8 @@ class Place:
     seen_shapes: tuple[tuple[int, ...], ...] = ()
     # Whether the next layer is a ReLU in place that this one can run together with itself.
     rectifies: bool = False
+    # Names of the blobs that nobody reads after this layer.
+    spent: list[str] = field(default_factory=list)
 
 
 def checked(layer: Layer, step: Callable[..., None], *blobs: list[Blob]) -> None:
@@ -96,6 +98,7 @@ class Assembly:
             self._append(layer_param)
         self.outputs = list(self._unread)
         self._find_rectified()
+        self._find_spent()
         self._limit_backward()
         if param.force_backward:
             self._force_backward()
@@ -210,6 +213,18 @@ class Assembly:
                 and not following.layer.layer_param.relu_param.negative_slope
                 and following.top_names == following.bottom_names == place.top_names
             )
+
+    def _find_spent(self) -> None:
+        seen = set(self.outputs)
+        for place in self.places:
+            # What a user fills is the user's.
+            if place.layer.keeps_tops:
+                seen.update(place.top_names)
+        for place in reversed(self.places):
+            for name in (*place.bottom_names, *place.top_names):
+                if name not in seen:
+                    seen.add(name)
+                    place.spent.append(name)
 
     def _limit_backward(self) -> None:
         """Run backward only where a loss lies above and something that learns below."""

@@ -179,7 +179,11 @@ class Side:
     def _settle(self) -> None:
         if self._pending is not None:
             make, self._pending = self._pending, None
-            made = make()
+            try:
+                made = make()
+            except CaffeError:
+                self._pending = make
+                raise
             if made is not None:
                 self._tensor = made
 

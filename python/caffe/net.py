@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -117,6 +117,10 @@ class Net:
         # Programs that never look at the diffs of intermediate blobs set this to False: these are
         # then given back as soon as they are used, and made again if somebody looks after all.
         self.retain_diffs = True
+        # Programs that look at nothing but the outputs, and the blobs that they name to forward(),
+        # and never run backward, set this to False: blobs are then given back as soon as no layer
+        # needs them any more.
+        self.retain_data = True
         self._released: list[Blob] = []
         # Whether a solver's update has changed the parameters since the last pass.
         self._updated = False
@@ -193,18 +197,19 @@ class Net:
             place.seen_shapes = shapes
 
     @torch.no_grad()
-    def _forward(self, start: int, end: int) -> float:
+    def _forward(self, start: int, end: int, keep: Collection[str] = ()) -> float:
         loss = 0.0
         self._forget_released()
         # Whoever is called back after each layer sees each layer's own result.
         fuse = not (self._callbacks["before_forward"] or self._callbacks["after_forward"])
         rectified = False
         for index in range(start, end + 1):
+            place = self._places[index]
             if rectified:
                 rectified = False
+                self._give_back(place, keep)
                 continue
             self._call("before_forward", index)
-            place = self._places[index]
             self._reshape_layer(place)
             if not place.layer.keeps_tops:
                 for blob in place.tops:
@@ -219,7 +224,22 @@ class Net:
                 if weight:
                     loss += float((blob.data_side.tensor() * blob.diff_side.tensor()).sum())
             self._call("after_forward", index)
+            self._give_back(place, keep)
         return loss
+
+    def _give_back(self, place: Place, keep: Collection[str]) -> None:
+        if self.retain_data:
+            return
+        for name in place.spent:
+            side = self.blobs[name].data_side
+            if name not in keep and not side.is_held():
+                side.defer(lambda name=name: self._refuse_released(name))
+
+    def _refuse_released(self, name: str) -> None:
+        raise CaffeError(
+            f"{self.source}: blob '{name}' was not kept: name it to forward(), or set the net's "
+            "retain_data to True before the forward pass"
+        )
 
     @torch.no_grad()
     def _backward(
@@ -268,9 +288,12 @@ class Net:
         if self._updated:
             for blob, diff in kept:
                 blob.data_side.tensor().add_(diff)
+        # Whoever is called back has seen this pass already.
+        callbacks, self._callbacks = self._callbacks, {kind: [] for kind in self._callbacks}
         try:
             self._backward(len(self.layers) - 1, 0)
         finally:
+            self._callbacks = callbacks
             for (blob, diff), (_, data) in zip(kept, values):
                 blob.diff_side.set(diff)
                 blob.data_side.tensor().copy_(data)
@@ -307,7 +330,7 @@ class Net:
         outputs = list(self.top_names[names[last]]) if end is not None else list(self.outputs)
         if kwargs:
             self._fill(kwargs, self.inputs, "input", diff=False)
-        self._forward(first, last)
+        self._forward(first, last, wanted)
         return {name: self._blob(name).data for name in dict.fromkeys(outputs + wanted)}
 
     def backward(

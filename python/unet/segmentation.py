@@ -92,7 +92,7 @@ def score_picture(
     scores = np.empty((net.blobs["score"].shape[1], height, width), np.float32)
     for y, x in places:
         net.blobs["data"].data[0] = mirrored(picture, y - BORDER, x - BORDER, tile)
-        net.forward()
+        net.forward(["score"])
         part = scores[:, y : y + tile[0] - 2 * BORDER, x : x + tile[1] - 2 * BORDER]
         part[...] = net.blobs["score"].data[0, :, : part.shape[1], : part.shape[2]]
         after_pass()

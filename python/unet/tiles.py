@@ -146,6 +146,8 @@ class PassCost:
         Pixels that they grow by for a pixel of the input.
     channels : int ndarray, shape (maps,)
         Values that are kept for a pixel of the map.
+    live : bool ndarray, shape (moments, maps)
+        Which maps are in memory at the same time.
     multiply_adds : int ndarray, shape (maps,)
         Multiply-adds for a pixel of the map.
     workspace : int ndarray, shape (maps,)
@@ -157,6 +159,7 @@ class PassCost:
     sizes: np.ndarray
     growth: np.ndarray
     channels: np.ndarray
+    live: np.ndarray
     multiply_adds: np.ndarray
     workspace: np.ndarray
     workspaces_add: bool
@@ -172,11 +175,12 @@ class PassCost:
     def memory(self, tile: tuple[int, int]) -> float:
         """Bytes of one pass; infinite where a map has more values than Caffe can count."""
         pixels = self.pixels(tile)
-        if (pixels * self.channels).max() > _MOST_ELEMENTS:
+        values = pixels * self.channels
+        if values.max() > _MOST_ELEMENTS:
             return np.inf
         workspaces = pixels * self.workspace
         workspace = workspaces.sum() if self.workspaces_add else workspaces.max()
-        return 4.0 * float(pixels @ self.channels + workspace)
+        return 4.0 * float((self.live @ values).max() + workspace)
 
 
 def choose_tile(shape: tuple[int, int], cost: PassCost, memory: float) -> tuple[int, int]:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import caffe
+from caffe import layers as L
 
 TOY = """
 name: "toy"
@@ -184,3 +185,50 @@ def test_an_error_in_a_python_layer_reaches_the_caller(tmp_path, monkeypatch):
     )
     with pytest.raises(caffe.CaffeError, match="no module 'nowhere'"):
         caffe.Net(str(path), caffe.TEST)
+
+
+def kept_or_not(retain: bool) -> caffe.Net:
+    n = caffe.NetSpec()
+    n.data = L.Input(shape=dict(dim=[1, 2, 6, 6]))
+    n.a = L.Convolution(n.data, num_output=3, kernel_size=3, weight_filler=dict(type="msra"))
+    n.b = L.ReLU(n.a, in_place=True)
+    n.c = L.Pooling(n.a, kernel_size=2, stride=2)
+    n.d = L.Eltwise(n.c, n.c)
+    n.e = L.Concat(n.c, n.d)
+    n.f = L.Power(n.e, scale=2)
+    n.side = L.Reduction(n.a)
+    caffe.set_random_seed(2)
+    made = caffe.Net(n.to_proto(), caffe.TEST)
+    made.retain_data = retain
+    made.blobs["data"].data[...] = np.random.default_rng(0).normal(size=(1, 2, 6, 6))
+    return made
+
+
+def test_blobs_that_nobody_reads_any_more_are_given_back_if_that_is_wanted():
+    whole, spare = kept_or_not(True), kept_or_not(False)
+    for _ in range(2):
+        expected = {name: values.copy() for name, values in whole.forward().items()}
+        given = spare.forward()
+        assert set(given) == set(expected) == {"f", "side"}
+        for name, values in expected.items():
+            np.testing.assert_array_equal(given[name], values)
+    np.testing.assert_array_equal(spare.blobs["data"].data, whole.blobs["data"].data)
+    for name in ("a", "c", "d", "e"):
+        for _ in range(2):
+            with pytest.raises(caffe.CaffeError, match=f"blob '{name}' was not kept: name it to"):
+                _ = spare.blobs[name].data
+    given = spare.forward(["d"])
+    np.testing.assert_array_equal(given["d"], whole.blobs["d"].data)
+    np.testing.assert_array_equal(spare.blobs["d"].data, whole.blobs["d"].data)
+    spare.retain_data = True
+    spare.forward()
+    np.testing.assert_array_equal(spare.blobs["e"].data, whole.blobs["e"].data)
+
+
+def test_an_array_that_somebody_holds_is_kept():
+    whole, spare = kept_or_not(True), kept_or_not(False)
+    held = spare.blobs["c"].data
+    spare.forward()
+    whole.forward()
+    np.testing.assert_array_equal(held, whole.blobs["c"].data)
+    np.testing.assert_array_equal(spare.blobs["c"].data, held)

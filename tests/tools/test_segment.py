@@ -198,7 +198,7 @@ def test_less_memory_means_smaller_tiles(run, tmp_path):
     write_volume(tmp_path / "wide.tif", np.zeros((1, 60, 200), np.uint8))
     printed = run("-o", tmp_path / "a.tif", stack=tmp_path / "wide.tif")
     assert "1 tile of 252x396" in printed
-    printed = run("-o", tmp_path / "a.tif", "--memory", 0.04, stack=tmp_path / "wide.tif")
+    printed = run("-o", tmp_path / "a.tif", "--memory", 0.015, stack=tmp_path / "wide.tif")
     assert "2 tiles of" in printed
 
 

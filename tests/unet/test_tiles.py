@@ -106,6 +106,7 @@ def made_up_cost(**changes) -> PassCost:
         sizes=np.array([[188, 188], [4, 4]]),
         growth=np.ones((2, 2)),
         channels=np.array([1, 10]),
+        live=np.ones((1, 2), bool),
         multiply_adds=np.array([2, 0]),
         workspace=np.array([3, 5]),
         workspaces_add=False,
@@ -119,6 +120,8 @@ def test_cost_by_hand():
     assert cost.work((204, 188)) == 2 * 204 * 188
     kept = 204 * 188 + 10 * 20 * 4
     assert cost.memory((204, 188)) == 4 * (kept + 3 * 204 * 188)
+    in_turn = made_up_cost(live=np.eye(2, dtype=bool))
+    assert in_turn.memory((204, 188)) == 4 * (204 * 188 + 3 * 204 * 188)
     both = made_up_cost(workspaces_add=True)
     assert both.memory((204, 188)) == 4 * (kept + 3 * 204 * 188 + 5 * 20 * 4)
 
