@@ -1,7 +1,7 @@
-"""Measure speed and memory: this engine against genuine Caffe, and the parts that feed it.
+"""Measure speed and memory: this engine against genuine Caffe and PyTorch, and what feeds it.
 
-Both engines run in one go, one after the other in turns, since machines are noisy; what is shown is
-the best and the median of the rounds.
+They run in one go, one after the other in turns, since machines are noisy; what is shown is the
+best and the median of the rounds.
 """
 
 from __future__ import annotations
@@ -64,12 +64,14 @@ def _synthetic(net: str, tile: int, phase: str, folder: str) -> str:
     return solver
 
 
-def work(net: str, tile: int, phase: str) -> None:
-    """Time passes on this process's engine: one per line on standard input, answered in JSON."""
+def _caffe_pass(net: str, tile: int, phase: str, precision: str) -> Callable[[], object]:
+    """Return what runs one training step, or one forward pass, on this process's `caffe`."""
     os.environ.setdefault("GLOG_minloglevel", "2")
     import caffe
 
     caffe.set_mode_cpu()
+    if precision != "fp32":
+        caffe.set_precision(precision)
     rng = np.random.RandomState(0)
     with tempfile.TemporaryDirectory() as folder:
         path = _synthetic(net, tile, phase, folder)
@@ -79,20 +81,28 @@ def work(net: str, tile: int, phase: str) -> None:
             network.blobs["weight"].data[...] = rng.rand(*network.blobs["weight"].data.shape)
         else:
             network = caffe.Net(path, caffe.TEST)
-        network.blobs["data"].data[...] = rng.rand(1, 1, tile, tile)
+            # As tools/segment.py does it.
+            network.retain_data = False
+    network.blobs["data"].data[...] = rng.rand(1, 1, tile, tile)
+    return (lambda: solver.step(1)) if phase == "train" else network.forward
 
-        def once() -> None:
-            if phase == "train":
-                solver.step(1)
-            else:
-                network.forward()
 
-        for _ in sys.stdin:
-            start = time.perf_counter()
-            once()
-            seconds = time.perf_counter() - start
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-            print(json.dumps({"seconds": seconds, "peak_gib": peak}), flush=True)
+def work(options: argparse.Namespace) -> None:
+    """Time passes in this process: one per line on standard input, answered in JSON."""
+    if options.by == "torch":
+        from plain_pytorch import plain_step
+
+        from unet.nets import WIDTHS
+
+        once = plain_step(WIDTHS[options.net], options.tile, options.phase == "train")
+    else:
+        once = _caffe_pass(options.net, options.tile, options.phase, options.precision)
+    for _ in sys.stdin:
+        start = time.perf_counter()
+        once()
+        seconds = time.perf_counter() - start
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        print(json.dumps({"seconds": seconds, "peak_gib": peak}), flush=True)
 
 
 def _worker(command: Sequence[str], threads: int) -> subprocess.Popen:
@@ -117,7 +127,7 @@ def _ask(worker: subprocess.Popen) -> dict[str, float]:
 
 
 def engine(options: argparse.Namespace) -> None:
-    """Compare training steps and forward passes of both engines."""
+    """Compare training steps and forward passes of both engines, and of a PyTorch module."""
     check_tile((options.tile, options.tile))
     if subprocess.run([str(REFERENCE), "--check"], check=False).returncode:
         raise InputError("genuine Caffe is not installed: run make caffe-reference first")
@@ -134,8 +144,13 @@ def engine(options: argparse.Namespace) -> None:
             phase,
         ]
         workers = {
-            "this engine": _worker([sys.executable, *arguments], options.threads),
+            "this engine": _worker(
+                [sys.executable, *arguments, "--precision", options.precision], options.threads
+            ),
             "genuine Caffe": _worker([str(REFERENCE), "python3", *arguments], options.threads),
+            "plain PyTorch": _worker(
+                [sys.executable, *arguments, "--by", "torch"], options.threads
+            ),
         }
         results: dict[str, list[dict[str, float]]] = {name: [] for name in workers}
         try:
@@ -157,7 +172,49 @@ def engine(options: argparse.Namespace) -> None:
                 f"median {statistics.median(seconds):6.2f} s, "
                 f"peak memory {max(entry['peak_gib'] for entry in rounds):5.2f} GiB"
             )
-        print(f"  ratio of the best: {best['genuine Caffe'] / best['this engine']:.2f}")
+        for name in ("genuine Caffe", "plain PyTorch"):
+            print(f"  {best[name] / best['this engine']:.2f} times as fast as {name} (best)")
+
+
+# What `overhead` times in a process of its own: seconds, by what they are spent on.
+_IMPORT = "import time; t = time.perf_counter(); import caffe; print(time.perf_counter() - t)"
+
+
+def overhead(options: argparse.Namespace) -> None:
+    """Time what is not arithmetic: importing, building, loading, and layers with nothing to do."""
+    os.environ.setdefault("GLOG_minloglevel", "2")
+    imports = [
+        float(subprocess.run([sys.executable, "-c", _IMPORT], capture_output=True).stdout)
+        for _ in range(options.rounds)
+    ]
+    print(f"import caffe: {min(imports):.2f} s")
+    import caffe
+    from caffe import layers as L
+
+    net = REPOSITORY / "prototxt" / options.net / "deploy.prototxt"
+    seconds = _best(lambda: caffe.Net(str(net), caffe.TEST), options.rounds)
+    print(f"building {options.net} from prototxt: {seconds:.2f} s")
+    built = caffe.Net(str(net), caffe.TEST)
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "weights.caffemodel")
+        built.save(path)
+        seconds = _best(lambda: built.copy_from(path), options.rounds)
+        print(f"loading {os.path.getsize(path) / 1e6:.0f} MB of weights: {seconds:.2f} s")
+    n = caffe.NetSpec()
+    n.data = L.Input(shape=dict(dim=[1, 4]))
+    top = n.data
+    for number in range(50):
+        n[f"ip{number}"] = L.InnerProduct(top, num_output=4, weight_filler=dict(type="msra"))
+        n[f"tanh{number}"] = top = L.TanH(n[f"ip{number}"])
+    n.loss = L.Reduction(top, loss_weight=1)
+    tiny = caffe.Net(n.to_proto(), caffe.TRAIN)
+
+    def both() -> None:
+        tiny.forward()
+        tiny.backward()
+
+    seconds = _best(both, 20 * options.rounds)
+    print(f"forward + backward of 100 tiny layers: {1000 * seconds:.1f} ms")
 
 
 def _best(run: Callable[[], object], rounds: int) -> float:
@@ -227,18 +284,22 @@ def tiles(options: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one of the benchmarks."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["engine", "tiles", "weight-map", "work"])
+    parser.add_argument("what", choices=["engine", "overhead", "tiles", "weight-map", "work"])
     parser.add_argument("--net", default="unet", help="folder of prototxt/ (engine)")
     parser.add_argument("--tile", type=int, default=572, help="input size (engine, tiles)")
     parser.add_argument("--phase", default="both", choices=["train", "test", "both"])
+    parser.add_argument("--precision", default="fp32", help="of this engine: fp32, tf32 or bf16")
+    parser.add_argument("--by", default="caffe", choices=["caffe", "torch"], help="(work)")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tiles", type=int, default=100, help="how many are cut (tiles)")
     options = parser.parse_args(argv)
     if options.what == "work":
-        work(options.net, options.tile, options.phase)
+        work(options)
     elif options.what == "engine":
         engine(options)
+    elif options.what == "overhead":
+        overhead(options)
     elif options.what == "tiles":
         tiles(options)
     else:

@@ -1,0 +1,82 @@
+"""The U-Net as one writes it by hand in PyTorch: what `tools/benchmark.py engine` compares with."""
+
+from __future__ import annotations
+
+from typing import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class PlainUNet(nn.Module):
+    """The network of Ronneberger et al. 2015, Fig. 1, channels last.
+
+    Parameters
+    ----------
+    width : int
+        Maps of the first level; 64 is the paper's.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        maps = [width * 2**level for level in range(5)]
+        self.down = nn.ModuleList(
+            nn.ModuleList([nn.Conv2d(before, after, 3), nn.Conv2d(after, after, 3)])
+            for before, after in zip([1, *maps], maps)
+        )
+        self.across = nn.ModuleList(
+            nn.ConvTranspose2d(2 * after, after, 2, 2) for after in maps[:-1]
+        )
+        self.up = nn.ModuleList(
+            nn.ModuleList([nn.Conv2d(2 * after, after, 3), nn.Conv2d(after, after, 3)])
+            for after in maps[:-1]
+        )
+        self.score = nn.Conv2d(width, 2, 1)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the scores: (n, 2, height - 184, width - 184) of (n, 1, height, width)."""
+        skips = []
+        for level, block in enumerate(self.down):
+            if level:
+                x = F.max_pool2d(x, 2)
+            for convolution in block:
+                x = F.relu(convolution(x))
+            if level >= 3:
+                x = F.dropout(x, 0.5, self.training)
+            skips.append(x)
+        for level in reversed(range(4)):
+            x = self.across[level](x)
+            skip = skips[level]
+            edge = (skip.shape[2] - x.shape[2]) // 2
+            skip = skip[:, :, edge : edge + x.shape[2], edge : edge + x.shape[3]]
+            x = torch.cat([x, skip], 1)
+            for convolution in self.up[level]:
+                x = F.relu(convolution(x))
+        return self.score(x)
+
+
+def plain_step(width: int, tile: int, train: bool) -> Callable[[], None]:
+    """Return what runs one training step (weighted soft-max loss, SGD), or one forward pass."""
+    net = PlainUNet(width)
+    data = torch.rand(1, 1, tile, tile).contiguous(memory_format=torch.channels_last)
+    if not train:
+        net.eval()
+
+        def forward() -> None:
+            with torch.inference_mode():
+                F.softmax(net(data), 1)
+
+        return forward
+    labels = torch.zeros(1, tile - 184, tile - 184, dtype=torch.long)
+    weights = torch.rand(1, tile - 184, tile - 184)
+    optimizer = torch.optim.SGD(net.parameters(), lr=1e-6, momentum=0.99, weight_decay=0.0005)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        losses = F.cross_entropy(net(data), labels, reduction="none")
+        (losses * weights).mean().backward()
+        optimizer.step()
+
+    return step
