@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from caffe import io
 from caffe.classifier import Classifier
+from caffe.detector import Detector
 from caffe.device import (
     set_device,
     set_mode_cpu,
@@ -13,8 +14,16 @@ from caffe.device import (
 )
 from caffe.errors import CaffeError
 from caffe.layers import LAYERS, Layer
+from caffe.nccl import NCCL, has_nccl
 from caffe.net import TEST, TRAIN, Net
 from caffe.net_spec import NetSpec, layers, params, to_proto
+from caffe.ranks import (
+    set_multiprocess,
+    set_solver_count,
+    set_solver_rank,
+    solver_count,
+    solver_rank,
+)
 from caffe.solvers import (
     AdaDeltaSolver,
     AdaGradSolver,
@@ -34,6 +43,7 @@ def layer_type_list() -> list[str]:
 
 
 __all__ = [
+    "NCCL",
     "TEST",
     "TRAIN",
     "AdaDeltaSolver",
@@ -41,6 +51,7 @@ __all__ = [
     "AdamSolver",
     "CaffeError",
     "Classifier",
+    "Detector",
     "Layer",
     "NesterovSolver",
     "Net",
@@ -48,6 +59,7 @@ __all__ = [
     "RMSPropSolver",
     "SGDSolver",
     "get_solver",
+    "has_nccl",
     "io",
     "layer_type_list",
     "layers",
@@ -55,7 +67,12 @@ __all__ = [
     "set_device",
     "set_mode_cpu",
     "set_mode_gpu",
+    "set_multiprocess",
     "set_precision",
     "set_random_seed",
+    "set_solver_count",
+    "set_solver_rank",
+    "solver_count",
+    "solver_rank",
     "to_proto",
 ]

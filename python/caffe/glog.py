@@ -12,7 +12,7 @@ INFO, WARNING, ERROR = 0, 1, 2
 _LETTERS = "IWE"
 
 
-def write(level: int, message: str, depth: int = 2) -> None:
+def write(level: int, message: str, depth: int = 1) -> None:
     """Write one line to standard error, unless GLOG_minloglevel silences its level.
 
     Parameters
@@ -41,9 +41,14 @@ def write(level: int, message: str, depth: int = 2) -> None:
 
 def info(message: str) -> None:
     """Write an INFO line."""
-    write(INFO, message, depth=3)
+    write(INFO, message, depth=2)
 
 
 def warning(message: str) -> None:
     """Write a WARNING line."""
-    write(WARNING, message, depth=3)
+    write(WARNING, message, depth=2)
+
+
+def error(message: str) -> None:
+    """Write an ERROR line."""
+    write(ERROR, message, depth=2)

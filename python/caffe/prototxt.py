@@ -121,6 +121,17 @@ def _read(path: str | os.PathLike) -> str:
         return data.decode("latin-1")
 
 
+def read_text(path: str | os.PathLike, message: M) -> M:
+    """Read a file in the text format into `message`, of whatever format it is; return `message`.
+
+    Raises
+    ------
+    CaffeError
+        If the text is no such message; names the file, line and column.
+    """
+    return _parse(_read(path), message, os.fspath(path))
+
+
 def parse_net(text: str, source: str = "<text>") -> caffe_pb2.NetParameter:
     """Read a net from text, upgraded to the current format.
 

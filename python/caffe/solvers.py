@@ -7,14 +7,18 @@ import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
-from caffe import device, glog, prototxt, weights_io
+from caffe import device, glog, prototxt, ranks, weights_io
 from caffe.errors import CaffeError
 from caffe.net import TEST, TRAIN, Net
 from caffe.proto import caffe_pb2
 from caffe.update_rules import RETURNS_HISTORY, RULES, current_step, learning_rate
+
+if TYPE_CHECKING:
+    from caffe.nccl import NCCL
 
 
 class Solver:
@@ -50,7 +54,7 @@ class Solver:
             self._complete_prefix()
         param = self.param
         if param.random_seed >= 0:
-            device.set_random_seed(param.random_seed)
+            device.set_random_seed(param.random_seed + ranks.solver_rank())
         if param.iter_size < 1:
             raise CaffeError(f"{self.source}: iter_size {param.iter_size} must be positive")
         learning_rate(param, 0)
@@ -133,9 +137,16 @@ class Solver:
         return learning_rate(self.param, self.iter)
 
     def add_callback(
-        self, on_start: Callable[[], None], on_gradients_ready: Callable[[], None]
+        self,
+        on_start: Callable[[], None] | NCCL,
+        on_gradients_ready: Callable[[], None] | None = None,
     ) -> None:
-        """Have functions called before each iteration and when its gradients are ready."""
+        """Have functions called before each iteration and when its gradients are ready.
+
+        Or an NCCL alone, which has both.
+        """
+        if on_gradients_ready is None:
+            on_start, on_gradients_ready = on_start.on_start, on_start.on_gradients_ready
         self._callbacks.append((on_start, on_gradients_ready))
 
     def share_weights(self, net: Net) -> None:
@@ -143,7 +154,8 @@ class Solver:
         net.share_with(self.net)
 
     def solve(self, resume_file: str | os.PathLike | None = None) -> None:
-        """Train up to max_iter, from a .solverstate if one is given."""
+        """Train up to max_iter, from a .solverstate if one is given; for solver 0 of several."""
+        self._must_be_root("solve")
         glog.info(f"Solving {self.net.name}")
         glog.info(f"Learning Rate Policy: {self.param.lr_policy}")
         if resume_file:
@@ -182,6 +194,7 @@ class Solver:
                 param.test_interval
                 and self.iter % param.test_interval == 0
                 and (self.iter > 0 or param.test_initialization)
+                and ranks.is_root()
             ):
                 self.test_all()
                 if self._stop:
@@ -195,13 +208,13 @@ class Solver:
                 loss += self.net._forward(0, last)
                 self.net._backward(last, 0, not self.net.retain_diffs, at_once)
             self._update_smoothed_loss(loss / param.iter_size)
-            if param.display and self.iter % param.display == 0:
+            if param.display and self.iter % param.display == 0 and ranks.is_root():
                 self._display()
             for _, on_gradients_ready in self._callbacks:
                 on_gradients_ready()
             self.apply_update()
             self.iter += 1
-            if param.snapshot and self.iter % param.snapshot == 0:
+            if param.snapshot and self.iter % param.snapshot == 0 and ranks.is_root():
                 self.snapshot()
             if self._stop:
                 break
@@ -218,6 +231,7 @@ class Solver:
         """
         param, net = self.param, self.net
         together = param.iter_size > 1 or param.clip_gradients >= 0 or self._callbacks
+        together = together or net._callbacks["after_backward"]
         if together or net.retain_diffs or any(b.diff_side.is_held() for b in net.learnable):
             return None
         rate = learning_rate(param, self.iter)
@@ -233,7 +247,7 @@ class Solver:
         """Clip, normalise, regularise and apply the gradients that the parameters' diffs hold."""
         param, net = self.param, self.net
         rate = learning_rate(param, self.iter)
-        if param.display and self.iter % param.display == 0:
+        if param.display and self.iter % param.display == 0 and ranks.is_root():
             glog.info(f"Iteration {self.iter}, lr = {_g(rate)}")
         self._clip()
         for place in range(len(net.learnable)):
@@ -274,7 +288,8 @@ class Solver:
         norm = float(torch.stack([diff.square().sum() for diff in diffs]).sum().sqrt())
         if norm > limit:
             glog.info(
-                f"Gradient clipping: scaling down gradients (L2 norm {_g(norm)} > {_g(limit)})"
+                f"Gradient clipping: scaling down gradients (L2 norm {_g(norm)} > {_g(limit)}) "
+                f"by scale factor {_g(limit / norm)}"
             )
             for diff in diffs:
                 diff.mul_(limit / norm)
@@ -339,6 +354,13 @@ class Solver:
                     glog.info(f"    Test net output #{number}: {name} = {_g(value)}{tail}")
                     number += 1
 
+    def _must_be_root(self, what: str) -> None:
+        if not ranks.is_root():
+            raise CaffeError(
+                f"{self.source}: only solver 0 of several may {what}, this is solver "
+                f"{ranks.solver_rank()}; the others step"
+            )
+
     # -- snapshots -----------------------------------------------------------------------------
 
     def _snapshot_name(self, suffix: str) -> str:
@@ -347,6 +369,7 @@ class Solver:
 
     def snapshot(self) -> None:
         """Write the parameters, and the state to go on from; each file whole or not at all."""
+        self._must_be_root("snapshot")
         model, state = self._snapshot_name(".caffemodel"), self._snapshot_name(".solverstate")
         hdf5 = self.param.snapshot_format == caffe_pb2.SolverParameter.HDF5
         if hdf5:
@@ -438,7 +461,7 @@ SOLVERS: dict[str, type[Solver]] = {
 }
 
 
-def get_solver(solver_file: str | os.PathLike) -> Solver:
+def get_solver(solver_file: str | os.PathLike | caffe_pb2.SolverParameter) -> Solver:
     """Make the solver whose `type` the file names.
 
     Raises
@@ -446,11 +469,13 @@ def get_solver(solver_file: str | os.PathLike) -> Solver:
     CaffeError
         If there is no such type.
     """
-    param = prototxt.read_solver(solver_file)
+    given = isinstance(solver_file, caffe_pb2.SolverParameter)
+    param = solver_file if given else prototxt.read_solver(solver_file)
     kinds = {name.lower(): cls for name, cls in SOLVERS.items()}
     if param.type.lower() not in kinds:
         raise CaffeError(
-            f"{os.fspath(solver_file)}: unknown solver type '{param.type}'; "
+            f"{'<solver>' if given else os.fspath(solver_file)}: unknown solver type "
+            f"'{param.type}'; "
             f"there are {', '.join(SOLVERS)}"
         )
     return kinds[param.type.lower()](solver_file)

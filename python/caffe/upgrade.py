@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from caffe import glog
 from caffe.errors import CaffeError
 from caffe.proto import caffe_pb2
 from caffe.upgrade_v0 import assign, v0_to_v1
@@ -32,6 +33,8 @@ _DATA_LAYERS = {
 }
 _TRANSFORMATIONS = ("scale", "mean_file", "crop_size", "mirror")
 
+_DONE = "Successfully upgraded file specified using"
+
 _SOLVER_TYPES = {
     "SGD": "SGD",
     "NESTEROV": "Nesterov",
@@ -43,10 +46,21 @@ _SOLVER_TYPES = {
 
 
 def upgrade_net(param: caffe_pb2.NetParameter, source: str) -> caffe_pb2.NetParameter:
+    """Bring a net up to the current format; as `upgrade_net_as_needed`, but return `param`."""
+    upgrade_net_as_needed(param, source)
+    return param
+
+
+def net_needs_upgrade(param: caffe_pb2.NetParameter) -> bool:
+    """Return whether a net is of an older format."""
+    return bool(param.layers or param.input or _old_batch_norms(param))
+
+
+def upgrade_net_as_needed(param: caffe_pb2.NetParameter, source: str) -> bool:
     """Bring a net up to the current format.
 
     Layers of the V0 and V1 formats, transformation fields among the fields of data layers, input
-    fields, and parameters of BatchNorm layers that a solver must not train.
+    fields, and parameters of BatchNorm layers that a solver must not train. What is done is logged.
 
     Parameters
     ----------
@@ -57,34 +71,79 @@ def upgrade_net(param: caffe_pb2.NetParameter, source: str) -> caffe_pb2.NetPara
 
     Returns
     -------
-    caffe_pb2.NetParameter
-        `param`.
+    bool
+        Whether all of it could be kept: V0 has fields that the current format has no place for.
 
     Raises
     ------
     CaffeError
         If the net mixes formats, or its fields contradict each other.
     """
+    complete = True
+    if param.layers and param.layer:
+        raise CaffeError(
+            f"{source}: has both 'layers' (the V1 format) and 'layer'; write all as 'layer' "
+            'with types in quotes: layer { type: "ReLU" }'
+        )
+    if any(layer.HasField("layer") for layer in param.layers):
+        complete = _upgrade_v0(param, source)
+    if any(_transformation(layer) for layer in param.layers):
+        _attempt("deprecated transformation parameters", source)
+        for layer in param.layers:
+            _move_transformation(layer)
+        glog.info(f"{_DONE} deprecated data transformation parameters.")
+        glog.warning(
+            "Note that future Caffe releases will only support transform_param messages for "
+            "transformation fields."
+        )
     if param.layers:
-        if param.layer:
-            raise CaffeError(
-                f"{source}: has both 'layers' (the V1 format) and 'layer'; write all as 'layer' "
-                'with types in quotes: layer { type: "ReLU" }'
-            )
-        if any(layer.HasField("layer") for layer in param.layers):
-            v0_to_v1(param, source)
+        _attempt("deprecated V1LayerParameter", source)
         for old in param.layers:
-            _move_transformation(old)
             _v1_layer(old, param.layer.add())
         param.ClearField("layers")
+        glog.info(f"{_DONE} deprecated V1LayerParameter")
     if param.input:
+        _attempt("deprecated input fields", source)
         _upgrade_input(param, source)
-    for layer in param.layer:
-        # The statistics are running means: older nets had to say that they are not trained.
-        if layer.type == "BatchNorm" and len(layer.param) == 3:
+        glog.info(f"{_DONE} deprecated input fields.")
+        glog.warning(
+            "Note that future Caffe releases will only support input layers and not input fields."
+        )
+    if batch_norms := _old_batch_norms(param):
+        glog.info(f"Attempting to upgrade batch norm layers using deprecated params: {source}")
+        for layer in batch_norms:
             for spec in layer.param:
                 spec.lr_mult = spec.decay_mult = 0
-    return param
+        glog.info("Successfully upgraded batch norm layers using deprecated params.")
+    return complete
+
+
+def _attempt(what: str, source: str) -> None:
+    glog.info(f"Attempting to upgrade input file specified using {what}: {source}")
+
+
+def _upgrade_v0(param: caffe_pb2.NetParameter, source: str) -> bool:
+    _attempt("deprecated V0LayerParameter", source)
+    complete = v0_to_v1(param, source)
+    if complete:
+        glog.info(f"{_DONE} deprecated V0LayerParameter")
+    else:
+        glog.error(
+            "Warning: had one or more problems upgrading V0NetParameter to NetParameter "
+            "(see above); continuing anyway."
+        )
+    glog.warning(
+        "Note that future Caffe releases will not support V0NetParameter; use "
+        "./build/tools/upgrade_net_proto_text for prototxt and "
+        "./build/tools/upgrade_net_proto_binary for model weights upgrade this and any other "
+        "net protos to the new format."
+    )
+    return complete
+
+
+def _old_batch_norms(param: caffe_pb2.NetParameter) -> list[caffe_pb2.LayerParameter]:
+    # The statistics are running means: older nets had to say that they are not trained.
+    return [layer for layer in param.layer if layer.type == "BatchNorm" and len(layer.param) == 3]
 
 
 def _v1_type(layer: caffe_pb2.V1LayerParameter) -> str:
@@ -112,15 +171,18 @@ def _v1_layer(old: caffe_pb2.V1LayerParameter, new: caffe_pb2.LayerParameter) ->
                 setattr(spec, name, values[place])
 
 
-def _move_transformation(layer: caffe_pb2.V1LayerParameter) -> None:
+def _transformation(layer: caffe_pb2.V1LayerParameter) -> dict[str, object]:
+    """Return what stands among the fields of a data layer and belongs in its transform_param."""
     field = _DATA_LAYERS.get(caffe_pb2.V1LayerParameter.LayerType.Name(layer.type))
-    if field is None:
-        return
-    data = getattr(layer, field)
-    for name in _TRANSFORMATIONS:
-        if data.HasField(name):
-            setattr(layer.transform_param, name, getattr(data, name))
-            data.ClearField(name)
+    data = getattr(layer, field) if field else None
+    return {name: getattr(data, name) for name in _TRANSFORMATIONS if data and data.HasField(name)}
+
+
+def _move_transformation(layer: caffe_pb2.V1LayerParameter) -> None:
+    for name, value in _transformation(layer).items():
+        setattr(layer.transform_param, name, value)
+        field = _DATA_LAYERS[caffe_pb2.V1LayerParameter.LayerType.Name(layer.type)]
+        getattr(layer, field).ClearField(name)
 
 
 def _upgrade_input(param: caffe_pb2.NetParameter, source: str) -> None:
@@ -167,14 +229,29 @@ def upgrade_solver(param: caffe_pb2.SolverParameter, source: str) -> caffe_pb2.S
     CaffeError
         If both `type` and `solver_type` are given, or a net in it cannot be upgraded.
     """
-    if param.HasField("solver_type"):
-        if param.HasField("type"):
-            raise CaffeError(f"{source}: give 'type' or the older 'solver_type', not both")
-        param.type = _SOLVER_TYPES[caffe_pb2.SolverParameter.SolverType.Name(param.solver_type)]
-        param.ClearField("solver_type")
+    upgrade_solver_as_needed(param, source)
     for field in ("net_param", "train_net_param"):
         if param.HasField(field):
             upgrade_net(getattr(param, field), f"{source}: {field}")
     for place, net in enumerate(param.test_net_param):
         upgrade_net(net, f"{source}: test_net_param {place}")
     return param
+
+
+def upgrade_solver_as_needed(param: caffe_pb2.SolverParameter, source: str) -> None:
+    """Turn the number `solver_type` of a solver into the name `type`; as `upgrade_solver`.
+
+    Nets in it are left as they are.
+    """
+    if not param.HasField("solver_type"):
+        return
+    _attempt("deprecated 'solver_type' field (enum)'", source)
+    if param.HasField("type"):
+        raise CaffeError(f"{source}: give 'type' or the older 'solver_type', not both")
+    param.type = _SOLVER_TYPES[caffe_pb2.SolverParameter.SolverType.Name(param.solver_type)]
+    param.ClearField("solver_type")
+    glog.info(f"{_DONE} deprecated 'solver_type' field (enum) to 'type' field (string).")
+    glog.warning(
+        "Note that future Caffe releases will only support 'type' field (string) for a solver's "
+        "type."
+    )

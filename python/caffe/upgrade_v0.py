@@ -74,13 +74,15 @@ _TRANSFORMATIONS = {
     "cropsize": "crop_size",
     "mirror": "mirror",
 }
+_KEPT = ("name", "input", "input_dim", "force_backward")
 _LISTS = ("blobs", "blobs_lr", "weight_decay")
 
 
-def v0_to_v1(param: caffe_pb2.NetParameter, source: str) -> None:
+def v0_to_v1(param: caffe_pb2.NetParameter, source: str) -> bool:
     """Turn the V0 layers of `param.layers` into V1 layers, in place.
 
-    Padding layers vanish: the convolution or pooling that reads one pads by itself.
+    Padding layers vanish: the convolution or pooling that reads one pads by itself. So do fields
+    of the net that V0 did not have.
 
     Parameters
     ----------
@@ -88,17 +90,26 @@ def v0_to_v1(param: caffe_pb2.NetParameter, source: str) -> None:
     source : str
         What errors call the net.
 
+    Returns
+    -------
+    bool
+        Whether every field of the layers has a place in V1; those without one are left out.
+
     Raises
     ------
     CaffeError
         If a layer is of another format or an unknown type, or reads a padding layer it cannot.
     """
     new = caffe_pb2.NetParameter()
+    complete = True
     for old in _without_padding(param, source):
         layer = new.layers.add(bottom=old.bottom, top=old.top)
-        _convert(old.layer, layer, source)
-    param.ClearField("layers")
+        complete &= _convert(old.layer, layer, source)
+    for field, _ in param.ListFields():
+        if field.name not in _KEPT:
+            param.ClearField(field.name)
     param.layers.extend(new.layers)
+    return complete
 
 
 def _without_padding(
@@ -136,7 +147,8 @@ def _without_padding(
     return kept
 
 
-def _convert(old: caffe_pb2.V0LayerParameter, new: caffe_pb2.V1LayerParameter, source: str) -> None:
+def _convert(old: caffe_pb2.V0LayerParameter, new: caffe_pb2.V1LayerParameter, source: str) -> bool:
+    complete = True
     if old.HasField("name"):
         new.name = old.name
     if old.HasField("type") and old.type not in _TYPES:
@@ -159,11 +171,12 @@ def _convert(old: caffe_pb2.V0LayerParameter, new: caffe_pb2.V1LayerParameter, s
                 assign(getattr(new, message), name, value)
             else:
                 # As in genuine Caffe, no error: such nets trained for years.
-                glog.write(
-                    glog.ERROR,
+                glog.error(
                     f"{source}: layer '{old.name}': {old.type} has no parameter {field.name}; "
-                    "it is left out",
+                    "it is left out"
                 )
+                complete = False
+    return complete
 
 
 def assign(message: Message, name: str, value) -> None:

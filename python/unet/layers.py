@@ -38,10 +38,11 @@ class TrainingTiles(caffe.Layer):
     slices : [first, stop], optional
         All slices by default.
     seed : int, optional
-        1 by default. Tile i is a function of the seed and i alone.
+        1 by default. Tile i is a function of the seed and i alone. Where n solvers train together,
+        pass i of solver r delivers tile i * n + r.
     workers : int, optional
         Processes that cut tiles ahead of need, in phase TRAIN; 0: none. By default one less than
-        there are cores, from 1 to 8. The tiles are the same with any number.
+        there are cores for each solver, from 1 to 8. The tiles are the same with any number.
     augmentation : object, optional
         Fields of `unet.tile_sampler.Augmentation`: grid, std, rotation, mirror, shift, contrast,
         brightness, gamma.
@@ -102,7 +103,8 @@ class TrainingTiles(caffe.Layer):
         self._tile = tuple(parse_whole(size, 1, 2**15, f"{where}: tile") for size in sizes)
         check_tile(self._tile)
         augmentation = Augmentation.from_mapping(config.get("augmentation", {}))
-        workers = min(8, max(1, available_cores() - 1))
+        share = caffe.solver_rank(), caffe.solver_count()
+        workers = min(8, max(1, available_cores() // share[1] - 1))
         workers = parse_whole(config.get("workers", workers), 0, 256, f"{where}: workers")
         self._set = TrainingSet(config["file"])
         slices = parse_slices(config.get("slices"), self._set.shape[0], self._set.path)
@@ -113,7 +115,7 @@ class TrainingTiles(caffe.Layer):
             self._fetch = lambda i: plain_tile(self._set, places[i % len(places)], self._tile)
             return
         self._fetch = TileSampler(
-            self._set, slices, self._tile, augmentation, config.get("seed", 1)
+            self._set, slices, self._tile, augmentation, config.get("seed", 1), share
         )
         if workers:
             self._fetch = TileWorkers(self._fetch, workers).fetch
@@ -127,7 +129,7 @@ class TrainingTiles(caffe.Layer):
         top[2].reshape(1, self._set.classes, *inner)
 
     def seek(self, index: int) -> None:
-        """Let the next pass deliver tile number `index`."""
+        """Let the next pass be number `index`, which delivers the tile of that number."""
         self._next = index
 
     def forward(self, bottom, top):

@@ -111,6 +111,9 @@ class TileSampler:
         (height, width) of the network's input; labels and weights are 184 pixels smaller.
     augmentation : Augmentation
     seed : int, 0 to 2**63 - 1
+    share : tuple of int
+        (r, n): one of n samplers, which give n tiles at a time; number i of this one is tile
+        i * n + r of the seed.
 
     Raises
     ------
@@ -125,8 +128,10 @@ class TileSampler:
         tile: tuple[int, int],
         augmentation: Augmentation,
         seed: int,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
         check_tile(tile)
+        self.share = share
         self.slices = list(slices)
         self.tile = tile
         self.augmentation = augmentation
@@ -164,7 +169,8 @@ class TileSampler:
         """
         how = self.augmentation
         # All are drawn, used or not, so that one option does not change what another gives.
-        random = TileRandom(self.seed, index)
+        first, step = self.share
+        random = TileRandom(self.seed, index * step + first)
         picture, labels, weights = self._slice(self.slices[random.below(len(self.slices))])
         shape = labels.shape
         anywhere = random.below(shape[0]), random.below(shape[1])

@@ -180,6 +180,7 @@ class TileWorkers:
                 "tile": sampler.tile,
                 "augmentation": asdict(sampler.augmentation),
                 "seed": sampler.seed,
+                "share": sampler.share,
             }
             for _ in range(self._count):
                 self._workers.append(_start_worker(descriptor))
@@ -241,6 +242,7 @@ def main() -> None:
             tile,
             Augmentation(**wanted["augmentation"]),
             wanted["seed"],
+            wanted["share"],
         )
         memory = mmap.mmap(wanted["memory"], wanted["size"])
         slots = np.frombuffer(memory, slot_layout(training_set.channels, tile))

@@ -81,6 +81,32 @@ def test_tiles_are_the_same_with_any_number_of_workers_and_after_seek(path: Path
                     assert np.array_equal(a, b)
 
 
+def test_solvers_that_train_together_share_out_the_tiles(path: Path):
+    config = dict(file=str(path), tile=TILE, seed=3)
+    alone = net(path, dict(config, workers=0))
+    expected = [forward(alone) for _ in range(6)]
+    covered = net(path, config, caffe.TEST)
+    shown = [forward(covered) for _ in range(2)]
+    caffe.set_solver_count(2)
+    try:
+        for rank in range(2):
+            caffe.set_solver_rank(rank)
+            for workers in (0, 2):
+                one = net(path, dict(config, workers=workers))
+                for start in (0, 1):
+                    one.layers[0].seek(start)
+                    for i in (start, start + 1):
+                        for a, b in zip(forward(one), expected[2 * i + rank]):
+                            assert np.array_equal(a, b)
+            one = net(path, config, caffe.TEST)
+            for wanted in shown:
+                for a, b in zip(forward(one), wanted):
+                    assert np.array_equal(a, b)
+    finally:
+        caffe.set_solver_rank(0)
+        caffe.set_solver_count(1)
+
+
 def test_seed_is_one_by_default(path: Path):
     config = dict(file=str(path), tile=188, workers=0)
     first, second = (forward(net(path, c)) for c in (config, dict(config, seed=1)))

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from caffe import device
+from caffe import ranks
 from caffe.blob import Blob
 from caffe.layers.base import Layer, register
 from caffe.layers.transform import Transformer, decode, give_batch
@@ -42,7 +42,13 @@ def _shared(path: str) -> _Database:
 
 @register("Data")
 class Data(Layer):
-    """Batches of Datum messages, in the order of their keys, over and over."""
+    """Batches of Datum messages, in the order of their keys, over and over.
+
+    Notes
+    -----
+    In training, solver r of n takes the messages r, r + n, ... of what one alone would take. As in
+    genuine Caffe, rand_skip has no effect.
+    """
 
     bottom_range = (0, 0)
     top_range = (1, 2)
@@ -60,9 +66,6 @@ class Data(Layer):
             raise self.fail("needs a positive batch_size")
         self.transformer = Transformer(self)
         self.data = self._endless()
-        if param.rand_skip:
-            for _ in range(device.random_below(param.rand_skip)):
-                next(self.data)
         self.next = next(self.data)
         top[0].reshape(self.batch, *self.transformer.shape(self.next[0]))
         if len(top) > 1:
@@ -77,12 +80,16 @@ class Data(Layer):
             raise self.fail(f"'{self.source}' is no folder of an LMDB database")
         try:
             database = _shared(self.source)
+            first, step = ranks.share(self.phase)
+            number = 0
             while True:
                 empty = True
                 with database.environment.begin() as transaction:
                     for key, value in transaction.cursor():
                         empty = False
-                        yield self._picture(key, value)
+                        if number % step == first:
+                            yield self._picture(key, value)
+                        number += 1
                 if empty:
                     raise self.fail(f"'{self.source}' is empty")
         except lmdb.Error as error:

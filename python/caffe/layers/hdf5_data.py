@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import torch
 
-from caffe import device
+from caffe import device, ranks
 from caffe.blob import Blob
 from caffe.files import atomic_path
 from caffe.layers.base import Layer, register
@@ -22,6 +22,7 @@ class HDF5Data(Layer):
     Notes
     -----
     With shuffle the order of the files, and of the rows in each, is drawn anew in every round.
+    In training, solver r of n takes the rows r, r + n, ... of what one alone would take.
     """
 
     bottom_range = (0, 0)
@@ -46,6 +47,8 @@ class HDF5Data(Layer):
         self._begin_round()
         for blob, rows in zip(top, self.rows):
             blob.reshape(param.batch_size, *rows.shape[1:])
+        first, self.step = ranks.share(self.phase)
+        self._advance(first)
 
     def _permutation(self, count: int) -> np.ndarray:
         if not self.shuffled:
@@ -74,18 +77,19 @@ class HDF5Data(Layer):
             raise self.fail(f"'{path}': data sets must have equally many rows, they have {counts}")
         self.order, self.place = self._permutation(counts[0]), 0
 
-    def _advance(self) -> None:
-        self.place += 1
-        if self.place < len(self.order):
-            return
-        if len(self.files) == 1:
-            self.order, self.place = self._permutation(len(self.order)), 0
-            return
-        self.file_place += 1
-        if self.file_place == len(self.files):
-            self._begin_round()
-        else:
-            self._load()
+    def _advance(self, rows: int) -> None:
+        for _ in range(rows):
+            self.place += 1
+            if self.place < len(self.order):
+                continue
+            if len(self.files) == 1:
+                self.order, self.place = self._permutation(len(self.order)), 0
+                continue
+            self.file_place += 1
+            if self.file_place == len(self.files):
+                self._begin_round()
+            else:
+                self._load()
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         batch = [np.empty(blob.shape, np.float32) for blob in top]
@@ -97,7 +101,7 @@ class HDF5Data(Layer):
                         "in another"
                     )
                 values[item] = rows[self.order[self.place]]
-            self._advance()
+            self._advance(self.step)
         for blob, values in zip(top, batch):
             blob.data_side.set(torch.from_numpy(values).to(device.current()))
 

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from caffe import device
+from caffe import device, glog, ranks
 from caffe.blob import Blob
 from caffe.layers.base import Layer, register
 from caffe.layers.transform import Transformer, decode, give_batch
+from caffe.proto import caffe_pb2
 
 
 @register("ImageData")
@@ -36,6 +37,10 @@ class ImageData(Layer):
             raise self.fail(f"'{param.source}' names no picture")
         self.transformer = Transformer(self)
         self.order, self.place = self._permutation(), 0
+        everywhere = not (param.shuffle or param.rand_skip)
+        if everywhere and self.phase == caffe_pb2.TRAIN and not ranks.is_root():
+            # Genuine Caffe shares out the items of Data and HDF5Data, but not these.
+            glog.warning("Shuffling or skipping recommended for multi-GPU")
         if param.rand_skip:
             if param.rand_skip > len(self.entries):
                 raise self.fail(

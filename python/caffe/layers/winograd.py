@@ -106,7 +106,9 @@ def choose(channels: int, maps: int, pixels: int, backward: bool) -> Algorithm |
     backward : bool
         Whether gradients are wanted: they share some of the additions.
     """
-    if min(channels, maps) < (64 if backward else 128) or pixels < 400:
+    fewest = min(channels, maps)
+    few = fewest < 64 if backward else fewest < 128 or channels * maps < 2**15
+    if few or pixels < 400:
         return None
     return F4 if channels * maps <= 2**17 else F2
 

@@ -1,0 +1,1 @@
+"""The programs beside `caffe`: draw nets, upgrade old files, read training logs."""

@@ -1,0 +1,29 @@
+"""What the upgrade programs share: two paths on the command line, and how it went."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from caffe import glog
+
+EXIT_INCOMPLETE = EXIT_USAGE = 1
+
+
+def two_paths(usage: str, argv: Sequence[str] | None) -> tuple[str, str] | None:
+    """Return the input's and the output's path, or log the usage if these are not what is given."""
+    words = sys.argv[1:] if argv is None else argv
+    if len(words) != 2:
+        glog.error(f"Usage: {usage}")
+        return None
+    return words[0], words[1]
+
+
+def tell(source: str, needed: bool, complete: bool = True) -> int:
+    """Log whether there was anything to do and whether it could be done; return the exit status."""
+    if not needed:
+        glog.error(f"File already in latest proto format: {source}")
+    if not complete:
+        glog.error("Encountered error(s) while upgrading prototxt; see details above.")
+        return EXIT_INCOMPLETE
+    return 0
