@@ -231,10 +231,11 @@ class Window:
         self._origin = []
         self._indices = []
         for places, size in zip(coordinates, shape):
-            # The cubic reaches from one pixel before to two pixels behind a place.
+            # The cubic reaches from one pixel before to two pixels behind a place, which may be
+            # rounded up to the next whole pixel where the origin is subtracted from it.
             first, last = (int(np.floor(place)) for place in (places.min(), places.max()))
             self._origin.append(first - 1)
-            self._indices.append(reflect(np.arange(first - 1, last + 3), size))
+            self._indices.append(reflect(np.arange(first - 1, last + 4), size))
 
     def _cut(self, image: np.ndarray) -> np.ndarray:
         rows, columns = self._indices
