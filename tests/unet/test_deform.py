@@ -195,11 +195,11 @@ def test_grey_values_by_hand():
 
 
 def test_a_place_that_is_rounded_up_stays_in_the_window():
-    # Seen from the origin, 60 pixels before the slice, the last place rounds to 588.0.
-    last = np.nextafter(np.float32(528), np.float32(0))
-    places = np.array([[-59.5, 100.0, last]], np.float32)
+    # Seen from the origin, 501 pixels before the slice, the last place rounds to 601.
+    last = np.nextafter(np.float32(100), np.float32(0))
+    places = np.array([[-499.5, 50.0, last]], np.float32)
     coordinates = np.stack([places, places])
     ramp = np.add.outer(np.arange(600, dtype=np.float32), np.arange(600, dtype=np.float32))
     window = Window(coordinates, ramp.shape)
-    np.testing.assert_allclose(window.cubic(ramp)[0, 1:], [200, 1056], rtol=1e-6)
-    np.testing.assert_array_equal(window.nearest(ramp)[0][0, 1:], [200, 1056])
+    np.testing.assert_allclose(window.cubic(ramp)[0, 1:], [100, 200], rtol=1e-6)
+    np.testing.assert_array_equal(window.nearest(ramp)[0][0, 1:], [100, 200])
