@@ -31,12 +31,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="of convolutions; bf16 is faster where the hardware has it (%(default)s)",
     )
     parser.add_argument("--iterations", type=int, help="in place of the solver's max_iter")
+    parser.add_argument("--rate", type=float, help="in place of the solver's base_lr")
     parser.add_argument("-o", "--output", help="folder for snapshots and curves")
     options = parser.parse_args(argv)
     if options.weights and options.resume:
         raise InputError("--weights and --resume STATE both say where to start: give one of them")
     caffe = open_engine(options.device, options.precision)
-    with Training(caffe, options.solver, options.output, options.iterations) as training:
+    with Training(
+        caffe, options.solver, options.output, options.iterations, options.rate
+    ) as training:
         resumed = None if options.resume is None else training.resume(options.resume or None)
         if resumed is None:
             training.begin(options.weights)

@@ -86,6 +86,8 @@ class Training:
         Folder for snapshots and curves; by default that of the solver's snapshot_prefix.
     iterations : int, optional
         In place of the solver's max_iter.
+    rate : float, optional
+        In place of the solver's base_lr.
 
     Raises
     ------
@@ -100,9 +102,14 @@ class Training:
         solver_path: str,
         output: str | None = None,
         iterations: int | None = None,
+        rate: float | None = None,
     ) -> None:
         self.caffe = caffe
         param = read_solver(solver_path)
+        if rate is not None:
+            if not (math.isfinite(rate) and rate >= 0):
+                raise InputError(f"a rate of {rate} is none: give a number of at least 0")
+            param.base_lr = rate
         if iterations is not None:
             param.max_iter = iterations
         if param.max_iter < 1:

@@ -10,6 +10,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from caffe.proto import caffe_pb2
@@ -170,9 +171,12 @@ def test_what_it_does_is_told_in_a_few_lines(tmp_path, capsys):
         f"snapshots, curve.csv, curves.png, tensorboard: {tmp_path / 'run'}",
         f"trained: {model}",
     ]
-    train([str(solver), "--weights", str(model), "-o", str(tmp_path / "fine"), "--iterations", "2"])
+    fine = ["--weights", str(model), "--rate", "0.125", "-o", str(tmp_path / "fine")]
+    train([str(solver), *fine, "--iterations", "2"])
     assert f"starts from {model}" in capsys.readouterr().out
     assert (tmp_path / "fine" / "small_iter_2.caffemodel").exists()
+    rates = [row.get("rate", np.nan) for row in read_curve(tmp_path / "fine" / "curve.csv")]
+    assert np.nanmax(rates) == 0.125
 
 
 @pytest.mark.parametrize(
@@ -184,6 +188,7 @@ def test_what_it_does_is_told_in_a_few_lines(tmp_path, capsys):
         (["SOLVER", "--weights", "a", "--resume", "b"], "give one of them"),
         (["SOLVER", "-o", "NEW", "--weights", "absent.caffemodel"], "absent.caffemodel"),
         (["SOLVER", "-o", "NEW", "--iterations", "0"], "0 iterations"),
+        (["SOLVER", "-o", "NEW", "--rate", "nan"], "a rate of nan is none"),
         (["SOLVER", "--device", "gpu"], "'gpu' is neither"),
     ],
 )
