@@ -42,7 +42,7 @@ RATES = {
 # The paper's solver trains the paper's net. In the few thousand steps that a CPU has, Adam gets the
 # slim one much further.
 METHODS = {"unet": "SGD", "unet_slim": "Adam"}
-ITERATIONS = {"unet": 30000, "unet_slim": 16000}
+ITERATIONS = {"unet": 30000, "unet_slim": 22000}
 TEST_TILE = 700
 DATA = "data/isbi2012/isbi2012.h5"
 HOLDOUT = 20
