@@ -13,6 +13,7 @@ from caffe.device import (
     set_random_seed,
 )
 from caffe.errors import CaffeError
+from caffe.glog import init_log, log
 from caffe.layers import LAYERS, Layer
 from caffe.nccl import NCCL, has_nccl
 from caffe.net import TEST, TRAIN, Net
@@ -33,6 +34,7 @@ from caffe.solvers import (
     SGDSolver,
     get_solver,
 )
+from caffe.timer import Timer
 
 __version__ = "1.0.0"
 
@@ -58,11 +60,14 @@ __all__ = [
     "NetSpec",
     "RMSPropSolver",
     "SGDSolver",
+    "Timer",
     "get_solver",
     "has_nccl",
+    "init_log",
     "io",
     "layer_type_list",
     "layers",
+    "log",
     "params",
     "set_device",
     "set_mode_cpu",

@@ -10,8 +10,8 @@ from itertools import zip_longest
 
 import torch
 
-from caffe import weights_io
-from caffe.blob import Blob
+from caffe import net_log, weights_io
+from caffe.blob import AliasSide, Blob
 from caffe.errors import CaffeError
 from caffe.layers import Layer, create
 from caffe.proto import caffe_pb2
@@ -70,7 +70,9 @@ class Assembly:
         Name -> Blob, in the order they are made.
     loss_weights : collections.OrderedDict
         Blob name -> its weight in the loss.
-    inputs, outputs : list of str
+    inputs : list of str
+    outputs : list of str
+        Blobs that nobody reads, in the order of their names.
     learnable : list of Blob
         Parameter blobs, shared ones once.
     lr_mults, decay_mults : list of float
@@ -92,14 +94,18 @@ class Assembly:
         self.lr_mults: list[float] = []
         self.decay_mults: list[float] = []
         self._owners: dict[str, tuple[Layer, int]] = {}
+        # Places in `learnable` and the names of the multipliers that a layer has given there.
+        self._mults_given: set[tuple[int, str]] = set()
         self._unread: OrderedDict[str, None] = OrderedDict()
         self._needs: dict[str, bool] = {}
+        self._log = net_log.BuildingLog()
         for layer_param in param.layer:
             self._append(layer_param)
-        self.outputs = list(self._unread)
+        self.outputs = sorted(self._unread)
         self._find_rectified()
         self._find_spent()
         self._limit_backward()
+        self._log.done(self)
         if param.force_backward:
             self._force_backward()
 
@@ -111,11 +117,15 @@ class Assembly:
                 f"layer '{param.name}': propagate_down needs one value per bottom "
                 f"({len(param.bottom)}), has {len(param.propagate_down)}"
             )
+        # Before setup: BatchNorm then gives its statistics the lr_mult 0, yet runs backward.
+        learns = [spec.lr_mult != 0 for spec in param.param]
+        self._log.creating(param.name)
         layer = create(param)
         bottoms = [self.blobs[name] for name in param.bottom]
         for name in param.bottom:
             self._unread.pop(name, None)
         top_names, tops = self._make_tops(layer, param, bottoms)
+        self._log.wired(param, top_names, [blob in bottoms for blob in tops])
         layer.check_blob_counts(len(bottoms), len(tops))
         for proto in param.blobs:
             # A prototxt may carry the values of its parameters.
@@ -124,7 +134,10 @@ class Assembly:
         checked(layer, layer.setup, bottoms, tops)
         checked(layer, layer.reshape, bottoms, tops)
         self._set_loss_weights(layer, param, top_names, tops)
+        self._log.set_up(param.name, tops, layer.loss_weights)
         self._add_params(layer, param)
+        learns += [True] * (len(layer.blobs) - len(learns))
+        layer.param_propagate_down = learns
         # A blob that needs a gradient makes its reader run backward, whatever propagate_down says.
         needs = any(self._needs[name] for name in param.bottom) or any(layer.param_propagate_down)
         for name in top_names:
@@ -155,6 +168,8 @@ class Assembly:
         while layer.auto_tops and len(tops) < layer.top_range[0]:
             names.append("(automatic)")
             tops.append(self._new_blob(names[-1]))
+            # It is no output of the net.
+            del self._unread[names[-1]]
         if param.type == "Input":
             self.inputs.extend(param.top)
         return names, tops
@@ -172,6 +187,8 @@ class Assembly:
             raise layer.fail(f"needs one loss_weight per top ({len(tops)}), has {len(given)}")
         if not given and layer.auto_tops:
             given = [1.0] + [0.0] * (len(tops) - 1)
+            # So it stands in the caffemodels that are saved.
+            param.loss_weight.extend(given)
         layer.loss_weights = given or [0.0] * len(tops)
         for name, blob, weight in zip(names, tops, layer.loss_weights):
             self.loss_weights[name] = weight
@@ -185,25 +202,53 @@ class Assembly:
             )
         for index, blob in enumerate(layer.blobs):
             spec = param.param[index] if index < len(param.param) else caffe_pb2.ParamSpec()
-            layer.param_propagate_down.append(spec.lr_mult != 0)
             if spec.name and spec.name in self._owners:
                 self._share(layer, index, spec)
                 continue
             if spec.name:
                 self._owners[spec.name] = (layer, index)
+            self._mults_given.update(
+                (len(self.learnable), name)
+                for name in ("lr_mult", "decay_mult")
+                if spec.HasField(name)
+            )
             self.learnable.append(blob)
             self.lr_mults.append(spec.lr_mult)
             self.decay_mults.append(spec.decay_mult)
 
     def _share(self, layer: Layer, index: int, spec: caffe_pb2.ParamSpec) -> None:
         owner, owned = self._owners[spec.name]
+        self._log.shared(spec.name, owner.name, owned)
         theirs, mine = owner.blobs[owned], layer.blobs[index]
-        if theirs.shape != mine.shape:
+        permissive = spec.share_mode == caffe_pb2.ParamSpec.PERMISSIVE
+        same = theirs.count == mine.count if permissive else theirs.shape == mine.shape
+        if not same:
+            hint = "" if permissive else "; share_mode: PERMISSIVE asks for the same count only"
             raise layer.fail(
                 f"shares parameter '{spec.name}' with layer '{owner.name}', whose shape is "
-                f"{theirs.shape}, not {mine.shape}"
+                f"{theirs.shape}, not {mine.shape}{hint}"
             )
-        layer.blobs[index] = theirs
+        if theirs.shape == mine.shape:
+            layer.blobs[index] = theirs
+        else:
+            mine.data_side = AliasSide(theirs.data_side, mine.shape)
+            mine.diff_side = AliasSide(theirs.diff_side, mine.shape)
+        self._share_mults(layer, theirs, spec)
+
+    def _share_mults(self, layer: Layer, blob: Blob, spec: caffe_pb2.ParamSpec) -> None:
+        # Whichever layer gives a multiplier first gives it for all.
+        number = next(i for i, learnable in enumerate(self.learnable) if learnable is blob)
+        for name, values in (("lr_mult", self.lr_mults), ("decay_mult", self.decay_mults)):
+            if not spec.HasField(name):
+                continue
+            given = getattr(spec, name)
+            if (number, name) in self._mults_given and values[number] != given:
+                raise layer.fail(
+                    f"gives the shared parameter '{spec.name}' {name} {given:g}, another layer "
+                    f"gave it {values[number]:g}: they must be the same"
+                )
+            self._mults_given.add((number, name))
+            values[number] = given
 
     def _find_rectified(self) -> None:
         for place, following in itertools.pairwise(self.places):
@@ -215,13 +260,19 @@ class Assembly:
             )
 
     def _find_spent(self) -> None:
-        seen = set(self.outputs)
+        # Blob -> the one whose data it shares.
+        source = {name: name for name in self.blobs}
+        for place in self.places:
+            if place.layer.shares_tops:
+                source.update(dict.fromkeys(place.top_names, source[place.bottom_names[0]]))
+        seen = {source[name] for name in self.outputs}
         for place in self.places:
             # What a user fills is the user's.
             if place.layer.keeps_tops:
                 seen.update(place.top_names)
         for place in reversed(self.places):
-            for name in (*place.bottom_names, *place.top_names):
+            for blob in (*place.bottom_names, *place.top_names):
+                name = source[blob]
                 if name not in seen:
                     seen.add(name)
                     place.spent.append(name)

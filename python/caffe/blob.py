@@ -34,6 +34,7 @@ class Side:
         "_host",
         "_host_newest",
         "_pending",
+        "_spare",
         "_tensor",
         "shape",
     )
@@ -41,6 +42,8 @@ class Side:
     def __init__(self, shape: Shape = ()) -> None:
         self.shape = shape
         self._tensor: torch.Tensor | None = None
+        # All values, flat, that there was memory for before the shape became smaller.
+        self._spare: torch.Tensor | None = None
         self._host: torch.Tensor | None = None
         self._host_newest = False
         self._pending: Callable[[], torch.Tensor | None] | None = None
@@ -79,7 +82,7 @@ class Side:
         """Take `tensor` as the new values; an array that somebody holds is updated in place."""
         if tensor.shape != self.shape:
             raise CaffeError(f"a blob of shape {self.shape} was given values {tuple(tensor.shape)}")
-        self._pending = None
+        self._pending = self._spare = None
         self._host_newest = False
         if self.is_held() and tensor.device.type == "cpu":
             memory = self._array_tensor
@@ -95,7 +98,7 @@ class Side:
             made = make()
             self.set(torch.zeros(self.shape) if made is None else made)
             return
-        self._tensor = None
+        self._tensor = self._spare = None
         self._host_newest = False
         self._pending = make
 
@@ -123,6 +126,11 @@ class Side:
             return False
         return True
 
+    @property
+    def source(self) -> Side:
+        """The side whose values these are: itself, but for an alias."""
+        return self
+
     def accumulate(self, tensor: torch.Tensor) -> None:
         """Add `tensor`, which the side may keep as its own, to the values, in float32."""
         tensor = tensor.to(torch.float32)
@@ -134,18 +142,24 @@ class Side:
     def discard(self) -> None:
         """Give the memory back, if nobody holds the array: the next pass writes all values anew."""
         if not self._host_newest and not self.is_held():
-            self._tensor = None
+            self._tensor = self._spare = None
 
     def reshape(self, shape: Shape) -> None:
-        """Change the shape; values that still fit keep their place in the flat order."""
+        """Change the shape; values that there is memory for keep their place in the flat order."""
         if shape == self.shape:
             return
         count = math.prod(shape)
-        kept = None
-        if count <= math.prod(self.shape) and self._pending is None:
-            newest = self._host if self._host_newest else self._tensor
-            if newest is not None:
-                kept = newest.contiguous().view(-1)[:count].view(shape)
+        kept = spare = None
+        newest = self._host if self._host_newest else self._tensor
+        if newest is not None and self._pending is None:
+            spare = newest.contiguous().view(-1)
+            if self._spare is not None and self._spare.data_ptr() == spare.data_ptr():
+                spare = self._spare
+            if count <= spare.numel():
+                kept = spare[:count].view(shape)
+            else:
+                spare = None
+        self._spare = spare
         self.shape = shape
         self._host = None
         self._host_newest = False
@@ -186,6 +200,51 @@ class Side:
                 raise
             if made is not None:
                 self._tensor = made
+
+
+class AliasSide(Side):
+    """The values of another side in another shape of as many elements."""
+
+    __slots__ = ("of",)
+
+    def __init__(self, of: Side, shape: Shape) -> None:
+        super().__init__(shape)
+        self.of = of
+
+    def tensor(self) -> torch.Tensor:
+        return self.of.tensor().reshape(self.shape)
+
+    def activation(self) -> torch.Tensor:
+        return self.of.activation().reshape(self.shape)
+
+    def set(self, tensor: torch.Tensor) -> None:
+        self.of.set(tensor.reshape(self.of.shape))
+
+    def defer(self, make: Callable[[], torch.Tensor | None]) -> None:
+        def made() -> torch.Tensor | None:
+            values = make()
+            return None if values is None else values.reshape(self.of.shape)
+
+        self.of.defer(made)
+
+    def clear(self) -> None:
+        self.of.clear()
+
+    def accumulate(self, tensor: torch.Tensor) -> None:
+        self.of.accumulate(tensor.reshape(self.of.shape))
+
+    def reshape(self, shape: Shape) -> None:
+        raise CaffeError(f"the shape {self.shape} is that of {self.of.shape}: reshape that blob")
+
+    def is_held(self) -> bool:
+        return self.of.is_held()
+
+    @property
+    def source(self) -> Side:
+        return self.of.source
+
+    def numpy(self) -> np.ndarray:
+        return self.of.numpy().reshape(self.shape)
 
 
 def _zeros() -> None:

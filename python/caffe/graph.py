@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+from caffe import net_log
 from caffe.errors import CaffeError
 from caffe.proto import caffe_pb2
 
 
-def _rule_holds(state: caffe_pb2.NetState, rule: caffe_pb2.NetStateRule) -> bool:
-    stages = set(state.stage)
-    return (
-        (not rule.HasField("phase") or rule.phase == state.phase)
-        and (not rule.HasField("min_level") or state.level >= rule.min_level)
-        and (not rule.HasField("max_level") or state.level <= rule.max_level)
-        and all(stage in stages for stage in rule.stage)
-        and not any(stage in stages for stage in rule.not_stage)
-    )
+def _why_not(state: caffe_pb2.NetState, rule: caffe_pb2.NetStateRule) -> str:
+    """Return why a rule does not hold, in genuine Caffe's words; nothing if it does."""
+    if rule.HasField("phase") and rule.phase != state.phase:
+        return f"The NetState phase ({state.phase}) differed from the phase ({rule.phase})"
+    if rule.HasField("min_level") and state.level < rule.min_level:
+        return f"The NetState level ({state.level}) is above the min_level ({rule.min_level})"
+    if rule.HasField("max_level") and state.level > rule.max_level:
+        return f"The NetState level ({state.level}) is above the max_level ({rule.max_level})"
+    for stage in rule.stage:
+        if stage not in state.stage:
+            return f"The NetState did not contain stage '{stage}'"
+    for stage in rule.not_stage:
+        if stage in state.stage:
+            return f"The NetState contained a not_stage '{stage}'"
+    return ""
+
+
+def _rule_holds(state: caffe_pb2.NetState, rule: caffe_pb2.NetStateRule, layer: str) -> bool:
+    reason = _why_not(state, rule)
+    if reason:
+        net_log.ruled_out(reason, layer)
+    return not reason
 
 
 def filter_net(param: caffe_pb2.NetParameter) -> caffe_pb2.NetParameter:
@@ -41,9 +55,9 @@ def filter_net(param: caffe_pb2.NetParameter) -> caffe_pb2.NetParameter:
         if layer.include and layer.exclude:
             raise CaffeError(f"layer '{layer.name}': give include or exclude rules, not both")
         if layer.include:
-            admitted = any(_rule_holds(param.state, rule) for rule in layer.include)
+            admitted = any(_rule_holds(param.state, rule, layer.name) for rule in layer.include)
         else:
-            admitted = not any(_rule_holds(param.state, rule) for rule in layer.exclude)
+            admitted = not any(_rule_holds(param.state, rule, layer.name) for rule in layer.exclude)
         if admitted:
             kept.layer.add().CopyFrom(layer)
     return kept

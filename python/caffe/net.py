@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 import numpy as np
 import torch
 
-from caffe import device, prototxt, weights_io
+from caffe import device, net_log, prototxt, weights_io
 from caffe.assembly import Assembly, Place, checked
 from caffe.blob import Blob, Side
 from caffe.errors import CaffeError
@@ -75,11 +75,14 @@ class Net:
         state_given = caffe_pb2.NetParameter()
         state_given.CopyFrom(param)
         state_given.state.phase = phase
-        state_given.state.level = level
+        if level or param is not network_file:
+            state_given.state.level = level
         if stages:
             del state_given.state.stage[:]
             state_given.state.stage.extend(stages)
-        self._build(insert_splits(filter_net(state_given)))
+        filtered = filter_net(state_given)
+        net_log.parameters(filtered)
+        self._build(insert_splits(filtered))
         if weights is not None:
             self.copy_from(weights)
 
@@ -121,6 +124,8 @@ class Net:
         # and never run backward, set this to False: blobs are then given back as soon as no layer
         # needs them any more.
         self.retain_data = True
+        # Whether each pass writes to the log what flows through the net.
+        self.debug_info = param.debug_info
         self._released: list[Blob] = []
         # Whether a solver's update has changed the parameters since the last pass.
         self._updated = False
@@ -201,7 +206,9 @@ class Net:
         loss = 0.0
         self._forget_released()
         # Whoever is called back after each layer sees each layer's own result.
-        fuse = not (self._callbacks["before_forward"] or self._callbacks["after_forward"])
+        fuse = not (
+            self.debug_info or self._callbacks["before_forward"] or self._callbacks["after_forward"]
+        )
         rectified = False
         for index in range(start, end + 1):
             place = self._places[index]
@@ -211,7 +218,7 @@ class Net:
                 continue
             self._call("before_forward", index)
             self._reshape_layer(place)
-            if not place.layer.keeps_tops:
+            if not (place.layer.keeps_tops or place.layer.shares_tops):
                 for blob in place.tops:
                     if blob not in place.bottoms:
                         blob.data_side.discard()
@@ -223,6 +230,8 @@ class Net:
             for blob, weight in zip(place.tops, place.layer.loss_weights):
                 if weight:
                     loss += float((blob.data_side.tensor() * blob.diff_side.tensor()).sum())
+            if self.debug_info:
+                net_log.forward(place)
             self._call("after_forward", index)
             self._give_back(place, keep)
         return loss
@@ -232,7 +241,8 @@ class Net:
             return
         for name in place.spent:
             side = self.blobs[name].data_side
-            if name not in keep and not side.is_held():
+            kept = any(self.blobs[n].data_side.source is side for n in keep if n in self.blobs)
+            if not kept and not side.is_held():
                 side.defer(lambda name=name: self._refuse_released(name))
 
     def _refuse_released(self, name: str) -> None:
@@ -252,15 +262,16 @@ class Net:
         self._forget_released()
         for index in range(start, end - 1, -1):
             place = self._places[index]
-            if not place.needs_backward:
-                continue
             self._call("before_backward", index)
-            place.layer.releases_diffs = release
-            place.layer.backward(place.tops, place.bottom_needs, place.bottoms)
-            if release:
-                self._release_diffs(place)
-            if after_layer is not None:
-                after_layer(index)
+            if place.needs_backward:
+                place.layer.releases_diffs = release
+                place.layer.backward(place.tops, place.bottom_needs, place.bottoms)
+                if self.debug_info:
+                    net_log.backward(place)
+                if release:
+                    self._release_diffs(place)
+                if after_layer is not None:
+                    after_layer(index)
             self._call("after_backward", index)
 
     def _forget_released(self) -> None:
@@ -272,7 +283,9 @@ class Net:
     def _release_diffs(self, place: Place) -> None:
         # What a layer has used of its tops' diffs no other layer needs.
         for blob, weight in zip(place.tops, place.layer.loss_weights):
-            if not weight and blob not in place.bottoms and not blob.diff_side.is_held():
+            if blob in place.bottoms or blob.diff_side.source is not blob.diff_side:
+                continue
+            if not weight and not blob.diff_side.is_held():
                 blob.diff_side.defer(lambda side=blob.diff_side: self._recompute_diff(side))
                 self._released.append(blob)
 
@@ -290,10 +303,11 @@ class Net:
                 blob.data_side.tensor().add_(diff)
         # Whoever is called back has seen this pass already.
         callbacks, self._callbacks = self._callbacks, {kind: [] for kind in self._callbacks}
+        debug_info, self.debug_info = self.debug_info, False
         try:
             self._backward(len(self.layers) - 1, 0)
         finally:
-            self._callbacks = callbacks
+            self._callbacks, self.debug_info = callbacks, debug_info
             for (blob, diff), (_, data) in zip(kept, values):
                 blob.diff_side.set(diff)
                 blob.data_side.tensor().copy_(data)
@@ -385,9 +399,10 @@ class Net:
             )
         for name, value in values.items():
             blob = self.blobs[name]
-            if len(value) != blob.shape[0]:
+            if np.shape(value)[:1] != blob.shape[:1]:
                 raise CaffeError(
-                    f"{kind} '{name}' holds {blob.shape[0]} items, {len(value)} were given"
+                    f"{kind} '{name}' is of shape {blob.shape}, values of shape "
+                    f"{np.shape(value)} were given: the numbers of items differ"
                 )
             (blob.diff if diff else blob.data)[...] = value
 
@@ -459,6 +474,7 @@ class Net:
 
     def share_with(self, other: Net) -> None:
         """Use the parameters of `other` wherever a layer of the same name has them."""
+        net_log.ignored(name for name in other.layer_dict if name not in self.layer_dict)
         for name, blobs in other.params.items():
             if name not in self.layer_dict:
                 continue
@@ -486,16 +502,25 @@ class Net:
             If the file cannot be read, or a shape differs: the message names layer and both shapes.
         """
         path = os.fspath(path)
-        for name, arrays in weights_io.read_weights(path).items():
+        shared = self._shared()
+        for name, arrays in weights_io.read_layers(path).items():
             if name not in self.layer_dict:
+                net_log.ignored([name])
+                continue
+            if not arrays:
                 continue
             blobs = self.layer_dict[name].blobs
+            # HDF5 files leave out what another layer owns and this one shares.
+            while len(arrays) < len(blobs) and (name, len(arrays)) in shared:
+                arrays.append(None)
             if len(blobs) != len(arrays):
                 raise CaffeError(
                     f"{path}: layer '{name}' has {len(arrays)} parameter blob(s), "
                     f"the net's has {len(blobs)}"
                 )
-            # HDF5 files leave out what another layer owns and this one shares.
+            for place, array in enumerate(arrays):
+                if array is None and (name, place) not in shared:
+                    raise CaffeError(f"{path}: layer '{name}', parameter {place} is missing")
             given = [
                 (place, blob, array)
                 for place, (blob, array) in enumerate(zip(blobs, arrays))
@@ -521,8 +546,28 @@ class Net:
 
     def save_hdf5(self, path: str | os.PathLike, write_diff: bool = False) -> None:
         """Write all parameters, with `write_diff` their diffs too, to an HDF5 file."""
-        diffs = self._arrays("diff") if write_diff else None
-        weights_io.write_weights_hdf5(path, self._arrays("data"), diffs)
+        diffs = self._owned_arrays("diff") if write_diff else None
+        weights_io.write_weights_hdf5(path, self._owned_arrays("data"), diffs)
+
+    def _owned_arrays(self, side: str) -> dict[str, list[np.ndarray | None]]:
+        # As genuine Caffe's HDF5 has them: every layer, a shared parameter at its first one.
+        arrays: dict[str, list[np.ndarray | None]] = {name: [] for name in self.layer_dict}
+        arrays.update(self._arrays(side))
+        for name, index in self._shared():
+            arrays[name][index] = None
+        return arrays
+
+    def _shared(self) -> set[tuple[str, int]]:
+        """Return the layers and places of the parameters that an earlier layer owns."""
+        shared: set[tuple[str, int]] = set()
+        seen: set[Side] = set()
+        for name, blobs in self.params.items():
+            for index, blob in enumerate(blobs):
+                side = blob.data_side.source
+                if side in seen:
+                    shared.add((name, index))
+                seen.add(side)
+        return shared
 
     def _arrays(self, side: str) -> dict[str, list[np.ndarray]]:
         return {

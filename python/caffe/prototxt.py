@@ -5,16 +5,21 @@ from __future__ import annotations
 import difflib
 import os
 import re
+from collections.abc import Iterator
 from typing import TypeVar
 
-from google.protobuf import text_format
-from google.protobuf.descriptor import Descriptor
+import numpy as np
+from google.protobuf import text_encoding, text_format
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
+from caffe import glog
 from caffe.errors import CaffeError
 from caffe.files import atomic_path
 from caffe.proto import caffe_pb2
 from caffe.upgrade import upgrade_net, upgrade_solver
+
+_log = glog.Log("upgrade_proto.cpp")
 
 M = TypeVar("M", bound=Message)
 
@@ -182,11 +187,54 @@ def parse_solver(text: str, source: str = "<text>") -> caffe_pb2.SolverParameter
 
 
 def read_solver(path: str | os.PathLike) -> caffe_pb2.SolverParameter:
-    """Read a solver's prototxt; as `parse_solver`."""
-    return parse_solver(_read(path), os.fspath(path))
+    """Read a solver's prototxt; as `parse_solver`.
+
+    Its snapshot_prefix is the file's path without its suffix if it has none, and the file's name in
+    it if it is a folder.
+    """
+    source = os.fspath(path)
+    param = parse_solver(_read(path), source)
+    if not param.snapshot_prefix:
+        param.snapshot_prefix = os.path.splitext(source)[0]
+        _log.info(f"snapshot_prefix was not specified and is set to {param.snapshot_prefix}")
+    elif os.path.isdir(param.snapshot_prefix):
+        stem = os.path.splitext(os.path.basename(source))[0]
+        param.snapshot_prefix = os.path.join(param.snapshot_prefix, stem)
+        _log.info(f"snapshot_prefix was a directory and is replaced to {param.snapshot_prefix}")
+    return param
 
 
 def write_text(message: Message, path: str | os.PathLike) -> None:
     """Write a message in the text format; whole or not at all."""
     with atomic_path(path) as temporary:
         temporary.write_text(text_format.MessageToString(message), encoding="utf-8")
+
+
+def to_text(message: Message) -> str:
+    """Return a message in the text format, with numbers as genuine Caffe's log has them."""
+    return "".join(f"{line}\n" for line in _lines(message))
+
+
+def _lines(message: Message) -> Iterator[str]:
+    for field, value in message.ListFields():
+        single = isinstance(value, (Message, str, bytes, int, float))
+        for item in [value] if single else value:
+            if field.type == FieldDescriptor.TYPE_MESSAGE:
+                yield f"{field.name} {{"
+                yield from (f"  {line}" for line in _lines(item))
+                yield "}"
+            else:
+                yield f"{field.name}: {_scalar(field, item)}"
+
+
+def _scalar(field: FieldDescriptor, value: float | str | bytes) -> str:
+    if field.type == FieldDescriptor.TYPE_ENUM:
+        return field.enum_type.values_by_number[value].name
+    if field.type in (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES):
+        return f'"{text_encoding.CEscape(value, as_utf8=False)}"'
+    if field.type == FieldDescriptor.TYPE_BOOL:
+        return str(value).lower()
+    if field.type == FieldDescriptor.TYPE_FLOAT:
+        short = f"{value:.6g}"
+        return short if np.float32(short) == np.float32(value) else f"{value:.9g}"
+    return str(value)

@@ -6,14 +6,14 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
-from caffe import device, glog, prototxt, ranks, weights_io
+from caffe import device, net_log, prototxt, ranks, snapshots, solver_log, solver_nets, update_rules
+from caffe.actions import Action
 from caffe.errors import CaffeError
-from caffe.net import TEST, TRAIN, Net
+from caffe.net import Net
 from caffe.proto import caffe_pb2
 from caffe.update_rules import RETURNS_HISTORY, RULES, current_step, learning_rate
 
@@ -27,6 +27,8 @@ class Solver:
     Parameters
     ----------
     solver_file : path or caffe_pb2.SolverParameter
+    source : str
+        What errors call a SolverParameter.
 
     Attributes
     ----------
@@ -45,24 +47,26 @@ class Solver:
 
     rule = "SGD"
 
-    def __init__(self, solver_file: str | os.PathLike | caffe_pb2.SolverParameter) -> None:
+    def __init__(
+        self,
+        solver_file: str | os.PathLike | caffe_pb2.SolverParameter,
+        source: str = "<solver>",
+    ) -> None:
         if isinstance(solver_file, caffe_pb2.SolverParameter):
-            self.param, self.source = solver_file, "<solver>"
+            self.param, self.source = solver_file, source
         else:
             self.source = os.fspath(solver_file)
             self.param = prototxt.read_solver(solver_file)
-            self._complete_prefix()
         param = self.param
+        solver_log.parameters(param)
         if param.random_seed >= 0:
             device.set_random_seed(param.random_seed + ranks.solver_rank())
-        if param.iter_size < 1:
-            raise CaffeError(f"{self.source}: iter_size {param.iter_size} must be positive")
-        learning_rate(param, 0)
+        update_rules.check(param, self.source)
         self.iter = 0
-        self.net = self._train_net()
+        self.net = solver_nets.training_net(param, self.source)
         # Nobody looks at intermediate diffs as a rule; whoever does gets them all the same.
         self.net.retain_diffs = False
-        self.test_nets = self._make_test_nets()
+        self.test_nets = solver_nets.test_nets(param, self.source)
         histories = RULES[self.rule][1]
         self._history = [
             torch.zeros(blob.shape) for _ in range(histories) for blob in self.net.learnable
@@ -71,63 +75,9 @@ class Solver:
         self._callbacks: list[tuple[Callable[[], None], Callable[[], None]]] = []
         self._updated_already: set[int] = set()
         self._stop = False
-        self._last_time: tuple[float, int] | None = None
-
-    def _complete_prefix(self) -> None:
-        stem = Path(self.source).stem
-        if not self.param.snapshot_prefix:
-            self.param.snapshot_prefix = str(Path(self.source).with_suffix(""))
-        elif Path(self.param.snapshot_prefix).is_dir():
-            self.param.snapshot_prefix = str(Path(self.param.snapshot_prefix) / stem)
-
-    def _train_net(self) -> Net:
-        param = self.param
-        given = [
-            field
-            for field in ("train_net_param", "train_net", "net_param", "net")
-            if param.HasField(field)
-        ]
-        train = [field for field in given if field.startswith("train")] or given
-        if len(train) != 1:
-            raise CaffeError(
-                f"{self.source}: give exactly one of net, net_param, train_net, train_net_param; "
-                f"found {', '.join(train) or 'none'}"
-            )
-        return self._net(train[0], getattr(param, train[0]), param.train_state, TRAIN)
-
-    def _make_test_nets(self) -> list[Net]:
-        param = self.param
-        sources = [("test_net_param", value) for value in param.test_net_param]
-        sources += [("test_net", value) for value in param.test_net]
-        for field in ("net_param", "net"):
-            if param.HasField(field):
-                # One net file serves all the tests that no test net is named for.
-                missing = len(param.test_iter) - len(sources)
-                sources += [(field, getattr(param, field))] * max(0, missing)
-                break
-        if len(sources) != len(param.test_iter):
-            raise CaffeError(
-                f"{self.source}: {len(sources)} test net(s) need as many test_iter, "
-                f"there are {len(param.test_iter)}"
-            )
-        if sources and param.test_interval < 1:
-            raise CaffeError(f"{self.source}: test nets need a positive test_interval")
-        states = list(param.test_state) or [caffe_pb2.NetState()] * len(sources)
-        if len(states) != len(sources):
-            raise CaffeError(f"{self.source}: give one test_state per test net, or none")
-        nets = []
-        for (field, value), state in zip(sources, states):
-            nets.append(self._net(field, value, state, TEST))
-        return nets
-
-    def _net(self, field: str, value, state: caffe_pb2.NetState, phase: int) -> Net:
-        net_param = value if field.endswith("param") else prototxt.read_net(value)
-        copy = caffe_pb2.NetParameter()
-        copy.CopyFrom(net_param)
-        copy.state.MergeFrom(state)
-        net = Net(copy, phase, level=copy.state.level, stages=list(copy.state.stage))
-        net.source = value if isinstance(value, str) else net.source
-        return net
+        self._action: Callable[[], Action] = lambda: Action.NONE
+        self._last_time = (time.monotonic(), 0)
+        solver_log.made()
 
     # -- what scripts use ----------------------------------------------------------------------
 
@@ -156,10 +106,9 @@ class Solver:
     def solve(self, resume_file: str | os.PathLike | None = None) -> None:
         """Train up to max_iter, from a .solverstate if one is given; for solver 0 of several."""
         self._must_be_root("solve")
-        glog.info(f"Solving {self.net.name}")
-        glog.info(f"Learning Rate Policy: {self.param.lr_policy}")
+        solver_log.solving(self.net, self.param.lr_policy)
         if resume_file:
-            glog.info(f"Restoring previous solver status from {os.fspath(resume_file)}")
+            solver_log.resuming(os.fspath(resume_file))
             self.restore(resume_file)
         self._stop = False
         self._losses.clear()
@@ -169,15 +118,15 @@ class Solver:
         ):
             self.snapshot()
         if self._stop:
-            glog.info("Optimization stopped early.")
+            solver_log.stopped()
             return
         if self.param.display and self.iter % self.param.display == 0:
             loss = self.net._forward(0, len(self.net.layers) - 1)
-            self._update_smoothed_loss(loss)
-            glog.info(f"Iteration {self.iter}, loss = {_g(self._smoothed_loss())}")
+            self._losses.append(loss)
+            solver_log.last_loss(self.iter, self._smoothed_loss())
         if self.param.test_interval and self.iter % self.param.test_interval == 0:
             self.test_all()
-        glog.info("Optimization Done.")
+        solver_log.done()
 
     def step(self, iterations: int) -> None:
         """Train for a number of iterations.
@@ -201,23 +150,55 @@ class Solver:
                     break
             for on_start, _ in self._callbacks:
                 on_start()
+            displays = self._displays()
+            self.net.debug_info = displays and param.debug_info
             last = len(self.net.layers) - 1
             loss = 0.0
             at_once = self._update_at_once()
             for _ in range(param.iter_size):
                 loss += self.net._forward(0, last)
                 self.net._backward(last, 0, not self.net.retain_diffs, at_once)
-            self._update_smoothed_loss(loss / param.iter_size)
-            if param.display and self.iter % param.display == 0 and ranks.is_root():
+                if self.net.debug_info:
+                    net_log.all_parameters(self.net)
+            self._losses.append(loss / param.iter_size)
+            if displays:
                 self._display()
             for _, on_gradients_ready in self._callbacks:
                 on_gradients_ready()
             self.apply_update()
             self.iter += 1
-            if param.snapshot and self.iter % param.snapshot == 0 and ranks.is_root():
+            action = self._action()
+            due = bool(param.snapshot) and self.iter % param.snapshot == 0 and ranks.is_root()
+            if due or action is Action.SNAPSHOT:
                 self.snapshot()
-            if self._stop:
+            if self._stop or action is Action.STOP:
+                self._stop = True
                 break
+
+    def set_action_function(self, action: Callable[[], Action]) -> None:
+        """Have a function asked after each iteration, and in tests, what is to be done.
+
+        Parameters
+        ----------
+        action : callable
+            Returns Action.STOP to leave `step` and `solve`, Action.SNAPSHOT for a snapshot, or
+            Action.NONE.
+        """
+        self._action = action
+
+    def _displays(self) -> bool:
+        display = self.param.display
+        return bool(display) and self.iter % display == 0 and ranks.is_root()
+
+    def _smoothed_loss(self) -> float:
+        return sum(self._losses) / len(self._losses) if self._losses else 0.0
+
+    def _display(self) -> None:
+        now, (then, before) = time.monotonic(), self._last_time
+        solver_log.display(
+            self.param, self.net, self.iter, self._smoothed_loss(), self.iter - before, now - then
+        )
+        self._last_time = (now, self.iter)
 
     def stop(self) -> None:
         """Leave `step` and `solve` after the iteration that is running."""
@@ -231,7 +212,7 @@ class Solver:
         """
         param, net = self.param, self.net
         together = param.iter_size > 1 or param.clip_gradients >= 0 or self._callbacks
-        together = together or net._callbacks["after_backward"]
+        together = together or net._callbacks["after_backward"] or net.debug_info
         if together or net.retain_diffs or any(b.diff_side.is_held() for b in net.learnable):
             return None
         rate = learning_rate(param, self.iter)
@@ -247,14 +228,23 @@ class Solver:
         """Clip, normalise, regularise and apply the gradients that the parameters' diffs hold."""
         param, net = self.param, self.net
         rate = learning_rate(param, self.iter)
-        if param.display and self.iter % param.display == 0 and ranks.is_root():
-            glog.info(f"Iteration {self.iter}, lr = {_g(rate)}")
-        self._clip()
+        self._tell_rate(rate)
+        if param.clip_gradients >= 0:
+            gradients = [blob.diff_side.tensor() for blob in net.learnable]
+            update_rules.clip(gradients, param.clip_gradients)
         for place in range(len(net.learnable)):
             if place not in self._updated_already:
                 self._update(place, rate)
         self._updated_already.clear()
         net._updated = True
+
+    def _tell_rate(self, rate: float) -> None:
+        param = self.param
+        step = current_step(param, self.iter + 1)
+        if param.lr_policy == "multistep" and step != current_step(param, self.iter):
+            solver_log.rate_step(self.iter, step)
+        if self._displays():
+            solver_log.rate(self.iter, rate)
 
     @torch.no_grad()
     def _update(self, place: int, rate: float) -> None:
@@ -263,7 +253,7 @@ class Solver:
         gradient, data = blob.diff_side.tensor(), blob.data_side.tensor()
         if param.iter_size > 1:
             gradient.mul_(1 / param.iter_size)
-        self._regularise(gradient, data, param.weight_decay * net.decay_mults[place])
+        update_rules.regularise(param, gradient, data, net.decay_mults[place])
         history = []
         for which in range(histories):
             entry = self._history[which * len(net.learnable) + place]
@@ -280,79 +270,42 @@ class Solver:
         else:
             blob.diff_side.set(update)
 
-    def _clip(self) -> None:
-        limit = self.param.clip_gradients
-        if limit < 0:
-            return
-        diffs = [blob.diff_side.tensor() for blob in self.net.learnable]
-        norm = float(torch.stack([diff.square().sum() for diff in diffs]).sum().sqrt())
-        if norm > limit:
-            glog.info(
-                f"Gradient clipping: scaling down gradients (L2 norm {_g(norm)} > {_g(limit)}) "
-                f"by scale factor {_g(limit / norm)}"
-            )
-            for diff in diffs:
-                diff.mul_(limit / norm)
-
-    def _regularise(self, gradient: torch.Tensor, data: torch.Tensor, decay: float) -> None:
-        if not decay:
-            return
-        kind = self.param.regularization_type
-        if kind == "L2":
-            gradient.add_(data, alpha=decay)
-        elif kind == "L1":
-            gradient.add_(data.sign(), alpha=decay)
-        else:
-            raise CaffeError(f"{self.source}: unknown regularization_type '{kind}': L1 or L2")
-
-    # -- telling how it goes -------------------------------------------------------------------
-
-    def _update_smoothed_loss(self, loss: float) -> None:
-        self._losses.append(loss)
-
-    def _smoothed_loss(self) -> float:
-        return sum(self._losses) / len(self._losses) if self._losses else 0.0
-
-    def _display(self) -> None:
-        now, done = time.monotonic(), self.iter
-        then, before = self._last_time or (now, done)
-        seconds = max(now - then, 1e-9)
-        speed = (done - before) / seconds
-        glog.info(
-            f"Iteration {done} ({_g(speed)} iter/s, {_g(seconds)}s/{self.param.display} iters), "
-            f"loss = {_g(self._smoothed_loss())}"
-        )
-        self._last_time = (now, done)
-        number = 0
-        for name in self.net.outputs:
-            weight = self.net.blob_loss_weights[name]
-            for value in self.net.blobs[name].data.ravel():
-                tail = f" (* {_g(weight)} = {_g(weight * value)} loss)" if weight else ""
-                glog.info(f"    Train net output #{number}: {name} = {_g(value)}{tail}")
-                number += 1
+    # -- tests -----------------------------------------------------------------------------------
 
     def test_all(self) -> None:
         """Run every test net and write its mean outputs to the log."""
-        for which, net in enumerate(self.test_nets):
-            glog.info(f"Iteration {self.iter}, Testing net (#{which})")
-            net.share_with(self.net)
-            sums: dict[str, torch.Tensor] = {}
-            passes = self.param.test_iter[which]
-            loss = 0.0
-            for _ in range(passes):
-                loss += net._forward(0, len(net.layers) - 1)
-                for name in net.outputs:
-                    values = net.blobs[name].data_side.tensor().to(torch.float64).flatten()
-                    sums[name] = sums[name] + values if name in sums else values
-            if self.param.test_compute_loss:
-                glog.info(f"Test loss: {_g(loss / passes)}")
-            number = 0
-            for name, total in sums.items():
-                weight = net.blob_loss_weights[name]
-                for value in (total / passes).tolist():
-                    tail = f" (* {_g(weight)} = {_g(weight * value)} loss)" if weight else ""
-                    glog.info(f"    Test net output #{number}: {name} = {_g(value)}{tail}")
-                    number += 1
+        for which in range(len(self.test_nets)):
+            if self._stop:
+                break
+            self._test(which)
+
+    def _test(self, which: int) -> None:
+        net, passes = self.test_nets[which], self.param.test_iter[which]
+        solver_log.testing(self.iter, which)
+        net.share_with(self.net)
+        sums: dict[str, torch.Tensor] = {}
+        loss = 0.0
+        for _ in range(passes):
+            self._act_between_passes()
+            if self._stop:
+                solver_log.test_interrupted()
+                return
+            loss += net._forward(0, len(net.layers) - 1)
+            for name in net.outputs:
+                values = net.blobs[name].data_side.tensor().to(torch.float64).flatten()
+                sums[name] = sums[name] + values if name in sums else values
+        if self.param.test_compute_loss:
+            solver_log.test_loss(loss / passes)
+        solver_log.tested(net, {name: (total / passes).tolist() for name, total in sums.items()})
+
+    def _act_between_passes(self) -> None:
+        while not self._stop and (action := self._action()) is not Action.NONE:
+            if action is Action.SNAPSHOT:
+                self.snapshot()
+            else:
+                self._stop = True
+
+    # -- snapshots -----------------------------------------------------------------------------
 
     def _must_be_root(self, what: str) -> None:
         if not ranks.is_root():
@@ -361,31 +314,10 @@ class Solver:
                 f"{ranks.solver_rank()}; the others step"
             )
 
-    # -- snapshots -----------------------------------------------------------------------------
-
-    def _snapshot_name(self, suffix: str) -> str:
-        hdf5 = self.param.snapshot_format == caffe_pb2.SolverParameter.HDF5
-        return f"{self.param.snapshot_prefix}_iter_{self.iter}{suffix}{'.h5' if hdf5 else ''}"
-
     def snapshot(self) -> None:
         """Write the parameters, and the state to go on from; each file whole or not at all."""
         self._must_be_root("snapshot")
-        model, state = self._snapshot_name(".caffemodel"), self._snapshot_name(".solverstate")
-        hdf5 = self.param.snapshot_format == caffe_pb2.SolverParameter.HDF5
-        if hdf5:
-            glog.info(f"Snapshotting to HDF5 file {model}")
-            self.net.save_hdf5(model, self.param.snapshot_diff)
-        else:
-            glog.info(f"Snapshotting to binary proto file {model}")
-            self.net.save(model)
-        glog.info(f"Snapshotting solver state to {'HDF5' if hdf5 else 'binary proto'} file {state}")
-        weights_io.write_solverstate(
-            state,
-            self.iter,
-            model,
-            [entry.cpu().numpy() for entry in self._history],
-            current_step(self.param, self.iter),
-        )
+        snapshots.write(self.param, self.net, self.iter, self._history)
 
     def restore(self, state_file: str | os.PathLike) -> None:
         """Go on from a .solverstate, and the parameters that it names.
@@ -395,28 +327,13 @@ class Solver:
         CaffeError
             If the file cannot be read or belongs to another net.
         """
-        path = os.fspath(state_file)
-        state = weights_io.read_solverstate(path)
-        if len(state.history) != len(self._history):
-            raise CaffeError(
-                f"{path}: has {len(state.history)} history blobs, this solver "
-                f"({self.rule}, {len(self.net.learnable)} parameters) needs {len(self._history)}"
-            )
-        for place, (mine, theirs) in enumerate(zip(self._history, state.history)):
-            if mine.numel() != theirs.size:
-                raise CaffeError(
-                    f"{path}: history blob {place} has shape {theirs.shape}, "
-                    f"this solver's {tuple(mine.shape)}"
-                )
+        state = snapshots.read(state_file, self.rule, self._history)
         if state.learned_net:
             self.net.copy_from(state.learned_net)
+        solver_log.restoring_history(os.fspath(state_file))
         for mine, theirs in zip(self._history, state.history):
             mine.copy_(torch.from_numpy(theirs).view(mine.shape))
         self.iter = state.iteration
-
-
-def _g(value: float) -> str:
-    return f"{float(value):g}"
 
 
 class SGDSolver(Solver):
@@ -461,21 +378,23 @@ SOLVERS: dict[str, type[Solver]] = {
 }
 
 
-def get_solver(solver_file: str | os.PathLike | caffe_pb2.SolverParameter) -> Solver:
-    """Make the solver whose `type` the file names.
+def get_solver(
+    solver_file: str | os.PathLike | caffe_pb2.SolverParameter, source: str = "<solver>"
+) -> Solver:
+    """Make the solver whose `type` the file names; parameters as of `Solver`.
 
     Raises
     ------
     CaffeError
         If there is no such type.
     """
-    given = isinstance(solver_file, caffe_pb2.SolverParameter)
-    param = solver_file if given else prototxt.read_solver(solver_file)
+    if isinstance(solver_file, caffe_pb2.SolverParameter):
+        param = solver_file
+    else:
+        param, source = prototxt.read_solver(solver_file), os.fspath(solver_file)
     kinds = {name.lower(): cls for name, cls in SOLVERS.items()}
     if param.type.lower() not in kinds:
         raise CaffeError(
-            f"{'<solver>' if given else os.fspath(solver_file)}: unknown solver type "
-            f"'{param.type}'; "
-            f"there are {', '.join(SOLVERS)}"
+            f"{source}: unknown solver type '{param.type}'; there are {', '.join(SOLVERS)}"
         )
-    return kinds[param.type.lower()](solver_file)
+    return kinds[param.type.lower()](param, source)

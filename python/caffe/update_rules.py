@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
+from caffe import solver_log
 from caffe.errors import CaffeError
 from caffe.proto import caffe_pb2
 
@@ -75,6 +76,29 @@ def _multistep(param: Param, iteration: int) -> int:
     return sum(iteration >= value for value in param.stepvalue)
 
 
+# regularization_type -> what adds the decay to the gradient.
+REGULARISERS: dict[str, Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]] = {
+    "L2": lambda gradient, data, decay: gradient.add_(data, alpha=decay),
+    "L1": lambda gradient, data, decay: gradient.add_(data.sign(), alpha=decay),
+}
+
+
+def clip(gradients: Sequence[torch.Tensor], limit: float) -> None:
+    """Scale gradients down, in place, so that their common L2 norm is at most `limit`."""
+    norm = float(torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt())
+    if norm > limit:
+        solver_log.clipped(norm, limit)
+        for gradient in gradients:
+            gradient.mul_(limit / norm)
+
+
+def regularise(param: Param, gradient: torch.Tensor, data: torch.Tensor, decay_mult: float) -> None:
+    """Add the weight decay of a parameter to its gradient, in place."""
+    decay = param.weight_decay * decay_mult
+    if decay:
+        REGULARISERS[param.regularization_type](gradient, data, decay)
+
+
 POLICIES: dict[str, Callable[[Param, int], float]] = {
     "fixed": lambda p, i: p.base_lr,
     "step": lambda p, i: p.base_lr * p.gamma ** (i // p.stepsize),
@@ -84,6 +108,27 @@ POLICIES: dict[str, Callable[[Param, int], float]] = {
     "poly": lambda p, i: p.base_lr * (1 - i / p.max_iter) ** p.power,
     "sigmoid": lambda p, i: p.base_lr / (1 + math.exp(-p.gamma * (i - p.stepsize))),
 }
+
+
+def check(param: Param, source: str) -> None:
+    """Refuse a solver whose numbers and names make no sense.
+
+    Raises
+    ------
+    CaffeError
+        Begins with `source`.
+    """
+    if param.iter_size < 1:
+        raise CaffeError(f"{source}: iter_size {param.iter_size} must be positive")
+    if param.weight_decay and param.regularization_type not in REGULARISERS:
+        raise CaffeError(
+            f"{source}: unknown regularization_type '{param.regularization_type}'; "
+            f"there are {', '.join(REGULARISERS)}"
+        )
+    try:
+        learning_rate(param, 0)
+    except CaffeError as error:
+        raise CaffeError(f"{source}: {error}") from None
 
 
 def learning_rate(param: Param, iteration: int) -> float:
@@ -107,7 +152,8 @@ def learning_rate(param: Param, iteration: int) -> float:
 
 
 def current_step(param: Param, iteration: int) -> int:
-    """Return how often a stepping policy has lowered the rate."""
+    """Return how often a stepping policy had lowered the rate of the last of so many iterations."""
+    last = max(iteration - 1, 0)
     if param.lr_policy == "step":
-        return iteration // param.stepsize
-    return _multistep(param, iteration) if param.lr_policy == "multistep" else 0
+        return last // param.stepsize
+    return _multistep(param, last) if param.lr_policy == "multistep" else 0

@@ -62,8 +62,8 @@ def _indexed(group: h5py.Group, path: str) -> list[np.ndarray | None]:
     return values
 
 
-def read_weights(path: str) -> dict[str, list[np.ndarray | None]]:
-    """Read the parameters from Caffe's HDF5; as `weights_io.read_weights`."""
+def read_layers(path: str) -> dict[str, list[np.ndarray | None]]:
+    """Read the parameters from Caffe's HDF5; as `weights_io.read_layers`."""
     weights: dict[str, list[np.ndarray | None]] = {}
     with _opened(path, "HDF5 weights") as file:
         if not isinstance(file.get("data"), h5py.Group):
@@ -77,6 +77,8 @@ def read_weights(path: str) -> dict[str, list[np.ndarray | None]]:
                 layer = name.rpartition("/")[0]
                 if layer and layer not in weights:
                     weights[layer] = _indexed(entry.parent, path)
+            elif not len(entry):
+                weights[name] = []
 
         file["data"].visititems(visit)
     return weights
@@ -84,8 +86,8 @@ def read_weights(path: str) -> dict[str, list[np.ndarray | None]]:
 
 def write_weights_hdf5(
     path: str | os.PathLike,
-    blobs: Mapping[str, Sequence[np.ndarray]],
-    diffs: Mapping[str, Sequence[np.ndarray]] | None = None,
+    blobs: Mapping[str, Sequence[np.ndarray | None]],
+    diffs: Mapping[str, Sequence[np.ndarray | None]] | None = None,
 ) -> None:
     """Write parameters, and gradients if given, as Caffe's HDF5; whole or not at all.
 
@@ -93,7 +95,7 @@ def write_weights_hdf5(
     ----------
     path : path
     blobs : mapping
-        Layer name -> arrays, written as float32 to /data/<layer>/<index>.
+        Layer name -> arrays, written as float32 to /data/<layer>/<index>; None is left out.
     diffs : mapping
         The same for /diff.
     """
@@ -105,7 +107,8 @@ def write_weights_hdf5(
             for name, values in arrays.items():
                 layer = top.require_group(name)
                 for index, array in enumerate(values):
-                    layer.create_dataset(str(index), data=np.asarray(array, np.float32))
+                    if array is not None:
+                        layer.create_dataset(str(index), data=np.asarray(array, np.float32))
 
 
 def write_solverstate(

@@ -19,6 +19,7 @@ __all__ = [
     "SolverState",
     "blob_to_array",
     "read_blob",
+    "read_layers",
     "read_solverstate",
     "read_weights",
     "write_caffemodel",
@@ -74,7 +75,12 @@ def read_blob(path: str | os.PathLike) -> np.ndarray:
 
 
 def read_weights(path: str | os.PathLike) -> dict[str, list[np.ndarray | None]]:
-    """Read the parameters of all layers that have any.
+    """Read the parameters of all layers that have any; as `read_layers`."""
+    return {name: blobs for name, blobs in read_layers(path).items() if blobs}
+
+
+def read_layers(path: str | os.PathLike) -> dict[str, list[np.ndarray | None]]:
+    """Read the parameters of all layers, also of those that have none.
 
     Parameters
     ----------
@@ -96,7 +102,7 @@ def read_weights(path: str | os.PathLike) -> dict[str, list[np.ndarray | None]]:
     source = os.fspath(path)
     data = map_file(source)
     if weights_hdf5.is_hdf5(data):
-        return weights_hdf5.read_weights(source)
+        return weights_hdf5.read_layers(source)
     check_kind(data, source, "a .caffemodel")
     reader = BlobReader(source)
     weights: dict[str, list[np.ndarray | None]] = {}
@@ -108,7 +114,7 @@ def read_weights(path: str | os.PathLike) -> dict[str, list[np.ndarray | None]]:
             continue
         layers += 1
         name, blobs = _read_layer(reader, value, offset, v1=number == _NET_V1_LAYERS)
-        if blobs:
+        if blobs or name not in weights:
             weights[name] = blobs
     if not layers:
         raise CaffeError(f"{source}: holds no layer: it is no .caffemodel")

@@ -143,6 +143,9 @@ def case(
     wiring += " " + " ".join([f'top: "{name}"' for name in names])
     if loss and draw.flip(0.4):
         options += f" loss_weight: {draw.number_text(0.25, 3)}"
+    if learnt is not None and not loss:
+        # Nothing runs backward but under a loss.
+        options += " loss_weight: 1" * len(tops)
     text.append(f'layer {{ name: "layer" type: "{draw.kind}" {wiring} {options} }}')
     diffs = {
         name: draw.values(shape)

@@ -62,6 +62,8 @@ class Layer:
     always_reshape = False
     # Tops that the user or setup fills, and forward leaves alone.
     keeps_tops = False
+    # Tops whose data are the first bottom's own.
+    shares_tops = False
 
     def __init__(self, layer_param: caffe_pb2.LayerParameter | None = None) -> None:
         self.layer_param = caffe_pb2.LayerParameter() if layer_param is None else layer_param

@@ -31,10 +31,10 @@ class Softmax(NeuronLayer):
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
     ) -> None:
-        if propagate_down[0]:
-            data, grad = top[0].data_side.tensor(), top[0].diff_side.tensor()
-            inner = (grad * data).sum(self.axis, keepdim=True)
-            bottom[0].diff_side.set((grad - inner) * data)
+        # As in genuine Caffe, whatever propagate_down says.
+        data, grad = top[0].data_side.tensor(), top[0].diff_side.tensor()
+        inner = (grad * data).sum(self.axis, keepdim=True)
+        bottom[0].diff_side.set((grad - inner) * data)
 
 
 @register("SoftmaxWithLoss")

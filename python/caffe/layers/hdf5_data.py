@@ -9,10 +9,12 @@ import h5py
 import numpy as np
 import torch
 
-from caffe import device, ranks
+from caffe import device, glog, ranks
 from caffe.blob import Blob
 from caffe.files import atomic_path
 from caffe.layers.base import Layer, register
+
+_log = glog.Log("hdf5_data_layer.cpp")
 
 
 @register("HDF5Data")
@@ -36,6 +38,7 @@ class HDF5Data(Layer):
             raise self.fail("does not transform data")
         if param.batch_size < 1:
             raise self.fail("needs a positive batch_size")
+        _log.info(f"Loading list of HDF5 filenames from: {param.source}")
         try:
             with open(param.source, encoding="utf-8") as lines:
                 self.files = lines.read().split()
@@ -43,6 +46,7 @@ class HDF5Data(Layer):
             raise self.fail(f"'{param.source}': {error.strerror}") from None
         if not self.files:
             raise self.fail(f"'{param.source}' names no file")
+        _log.info(f"Number of HDF5 files: {len(self.files)}")
         self.shuffled = param.shuffle
         self._begin_round()
         for blob, rows in zip(top, self.rows):

@@ -71,8 +71,7 @@ class Im2col(Layer):
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
     ) -> None:
-        if not propagate_down[0]:
-            return
+        # As in genuine Caffe, whatever propagate_down says.
         shape = bottom[0].shape
         padded = [size + 2 * pad for size, pad in zip(shape[self.axis + 1 :], self.pad)]
         grad = top[0].diff_side.tensor()

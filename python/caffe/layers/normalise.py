@@ -49,7 +49,8 @@ class LRN(NeuronLayer):
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
     ) -> None:
-        if propagate_down[0]:
+        # As in genuine Caffe, only the kind within channels heeds propagate_down.
+        if propagate_down[0] or self.across:
             data, grad = bottom[0].data_side.tensor(), top[0].diff_side.tensor()
             base = self._base(data)
             shared = self._mean(grad * top[0].data_side.tensor() / base)
@@ -124,8 +125,7 @@ class BatchNorm(NeuronLayer):
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
     ) -> None:
-        if not propagate_down[0]:
-            return
+        # As in genuine Caffe, whatever propagate_down says.
         grad = top[0].diff_side.tensor()
         if not self.use_kept:
             mean = self._mean(grad).view(self.laid)
@@ -159,8 +159,7 @@ class MVN(NeuronLayer):
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
     ) -> None:
-        if not propagate_down[0]:
-            return
+        # As in genuine Caffe, whatever propagate_down says.
         grad, data = (self._rows(side.tensor()) for side in (top[0].diff_side, top[0].data_side))
         result = grad - grad.mean(1, keepdim=True)
         if self.scaled:

@@ -38,7 +38,9 @@ class _Recurrent(Layer, ABC):
     Bottoms: x (time, streams, ...); where each sequence goes on (1) and begins (0), (time,
     streams); optionally x of no time (streams, ...); with expose_hidden the states before the first
     step. Tops: the output; with expose_hidden the states after the last step. Without it a pass
-    begins with the states that the last one ended with.
+    begins with the states that the last one ended with. As in genuine Caffe gradients flow neither
+    into nor out of these states, and those of x and of all parameters are computed whether or not
+    somebody needs them.
     """
 
     states = 1
@@ -107,35 +109,30 @@ class _Recurrent(Layer, ABC):
             self.kept = []
 
     def _leaves(self, bottom: Sequence[Blob]) -> list[torch.Tensor]:
-        """Return all that gradients are wanted of: x, static x, states, weights."""
+        """Return all that gradients are wanted of: x, static x, weights."""
         x = bottom[0].data_side.tensor()
         leaves = [x.reshape(*x.shape[:2], -1)]
         if self.static:
             static = bottom[2].data_side.tensor()
             leaves.append(static.reshape(static.shape[0], -1))
-        if self.exposed:
-            leaves += [blob.data_side.tensor() for blob in bottom[2 + self.static :]]
-        else:
-            leaves += self.kept or [x.new_zeros(self.hidden_shape)] * self.states
         leaves += [blob.data_side.tensor() for blob in self.blobs]
         return [leaf.detach().clone().requires_grad_() for leaf in leaves]
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.leaves = self._leaves(bottom)
-        first = 1 + self.static
-        states, weights = (
-            self.leaves[first : first + self.states],
-            self.leaves[first + self.states :],
-        )
+        if self.exposed:
+            states = [blob.data_side.tensor() for blob in bottom[2 + self.static :]]
+        else:
+            states = self.kept or [self.leaves[0].new_zeros(self.hidden_shape)] * self.states
         with torch.enable_grad():
             outputs, ends = self._run(
                 self.leaves[0],
                 bottom[1].data_side.tensor(),
                 self.leaves[1] if self.static else None,
                 states,
-                weights,
+                self.leaves[1 + self.static :],
             )
-        self.results = [outputs, *ends]
+        self.outputs = outputs
         top[0].data_side.set(outputs.detach().clone())
         self.kept = [end.detach().clone() for end in ends]
         for blob, end in zip(top[1:], self.kept):
@@ -146,23 +143,14 @@ class _Recurrent(Layer, ABC):
     ) -> None:
         if propagate_down[1]:
             raise self.fail("cannot propagate to where sequences go on")
-        grads = [blob.diff_side.tensor() for blob in top]
         found = torch.autograd.grad(
-            self.results[: len(grads)], self.leaves, grads, retain_graph=True, allow_unused=True
+            self.outputs, self.leaves, top[0].diff_side.tensor(), retain_graph=True
         )
-        found = [
-            torch.zeros_like(leaf) if grad is None else grad
-            for grad, leaf in zip(found, self.leaves)
-        ]
-        places = [0, *range(2, len(bottom))]
-        for place, grad in zip(places, found):
-            if propagate_down[place]:
-                bottom[place].diff_side.set(grad.reshape(bottom[place].shape))
-        for blob, wanted, grad in zip(
-            self.blobs, self.param_propagate_down, found[-len(self.blobs) :]
-        ):
-            if wanted:
-                blob.diff_side.accumulate(grad)
+        inputs = [bottom[0], bottom[2]] if self.static else [bottom[0]]
+        for blob, grad in zip(inputs, found):
+            blob.diff_side.set(grad.reshape(blob.shape))
+        for blob, grad in zip(self.blobs, found[len(inputs) :]):
+            blob.diff_side.accumulate(grad)
 
 
 @register("RNN")
@@ -248,6 +236,6 @@ class LSTMUnit(Layer):
             raise self.fail("cannot propagate to where sequences go on")
         grads = [blob.diff_side.tensor() for blob in top]
         found = torch.autograd.grad(self.results, self.leaves, grads, retain_graph=True)
-        for blob, down, grad in zip(bottom, propagate_down, found):
-            if down:
-                blob.diff_side.set(grad)
+        # As in genuine Caffe: both, whichever is needed.
+        for blob, grad in zip(bottom, found):
+            blob.diff_side.set(grad)

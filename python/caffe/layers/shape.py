@@ -8,25 +8,27 @@ from itertools import pairwise
 
 import torch
 
-from caffe.blob import Blob
+from caffe.blob import AliasSide, Blob
 from caffe.layers.base import Layer, register
 
 
 @register("Split")
 class Split(Layer):
-    """Hand one blob to several readers; the gradients are added. Nets insert it by themselves."""
+    """Hand one blob to several readers; the gradients are added. Nets insert it by themselves.
+
+    Notes
+    -----
+    Bottom and tops have the same data: who writes into one of them changes all.
+    """
 
     bottom_range = (1, 1)
     top_range = (1, None)
+    shares_tops = True
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         for blob in top:
-            blob.reshape(*bottom[0].shape)
-
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        data = bottom[0].data_side.activation()
-        for blob in top:
-            blob.data_side.set(data)
+            blob.share_data(bottom[0])
+            blob.diff_side.reshape(bottom[0].shape)
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
@@ -192,9 +194,15 @@ class Silence(Layer):
 
 @register("Flatten")
 class Flatten(Layer):
-    """Take the axes from `axis` to `end_axis` as one."""
+    """Take the axes from `axis` to `end_axis` as one.
+
+    Notes
+    -----
+    Bottom and top have the same data and diff: a layer that works in place on one changes both.
+    """
 
     bottom_range = top_range = (1, 1)
+    shares_tops = True
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         param, shape = self.layer_param.flatten_param, bottom[0].shape
@@ -204,16 +212,18 @@ class Flatten(Layer):
             raise self.fail("cannot work in place")
         # end_axis before axis, if only by one: a new axis of size 1.
         joined = math.prod(shape[first : last + 1])
-        top[0].reshape(*shape[:first], joined, *shape[last + 1 :])
+        self._share(bottom[0], top[0], (*shape[:first], joined, *shape[last + 1 :]))
+
+    @staticmethod
+    def _share(bottom: Blob, top: Blob, shape: tuple[int, ...]) -> None:
+        top.data_side = AliasSide(bottom.data_side, shape)
+        top.diff_side = AliasSide(bottom.diff_side, shape)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        top[0].data_side.set(bottom[0].data_side.tensor().reshape(top[0].shape))
-
-    def backward(
-        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
-    ) -> None:
-        if propagate_down[0]:
-            bottom[0].diff_side.set(self.take_diff(top[0]).reshape(bottom[0].shape))
+        data = bottom[0].data_side.tensor()
+        if not data.is_contiguous():
+            # Once, and not for each reader of the top.
+            bottom[0].data_side.set(data.contiguous())
 
 
 @register("Reshape")
@@ -249,7 +259,7 @@ class Reshape(Flatten):
         result = (*shape[:first], *sizes, *shape[last:])
         if math.prod(result) != total:
             raise self.fail(f"{shape} has {total} elements, {result} would have others")
-        top[0].reshape(*result)
+        self._share(bottom[0], top[0], result)
 
 
 @register("Tile")

@@ -1,0 +1,75 @@
+"""The `caffe` program: train, test, time, device_query; with genuine Caffe's flags and log."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from caffe import glog
+from caffe.command import flags as caffe_flags
+from caffe.command.device_query import device_query
+from caffe.command.flags import FlagError, Flags
+from caffe.command.test import test
+from caffe.command.timing import time
+from caffe.command.train import train
+from caffe.errors import CaffeError
+from caffe.programs.run import run_program
+
+COMMANDS: dict[str, Callable[[Flags], None]] = {
+    "device_query": device_query,
+    "test": test,
+    "time": time,
+    "train": train,
+}
+# The exit statuses of gflags.
+EXIT_FLAGS = EXIT_HELP = 1
+VERSION = "1.0.0"
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """Run the program; return its exit status.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Without the program's name; by default the command line's.
+
+    Raises
+    ------
+    CaffeError
+        If a command cannot do what it is told.
+    """
+    try:
+        flags, words = caffe_flags.parse(sys.argv[1:] if argv is None else argv)
+    except FlagError as error:
+        for line in str(error).splitlines():
+            print(f"ERROR: {line}", file=sys.stderr)
+        return EXIT_FLAGS
+    if flags.version:
+        print(f"caffe version {VERSION}")
+        return 0
+    if flags.help:
+        groups = caffe_flags.GLOG, caffe_flags.CAFFE, caffe_flags.REPORTING
+        print(caffe_flags.usage(flags, *groups), end="")
+        return EXIT_HELP
+    if flags.helpshort or len(words) != 1:
+        print(caffe_flags.usage(flags, caffe_flags.CAFFE), end="")
+        return EXIT_HELP if flags.helpshort else 0
+    command = COMMANDS.get(words[0])
+    if command is None:
+        raise CaffeError(f"unknown action '{words[0]}'; there are {', '.join(COMMANDS)}")
+    # In the environment for the processes that training may start, too.
+    os.environ["GLOG_minloglevel"] = str(flags.minloglevel)  # noqa: SIM112
+    glog.configure(
+        None,
+        glog.INFO if flags.alsologtostderr or flags.logtostderr else flags.stderrthreshold,
+        "" if flags.logtostderr else flags.log_dir,
+    )
+    command(flags)
+    return 0
+
+
+def main() -> None:
+    """Run the program, and end the process."""
+    run_program(run)

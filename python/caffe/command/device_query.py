@@ -1,0 +1,40 @@
+"""`caffe device_query`: what the GPUs are."""
+
+from __future__ import annotations
+
+import torch
+
+from caffe import device, glog
+from caffe.command import given
+from caffe.command.flags import Flags
+
+_log = glog.Log("caffe.cpp")
+_common = glog.Log("common.cpp")
+
+# What genuine Caffe calls a property -> PyTorch's name of it. Releases of PyTorch differ in which
+# they have; others than these no release has.
+PROPERTIES = {
+    "Major revision number": "major",
+    "Minor revision number": "minor",
+    "Name": "name",
+    "Total global memory": "total_memory",
+    "Total shared memory per block": "shared_memory_per_block",
+    "Warp size": "warp_size",
+    "Number of multiprocessors": "multi_processor_count",
+}
+
+
+def device_query(flags: Flags) -> None:
+    """Write the properties of the GPUs that -gpu names."""
+    _log.info(f"Querying GPUs {flags.gpu}")
+    for gpu in given.gpus(flags.gpu):
+        device.set_device(gpu)
+        properties = torch.cuda.get_device_properties(gpu)
+        _line("Device id", gpu)
+        for title, name in PROPERTIES.items():
+            if hasattr(properties, name):
+                _line(title, getattr(properties, name))
+
+
+def _line(title: str, value: object) -> None:
+    _common.info(f"{title + ':':<31}{value}")

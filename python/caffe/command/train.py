@@ -1,0 +1,77 @@
+"""`caffe train`: train a net, or go on with it, until max_iter or a signal."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+
+from caffe import device, distributed, glog, prototxt
+from caffe.actions import Action, answer_signals
+from caffe.command import given
+from caffe.command.flags import Flags
+from caffe.errors import CaffeError
+from caffe.proto import caffe_pb2
+from caffe.solvers import get_solver
+
+_log = glog.Log("caffe.cpp")
+
+
+def train(flags: Flags) -> None:
+    """Train what -solver names; on several GPUs in a process each, whose log is standard error."""
+    path = given.required(flags, "solver", "a solver definition to train")
+    if flags.snapshot and flags.weights:
+        raise CaffeError(
+            "give a -snapshot to resume training or -weights to finetune, but not both"
+        )
+    answer = functools.partial(
+        answer_signals,
+        sigint=_action(flags, "sigint_effect"),
+        sighup=_action(flags, "sighup_effect"),
+    )
+    param = prototxt.read_solver(path)
+    param.train_state.level = flags.level
+    param.train_state.stage.extend(given.stages(flags))
+    if flags.weights or flags.snapshot:
+        param.ClearField("weights")
+    if flags.weights:
+        param.weights.append(flags.weights)
+    gpus = _gpus(flags, param)
+    if len(gpus) > 1 or distributed.from_environment():
+        _log.info("Starting Optimization")
+        distributed.train(param, gpus or ("cpu",), flags.snapshot or None, prepare=answer)
+    else:
+        given.compute_on(gpus[0] if gpus else None)
+        solver = get_solver(param, path)
+        answer(solver)
+        if flags.snapshot:
+            _log.info(f"Resuming from {flags.snapshot}")
+            solver.restore(flags.snapshot)
+        _log.info("Starting Optimization")
+        solver.solve()
+    _log.info("Optimization Done.")
+
+
+def _action(flags: Flags, name: str) -> Action:
+    try:
+        return Action(flags[name])
+    except ValueError:
+        effects = ", ".join(action.value for action in Action)
+        raise CaffeError(f"-{name} {flags[name]}: the effect is one of {effects}") from None
+
+
+def _gpus(flags: Flags, param: caffe_pb2.SolverParameter) -> list[int]:
+    """Return the GPUs to train on, and enter the first one in `param`."""
+    text = flags.gpu
+    if not text and param.HasField("solver_mode") and param.solver_mode == param.GPU:
+        text = str(param.device_id)
+    gpus = given.gpus(text)
+    if not gpus:
+        _log.info("Use CPU.")
+        return gpus
+    _log.info(f"Using GPUs {', '.join(map(str, gpus))}")
+    for gpu in gpus:
+        device.set_device(gpu)
+        _log.info(f"GPU {gpu}: {torch.cuda.get_device_name(gpu)}")
+    param.device_id = gpus[0]
+    return gpus
