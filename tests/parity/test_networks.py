@@ -99,7 +99,8 @@ from unet import nets
 messages = {}
 for name in nets.WIDTHS:
     for file, message in nets.isbi_files(name).items():
-        messages[name + "/" + file] = np.frombuffer(message.SerializeToString(), np.uint8)
+        content = message.encode() if isinstance(message, str) else message.SerializeToString()
+        messages[name + "/" + file] = np.frombuffer(content, np.uint8)
 np.savez(sys.argv[2], **messages)
 """
     got, wanted = ours.run(script), reference.run(script)
