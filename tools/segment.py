@@ -1,14 +1,14 @@
 """Segment a stack with a trained network: the probability or the class of every pixel.
 
 With two classes the probability is that of class 1 (inside a cell), and labels are white there.
-With more, probabilities have one channel a class, and labels are the classes' numbers.
+With more, probabilities have one channel a class, and labels are the classes' numbers. --labels
+writes which cell each pixel belongs to: 0 none, 1, 2, ... in each slice anew.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -23,8 +23,9 @@ from unet.errors import InputError
 from unet.grey import is_normalised, scale_grey
 from unet.memory import pass_memory
 from unet.model import find_model, load_net, pass_cost
+from unet.objects import CellRules, as_stored, check_rules, find_cells
 from unet.overlay import save_overlay
-from unet.program import run_program
+from unet.program import refuse_own_inputs, run_program
 from unet.segmentation import VERSIONS, count_passes, segment_volume
 from unet.tiles import PassCost, check_tile, choose_tile, count_tiles
 from unet.volumes import Volume, VolumeWriter, grey_range, open_volume
@@ -34,17 +35,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Segment a stack."""
     options = parse(argv)
     prototxt, weights = find_model(options.weights, options.net)
-    outputs = output_paths(options)
+    outputs, rules = output_paths(options), cell_rules(options)
     pictures = [options.overlay] if options.overlay else []
     refuse_own_inputs(
         [*outputs.values(), *pictures],
-        [options.stack, *([options.labels] if options.labels else []), str(prototxt), str(weights)],
+        [options.stack, *([options.truth] if options.truth else []), str(prototxt), str(weights)],
     )
     tile = parse_tile(options.tile)
     with contextlib.ExitStack() as opened:
         volume = opened.enter_context(open_volume(options.stack))
         slices = parse_slices(options.slices, len(volume))
-        truth = open_truth(options.labels, volume, slices, opened)
+        truth = open_truth(options.truth, volume, slices, opened)
         grey = choose_grey(options, volume, prototxt)
 
         net = load_net(open_engine(options.device, options.precision), prototxt, weights)
@@ -59,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         passes = len(slices) * count_passes(shape, tile, options.average)
         print(describe(volume, slices, tile, cost, options.average), flush=True)
 
-        write = open_outputs(options, outputs, len(slices), shape, classes, opened)
+        write = open_outputs(options, outputs, rules, slices, shape, classes, opened)
         draw = open_overlay(options.overlay, slices)
         begin = time.perf_counter()
         bar = opened.enter_context(tqdm(total=passes, unit="pass", disable=None, leave=False))
@@ -72,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             after_pass=bar.update,
         )
         for z, likely in zip(slices, out_of_memory_is_told(probabilities)):
-            write(likely)
+            write(z, likely)
             draw(z, volume, grey, likely, truth)
         seconds = time.perf_counter() - begin
     print(
@@ -96,13 +97,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help=".caffemodel, HDF5 weights, or a model folder (weights.caffemodel, deploy.prototxt)",
     )
     add("--net", metavar="DEPLOY", help="prototxt (default: deploy.prototxt beside the weights)")
-    add(
-        "-o",
-        "--out",
-        required=True,
-        metavar="OUT",
-        help=".tif, .h5, .zarr, .png, or a folder of PNG",
-    )
+    add("-o", "--out", metavar="OUT", help=".tif, .h5, .zarr, .png, or a folder of PNG")
     add(
         "--output",
         choices=("probability", "labels", "both"),
@@ -154,7 +149,29 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="PATH",
         help="pictures beside their outlines: .png shows the middle slice, a folder all of them",
     )
-    add("--labels", help="the truth, drawn in the overlay under the outlines")
+    add("--truth", help="true labels, drawn in the overlay under the outlines")
+    add("--labels", metavar="FILE", help="write the cells' numbers, in the formats of OUT")
+    cells = parser.add_argument_group("what is a cell of --labels").add_argument
+    cells(
+        "--threshold",
+        type=float,
+        metavar="T",
+        help="probability of a cell above which a pixel is one (default: the likeliest class)",
+    )
+    cells("--minimum-area", type=int, metavar="N", help="drop cells below N pixels (default: 1)")
+    cells("--fill-holes", action="store_true", help="background inside a cell is part of it")
+    cells(
+        "--watershed",
+        type=float,
+        metavar="D",
+        help="split cells that touch where the probability falls by D between two peaks, say 0.2",
+    )
+    cells(
+        "--label-dtype",
+        choices=("uint16", "uint32"),
+        default="uint16",
+        help="uint32 holds more than 65535 cells a slice (%(default)s)",
+    )
     return parser.parse_args(argv)
 
 
@@ -162,26 +179,30 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def output_paths(options: argparse.Namespace) -> dict[str, Path]:
-    """Return what is written where: "probability", "labels" or both -> path."""
+    """Return what is written where: "probability", "labels", "cells" -> path."""
+    cells = {"cells": Path(options.labels)} if options.labels else {}
+    if options.out is None:
+        if not cells:
+            raise InputError("name what to write: -o OUT, --labels FILE or both")
+        return cells
     out = Path(options.out)
     if options.output != "both":
-        return {options.output: out}
-    return {"probability": out, "labels": out.with_name(f"{out.stem}_labels{out.suffix}")}
+        return {options.output: out, **cells}
+    beside = out.with_name(f"{out.stem}_labels{out.suffix}")
+    return {"probability": out, "labels": beside, **cells}
 
 
-def refuse_own_inputs(outputs: Sequence[Path | str], inputs: Sequence[str]) -> None:
-    """Refuse an output that would take the place of an input or of another, or lie among files."""
-    files = [name if os.path.exists(name) else re.sub(r":[^:]*$", "", name) for name in inputs]
-    for number, output in enumerate(outputs):
-        path = Path(output).resolve()
-        for name, place in zip(inputs, (Path(file).resolve() for file in files)):
-            if path == place or path in place.parents or place in path.parents:
-                raise InputError(
-                    f"{output}: is, holds or lies in the input {name}, which would be damaged; "
-                    f"name another output"
-                )
-        if path in [Path(other).resolve() for other in outputs[:number]]:
-            raise InputError(f"{output}: is named for two outputs; name another for one")
+def cell_rules(options: argparse.Namespace) -> CellRules:
+    """Return what makes a cell of --labels."""
+    area = 1 if options.minimum_area is None else options.minimum_area
+    rules = CellRules(options.threshold, area, options.fill_holes, options.watershed)
+    if not options.labels and rules != CellRules():
+        raise InputError(
+            "--threshold, --minimum-area, --fill-holes and --watershed say what is a cell of "
+            "--labels: name that file as well"
+        )
+    check_rules(rules)
+    return rules
 
 
 def parse_tile(text: str | None) -> tuple[int, int] | None:
@@ -222,16 +243,16 @@ def parse_slices(text: str | None, count: int) -> range:
 
 
 def open_truth(
-    labels: str | None, volume: Volume, slices: range, opened: contextlib.ExitStack
+    path: str | None, volume: Volume, slices: range, opened: contextlib.ExitStack
 ) -> Callable[[int], np.ndarray] | None:
     """Return what gives the true labels of a slice of the stack, by its number."""
-    if labels is None:
+    if path is None:
         return None
-    truth = opened.enter_context(open_volume(labels, channels=1))
+    truth = opened.enter_context(open_volume(path, channels=1))
     fits = len(truth) in (len(volume), len(slices)) and truth.shape[-2:] == volume.shape[-2:]
     if not fits:
         raise InputError(
-            f"{labels}: is {truth.shape}, but the stack is {volume.shape}: give labels of all of "
+            f"{path}: is {truth.shape}, but the stack is {volume.shape}: give labels of all of "
             f"its slices, or of those chosen"
         )
     first = 0 if len(truth) == len(volume) else slices.start
@@ -278,28 +299,39 @@ def describe(
 def open_outputs(
     options: argparse.Namespace,
     paths: dict[str, Path],
-    count: int,
+    rules: CellRules,
+    slices: range,
     shape: tuple[int, int],
     classes: int,
     opened: contextlib.ExitStack,
-) -> Callable[[np.ndarray], None]:
+) -> Callable[[int, np.ndarray], None]:
     """Open the files; what is returned writes the probabilities of the next slice into them."""
-    is_png = Path(options.out).suffix.lower() in ("", ".png")
-    dtype = np.dtype(options.dtype or ("uint8" if is_png else "float32"))
+    is_png = Path(options.out or "").suffix.lower() in ("", ".png")
+    types = {
+        "probability": np.dtype(options.dtype or ("uint8" if is_png else "float32")),
+        "labels": np.dtype(np.bool_ if classes == 2 else np.uint8),
+        "cells": np.dtype(options.label_dtype),
+    }
     writers = {}
     for what, path in paths.items():
-        kind = (np.bool_ if classes == 2 else np.uint8) if what == "labels" else dtype
-        plane = (classes,) + tuple(shape) if what != "labels" and classes > 2 else tuple(shape)
-        writers[what] = opened.enter_context(VolumeWriter(path, (count,) + plane, kind))
+        plane = (classes,) + tuple(shape) if what == "probability" and classes > 2 else tuple(shape)
+        writers[what] = opened.enter_context(
+            VolumeWriter(path, (len(slices),) + plane, types[what])
+        )
 
-    def write(likely: np.ndarray) -> None:
+    def write(z: int, likely: np.ndarray) -> None:
+        if "cells" in writers:
+            try:
+                writers["cells"].write(as_stored(find_cells(likely, rules), types["cells"]))
+            except InputError as error:
+                raise InputError(f"{options.stack}: slice {z}: {error}") from None
         if "labels" in writers:
-            writers["labels"].write(likely.argmax(axis=0).astype(writers["labels"].dtype))
+            writers["labels"].write(likely.argmax(axis=0).astype(types["labels"]))
         if "probability" in writers:
             shown = likely[1] if classes == 2 else likely
-            if dtype == np.uint8:
+            if types["probability"] == np.uint8:
                 shown = np.rint(shown * 255)
-            writers["probability"].write(shown.astype(dtype))
+            writers["probability"].write(shown.astype(types["probability"]))
 
     return write
 

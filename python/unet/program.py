@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -91,6 +92,32 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     finally:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
+
+
+def refuse_own_inputs(outputs: Sequence[Path | str], inputs: Sequence[str]) -> None:
+    """Refuse an output that would take the place of an input or of another, or lie among files.
+
+    Parameters
+    ----------
+    outputs : sequence of path
+    inputs : sequence of str
+        As `unet.volumes.open_volume` takes them: FILE:/dataset is FILE.
+
+    Raises
+    ------
+    InputError
+    """
+    files = [name if os.path.exists(name) else re.sub(r":[^:]*$", "", name) for name in inputs]
+    for number, output in enumerate(outputs):
+        path = Path(output).resolve()
+        for name, place in zip(inputs, (Path(file).resolve() for file in files)):
+            if path == place or path in place.parents or place in path.parents:
+                raise InputError(
+                    f"{output}: is, holds or lies in the input {name}, which would be damaged; "
+                    f"name another output"
+                )
+        if path in [Path(other).resolve() for other in outputs[:number]]:
+            raise InputError(f"{output}: is named for two outputs; name another for one")
 
 
 def _umask() -> int:

@@ -20,6 +20,7 @@ import caffe
 from unet.errors import InputError
 from unet.grey import input_text, scale_grey
 from unet.nets import deploy_net
+from unet.objects import CellRules, find_cells
 from unet.segmentation import segment_picture
 from unet.volumes import grey_range, read_volume, write_volume
 
@@ -131,6 +132,47 @@ def test_three_classes_of_two_channels(run, tmp_path):
     assert labels.dtype == np.uint8
 
 
+@pytest.mark.parametrize("name", ["cells.tif", "cells.h5", "cells.zarr", "cells"])
+def test_cells_in_every_format(run, model, stack, tmp_path, name):
+    if name.endswith("zarr"):
+        pytest.importorskip("zarr")
+    run("-o", tmp_path / "out.h5", "--labels", tmp_path / name)
+    likely = read_volume(tmp_path / "out.h5")
+    given = read_volume(tmp_path / name)
+    assert given.dtype == np.uint16
+    for one, cell in zip(given, likely):
+        np.testing.assert_array_equal(one, find_cells(np.stack([1 - cell, cell]), CellRules()))
+    assert given.max() > 0
+
+
+def test_cells_alone_by_rules(run, model, stack, tmp_path):
+    middle = float(np.median(wanted(model, read_volume(stack))[:, 1]))
+    options = ["--threshold", middle, "--minimum-area", 4, "--fill-holes", "--watershed", 0.01]
+    options += ["--label-dtype", "uint32"]
+    printed = run("--labels", tmp_path / "cells.tif", *options)
+    assert printed.count("written:") == 1
+    given = read_volume(tmp_path / "cells.tif")
+    assert given.dtype == np.uint32
+    rules = CellRules(middle, 4, True, 0.01)
+    for one, likely in zip(given, wanted(model, read_volume(stack))):
+        differ = one != find_cells(likely, rules)
+        assert differ.mean() < 0.05
+    assert given.max() > 1
+
+
+def test_nan_scores_are_refused(run, model, tmp_path):
+    net = caffe.Net(
+        *(str(model / f) for f in ("deploy.prototxt", "weights.caffemodel")), caffe.TEST
+    )
+    # Finite weights, but so large that both scores are infinite.
+    net.params["conv_u0d-score"][0].data[...] = 3e38
+    net.save(str(tmp_path / "far.caffemodel"))
+    far = ("--weights", tmp_path / "far.caffemodel", "--net", model / "deploy.prototxt")
+    with pytest.raises(InputError, match=r"stack\.tif: slice 0: probabilities are NaN"):
+        run("--labels", tmp_path / "c.tif", *far)
+    assert sorted(os.listdir(tmp_path)) == ["far.caffemodel", "stack.tif"]
+
+
 def test_slices_are_normalised_where_the_network_learnt_so(run, model, stack, tmp_path):
     pixels = read_volume(stack)
     changed = np.round(pixels * 0.5 + np.array([10.0, 60.0, 100.0])[:, None, None])
@@ -204,7 +246,7 @@ def test_less_memory_means_smaller_tiles(run, tmp_path):
 
 def test_overlays(run, stack, tmp_path):
     run("-o", tmp_path / "a.tif", "--overlay", tmp_path / "one.png")
-    run("-o", tmp_path / "a.tif", "--overlay", tmp_path / "all", "--labels", stack)
+    run("-o", tmp_path / "a.tif", "--overlay", tmp_path / "all", "--truth", stack)
     names = [f"slice_000{z}.png" for z in range(3)]
     assert sorted(file.name for file in (tmp_path / "all").iterdir()) == names
     middle = np.asarray(Image.open(tmp_path / "one.png"))
@@ -214,7 +256,7 @@ def test_overlays(run, stack, tmp_path):
     assert (middle != with_truth).any()
     # Labels of the chosen slices alone will do.
     write_volume(tmp_path / "labels.tif", np.ones((1, 20, 30), np.uint8))
-    chosen = ("--slices", "1:2", "--labels", tmp_path / "labels.tif")
+    chosen = ("--slices", "1:2", "--truth", tmp_path / "labels.tif")
     run("-o", tmp_path / "a.tif", "--overlay", tmp_path / "two.png", *chosen)
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "two.png")), middle)
 
@@ -253,7 +295,12 @@ def test_memory_does_not_grow_with_the_slices(run, tmp_path):
         (["--device", "tpu"], "device 'tpu' is neither"),
         (["--weights", "absent"], "absent: there is no such file"),
         (["--net", "absent"], "absent: there is no such file"),
-        (["--labels", "absent.tif"], "absent.tif: there is no such file"),
+        (["--truth", "absent.tif"], "absent.tif: there is no such file"),
+        (["--threshold", "0.5"], "what is a cell of --labels: name that file as well"),
+        (["--labels", "c.tif", "--threshold", "2"], "threshold 2: give a probability"),
+        (["--labels", "c.tif", "--watershed", "1"], "watershed 1: give the depth"),
+        (["--labels", "out.tif"], "out.tif: is named for two outputs"),
+        (["--labels", "c.png"], "one PNG holds one slice, not 3"),
         (["-o", "out.xyz"], "not as .xyz"),
         (["-o", "out.png"], "one PNG holds one slice, not 3"),
     ],
@@ -263,6 +310,11 @@ def test_what_makes_no_sense_is_refused(run, tmp_path, monkeypatch, arguments, s
     with pytest.raises(InputError, match=said):
         run("-o", "out.tif", *arguments)
     assert [file.name for file in tmp_path.iterdir()] == ["stack.tif"]
+
+
+def test_nothing_to_write_is_refused(run):
+    with pytest.raises(InputError, match="name what to write: -o OUT, --labels FILE or both"):
+        run()
 
 
 def test_stacks_that_are_none_are_refused(run, tmp_path):
@@ -283,7 +335,7 @@ def test_stacks_that_are_none_are_refused(run, tmp_path):
         run("-o", out, "--grey", 0, 1, "--output", "both", stack=tmp_path / "gap.tif")
     write_volume(tmp_path / "labels.tif", np.zeros((3, 20, 31), np.uint8))
     with pytest.raises(InputError, match=r"labels\.tif: is \(3, 20, 31\), but the stack is"):
-        run("-o", out, "--labels", tmp_path / "labels.tif")
+        run("-o", out, "--truth", tmp_path / "labels.tif")
     assert not [file for file in os.listdir(tmp_path) if "out" in file]
 
 
@@ -306,7 +358,7 @@ def test_no_output_takes_the_place_of_an_input(run, model, stack, tmp_path, monk
         ("folder/slice_0000.png", "-o", "folder"),
         ("a_labels.tif", "-o", "model", "--weights", "model"),
         ("a_labels.tif", "-o", "w.h5", "--weights", "w.h5", "--net", "model/deploy.prototxt"),
-        ("folder", "-o", "a.tif", "--output", "both", "--labels", "a_labels.tif"),
+        ("folder", "-o", "a.tif", "--output", "both", "--truth", "a_labels.tif"),
     ):
         with pytest.raises(InputError, match=lost):
             run(*arguments, stack=given)
@@ -353,10 +405,16 @@ def test_a_mistake_is_one_line_and_status_2(model, stack, tmp_path):
 def test_genuine_caffe_segments_alike(run, reference, model, tmp_path):
     write_volume(tmp_path / "odd.h5", np.random.default_rng(3).random((2, 25, 61), np.float32))
     options = ["--average", "dihedral", "--tile", "204x220", "--device", "cpu"]
-    run("-o", tmp_path / "ours.h5", *options, stack=tmp_path / "odd.h5")
+    run("-o", tmp_path / "first.h5", stack=tmp_path / "odd.h5")
+    middle = str(np.median(read_volume(tmp_path / "first.h5")))
+    cells = ["--threshold", middle, "--watershed", "0.01", "--fill-holes", "--labels"]
+    run(
+        *("-o", tmp_path / "ours.h5", *options, *cells, tmp_path / "our_cells.h5"),
+        stack=tmp_path / "odd.h5",
+    )
     ended = subprocess.run(
         [*reference.command, str(PROGRAM), str(tmp_path / "odd.h5"), "--weights", str(model)]
-        + ["-o", str(tmp_path / "theirs.h5"), *options],
+        + ["-o", str(tmp_path / "theirs.h5"), *options, *cells, str(tmp_path / "their_cells.h5")],
         capture_output=True,
         text=True,
         timeout=300,
@@ -364,3 +422,6 @@ def test_genuine_caffe_segments_alike(run, reference, model, tmp_path):
     assert ended.returncode == 0, ended.stderr
     ours, theirs = (read_volume(tmp_path / f"{name}.h5") for name in ("ours", "theirs"))
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    ours, theirs = (read_volume(tmp_path / f"{name}_cells.h5") for name in ("our", "their"))
+    assert ours.max() > 1
+    assert (ours != theirs).mean() < 0.02

@@ -1,0 +1,166 @@
+"""From probabilities to cells: foreground, holes, cells that touch, and a number for each."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy import ndimage
+
+from unet.errors import InputError
+
+# Cells that share an edge or a corner are one.
+_EIGHT = np.ones((3, 3), bool)
+# Below every probability and every depth under it.
+_OUTSIDE = -2.0
+
+
+class CellRules(NamedTuple):
+    """What makes a cell of a slice of probabilities.
+
+    Attributes
+    ----------
+    threshold : float, optional
+        Pixels are foreground where the probability of not being background (class 0) is above it.
+        None: where another class than the background is the most probable.
+    minimum_area : int
+        Pixels; smaller cells are dropped.
+    fill_holes : bool
+        Background that a component encloses becomes part of it.
+    watershed : float, optional
+        In (0, 1): a component is split where the probability between two of its peaks falls by so
+        much below the lower one. None: components are cells.
+    """
+
+    threshold: float | None = None
+    minimum_area: int = 1
+    fill_holes: bool = False
+    watershed: float | None = None
+
+
+def check_rules(rules: CellRules) -> None:
+    """Refuse rules that no cell can meet, or that mean nothing.
+
+    Raises
+    ------
+    InputError
+        If the threshold is not in [0, 1), the depth not in (0, 1) or the area negative.
+    """
+    if rules.threshold is not None and not 0 <= rules.threshold < 1:
+        raise InputError(f"threshold {rules.threshold:g}: give a probability, 0 <= T < 1")
+    if rules.watershed is not None and not 0 < rules.watershed < 1:
+        raise InputError(
+            f"watershed {rules.watershed:g}: give the depth of a valley of probability, 0 < D < 1"
+        )
+    if rules.minimum_area < 0:
+        raise InputError(f"minimum area {rules.minimum_area}: give a number of pixels, 0 or more")
+
+
+def find_cells(likely: np.ndarray, rules: CellRules) -> np.ndarray:
+    """Find the cells of one slice.
+
+    Parameters
+    ----------
+    likely : float ndarray, shape (classes, height, width)
+        Probability of each class; class 0 is the background.
+    rules : CellRules
+
+    Returns
+    -------
+    int32 ndarray, shape (height, width)
+        0 is background; cells count from 1, row by row from the top.
+
+    Raises
+    ------
+    InputError
+        If a probability is NaN, or the rules are invalid.
+
+    Notes
+    -----
+    Cells are 8-connected, so holes are 4-connected. Splitting is a watershed on the probability of
+    the background, which between touching cells is the network's map of their borders; its seeds
+    are the peaks that stand out by the depth (h-maxima: Soille, Morphological Image Analysis, 2003,
+    Sec. 6.3.4).
+
+    Examples
+    --------
+    >>> cell = np.array([[0.9, 0.2, 0.8, 0.6, 0.9]])
+    >>> likely = np.stack([1 - cell, cell])
+    >>> find_cells(likely, CellRules())
+    array([[1, 0, 2, 2, 2]], dtype=int32)
+    >>> find_cells(likely, CellRules(watershed=0.15))
+    array([[1, 0, 2, 3, 3]], dtype=int32)
+    >>> find_cells(likely, CellRules(threshold=0.7))
+    array([[1, 0, 2, 0, 3]], dtype=int32)
+    """
+    check_rules(rules)
+    if np.isnan(likely).any():
+        raise InputError(
+            "probabilities are NaN: the network's weights or the grey values are out of bounds"
+        )
+    cell = likely[1:].sum(axis=0)
+    foreground = likely.argmax(axis=0) > 0 if rules.threshold is None else cell > rules.threshold
+    if rules.fill_holes:
+        foreground = ndimage.binary_fill_holes(foreground)
+    if rules.watershed is None:
+        labels = ndimage.label(foreground, _EIGHT)[0]
+    else:
+        labels = _split(cell, foreground, rules.watershed)
+    return drop_small(labels, rules.minimum_area)
+
+
+def _split(cell: np.ndarray, foreground: np.ndarray, depth: float) -> np.ndarray:
+    from skimage.morphology import local_maxima, reconstruction
+    from skimage.segmentation import watershed
+
+    # A frame of background: a picture that is all cell has a peak, too.
+    inside = np.pad(foreground, 1)
+    landscape = np.where(inside, np.pad(cell, 1), _OUTSIDE).astype(np.float64)
+    # Peaks are cut off by `depth`; those that a shallower valley parts become one plateau.
+    cut = reconstruction(np.where(inside, landscape - depth, _OUTSIDE), landscape)
+    seeds = ndimage.label(local_maxima(cut) & inside, _EIGHT)[0]
+    return watershed(-landscape, seeds, connectivity=2, mask=inside)[1:-1, 1:-1]
+
+
+def drop_small(labels: np.ndarray, minimum_area: int) -> np.ndarray:
+    """Drop cells smaller than `minimum_area` pixels and number the others 1, 2, ... row by row.
+
+    Parameters
+    ----------
+    labels : int ndarray, shape (height, width)
+        0 is background.
+    minimum_area : int
+
+    Returns
+    -------
+    int32 ndarray, shape (height, width)
+    """
+    values, first, area = np.unique(labels, return_index=True, return_counts=True)
+    kept = (values != 0) & (area >= minimum_area)
+    values, first = values[kept], first[kept]
+    number = np.zeros(int(labels.max()) + 1, np.int32)
+    number[values[np.argsort(first)]] = np.arange(1, len(values) + 1)
+    return number[labels]
+
+
+def as_stored(labels: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Return the cells of one slice in the type that they are stored in.
+
+    Parameters
+    ----------
+    labels : int32 ndarray, shape (height, width)
+    dtype : dtype
+        uint16, as the cell tracking challenge has it, or uint32.
+
+    Raises
+    ------
+    InputError
+        If there are more cells than numbers.
+    """
+    most = int(np.iinfo(dtype).max)
+    if labels.max() > most:
+        raise InputError(
+            f"{labels.max()} cells in one slice are more than the {most} numbers of "
+            f"{np.dtype(dtype)}; store 32 bit, or drop small ones with a larger minimum area"
+        )
+    return labels.astype(dtype)
