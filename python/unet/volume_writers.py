@@ -192,7 +192,7 @@ def _zarr(path: Path, shape: Sequence[int], dtype: np.dtype) -> Iterator[Put]:
         raise InputError(f"{path}: writing Zarr needs the package zarr; install it") from None
     if path.exists() and not _is_zarr(path):
         raise InputError(f"{path}: exists and is no Zarr array; name another or remove it")
-    with _atomic_folder(path) as temporary:
+    with atomic_folder(path) as temporary:
         array = zarr.open(
             str(temporary),
             mode="w",
@@ -248,13 +248,28 @@ def _png_folder(path: Path, slices: int) -> Iterator[Put]:
             f"{path}: exists and holds other things than slice_*.png; name another folder"
         )
     digits = max(4, len(str(slices - 1)))
-    with _atomic_folder(path) as temporary:
+    with atomic_folder(path) as temporary:
         yield lambda z, picture: _save_png(temporary / f"slice_{z:0{digits}d}.png", picture)
 
 
 @contextlib.contextmanager
-def _atomic_folder(path: Path) -> Iterator[Path]:
-    """Give an empty folder that takes the place of `path` on success, else is removed."""
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Give an empty folder that takes the place of `path` on success, else is removed.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        Its parent is created. Whoever calls makes sure that what is there may be replaced.
+
+    Yields
+    ------
+    pathlib.Path
+
+    Raises
+    ------
+    OSError
+        If a folder cannot be made or renamed.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     holder = Path(tempfile.mkdtemp(dir=str(path.parent), prefix=f".{path.name}."))
     try:
