@@ -48,9 +48,12 @@ def checked(layer: Layer, step: Callable[..., None], *blobs: list[Blob]) -> None
     """
     try:
         step(*blobs)
-    except RuntimeError as error:
-        if isinstance(error, CaffeError):
+    except CaffeError as error:
+        # Blobs and fillers do not know whose they are.
+        if error.layer is not None:
             raise
+        raise layer.fail(str(error)) from error
+    except RuntimeError as error:
         shapes = ", ".join(str(blob.shape) for blob in blobs[0])
         raise layer.fail(f"{error} (bottoms: {shapes or 'none'})") from error
 
@@ -100,7 +103,11 @@ class Assembly:
         self._needs: dict[str, bool] = {}
         self._log = net_log.BuildingLog()
         for layer_param in param.layer:
-            self._append(layer_param)
+            try:
+                self._append(layer_param)
+            except CaffeError as error:
+                error.layer = layer_param.name
+                raise
         self.outputs = sorted(self._unread)
         self._find_rectified()
         self._find_spent()

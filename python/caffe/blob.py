@@ -16,6 +16,8 @@ Shape = tuple[int, ...]
 
 # Caffe counts elements in a 32-bit int; a larger blob is a mistake there and here.
 MAX_COUNT = 2**31 - 1
+# Caffe's kMaxBlobAxes.
+MAX_AXES = 32
 
 
 class Side:
@@ -352,6 +354,8 @@ class Blob:
 
 
 def _checked(dims: Shape) -> Shape:
+    if len(dims) > MAX_AXES:
+        raise CaffeError(f"a blob cannot have {len(dims)} axes: {MAX_AXES} are the most")
     shape = tuple(int(dim) for dim in dims)
     if any(dim < 0 for dim in shape):
         raise CaffeError(f"a blob cannot have the shape {shape}: an axis is negative")

@@ -10,6 +10,7 @@ import stat
 import numpy as np
 
 from caffe import wire
+from caffe.blob import MAX_AXES
 from caffe.errors import CaffeError
 from caffe.proto import caffe_pb2
 
@@ -17,8 +18,7 @@ from caffe.proto import caffe_pb2
 _SHAPE, _DATA, _DOUBLE_DATA = 7, 5, 8
 _LEGACY_SHAPE = (1, 2, 3, 4)  # num, channels, height, width
 
-# Caffe's limit (kMaxBlobAxes), and protobuf's for a file.
-MAX_AXES = 32
+# The limit of protobuf for a file.
 MAX_BYTES = 2**31 - 1
 
 _KINDS = (

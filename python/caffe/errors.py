@@ -7,4 +7,18 @@ class CaffeError(RuntimeError):
     """A net, a solver or a file that cannot be used as it stands.
 
     The message names the file and line, or the layer and the shapes, and what to do.
+
+    Parameters
+    ----------
+    message : str
+    layer : str, optional
+        The name of the layer that it is about: whoever knows its file adds the line.
+
+    Attributes
+    ----------
+    layer : str or None
     """
+
+    def __init__(self, message: str, layer: str | None = None) -> None:
+        super().__init__(message)
+        self.layer = layer

@@ -11,6 +11,9 @@ from caffe import device
 from caffe.errors import CaffeError
 from caffe.proto import caffe_pb2
 
+# A parameter beyond this fits in no .caffemodel: 2 GiB. What asks for more is a mistake.
+MAX_COUNT = 2**29 - 1
+
 
 def _fan(shape: tuple[int, ...], param: caffe_pb2.FillerParameter) -> float:
     count = math.prod(shape)
@@ -99,6 +102,8 @@ def fill(shape: tuple[int, ...], param: caffe_pb2.FillerParameter) -> torch.Tens
     CaffeError
         If there is no filler of that type, or it cannot fill this shape.
     """
+    if math.prod(shape) > MAX_COUNT:
+        raise CaffeError(f"values of shape {tuple(shape)} are more than {MAX_COUNT}")
     if param.type not in FILLERS:
         raise CaffeError(f"unknown filler '{param.type}'; there are {', '.join(sorted(FILLERS))}")
     return FILLERS[param.type](tuple(shape), param)

@@ -6,6 +6,9 @@ from caffe import net_log
 from caffe.errors import CaffeError
 from caffe.proto import caffe_pb2
 
+# As many blobs as an error lists.
+_MOST_NAMES = 50
+
 
 def _why_not(state: caffe_pb2.NetState, rule: caffe_pb2.NetStateRule) -> str:
     """Return why a rule does not hold, in genuine Caffe's words; nothing if it does."""
@@ -53,7 +56,9 @@ def filter_net(param: caffe_pb2.NetParameter) -> caffe_pb2.NetParameter:
     del kept.layer[:]
     for layer in param.layer:
         if layer.include and layer.exclude:
-            raise CaffeError(f"layer '{layer.name}': give include or exclude rules, not both")
+            raise CaffeError(
+                f"layer '{layer.name}': give include or exclude rules, not both", layer.name
+            )
         if layer.include:
             admitted = any(_rule_holds(param.state, rule, layer.name) for rule in layer.include)
         else:
@@ -61,6 +66,11 @@ def filter_net(param: caffe_pb2.NetParameter) -> caffe_pb2.NetParameter:
         if admitted:
             kept.layer.add().CopyFrom(layer)
     return kept
+
+
+def _listed(names: list[str]) -> str:
+    more = len(names) - _MOST_NAMES
+    return (", ".join(names[:_MOST_NAMES]) or "none") + (f" and {more} more" if more > 0 else "")
 
 
 def insert_splits(param: caffe_pb2.NetParameter) -> caffe_pb2.NetParameter:
@@ -84,10 +94,10 @@ def insert_splits(param: caffe_pb2.NetParameter) -> caffe_pb2.NetParameter:
     for index, layer in enumerate(param.layer):
         for place, blob in enumerate(layer.bottom):
             if blob not in maker:
-                known = ", ".join(sorted(maker)) or "none"
                 raise CaffeError(
                     f"layer '{layer.name}' reads blob '{blob}' (bottom {place}), which no layer "
-                    f"before it makes; blobs made so far: {known}"
+                    f"before it makes; blobs made so far: {_listed(sorted(maker))}",
+                    layer.name,
                 )
             source[index, place] = maker[blob]
             readers[maker[blob]] = readers.get(maker[blob], 0) + 1

@@ -80,9 +80,14 @@ class Net:
         if stages:
             del state_given.state.stage[:]
             state_given.state.stage.extend(stages)
-        filtered = filter_net(state_given)
-        net_log.parameters(filtered)
-        self._build(insert_splits(filtered))
+        try:
+            filtered = filter_net(state_given)
+            net_log.parameters(filtered)
+            self._build(insert_splits(filtered))
+        except CaffeError as error:
+            if param is network_file:
+                raise
+            raise prototxt.located_in_file(error, network_file) from error
         if weights is not None:
             self.copy_from(weights)
 

@@ -17,17 +17,16 @@ from caffe import glog
 from caffe.errors import CaffeError
 from caffe.files import atomic_path
 from caffe.proto import caffe_pb2
+from caffe.text_places import MAX_BYTES, check_size, place_of_layer, place_of_message, unclosed
 from caffe.upgrade import upgrade_net, upgrade_solver
 
 _log = glog.Log("upgrade_proto.cpp")
 
 M = TypeVar("M", bound=Message)
 
-# No prototxt of a real network comes near these; others are refused before they cost anything.
-MAX_BYTES = 16 * 2**20
-MAX_DEPTH = 100
+# What an error quotes of a file is cut to this.
+_QUOTED = 200
 
-_BRACES = re.compile(r'"(?:[^"\\\n]|\\.)*"|\'(?:[^\'\\\n]|\\.)*\'|#[^\n]*|[{}<>]')
 _PLACE = re.compile(r"\A\d+:\d+ : (?:'.*': )?", re.DOTALL)
 _NO_FIELD = re.compile(r'Message type "([\w.]+)" has no field named "([^"]+)"')
 _TWICE = re.compile(r'Message type "([\w.]+)" should not have multiple "([^"]+)" fields')
@@ -45,7 +44,7 @@ def _explain(message: str, root: Descriptor, text: str) -> str:
     """Return what is wrong in the words of a prototxt's writer, from protobuf's `message`."""
     pool = caffe_pb2.DESCRIPTOR.pool
     if found := _NO_FIELD.search(message):
-        owner, field = pool.FindMessageTypeByName(found.group(1)), found.group(2)
+        owner, field = pool.FindMessageTypeByName(found.group(1)), found.group(2)[:_QUOTED]
         if owner is root:
             for other, kind in _KINDS.items():
                 if other is not root and field in other.fields_by_name:
@@ -55,45 +54,18 @@ def _explain(message: str, root: Descriptor, text: str) -> str:
         return f"'{found.group(2)}' is given twice"
     if found := _NO_VALUE.search(message):
         enum = pool.FindEnumTypeByName(found.group(1))
-        return f"{enum.name} is one of {', '.join(enum.values_by_name)}, not {found.group(2)}"
-    if message.startswith('Expected "}"') and (opened := _unclosed(text)):
+        value = found.group(2)[:_QUOTED]
+        return f"{enum.name} is one of {', '.join(enum.values_by_name)}, not {value}"
+    if message.startswith('Expected "}"') and (opened := unclosed(text)):
         return f'expected "}}": the brace opened at {opened} is never closed'
     if message.startswith("Expected identifier") and message.rstrip(".").endswith("got }"):
         return 'a "}" closes nothing'
-    told = message[:1].lower() + message[1:200].rstrip(".")
+    told = message[:1].lower() + message[1:_QUOTED].rstrip(".")
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in told)
 
 
-def _unclosed(text: str) -> str:
-    """Return line:column of the innermost brace that is not closed, or nothing."""
-    opened: list[int] = []
-    for token in _BRACES.finditer(text):
-        if token.group() in "{<":
-            opened.append(token.start())
-        elif token.group() in "}>" and opened:
-            opened.pop()
-    if not opened:
-        return ""
-    before = text[: opened[-1]]
-    return f"{before.count(chr(10)) + 1}:{opened[-1] - before.rfind(chr(10))}"
-
-
-def _check_depth(text: str, source: str) -> None:
-    depth = 0
-    for token in _BRACES.finditer(text):
-        if token.group() in "{<":
-            depth += 1
-            if depth > MAX_DEPTH:
-                line = text.count("\n", 0, token.start()) + 1
-                raise CaffeError(f"{source}:{line}: messages are nested more than {MAX_DEPTH} deep")
-        elif token.group() in "}>":
-            depth -= 1
-
-
 def _parse(text: str, message: M, source: str) -> M:
-    if len(text) > MAX_BYTES:
-        raise CaffeError(f"{source}: is too large for a prototxt, {MAX_BYTES} bytes are the limit")
-    _check_depth(text, source)
+    check_size(text, source)
     try:
         text_format.Parse(text, message)
     except text_format.ParseError as error:
@@ -104,8 +76,18 @@ def _parse(text: str, message: M, source: str) -> M:
     except (ValueError, RecursionError) as error:
         raise CaffeError(f"{source}: cannot be read as a prototxt: {error}") from None
     if missing := message.FindInitializationErrors():
-        raise CaffeError(f"{source}: {missing[0]} is missing, it has no default")
+        *around, field = missing[0].split(".")
+        path = [(name, int(index or 0)) for name, index in map(_step, around)]
+        place = place_of_message(text, path)
+        raise CaffeError(
+            f"{source}{place and ':'}{place}: {missing[0]} is missing, it has no default"
+        )
     return message
+
+
+def _step(word: str) -> tuple[str, str]:
+    name, _, index = word.rstrip("]").partition("[")
+    return name, index
 
 
 def _read(path: str | os.PathLike) -> str:
@@ -117,6 +99,10 @@ def _read(path: str | os.PathLike) -> str:
         raise CaffeError(f"{source}: no such file") from None
     except IsADirectoryError:
         raise CaffeError(f"{source}: is a folder, not a prototxt") from None
+    except OSError as error:
+        raise CaffeError(f"{source[:_QUOTED]}: cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise CaffeError(f"{source!r}: is no name of a file") from None
     if b"\0" in data:
         raise CaffeError(f"{source}: is not a text file (byte {data.index(0)} is zero)")
     try:
@@ -124,6 +110,28 @@ def _read(path: str | os.PathLike) -> str:
     except UnicodeDecodeError:
         # Comments of old prototxts may be in any encoding; this one never fails.
         return data.decode("latin-1")
+
+
+def located(error: CaffeError, text: str, source: str) -> CaffeError:
+    """Return an error about a net with the place of its layer in the net's text.
+
+    Parameters
+    ----------
+    error : CaffeError
+        Its `layer` says which.
+    text : str
+        The prototxt.
+    source : str
+        The file of the text.
+    """
+    told = str(error).removeprefix(f"{source}: ")
+    place = "" if error.layer is None else place_of_layer(text, error.layer)
+    return CaffeError(f"{source}{place and ':'}{place}: {told}", error.layer)
+
+
+def located_in_file(error: CaffeError, path: str | os.PathLike) -> CaffeError:
+    """Return an error about a net that was read from a file with file and line; as `located`."""
+    return located(error, _read(path), os.fspath(path))
 
 
 def read_text(path: str | os.PathLike, message: M) -> M:
@@ -156,7 +164,11 @@ def parse_net(text: str, source: str = "<text>") -> caffe_pb2.NetParameter:
     CaffeError
         If the text is no net; names `source`, line and column.
     """
-    return upgrade_net(_parse(text, caffe_pb2.NetParameter(), source), source)
+    net = _parse(text, caffe_pb2.NetParameter(), source)
+    try:
+        return upgrade_net(net, source)
+    except CaffeError as error:
+        raise located(error, text, source) from None
 
 
 def read_net(path: str | os.PathLike) -> caffe_pb2.NetParameter:
@@ -183,7 +195,11 @@ def parse_solver(text: str, source: str = "<text>") -> caffe_pb2.SolverParameter
     CaffeError
         If the text is no solver; names `source`, line and column.
     """
-    return upgrade_solver(_parse(text, caffe_pb2.SolverParameter(), source), source)
+    solver = _parse(text, caffe_pb2.SolverParameter(), source)
+    try:
+        return upgrade_solver(solver, source)
+    except CaffeError as error:
+        raise located(error, text, source) from None
 
 
 def read_solver(path: str | os.PathLike) -> caffe_pb2.SolverParameter:

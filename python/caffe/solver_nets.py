@@ -84,7 +84,12 @@ def _make(
     whole = caffe_pb2.NetParameter()
     whole.CopyFrom(description)
     whole.state.MergeFrom(state)
-    net = Net(whole, phase)
+    try:
+        net = Net(whole, phase)
+    except CaffeError as error:
+        if isinstance(value, str):
+            raise prototxt.located_in_file(error, value) from error
+        raise
     net.source = value if isinstance(value, str) else net.source
     return net
 

@@ -120,10 +120,14 @@ def _without_padding(
     for connection in param.layers:
         layer = connection.layer
         if not connection.HasField("layer"):
-            raise CaffeError(f"{source}: layer '{connection.name}' is V1 in a net of V0 layers")
+            raise CaffeError(
+                f"{source}: layer '{connection.name}' is V1 in a net of V0 layers", connection.name
+            )
         for place, bottom in enumerate(connection.bottom):
             if bottom not in maker:
-                raise CaffeError(f"{source}: layer '{layer.name}': unknown bottom '{bottom}'")
+                raise CaffeError(
+                    f"{source}: layer '{layer.name}': unknown bottom '{bottom}'", layer.name
+                )
             padding = maker[bottom]
             if padding is None or padding.layer.type != "padding":
                 continue
@@ -136,7 +140,8 @@ def _without_padding(
                 raise CaffeError(
                     f"{source}: layer '{layer.name}' ({layer.type}) reads the padding layer "
                     f"'{padding.layer.name}'; only a conv or pool layer of one bottom can, and "
-                    "the padding layer has one bottom and one top"
+                    "the padding layer has one bottom and one top",
+                    layer.name,
                 )
             layer.pad = padding.layer.pad
             connection.bottom[place] = padding.bottom[0]
@@ -152,7 +157,7 @@ def _convert(old: caffe_pb2.V0LayerParameter, new: caffe_pb2.V1LayerParameter, s
     if old.HasField("name"):
         new.name = old.name
     if old.HasField("type") and old.type not in _TYPES:
-        raise CaffeError(f"{source}: layer '{old.name}': V0 has no type '{old.type}'")
+        raise CaffeError(f"{source}: layer '{old.name}': V0 has no type '{old.type}'", old.name)
     kind, message = _TYPES.get(old.type, ("NONE", ""))
     if old.HasField("type"):
         new.type = caffe_pb2.V1LayerParameter.LayerType.Value(kind)

@@ -12,14 +12,13 @@ from hypothesis import strategies as st
 from caffe.errors import CaffeError
 from caffe.proto import caffe_pb2
 from caffe.prototxt import (
-    MAX_BYTES,
-    MAX_DEPTH,
     parse_net,
     parse_solver,
     read_net,
     read_solver,
     write_text,
 )
+from caffe.text_places import MAX_BYTES, MAX_DEPTH
 
 NET = """\
 name: "net" # a comment with a } brace

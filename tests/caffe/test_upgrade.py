@@ -171,7 +171,7 @@ def test_a_v0_parameter_that_the_type_lacks_is_left_out_and_said(capsys):
     ],
 )
 def test_a_net_that_contradicts_itself_is_refused(text, told):
-    with pytest.raises(CaffeError, match="net.prototxt: .*" + told):
+    with pytest.raises(CaffeError, match=r"net.prototxt(:\d+:\d+)?: .*" + told):
         parse_net(text, "net.prototxt")
 
 

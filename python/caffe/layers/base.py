@@ -96,7 +96,7 @@ class Layer:
 
     def fail(self, message: str) -> CaffeError:
         """Return an error that names this layer."""
-        return CaffeError(f"layer '{self.name}' ({self.type}): {message}")
+        return CaffeError(f"layer '{self.name}' ({self.type}): {message}", self.name)
 
     def check_blob_counts(self, bottoms: int, tops: int) -> None:
         """Refuse a number of bottoms or tops that this type does not take.
