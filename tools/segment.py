@@ -18,6 +18,7 @@ from typing import Callable
 import numpy as np
 from tqdm import tqdm
 
+from unet import procedure2015
 from unet.engine import PRECISIONS, open_engine
 from unet.errors import InputError
 from unet.grey import is_normalised, scale_grey
@@ -26,7 +27,7 @@ from unet.model import find_model, load_net, pass_cost
 from unet.objects import CellRules, as_stored, check_rules, find_cells
 from unet.overlay import save_overlay
 from unet.program import refuse_own_inputs, run_program
-from unet.segmentation import VERSIONS, count_passes, segment_volume
+from unet.segmentation import VERSIONS, score_picture, segment_volume
 from unet.tiles import PassCost, check_tile, choose_tile, count_tiles
 from unet.volumes import Volume, VolumeWriter, grey_range, open_volume
 
@@ -42,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         [options.stack, *([options.truth] if options.truth else []), str(prototxt), str(weights)],
     )
     tile = parse_tile(options.tile)
+    average = procedure2015.AVERAGE if options.procedure else options.average or "none"
     with contextlib.ExitStack() as opened:
         volume = opened.enter_context(open_volume(options.stack))
         slices = parse_slices(options.slices, len(volume))
@@ -56,9 +58,10 @@ def main(argv: Sequence[str] | None = None) -> None:
                 f"{channels}"
             )
         shape, cost = volume.shape[-2:], pass_cost(net)
-        tile = fit_tile(tile, shape, cost, options)
-        passes = len(slices) * count_passes(shape, tile, options.average)
-        print(describe(volume, slices, tile, cost, options.average), flush=True)
+        tile, tiles, score = choose_tiles(tile, shape, cost, options)
+        versions = len(VERSIONS[average])
+        passes = len(slices) * tiles * versions
+        print(describe(volume, slices, tile, cost, tiles, versions), flush=True)
 
         write = open_outputs(options, outputs, rules, slices, shape, classes, opened)
         draw = open_overlay(options.overlay, slices)
@@ -69,7 +72,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             (volume[z] for z in slices),
             grey,
             tile,
-            average=options.average,
+            average=average,
+            score=score,
             after_pass=bar.update,
         )
         for z, likely in zip(slices, out_of_memory_is_told(probabilities)):
@@ -112,8 +116,14 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add(
         "--average",
         choices=tuple(VERSIONS),
-        default="none",
-        help="average over 4 mirrored, 4 rotated or all 8 versions of each slice (%(default)s)",
+        help="average over 4 mirrored, 4 rotated or all 8 versions of each slice (default: none)",
+    )
+    add(
+        "--procedure",
+        choices=("2015",),
+        help="segment as the authors did with their networks of 2015: fixes --tile (2 tiles joined "
+        "without overlap), --average mirror and --minimum-area 501; then tools/track.py "
+        "--procedure 2015",
     )
     add("--tile", metavar="N|HxW", help="input size, 16k + 60 (default: the cheapest that fits)")
     add(
@@ -202,7 +212,20 @@ def cell_rules(options: argparse.Namespace) -> CellRules:
             "--labels: name that file as well"
         )
     check_rules(rules)
-    return rules
+    if options.procedure is None:
+        return rules
+    fixed = {
+        "--tile": options.tile,
+        "--average": options.average,
+        "--threshold": options.threshold,
+        "--minimum-area": options.minimum_area,
+        "--fill-holes": options.fill_holes or None,
+        "--watershed": options.watershed,
+    }
+    given = [name for name, value in fixed.items() if value is not None]
+    if given:
+        raise InputError(f"--procedure 2015 fixes {given[0]}: leave one of them out")
+    return procedure2015.RULES
 
 
 def parse_tile(text: str | None) -> tuple[int, int] | None:
@@ -259,32 +282,42 @@ def open_truth(
     return lambda z: truth[z - first].reshape(volume.shape[-2:])
 
 
-def fit_tile(
+def choose_tiles(
     tile: tuple[int, int] | None,
     shape: tuple[int, int],
     cost: PassCost,
     options: argparse.Namespace,
-) -> tuple[int, int]:
-    """Return the input size: what was asked for, or the cheapest that fits the memory."""
+) -> tuple[tuple[int, int], int, Callable[..., np.ndarray]]:
+    """Return the input size, the tiles of a picture, and what scores one in such tiles."""
     if options.memory is not None and not options.memory > 0:
         raise InputError(f"--memory {options.memory:g}: must be above 0")
     free = pass_memory(options.device) if options.memory is None else options.memory * 2**30
-    if tile is None:
-        return choose_tile(shape, cost, free)
+    if options.procedure:
+        tile = procedure2015.tile_size(shape)
+        tiles, score = len(procedure2015.tile_rows(shape)), procedure2015.score_picture
+        asked, remedy = f"--procedure {options.procedure}", "leave it out"
+    else:
+        tile = tile or choose_tile(shape, cost, free)
+        tiles, score = count_tiles(shape, tile), score_picture
+        asked, remedy = f"--tile {tile[0]}x{tile[1]}", "take a smaller tile"
     if cost.memory(tile) > free:
         raise InputError(
-            f"--tile {tile[0]}x{tile[1]}: a pass takes about {cost.memory(tile) / 2**30:.1f} GB, "
-            f"{free / 2**30:.1f} GB are free for it; take a smaller tile, or insist with --memory"
+            f"{asked}: a pass takes about {cost.memory(tile) / 2**30:.1f} GB, {free / 2**30:.1f} "
+            f"GB are free for it; {remedy}, or insist with --memory"
         )
-    return tile
+    return tile, tiles, score
 
 
 def describe(
-    volume: Volume, slices: range, tile: tuple[int, int], cost: PassCost, average: str
+    volume: Volume,
+    slices: range,
+    tile: tuple[int, int],
+    cost: PassCost,
+    tiles: int,
+    versions: int,
 ) -> str:
     """Say in a line what will be computed."""
     height, width = volume.shape[-2:]
-    versions, tiles = len(VERSIONS[average]), count_tiles((height, width), tile)
     return (
         f"{volume.path}: {len(slices)} slice{'s' * (len(slices) > 1)} of {height}x{width}; each "
         f"{versions} version{'s' * (versions > 1)} of {tiles} tile{'s' * (tiles > 1)} of "

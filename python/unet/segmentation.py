@@ -15,7 +15,7 @@ import numpy as np
 from unet.errors import InputError
 from unet.grey import scale_grey
 from unet.model import shape_net
-from unet.tiles import BORDER, count_tiles, mirrored, tile_places
+from unet.tiles import BORDER, mirrored, tile_places
 
 
 class Version(NamedTuple):
@@ -83,15 +83,46 @@ def score_picture(
     ----------
     Ronneberger et al. 2015, Fig. 2.
     """
+    places = tile_places(picture.shape[1:], tile)
+    return score_tiles(net, picture, tile, places, mirrored, after_pass)
+
+
+def score_tiles(
+    net: Any,
+    picture: np.ndarray,
+    tile: tuple[int, int],
+    places: Iterable[tuple[int, int]],
+    cut: Callable[[np.ndarray, int, int, tuple[int, int]], np.ndarray],
+    after_pass: Callable[[], None],
+) -> np.ndarray:
+    """Return the scores before the soft-max, put together of tiles; where these overlap, the last.
+
+    Parameters
+    ----------
+    net, picture, tile, after_pass
+        As for `score_picture`.
+    places : iterable of (int, int)
+        (row, column) of the first output pixel of every tile.
+    cut : callable
+        Cuts a tile's input from the picture: takes what `unet.tiles.mirrored` takes.
+
+    Returns
+    -------
+    float32 ndarray, shape (classes, height, width)
+
+    Raises
+    ------
+    InputError
+        If the picture has other channels than the network.
+    """
     channels, height, width = picture.shape
     wanted = net.blobs["data"].shape[1]
     if channels != wanted:
         raise InputError(f"the picture has {channels} channels, but the network takes {wanted}")
-    places = tile_places((height, width), tile)
     shape_net(net, tile)
     scores = np.empty((net.blobs["score"].shape[1], height, width), np.float32)
     for y, x in places:
-        net.blobs["data"].data[0] = mirrored(picture, y - BORDER, x - BORDER, tile)
+        net.blobs["data"].data[0] = cut(picture, y - BORDER, x - BORDER, tile)
         net.forward(["score"])
         part = scores[:, y : y + tile[0] - 2 * BORDER, x : x + tile[1] - 2 * BORDER]
         part[...] = net.blobs["score"].data[0, :, : part.shape[1], : part.shape[2]]
@@ -105,6 +136,7 @@ def segment_picture(
     tile: tuple[int, int],
     *,
     average: str = "none",
+    score: Callable[..., np.ndarray] = score_picture,
     after_pass: Callable[[], None] = _no_report,
 ) -> np.ndarray:
     """Return the probability of each class at each pixel.
@@ -118,6 +150,8 @@ def segment_picture(
     average : str
         A key of `VERSIONS`: "none", "mirror" (4 versions), "rotate" (4) or "dihedral" (8). Averaged
         are the scores, before the soft-max, as the authors' own script did.
+    score : callable
+        `score_picture`, or what takes the same and tiles in another way.
 
     Returns
     -------
@@ -126,7 +160,7 @@ def segment_picture(
     total: np.ndarray | None = None
     for version in VERSIONS[average]:
         laid = np.ascontiguousarray(version.of(picture))
-        scores = score_picture(net, laid, version.size(tile), after_pass=after_pass)
+        scores = score(net, laid, version.size(tile), after_pass=after_pass)
         back = version.undo(scores)
         if total is None:
             total = back
@@ -142,13 +176,14 @@ def segment_volume(
     tile: tuple[int, int],
     *,
     average: str = "none",
+    score: Callable[..., np.ndarray] = score_picture,
     after_pass: Callable[[], None] = _no_report,
 ) -> Iterator[np.ndarray]:
     """Yield slice after slice the probability of each class at each pixel.
 
     Parameters
     ----------
-    net, tile, average, after_pass
+    net, tile, average, score, after_pass
         As for `segment_picture`.
     pictures : iterable of ndarray, shape (height, width) or (channels, height, width)
         Slices, such as a `unet.volumes.Volume`; read one at a time.
@@ -163,12 +198,9 @@ def segment_volume(
     for picture in pictures:
         stacked = picture if picture.ndim == 3 else picture[None]
         scaled = scale_grey(stacked, grey)
-        yield segment_picture(net, scaled, tile, average=average, after_pass=after_pass)
-
-
-def count_passes(shape: tuple[int, int], tile: tuple[int, int], average: str) -> int:
-    """Return how many passes a slice of `shape` = (height, width) takes."""
-    return count_tiles(shape, tile) * len(VERSIONS[average])
+        yield segment_picture(
+            net, scaled, tile, average=average, score=score, after_pass=after_pass
+        )
 
 
 def softmax(scores: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ import tifffile
 from PIL import Image
 
 import caffe
+from unet import procedure2015
 from unet.errors import InputError
 from unet.grey import input_text, scale_grey
 from unet.nets import deploy_net
@@ -160,6 +161,29 @@ def test_cells_alone_by_rules(run, model, stack, tmp_path):
     assert given.max() > 1
 
 
+def test_procedure_2015(run, model, tmp_path):
+    pixels = np.random.default_rng(4).integers(0, 256, (1, 110, 130), np.uint8)
+    write_volume(tmp_path / "odd.tif", pixels)
+    printed = run(
+        *("--procedure", "2015", "-o", tmp_path / "out.h5", "--labels", tmp_path / "cells.h5"),
+        stack=tmp_path / "odd.tif",
+    )
+    # Half of 110 and all of 130 take 12 and 16 pixels of the lowest map.
+    assert "each 4 versions of 2 tiles of 252x316" in printed
+    files = (str(model / name) for name in ("deploy.prototxt", "weights.caffemodel"))
+    likely = segment_picture(
+        caffe.Net(*files, caffe.TEST),
+        pixels.astype(np.float32) / 255,
+        (252, 316),
+        average="mirror",
+        score=procedure2015.score_picture,
+    )
+    given = read_volume(tmp_path / "out.h5")[0]
+    np.testing.assert_allclose(given, likely[1], atol=1e-5)
+    cells = find_cells(np.stack([1 - given, given]), procedure2015.RULES)
+    np.testing.assert_array_equal(read_volume(tmp_path / "cells.h5")[0], cells)
+
+
 def test_nan_scores_are_refused(run, model, tmp_path):
     net = caffe.Net(
         *(str(model / f) for f in ("deploy.prototxt", "weights.caffemodel")), caffe.TEST
@@ -299,6 +323,16 @@ def test_memory_does_not_grow_with_the_slices(run, tmp_path):
         (["--threshold", "0.5"], "what is a cell of --labels: name that file as well"),
         (["--labels", "c.tif", "--threshold", "2"], "threshold 2: give a probability"),
         (["--labels", "c.tif", "--watershed", "1"], "watershed 1: give the depth"),
+        (["--procedure", "2015", "--tile", "572"], "--procedure 2015 fixes --tile"),
+        (["--procedure", "2015", "--average", "none"], "--procedure 2015 fixes --average"),
+        (
+            ["--procedure", "2015", "--labels", "c.tif", "--minimum-area", "9"],
+            "--procedure 2015 fixes --minimum-area",
+        ),
+        (
+            ["--procedure", "2015", "--memory", "0.001"],
+            "--procedure 2015: a pass takes about .* leave it out",
+        ),
         (["--labels", "out.tif"], "out.tif: is named for two outputs"),
         (["--labels", "c.png"], "one PNG holds one slice, not 3"),
         (["-o", "out.xyz"], "not as .xyz"),
