@@ -1,16 +1,32 @@
-"""Make a training set: a stack and its labels, with the weight map, in one HDF5 file."""
+"""Make a training set: a stack and its labels, with the weight map, in one HDF5 file.
+
+STACK may also be a sequence of the cell tracking challenge, DATASET/02, whose cells are drawn in
+DATASET/02_GT/SEG/man_segNNN.tif: the training set holds the frames that are annotated.
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
 import re
+import sys
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from tqdm import tqdm
 
+from unet.ctc_sequence import (
+    ANNOTATIONS,
+    UNKNOWN,
+    AnnotatedFrames,
+    find_sequence,
+    is_sequence,
+    listed,
+    open_annotated,
+)
 from unet.errors import InputError
 from unet.labels import KINDS
+from unet.partial_annotation import RULES, Unannotated
 from unet.preparation import Recipe, Summary, annotated_slice, make_training_set
 from unet.preview import save_preview
 from unet.program import run_program
@@ -80,15 +96,105 @@ def report(output: str, training_set: TrainingSet, summary: Summary) -> None:
     print(f"  weights      w0 {w0:g}, sigma {sigma:g}: up to {summary.largest:.3f}")
 
 
+def parse_frames(text: str | None, option: str) -> range | None:
+    """Return the frames that "A:B" means: from A up to, not including, B, whichever there are."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d*):(\d*)", text.strip())
+    first, stop = (int(part) if part else None for part in found.groups()) if found else (0, 0)
+    chosen = range(first or 0, sys.maxsize if stop is None else stop)
+    if not chosen:
+        raise InputError(f"{option} {text}: give A:B, the numbers of frames, with 0 <= A < B")
+    return chosen
+
+
+def frames_as_slices(annotated: AnnotatedFrames, text: str | None) -> list[int] | None:
+    """Return the slices whose frames --balance-frames names."""
+    frames = parse_frames(text, "--balance-frames")
+    if frames is None:
+        return None
+    chosen = [z for z, number in enumerate(annotated.numbers) if number in frames]
+    if not chosen:
+        raise InputError(
+            f"--balance-frames {text}: none of them is taken, which are {listed(annotated.numbers)}"
+        )
+    return chosen
+
+
+def open_frames_of_sequence(options: argparse.Namespace) -> AnnotatedFrames:
+    """Open the annotated frames of the sequence that the command line names."""
+    for name, given, remedy in (
+        ("--label-kind", options.label_kind not in ("auto", "instances"), "they are instances"),
+        ("--ignore-label", options.ignore_label is not None, "see --unannotated"),
+        ("--slices", options.slices is not None, "use --frames"),
+        ("--balance-slices", options.balance_slices is not None, "use --balance-frames"),
+    ):
+        if given:
+            raise InputError(f"{name} is not for the labels of a sequence: {remedy}")
+    if options.reach is not None and options.unannotated == "none":
+        raise InputError("--reach belongs to --unannotated surroundings or markers")
+    if options.reach is None and options.unannotated == "surroundings":
+        raise InputError("--unannotated surroundings needs --reach PIXELS")
+    if options.reach is not None and not options.reach > 0:
+        raise InputError(f"--reach {options.reach:g}: give pixels, more than 0")
+    return open_annotated(
+        find_sequence(options.stack, options.annotations),
+        Unannotated(options.unannotated, options.reach or 0.0, options.field),
+        parse_frames(options.frames, "--frames"),
+    )
+
+
+def notes_of(annotated: AnnotatedFrames, options: argparse.Namespace) -> dict[str, Any]:
+    """Return what a training set records of the sequence it was made of."""
+    return {
+        "frames": annotated.numbers,
+        "annotations": options.annotations,
+        "unannotated": annotated.rule.rule,
+        "unannotated_reach": annotated.rule.reach,
+        "unannotated_field": annotated.rule.field,
+    }
+
+
+def report_sequence(annotated: AnnotatedFrames, balanced: Sequence[int] | None) -> None:
+    """Print which frames were taken, and what is not drawn in them."""
+    numbers, rule = annotated.numbers, annotated.rule
+    print(f"  frames       {listed(numbers)}")
+    if balanced is not None:
+        print(
+            f"  balance      slices {balanced[0]}:{balanced[-1] + 1}, frames "
+            f"{numbers[balanced[0]]:03d} to {numbers[balanced[-1]]:03d}"
+        )
+    if annotated.undrawn:
+        count = sum(annotated.undrawn.values())
+        print(
+            f"  not drawn    {count} cell{'s have' if count > 1 else ' has'} a marker only, in "
+            f"frames {listed(list(annotated.undrawn))}"
+        )
+    told = {
+        "none": "background",
+        "surroundings": f"unknown farther than {rule.reach:g} pixels from the cells",
+        "markers": f"unknown within {rule.reach:.1f} pixels of markers without a cell",
+    }
+    field = f"; unknown within {rule.field} pixels of the edge" if rule.field else ""
+    print(f"  unannotated  {told[rule.rule]}{field}")
+
+
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument(
         "stack",
         metavar="STACK",
-        help="TIFF, PNG folder, HDF5 (FILE.h5:/dataset) or Zarr: the pictures",
+        help="TIFF, PNG folder, HDF5 (FILE.h5:/dataset) or Zarr: the pictures; or DATASET/NN",
     )
-    parser.add_argument("labels", metavar="LABELS", help="their labels, in any of these formats")
+    parser.add_argument(
+        "labels",
+        metavar="LABELS",
+        nargs="?",
+        help="their labels, in any of these formats; left out for DATASET/NN",
+    )
     parser.add_argument("-o", "--output", required=True, metavar="FILE.h5", help="the training set")
     parser.add_argument(
         "--label-kind",
@@ -129,14 +235,63 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--preview", metavar="PNG", help="picture of raw, labels, borders and weights side by side"
     )
+    sequence = parser.add_argument_group("sequences of the cell tracking challenge")
+    sequence.add_argument(
+        "--frames", metavar="A:B", help="take the annotated ones of frames A to B - 1 (all)"
+    )
+    sequence.add_argument(
+        "--balance-frames",
+        metavar="A:B",
+        help="the frames whose class frequencies count, to leave held-out ones out (those taken)",
+    )
+    sequence.add_argument(
+        "--annotations",
+        choices=ANNOTATIONS,
+        default="gt",
+        help="cells from NN_GT/SEG (gt, drawn by people) or NN_ST/SEG (st)",
+    )
+    sequence.add_argument(
+        "--unannotated",
+        choices=RULES,
+        default="none",
+        help="where no cell is drawn is background (none), or unknown, weight 0: farther than "
+        "--reach from every cell (surroundings); around each marker of NN_GT/TRA that lies in no "
+        "cell, the connected region of undrawn pixels within --reach of it (markers)",
+    )
+    sequence.add_argument(
+        "--reach",
+        type=float,
+        metavar="PIXELS",
+        help="for --unannotated (markers: as far as a drawn cell reaches from its own marker)",
+    )
+    sequence.add_argument(
+        "--field",
+        type=int,
+        default=0,
+        metavar="PIXELS",
+        help="where no cell is drawn so close to the edge of the frame is unknown: cells outside "
+        "the field of interest are not annotated (0; PhC-C2DH-U373 needs 50)",
+    )
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Make a training set."""
     options = parse_arguments(argv)
-    refuse_own_input(options.output, options.stack, options.labels)
-    recipe = Recipe(
+    if options.labels is None and not is_sequence(options.stack):
+        raise InputError(
+            f"{options.stack}: name its labels as well; only DATASET/NN has them beside it, in "
+            "NN_GT/SEG or NN_ST/SEG"
+        )
+    if options.labels is None:
+        prepare_sequence(options)
+    else:
+        prepare_stack(options)
+
+
+def recipe_of(options: argparse.Namespace) -> Recipe:
+    """Return the recipe that the command line names."""
+    return Recipe(
         options.w0,
         options.sigma,
         options.balance,
@@ -144,6 +299,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         options.label_kind,
         options.normalise,
     )
+
+
+def prepare_stack(options: argparse.Namespace) -> None:
+    """Make a training set of a stack and its labels."""
+    for name in ("frames", "balance_frames", "reach"):
+        if getattr(options, name) is not None:
+            raise InputError(f"--{name.replace('_', '-')} is for sequences, DATASET/NN")
+    if options.annotations != "gt" or options.unannotated != "none" or options.field:
+        raise InputError("--annotations, --unannotated and --field are for sequences, DATASET/NN")
+    refuse_own_input(options.output, options.stack, options.labels)
     with open_volume(options.stack) as raw, open_volume(options.labels) as labels:
         count = raw.shape[0]
         slices = parse_slices(options.slices, count, "--slices") or range(count)
@@ -152,16 +317,40 @@ def main(argv: Sequence[str] | None = None) -> None:
             options.output,
             raw,
             labels,
-            recipe,
+            recipe_of(options),
             slices=slices,
             balance_slices=balance_slices,
             progress=progress,
         )
-        with TrainingSet(options.output) as training_set:
-            report(options.output, training_set, summary)
-        if options.preview:
-            write_preview(options.preview, options.output, labels, slices, summary.kind)
-            print(f"  preview      {options.preview}")
+        tell(options, labels, slices, summary)
+
+
+def prepare_sequence(options: argparse.Namespace) -> None:
+    """Make a training set of the annotated frames of a sequence."""
+    annotated = open_frames_of_sequence(options)
+    balanced = frames_as_slices(annotated, options.balance_frames)
+    summary = make_training_set(
+        options.output,
+        annotated.raw,
+        annotated.labels,
+        recipe_of(options)._replace(ignore=UNKNOWN, kind="instances"),
+        balance_slices=balanced,
+        notes=notes_of(annotated, options),
+        progress=progress,
+    )
+    tell(options, annotated.labels, range(len(annotated.numbers)), summary)
+    report_sequence(annotated, balanced)
+
+
+def tell(
+    options: argparse.Namespace, labels: Volume, slices: Sequence[int], summary: Summary
+) -> None:
+    """Print what was written, and write the preview that was asked for."""
+    with TrainingSet(options.output) as training_set:
+        report(options.output, training_set, summary)
+    if options.preview:
+        write_preview(options.preview, options.output, labels, slices, summary.kind)
+        print(f"  preview      {options.preview}")
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
-from typing import Callable, NamedTuple, Union
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Callable, NamedTuple, Union
 
 import numpy as np
 
@@ -78,6 +78,7 @@ def make_training_set(
     *,
     slices: Sequence[int] | None = None,
     balance_slices: Sequence[int] | None = None,
+    notes: Mapping[str, Any] | None = None,
     progress: Progress = lambda items, _: items,
 ) -> Summary:
     """Make a training set of a stack and its labels, slice by slice.
@@ -97,6 +98,8 @@ def make_training_set(
     balance_slices : sequence of int, optional
         The slices whose class frequencies are balanced, so that held-out slices can be kept out;
         by default those taken.
+    notes : mapping, optional
+        What else is recorded as attributes of the file.
     progress : callable
         Given numbers of slices and what is done to them, iterates over the numbers.
 
@@ -160,6 +163,7 @@ def make_training_set(
     }
     if recipe.ignore is not None:
         attributes["ignore_label"] = recipe.ignore
+    attributes.update(notes or {})
     largest = 0.0
     shape = (len(slices),) + labels.shape[1:]
     with TrainingSetWriter(path, shape, raw.dtype, attributes, raw.channels) as writer:
