@@ -10,12 +10,12 @@ import stat
 import numpy as np
 
 from caffe import wire
-from caffe.blob import MAX_AXES
+from caffe.blob import MAX_AXES, MAX_COUNT
 from caffe.errors import CaffeError
-from caffe.proto import caffe_pb2
 
 # Field numbers of caffe.proto.
 _SHAPE, _DATA, _DOUBLE_DATA = 7, 5, 8
+_SIZES = {_DATA: 4, _DOUBLE_DATA: 8}
 _LEGACY_SHAPE = (1, 2, 3, 4)  # num, channels, height, width
 
 # The limit of protobuf for a file.
@@ -52,6 +52,10 @@ def map_file(path: str) -> memoryview:
         raise CaffeError(f"{path}: no such file") from None
     except IsADirectoryError:
         raise CaffeError(f"{path}: is a folder, not a file") from None
+    except OSError as error:
+        raise CaffeError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise CaffeError(f"{path!r}: is no name of a file") from None
     return data
 
 
@@ -102,57 +106,53 @@ class BlobReader(wire.Walker):
         """
         shape: tuple[int, ...] = ()
         legacy: dict[int, int] = {}
-        parts: list[np.ndarray] = []
+        numbers: dict[int, list[memoryview]] = {_DATA: [], _DOUBLE_DATA: []}
         for number, kind, value, place in self.fields(data, offset):
             if number == _SHAPE and kind == wire.BYTES:
-                shape += self._dims(value, place, owner)
+                shape += self._dims(value, place)
+                if len(shape) > MAX_AXES:
+                    raise CaffeError(
+                        f"{self.source}: {owner}: the blob at byte {offset} has more than "
+                        f"{MAX_AXES} axes"
+                    )
             elif number in _LEGACY_SHAPE and kind == wire.VARINT:
                 legacy[number] = wire.signed(value)
-            elif number in (_DATA, _DOUBLE_DATA) and kind == wire.BYTES:
-                size = 4 if number == _DATA else 8
-                if len(value) % size:
+            elif number in numbers and kind == wire.BYTES:
+                if len(value) % _SIZES[number]:
                     raise CaffeError(f"{self.source}: {owner}: damaged numbers at byte {place}")
-                parts.append(np.frombuffer(value, f"<f{size}"))
-            elif number in (_DATA, _DOUBLE_DATA):
+                numbers[number].append(value)
+            elif (number, kind) in ((_DATA, wire.FIXED32), (_DOUBLE_DATA, wire.FIXED64)):
                 # Numbers one by one: legal, though Caffe never writes them so.
-                parts = [self._unpacked(data, offset, owner)]
-                break
+                numbers[number].append(value)
+            elif number in numbers:
+                raise CaffeError(f"{self.source}: {owner}: no numbers at byte {place}")
         if legacy:
             shape = tuple(legacy.get(axis, 0) for axis in _LEGACY_SHAPE)
-        values = parts[0] if len(parts) == 1 else np.concatenate([*parts, np.empty(0, np.float32)])
-        if any(dim < 0 for dim in shape) or math.prod(shape) != values.size:
+        # As genuine Caffe: the doubles if there are any.
+        kept = _DOUBLE_DATA if numbers[_DOUBLE_DATA] else _DATA
+        parts, size = numbers[kept], _SIZES[kept]
+        count = sum(map(len, parts)) // size
+        fits = all(0 <= dim <= MAX_COUNT for dim in shape) and math.prod(shape) == count
+        if not fits:
             raise CaffeError(
                 f"{self.source}: {owner}: the blob at byte {offset} is of shape {shape} "
-                f"but has {values.size} numbers"
+                f"but has {count} numbers"
             )
-        return values.astype(np.float32).reshape(shape)
+        values = np.frombuffer(parts[0] if len(parts) == 1 else b"".join(parts), f"<f{size}")
+        with np.errstate(over="ignore"):
+            return values.astype(np.float32).reshape(shape)
 
-    def _dims(self, data: memoryview, offset: int, owner: str) -> tuple[int, ...]:
+    def _dims(self, data: memoryview, offset: int) -> tuple[int, ...]:
         dims: list[int] = []
         for number, kind, value, place in self.fields(data, offset):
-            if number == 1 and kind == wire.VARINT:
+            if number == 1 and kind == wire.VARINT and len(dims) <= MAX_AXES:
                 dims.append(wire.signed(value))
             elif number == 1 and kind == wire.BYTES:
                 position = 0
                 while position < len(value) and len(dims) <= MAX_AXES:
                     dim, position = wire.read_varint(value, position, self.source, place)
                     dims.append(wire.signed(dim))
-            if len(dims) > MAX_AXES:
-                raise CaffeError(
-                    f"{self.source}: {owner}: the blob at byte {offset} has more than "
-                    f"{MAX_AXES} axes"
-                )
         return tuple(dims)
-
-    def _unpacked(self, data: memoryview, offset: int, owner: str) -> np.ndarray:
-        try:
-            proto = caffe_pb2.BlobProto.FromString(bytes(data))
-        except Exception as error:  # protobuf's DecodeError has no home common to its versions
-            raise CaffeError(
-                f"{self.source}: {owner}: the blob at byte {offset} cannot be read: {error}"
-            ) from None
-        numbers = proto.data or proto.double_data
-        return np.fromiter(numbers, np.float32, len(numbers))
 
 
 def blob_bytes(array: np.ndarray) -> list[bytes | memoryview]:

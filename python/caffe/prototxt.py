@@ -76,7 +76,7 @@ def _parse(text: str, message: M, source: str) -> M:
     except (ValueError, RecursionError) as error:
         raise CaffeError(f"{source}: cannot be read as a prototxt: {error}") from None
     if missing := message.FindInitializationErrors():
-        *around, field = missing[0].split(".")
+        around = missing[0].split(".")[:-1]
         path = [(name, int(index or 0)) for name, index in map(_step, around)]
         place = place_of_message(text, path)
         raise CaffeError(

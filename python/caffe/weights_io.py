@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from google.protobuf.message import Message
 
 from caffe import weights_hdf5, wire
 from caffe.blob_wire import MAX_BYTES, BlobReader, blob_bytes, check_kind, map_file
 from caffe.errors import CaffeError
 from caffe.files import atomic_path
 from caffe.proto import caffe_pb2
+from caffe.survey import Survey
 from caffe.weights_hdf5 import write_weights_hdf5
 
 __all__ = [
@@ -71,7 +73,17 @@ def read_blob(path: str | os.PathLike) -> np.ndarray:
         If the file is missing, truncated or of another kind.
     """
     source = os.fspath(path)
-    return BlobReader(source).read(memoryview(map_file(source)), 0, "blob")
+    data = map_file(source)
+    check_kind(data, source, "a .binaryproto")
+    values = BlobReader(source).read(data, 0, "blob")
+    _warn_of_unknown(data, source, caffe_pb2.BlobProto)
+    return values
+
+
+def _warn_of_unknown(data: memoryview, source: str, kind: type[Message]) -> None:
+    survey = Survey(source)
+    survey.walk(data, kind.DESCRIPTOR)
+    survey.warn()
 
 
 def read_weights(path: str | os.PathLike) -> dict[str, list[np.ndarray | None]]:
@@ -118,6 +130,7 @@ def read_layers(path: str | os.PathLike) -> dict[str, list[np.ndarray | None]]:
             weights[name] = blobs
     if not layers:
         raise CaffeError(f"{source}: holds no layer: it is no .caffemodel")
+    _warn_of_unknown(data, source, caffe_pb2.NetParameter)
     return weights
 
 
@@ -130,13 +143,13 @@ def _read_layer(
         if kind != wire.BYTES:
             continue
         if number == name_at:
-            name = bytes(value).decode("utf-8", "replace")
+            name = reader.text(value, place)
         elif number == blobs_at:
             found.append((value, place))
         elif v1 and number == _V1_V0:
             for inner, inner_kind, inner_value, inner_place in reader.fields(value, place):
                 if inner == _V0_NAME and inner_kind == wire.BYTES:
-                    name = bytes(inner_value).decode("utf-8", "replace")
+                    name = reader.text(inner_value, inner_place)
                 elif inner == _V0_BLOBS and inner_kind == wire.BYTES:
                     found.append((inner_value, inner_place))
     # Only now: the name may follow the blobs, and errors about a blob shall name its layer.
@@ -247,11 +260,12 @@ def read_solverstate(path: str | os.PathLike) -> SolverState:
         if number == _STATE_ITER and kind == wire.VARINT:
             state.iteration = wire.signed(value)
         elif number == _STATE_LEARNED_NET and kind == wire.BYTES:
-            state.learned_net = bytes(value).decode("utf-8", "replace")
+            state.learned_net = reader.text(value, offset)
         elif number == _STATE_HISTORY and kind == wire.BYTES:
             state.history.append(reader.read(value, offset, f"history {len(state.history)}"))
         elif number == _STATE_CURRENT_STEP and kind == wire.VARINT:
             state.current_step = wire.signed(value)
-    if state.iteration < 0:
+    if not 0 <= state.iteration < 2**31:
         raise CaffeError(f"{source}: holds no iteration: it is no .solverstate")
+    _warn_of_unknown(data, source, caffe_pb2.SolverState)
     return state

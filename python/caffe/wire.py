@@ -12,8 +12,12 @@ from caffe.errors import CaffeError
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
-# The largest networks have some ten thousand fields outside their packed numbers.
-MAX_FIELDS = 400_000
+# The largest published networks (a thousand layers) have some 80,000 fields outside their packed
+# numbers.
+MAX_FIELDS = 250_000
+MAX_NUMBER = 2**29 - 1
+# Names of layers and files are not longer.
+MAX_TEXT = 2**16
 
 
 def read_varint(data: memoryview, place: int, source: str, offset: int = 0) -> tuple[int, int]:
@@ -57,6 +61,35 @@ class Walker:
         self.source = source
         self._left = MAX_FIELDS
 
+    def spend(self, fields: int, place: int) -> None:
+        """Count fields of the file.
+
+        Raises
+        ------
+        CaffeError
+            If they are too many by now; names the byte.
+        """
+        self._left -= fields
+        if self._left < 0:
+            raise CaffeError(
+                f"{self.source}: more than {MAX_FIELDS} fields up to byte {place}: no file of Caffe"
+            )
+
+    def text(self, value: memoryview, place: int) -> str:
+        """Return the text at a byte of the file; what is no UTF-8 in it becomes U+FFFD.
+
+        Raises
+        ------
+        CaffeError
+            If it is too long for a name.
+        """
+        if len(value) > MAX_TEXT:
+            raise CaffeError(
+                f"{self.source}: the text at byte {place} has {len(value)} bytes, names in files "
+                f"of Caffe have at most {MAX_TEXT}"
+            )
+        return bytes(value).decode("utf-8", "replace")
+
     def fields(
         self, data: memoryview, offset: int = 0
     ) -> Iterator[tuple[int, int, int | memoryview, int]]:
@@ -78,11 +111,15 @@ class Walker:
         while place < len(data):
             self._left -= 1
             if self._left < 0:
-                raise CaffeError(f"{self.source}: more than {MAX_FIELDS} fields: no file of Caffe")
+                self.spend(0, offset + place)
             start = place
-            key, place = read_varint(data, place, self.source, offset)
+            key = data[place]
+            if key < 0x80:
+                place += 1
+            else:
+                key, place = read_varint(data, place, self.source, offset)
             number, kind = key >> 3, key & 7
-            if number == 0 or kind not in (VARINT, FIXED64, BYTES, FIXED32):
+            if not 0 < number <= MAX_NUMBER or kind not in (VARINT, FIXED64, BYTES, FIXED32):
                 raise CaffeError(
                     f"{self.source}: no file of Caffe, or damaged: no field at byte "
                     f"{offset + start}"

@@ -22,6 +22,7 @@ from caffe.weights_io import (
     write_solverstate,
     write_weights_hdf5,
 )
+from tests.caffe.blobs import net_of
 
 ARRAYS = hnp.arrays(
     np.float32,
@@ -57,15 +58,6 @@ random_seed: 3
 """
 
 
-def _net_of(blobs) -> caffe_pb2.NetParameter:
-    net = caffe_pb2.NetParameter(name="net")
-    for name in blobs:
-        layer = net.layer.add(name=name, type="Convolution", phase=caffe_pb2.TEST)
-        layer.top.append("top")
-        layer.convolution_param.num_output = 3
-    return net
-
-
 def _same(mine, theirs) -> None:
     assert list(mine) == list(theirs)
     for name in mine:
@@ -80,7 +72,7 @@ def _same(mine, theirs) -> None:
 @given(blobs=st.dictionaries(NAMES, st.lists(ARRAYS, min_size=1, max_size=3), max_size=3))
 def test_a_caffemodel_gives_back_what_was_written(blobs, tmp_path_factory):
     path = tmp_path_factory.mktemp("round") / "w.caffemodel"
-    net = _net_of(blobs)
+    net = net_of(blobs)
     net.layer.add(name="of no parameters", type="ReLU")
     write_caffemodel(path, net, blobs)
     _same(read_weights(path), blobs)
@@ -291,7 +283,7 @@ for name in ("s.solverstate", "s.solverstate.h5"):
 def model(tmp_path):
     path = tmp_path / "w.caffemodel"
     blobs = {"conv": [np.arange(12, dtype=np.float32).reshape(3, 4), np.ones(3, np.float32)]}
-    write_caffemodel(path, _net_of(blobs), blobs)
+    write_caffemodel(path, net_of(blobs), blobs)
     return path
 
 
@@ -306,7 +298,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(model, monkeypatch)
 
     monkeypatch.setattr(os, "fsync", full)
     for write in (
-        lambda: write_caffemodel(model, _net_of({}), {}),
+        lambda: write_caffemodel(model, net_of({}), {}),
         lambda: write_weights_hdf5(model, {}),
         lambda: write_solverstate(model, 1, "", [], 0),
         lambda: write_solverstate(f"{model}.h5", 1, "", [], 0),
@@ -321,7 +313,7 @@ def test_files_are_made_with_the_rights_of_the_umask_in_folders_that_are_missing
     path = tmp_path / "runs" / "1" / "w.caffemodel"
     old = os.umask(0o027)
     try:
-        write_caffemodel(path, _net_of({}), {})
+        write_caffemodel(path, net_of({}), {})
     finally:
         os.umask(old)
     assert path.stat().st_mode & 0o777 == 0o640
@@ -329,11 +321,11 @@ def test_files_are_made_with_the_rights_of_the_umask_in_folders_that_are_missing
 
 def test_a_folder_is_not_written_over(tmp_path):
     with pytest.raises(CaffeError, match="no regular file"):
-        write_caffemodel(tmp_path, _net_of({}), {})
+        write_caffemodel(tmp_path, net_of({}), {})
 
 
 def test_more_than_protobuf_allows_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(weights_io, "MAX_BYTES", 1000)
     with pytest.raises(CaffeError, match=r"more than protobuf allows.*HDF5"):
-        write_caffemodel(tmp_path / "w", _net_of({"a": 0}), {"a": [np.zeros(300, np.float32)]})
+        write_caffemodel(tmp_path / "w", net_of({"a": 0}), {"a": [np.zeros(300, np.float32)]})
     assert not os.listdir(tmp_path)

@@ -13,6 +13,7 @@ from caffe.files import atomic_path
 from caffe.programs.run import run_program
 from caffe.programs.upgrading import EXIT_USAGE, tell, two_paths
 from caffe.proto import caffe_pb2
+from caffe.survey import Survey
 
 
 def read_binary(path: str) -> caffe_pb2.NetParameter:
@@ -25,10 +26,14 @@ def read_binary(path: str) -> caffe_pb2.NetParameter:
     """
     data = map_file(path)
     check_kind(data, path, "a .caffemodel")
+    survey = Survey(path, text_as_utf8=True)
+    survey.walk(data, caffe_pb2.NetParameter.DESCRIPTOR)
     try:
-        return caffe_pb2.NetParameter.FromString(data)
+        net = caffe_pb2.NetParameter.FromString(data)
     except DecodeError as error:
         raise CaffeError(f"{path}: is no .caffemodel, or damaged: {error}") from None
+    survey.warn()
+    return net
 
 
 def main(argv: Sequence[str] | None = None) -> int:
