@@ -27,6 +27,8 @@ def create(param: caffe_pb2.LayerParameter) -> Layer:
     if param.type not in LAYERS:
         near = difflib.get_close_matches(param.type, LAYERS, n=3, cutoff=0.5)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise CaffeError(f"layer '{param.name}': unknown layer type '{param.type}'{hint}")
+        raise CaffeError(
+            f"layer '{param.name}': unknown layer type '{param.type}'{hint}", param.name
+        )
     cls = LAYERS[param.type]
     return cls.make(param) if hasattr(cls, "make") else cls(param)

@@ -176,11 +176,10 @@ class Convolution(_ConvolutionBase):
 
     def forward_rectified(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Run forward together with the ReLU that follows in place, which saves a pass."""
-        fused = device.current().type == "cpu" and self.spatial_axes == 2
-        algorithm = self._minimal(top[0].shape, False)
-        if algorithm is not None:
-            self._forward_minimal(bottom, top, algorithm, rectify=True)
+        if self._minimal(top[0].shape):
+            self._forward_minimal(bottom, top, rectify=True)
             return
+        fused = device.current().type == "cpu" and self.spatial_axes == 2
         if not (fused and self.axis == 1 and torch.backends.mkldnn.is_available()):
             self.forward(bottom, top)
             for blob in top:
@@ -204,44 +203,34 @@ class Convolution(_ConvolutionBase):
             )
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        algorithm = self._minimal(top[0].shape, False)
-        if algorithm is not None:
-            self._forward_minimal(bottom, top, algorithm, rectify=False)
+        if self._minimal(top[0].shape):
+            self._forward_minimal(bottom, top, rectify=False)
         else:
             super().forward(bottom, top)
 
-    def _minimal(self, output: tuple[int, ...], backward: bool) -> winograd.Algorithm | None:
-        fits = (
+    def _minimal(self, output: tuple[int, ...]) -> bool:
+        """Tell whether the minimal algorithm can and should be used."""
+        return (
             device.current().type == "cpu"
             and device.compute_dtype() == torch.float32
             and self.kernel == (3, 3)
             and self.stride == self.dilation == (1, 1)
             and self.axis == self.groups == 1
+            and max(self.pad) <= 2
+            and winograd.pays(self.channels, self.num_output, output[2:])
         )
-        if not fits:
-            return None
-        return winograd.choose(self.channels, self.num_output, math.prod(output[2:]), backward)
 
-    def _forward_minimal(
-        self,
-        bottom: Sequence[Blob],
-        top: Sequence[Blob],
-        algorithm: winograd.Algorithm,
-        rectify: bool,
-    ) -> None:
+    def _forward_minimal(self, bottom: Sequence[Blob], top: Sequence[Blob], rectify: bool) -> None:
         weights, bias = self._parameters()
         for below, above in zip(bottom, top):
             data = self._batched(below.data_side)
-            result = winograd.forward(data, weights, bias, self.pad, rectify, algorithm)
-            above.data_side.set(result)
+            above.data_side.set(winograd.forward(data, weights, bias, self.pad, rectify))
 
     def _gradients(
         self, gradient: torch.Tensor, data: torch.Tensor, wants: tuple[bool, bool, bool]
     ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
-        algorithm = self._minimal(gradient.shape, True)
-        if algorithm is not None:
-            weights = self._parameters()[0]
-            return winograd.backward(gradient, data, weights, self.pad, wants, algorithm)
+        if self._minimal(gradient.shape):
+            return winograd.backward(gradient, data, self._parameters()[0], self.pad, wants)
         taps = math.prod(self.kernel) * self.channels
         simple = self.groups == 1 and self.spatial_axes == 2 and len(data) == 1
         if wants[0] or not simple or data.device.type != "cpu" or taps > _FEW_TAPS:

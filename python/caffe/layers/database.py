@@ -11,7 +11,8 @@ import numpy as np
 from caffe import ranks
 from caffe.blob import Blob
 from caffe.layers.base import Layer, register
-from caffe.layers.transform import Transformer, decode, give_batch
+from caffe.layers.pictures import decode
+from caffe.layers.transform import Transformer, give_batch
 from caffe.proto import caffe_pb2
 
 

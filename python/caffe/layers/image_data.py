@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 
 from caffe import device, glog, ranks
 from caffe.blob import Blob
 from caffe.layers.base import Layer, register
-from caffe.layers.transform import Transformer, decode, give_batch
+from caffe.layers.pictures import decode, resize
+from caffe.layers.transform import Transformer, give_batch
 from caffe.proto import caffe_pb2
 
 
@@ -79,7 +79,7 @@ class ImageData(Layer):
             raise self.fail(f"'{whole}' is no picture that can be decoded")
         size = (param.new_width, param.new_height)
         if param.new_height and picture.shape[:0:-1] != size:
-            planes = [cv2.resize(plane, size) for plane in picture]
+            planes = [resize(plane, *size) for plane in picture]
             picture = np.stack(planes)
         return picture
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 import torch
 
@@ -107,20 +106,3 @@ def give_batch(
     top[0].data_side.set(torch.from_numpy(np.stack(pictures)).to(device.current()))
     if len(top) > 1:
         top[1].data_side.set(torch.tensor(labels, dtype=torch.float32, device=device.current()))
-
-
-def decode(data: bytes, color: bool | None) -> np.ndarray | None:
-    """Return an encoded picture as (channels, height, width), blue first; None: no picture.
-
-    Parameters
-    ----------
-    data : bytes
-        Of a PNG, JPEG, ... file.
-    color : bool, optional
-        Whether three channels or one are wanted; None: as it is.
-    """
-    flag = cv2.IMREAD_UNCHANGED if color is None else cv2.IMREAD_COLOR if color else 0
-    picture = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
-    if picture is None:
-        return None
-    return picture[None] if picture.ndim == 2 else picture.transpose(2, 0, 1)

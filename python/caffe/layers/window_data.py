@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from caffe import device, weights_io
 from caffe.blob import Blob
 from caffe.layers.base import Layer, register
+from caffe.layers.pictures import load, resize
 from caffe.layers.transform import give_batch
 
 
@@ -112,7 +112,7 @@ class WindowData(Layer):
     def _picture(self, path: str) -> np.ndarray:
         if path in self.cache:
             return self.cache[path]
-        picture = cv2.imread(path, cv2.IMREAD_COLOR)
+        picture = load(path)
         if picture is None:
             raise self.fail(f"'{path}' is no picture that can be read")
         if self.layer_param.window_data_param.cache_images:
@@ -147,7 +147,7 @@ class WindowData(Layer):
         part = picture[y1 : y2 + 1, x1 : x2 + 1]
         if not part.size or to_width < 1 or to_height < 1:
             raise self.fail(f"'{window.path}': window {window} does not lie in the picture")
-        part = cv2.resize(part, (to_width, to_height), interpolation=cv2.INTER_LINEAR)
+        part = resize(part, to_width, to_height)
         if mirror:
             part = part[:, ::-1]
         place = (slice(None), slice(above, above + to_height), slice(left, left + to_width))

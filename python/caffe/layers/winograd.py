@@ -1,10 +1,10 @@
 """3x3 convolution on the CPU with fewer products, for layers of many channels.
 
-The minimal algorithms F(2x2, 3x3) and F(4x4, 3x3): every 2x2 (4x4) tile of the output comes from a
-4x4 (6x6) tile of the input; both, and the 3x3 kernels, are transformed so that convolution becomes
-16 (36) products of matrices, (tiles x channels) by (channels x maps), in place of 36 (144). This is
-done strip by strip of tiles and block by block of maps, so that what the additions make is still in
-the cache when the products read it.
+The minimal algorithm F(4x4, 3x3): every 4x4 tile of the output comes from a 6x6 tile of the input;
+both, and the 3x3 kernels, are transformed so that convolution becomes 36 products of matrices,
+(tiles x channels) by (channels x maps), in place of 144. This is done strip by strip of tiles and
+block by block of maps, so that what the additions make is still in the cache when the products read
+it. The cuts do not depend on the number of threads, nor does the result.
 
 References
 ----------
@@ -14,103 +14,53 @@ Convolutional Neural Networks, CVPR 2016, Sec. 4.
 
 from __future__ import annotations
 
+import itertools
 import math
 import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 
-Matrix = tuple[tuple[float, ...], ...]
+from caffe import simd, threads
+from caffe.layers import winograd_code as code
+from caffe.layers.winograd_code import OUT, SIZE
 
-
-@dataclass(frozen=True)
-class Algorithm:
-    """The transforms of one tile size, along one axis.
-
-    Attributes
-    ----------
-    out, size : int
-        Outputs and inputs of a tile.
-    input, output : matrix
-        What the inputs, and the products, are multiplied with.
-    kernel : matrix
-        What the three values of a kernel are multiplied with.
-    both : float32 tensor, shape (size * size, 9)
-        The kernels' transform along both axes.
-    """
-
-    out: int
-    size: int
-    input: Matrix
-    output: Matrix
-    kernel: Matrix
-    both: torch.Tensor = field(init=False, compare=False)
-
-    def __post_init__(self) -> None:
-        lines = torch.tensor(self.kernel)
-        both = torch.einsum("ai,bj->abij", lines, lines).reshape(self.size * self.size, 9)
-        object.__setattr__(self, "both", both.contiguous())
-
-
-# More exact than direct convolution.
-F2 = Algorithm(
-    2,
-    4,
-    ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1)),
-    ((1, 1, 1, 0), (0, 1, -1, -1)),
-    ((1, 0, 0), (1 / 2, 1 / 2, 1 / 2), (1 / 2, -1 / 2, 1 / 2), (0, 0, 1)),
-)
-# Fewer products still, ten times the rounding, and kernels that take more room.
-F4 = Algorithm(
-    4,
-    6,
-    (
-        (4, 0, -5, 0, 1, 0),
-        (0, -4, -4, 1, 1, 0),
-        (0, 4, -4, -1, 1, 0),
-        (0, -2, -1, 2, 1, 0),
-        (0, 2, -1, -2, 1, 0),
-        (0, 4, 0, -5, 0, 1),
-    ),
-    ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1)),
-    (
-        (1 / 4, 0, 0),
-        (-1 / 6, -1 / 6, -1 / 6),
-        (-1 / 6, 1 / 6, -1 / 6),
-        (1 / 24, 1 / 12, 1 / 6),
-        (1 / 24, -1 / 12, 1 / 6),
-        (0, 0, 1),
-    ),
-)
-# Tiles of a strip, at most: enough rows for the products.
-_TILES = 512
-# Values of all products of a strip, fewer than: 16 MiB stay in the cache, and single products below
-# 1 MiB do not come as fresh pages each time.
-_STRIP = 2**22
+# Values of a tile: so many products of matrices there are.
+_PLACES = SIZE**2
+# Values of the tiles of a strip, at most, and tiles of a strip: what stays in a core's cache.
+_STRIP = 2**20
+_TILES = 256
+# Strips below which the maps are shared out among the threads as well, and maps of a share.
+_FEW_STRIPS = 8
+_NARROW = 64
 # Values of the transformed kernels of a block of maps, at most.
 _BLOCK = 2**22
+# Values of the tiles whose products are added up at once for the weights' gradient.
+_SUM = 2**22
+# Below so many kernels, or pixels of a map, direct convolution is as fast.
+_KERNELS = 64 * 64
+_PIXELS = 400
 _scratch = threading.local()
 
 
-def choose(channels: int, maps: int, pixels: int, backward: bool) -> Algorithm | None:
-    """Return the fastest algorithm for a layer; None: direct convolution is.
+def pays(channels: int, maps: int, output: tuple[int, int]) -> bool:
+    """Tell whether this is faster than direct convolution, and possible.
 
     Parameters
     ----------
     channels, maps : int
         Of input and output.
-    pixels : int
-        Of one output map.
-    backward : bool
-        Whether gradients are wanted: they share some of the additions.
+    output : (height, width)
     """
-    fewest = min(channels, maps)
-    few = fewest < 64 if backward else fewest < 128 or channels * maps < 2**15
-    if few or pixels < 400:
-        return None
-    return F4 if channels * maps <= 2**17 else F2
+    return (
+        simd.available()
+        and channels % simd.LANES == maps % simd.LANES == 0
+        and channels * maps >= _KERNELS
+        and math.prod(output) >= _PIXELS
+        # The input, which the gradient is convolved to, may be two pixels smaller.
+        and min(output) >= OUT + 2
+    )
 
 
 def forward(
@@ -119,42 +69,28 @@ def forward(
     bias: torch.Tensor | None,
     pad: tuple[int, int],
     rectify: bool,
-    algorithm: Algorithm = F2,
 ) -> torch.Tensor:
     """Convolve, with stride 1.
 
     Parameters
     ----------
     data : float32 tensor, shape (n, channels, height, width)
+        Copied if not channels last.
     weights : float32 tensor, shape (maps, channels, 3, 3)
     bias : float32 tensor, shape (maps,), optional
     pad : (rows, columns) of zeros on each side
     rectify : bool
         Whether a ReLU follows.
-    algorithm : Algorithm
 
     Returns
     -------
     float32 tensor, shape (n, maps, height + 2 pad - 2, width + 2 pad - 2), channels last
+
+    Notes
+    -----
+    Channels and maps are multiples of `simd.LANES`, the output has at least one tile.
     """
-    maps = weights.shape[0]
-    pixels = _Pixels(data, pad, maps, algorithm)
-    step = algorithm.out
-    out = data.new_empty(len(data), step * pixels.rows, step * pixels.columns, maps)
-    for block in pixels.blocks():
-        kernels = _transformed(weights[block], algorithm).unbind()
-        for image, result in zip(pixels.images, out[..., block]):
-            for first, count in pixels.strips():
-                tiles = _matrices(pixels.spread(image, first, count))
-                products = [_product(tile, kernel) for tile, kernel in zip(tiles, kernels)]
-                strip = result[step * first : step * (first + count)]
-                _gather(products, strip, algorithm)
-                if bias is not None:
-                    strip.add_(bias[block])
-                if rectify:
-                    strip.relu_()
-    height, width = pixels.output
-    return out[:, :height, :width].permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+    return _convolve(data, weights, False, bias, pad, rectify)
 
 
 def backward(
@@ -163,16 +99,15 @@ def backward(
     weights: torch.Tensor,
     pad: tuple[int, int],
     wants: tuple[bool, bool, bool],
-    algorithm: Algorithm = F2,
 ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
-    """Return the gradients of what `forward` was given: each step of it, transposed.
+    """Return the gradients of what `forward` was given.
 
     Parameters
     ----------
     gradient : float32 tensor
-        Shaped as the output.
-    data, weights, pad, algorithm
-        As given to `forward`.
+        Shaped as the output; copied if not channels last.
+    data, weights, pad
+        As given to `forward`; pad is at most 2.
     wants : (bool, bool, bool)
         Which of the three gradients are needed; others are None.
 
@@ -180,98 +115,255 @@ def backward(
     -------
     data, weights, bias : float32 tensor or None
     """
-    maps, channels = weights.shape[:2]
-    pixels = _Pixels(data, pad, maps, algorithm)
-    step = algorithm.out
-    missing = step * pixels.columns - gradient.shape[3], step * pixels.rows - gradient.shape[2]
-    grown = F.pad(gradient, (0, missing[0], 0, missing[1])) if any(missing) else gradient
-    grown = grown.permute(0, 2, 3, 1)
-    grad_pixels = torch.zeros_like(pixels.images) if wants[0] else None
-    grad_weights = torch.empty_like(weights) if wants[1] else None
-    for block in pixels.blocks():
-        width = block.stop - block.start
-        kernels = _transformed(weights[block], algorithm).unbind() if wants[0] else ()
-        grad_kernels = _room("grad_kernels", algorithm.size**2, width, channels).zero_()
-        for number in range(len(data)):
-            for first, count in pixels.strips():
-                strip = grown[number, step * first : step * (first + count), :, block]
-                products = _scatter(strip, algorithm)
-                if wants[1]:
-                    tiles = _matrices(pixels.spread(pixels.images[number], first, count))
-                    for total, product, tile in zip(grad_kernels.unbind(), products, tiles):
-                        total.addmm_(product.t(), tile)
-                if wants[0]:
-                    tiles = pixels.tiles(count)
-                    for product, kernel, tile in zip(products, kernels, _matrices(tiles)):
-                        torch.mm(product, kernel, out=tile)
-                    last = step * (first + count) + 2
-                    part = grad_pixels[number, step * first : last]
-                    _collect(tiles, part, algorithm)
-        if wants[1]:
-            back = _room("half", 9, width * channels)
-            torch.mm(algorithm.both.t(), grad_kernels.flatten(1), out=back)
-            grad_weights[block].view(-1, 9).copy_(back.t())
-    grad_data = None
-    if wants[0]:
-        (top, left), (height, width) = pad, data.shape[2:]
-        grad_data = grad_pixels[:, top : top + height, left : left + width].permute(0, 3, 1, 2)
-    return grad_data, grad_weights, gradient.sum((0, 2, 3)) if wants[2] else None
+    back = (2 - pad[0], 2 - pad[1])
+    return (
+        _convolve(gradient, weights, True, None, back, False) if wants[0] else None,
+        _weights_gradient(gradient, data, weights, pad) if wants[1] else None,
+        gradient.sum((0, 2, 3)) if wants[2] else None,
+    )
 
 
-class _Pixels:
-    """Padded pictures, pixel by pixel, and how they are cut.
+def _convolve(
+    data: torch.Tensor,
+    weights: torch.Tensor,
+    turned: bool,
+    bias: torch.Tensor | None,
+    pad: tuple[int, int],
+    rectify: bool,
+) -> torch.Tensor:
+    """Convolve with the weights or, `turned`, with their transpose: from maps to channels."""
+    data, weights = _pixelwise(data), weights.contiguous()
+    cut = _Cut.of(data, pad)
+    maps = weights.shape[1 if turned else 0]
+    out = torch.empty((len(data), maps, cut.height, cut.width), memory_format=torch.channels_last)
+    added = torch.zeros(maps) if bias is None else bias.contiguous()
+    for block in _blocks(maps, cut.channels):
+        kernels = _transformed(weights, turned, block)
+        _convolve_block(data, kernels, added, rectify, cut, block, out)
+    return out
 
-    Parameters
+
+def _convolve_block(
+    data: torch.Tensor,
+    kernels: torch.Tensor,
+    bias: torch.Tensor,
+    rectify: bool,
+    cut: _Cut,
+    block: range,
+    out: torch.Tensor,
+) -> None:
+    """Compute a block of the maps of `out`."""
+    strips = cut.strips(min(_TILES, _STRIP // (_PLACES * max(cut.channels, len(block)))))
+    # Few strips are not enough for all threads: they share out the maps as well.
+    shares = -(-_FEW_STRIPS // (len(data) * len(strips)))
+    parts = _ranges(len(block), max(_NARROW, _lanes(len(block) / shares)))
+    maps = out.shape[1]
+
+    def convolve(image: int, rows: range, part: range) -> None:
+        tiles = _room("tiles", _PLACES, len(rows) * cut.columns, cut.channels)
+        cut.spread(data[image], rows, tiles)
+        products = _room("products", _PLACES, len(rows) * cut.columns, len(part))
+        torch.bmm(tiles, kernels[:, :, part.start : part.stop], out=products)
+        first = block.start + part.start
+        code.gather(rectify)(
+            _address(products),
+            _address(bias, first),
+            _address(out[image], OUT * rows.start * cut.width * maps + first),
+            *cut.sizes(rows, cut.width * maps, maps, products),
+        )
+
+    threads.each(convolve, itertools.product(range(len(data)), strips, parts))
+
+
+def _weights_gradient(
+    gradient: torch.Tensor, data: torch.Tensor, weights: torch.Tensor, pad: tuple[int, int]
+) -> torch.Tensor:
+    """Return the gradient of the weights: each step of `forward`, transposed."""
+    gradient, data = _pixelwise(gradient), _pixelwise(data)
+    cut = _Cut.of(data, pad)
+    result = torch.empty(weights.shape)
+    for block in _blocks(len(weights), cut.channels):
+        total = _room("kernels", _PLACES, cut.channels, len(block)).zero_()
+        strips = cut.strips(_SUM // (_PLACES * max(cut.channels, len(block))))
+        for image, rows in itertools.product(range(len(data)), strips):
+            _add_strip(gradient[image], data[image], cut, rows, block, total)
+        _transform(code.transform_back(), result, total, False, block)
+    return result
+
+
+def _add_strip(
+    gradient: torch.Tensor,
+    image: torch.Tensor,
+    cut: _Cut,
+    rows: range,
+    block: range,
+    total: torch.Tensor,
+) -> None:
+    """Add what some rows of tiles give to the gradients of a block of transformed kernels."""
+    tiles = _room("tiles", _PLACES, len(rows) * cut.columns, cut.channels)
+    products = _room("products", _PLACES, len(rows) * cut.columns, len(block))
+    maps = len(gradient)
+
+    def transform(part: range) -> None:
+        first, last = part.start * cut.columns, part.stop * cut.columns
+        own = rows[part.start : part.stop]
+        cut.spread(image, own, tiles[:, first:last])
+        code.scatter()(
+            _address(gradient, OUT * own.start * cut.width * maps + block.start),
+            _address(products, first * len(block)),
+            *cut.sizes(own, cut.width * maps, maps, products),
+        )
+
+    def add(part: range) -> None:
+        places = slice(part.start, part.stop)
+        total[places].baddbmm_(tiles[places].transpose(1, 2), products[places])
+
+    threads.each(transform, ((part,) for part in _ranges(len(rows), -(-len(rows) // 8))))
+    threads.each(add, ((part,) for part in _ranges(_PLACES, SIZE)))
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """How a convolution is cut into tiles.
+
+    Attributes
     ----------
-    data : tensor, shape (n, channels, height, width)
-    pad : (int, int)
-    maps : int
+    pad : (rows, columns)
+    channels : int
+        Of the input.
+    height, width : int
         Of the output.
-    algorithm : Algorithm
     """
 
-    def __init__(
-        self, data: torch.Tensor, pad: tuple[int, int], maps: int, algorithm: Algorithm
-    ) -> None:
-        self.algorithm = algorithm
-        self.output = tuple(size + 2 * side - 2 for size, side in zip(data.shape[2:], pad))
-        # The last tiles may reach over the edge.
-        self.rows, self.columns = (-(-size // algorithm.out) for size in self.output)
-        around = []
-        for size, side, tiles in zip(data.shape[2:], pad, (self.rows, self.columns)):
-            around = [side, algorithm.out * tiles + 2 - size - side, *around]
-        grown = F.pad(data, around) if any(around) else data
-        self.images = grown.permute(0, 2, 3, 1).contiguous()
-        self.channels, self.maps = data.shape[1], maps
-        self.block = min(maps, max(64, _BLOCK // (algorithm.size**2 * self.channels)))
-        widest = max(self.channels, self.block)
-        tiles = min(_TILES, (_STRIP // algorithm.size**2 - 1) // widest)
-        self.strip = min(self.rows, max(1, tiles // self.columns))
+    pad: tuple[int, int]
+    channels: int
+    height: int
+    width: int
 
-    def blocks(self) -> Iterator[slice]:
-        """Yield the maps, block by block."""
-        for first in range(0, self.maps, self.block):
-            yield slice(first, min(first + self.block, self.maps))
+    @classmethod
+    def of(cls, data: torch.Tensor, pad: tuple[int, int]) -> _Cut:
+        """Cut the convolution of a (n, channels, height, width) tensor."""
+        height, width = (size + 2 * side - 2 for size, side in zip(data.shape[2:], pad))
+        return cls(pad, data.shape[1], height, width)
 
-    def strips(self) -> Iterator[tuple[int, int]]:
-        """Yield first row and number of rows of tiles, strip by strip."""
-        for first in range(0, self.rows, self.strip):
-            yield first, min(self.strip, self.rows - first)
+    @property
+    def rows(self) -> int:
+        """How many rows of tiles there are."""
+        return -(-self.height // OUT)
 
-    def tiles(self, count: int) -> torch.Tensor:
-        """Return room for `count` rows of tiles: (size, size, rows, columns, channels)."""
-        size = self.algorithm.size
-        return _room("tiles", size, size, count, self.columns, self.channels)
+    @property
+    def columns(self) -> int:
+        """How many columns of tiles there are."""
+        return -(-self.width // OUT)
 
-    def spread(self, image: torch.Tensor, first: int, count: int) -> torch.Tensor:
-        """Transform `count` rows of input tiles, which overlap by two pixels."""
-        how = self.algorithm
-        x = image[how.out * first : how.out * (first + count) + 2]
-        half = _room("half", how.size, count, *x.shape[1:])
-        tiles = self.tiles(count)
-        _combine(_starts(x, 0, how), how.input, half)
-        _combine(_starts(half, 2, how), how.input, tiles.transpose(0, 1))
-        return tiles
+    def strips(self, tiles: int) -> list[range]:
+        """Cut the rows of tiles into strips of at most so many tiles, but one row at least."""
+        height = max(1, tiles // self.columns)
+        cuts = list(_ranges(self.rows, height))
+        if self.height % OUT and len(cuts) > 1 and len(cuts[-1]) == 1:
+            # The last row of tiles writes to pixels of the one before it: not in another thread.
+            cuts[-2:] = [range(cuts[-2].start, cuts[-1].stop)]
+        return cuts
+
+    def sizes(self, rows: range, line: int, pixel: int, tiles: torch.Tensor) -> tuple[int, ...]:
+        """Return the numbers that compiled code takes; `winograd_code` tells what they are."""
+        return (
+            len(rows),
+            self.columns,
+            self.height - OUT * (1 + rows.start),
+            self.width - OUT,
+            line,
+            pixel,
+            tiles.stride(0),
+            tiles.shape[2],
+        )
+
+    def spread(self, image: torch.Tensor, rows: range, tiles: torch.Tensor) -> None:
+        """Transform the input of some rows of tiles."""
+        (top, left), start = self.pad, OUT * rows.start
+        if top or left:
+            # Where the last row of tiles starts before its place, so does the strip.
+            first = min(start, self.height - OUT)
+            last = min(OUT * rows.stop, self.height) + 2
+            strip = _room("strip", last - first, self.width + 2, self.channels).zero_()
+            above, below = max(first, top), min(last, image.shape[1] + top)
+            inside = image[:, above - top : below - top].permute(1, 2, 0)
+            strip[above - first : below - first, left : left + image.shape[2]] = inside
+            image, start = strip.permute(2, 0, 1), start - first
+        line = image.shape[2] * self.channels
+        code.spread()(
+            _address(image, start * line),
+            _address(tiles),
+            *self.sizes(rows, line, self.channels, tiles),
+        )
+
+
+def _transformed(weights: torch.Tensor, turned: bool, block: range) -> torch.Tensor:
+    """Return the transforms of a block of kernels, or of their transposes.
+
+    Returns
+    -------
+    float32 tensor, shape (SIZE * SIZE, channels, len(block)) or, `turned`, with maps for channels
+    """
+    rows = weights.shape[0 if turned else 1]
+    kernels = _room("kernels", _PLACES, rows, len(block))
+    _transform(code.transform(), weights, kernels, turned, block)
+    return kernels
+
+
+def _transform(
+    function: Callable[..., None],
+    weights: torch.Tensor,
+    transformed: torch.Tensor,
+    turned: bool,
+    block: range,
+) -> None:
+    """Run one of the two transforms between a block of kernels and (SIZE * SIZE, rows, maps)."""
+    row_step, map_step, first_tap, tap_step = 9, 9 * weights.shape[1], 0, 1
+    if turned:
+        row_step, map_step, first_tap, tap_step = map_step, row_step, 8, -1
+    _, rows, width = transformed.shape
+
+    def run(part: range) -> None:
+        function(
+            _address(weights, part.start * row_step + block.start * map_step),
+            _address(transformed, part.start * width),
+            len(part),
+            width,
+            row_step,
+            map_step,
+            first_tap,
+            tap_step,
+            rows * width,
+        )
+
+    threads.each(run, ((part,) for part in _ranges(rows, max(16, rows // 8))))
+
+
+def _pixelwise(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.contiguous(memory_format=torch.channels_last)
+
+
+def _blocks(maps: int, channels: int) -> Iterator[range]:
+    """Cut maps into blocks whose transformed kernels stay in the cache."""
+    count = -(-maps * channels * _PLACES // _BLOCK)
+    return _ranges(maps, _lanes(maps / count))
+
+
+def _lanes(count: float) -> int:
+    """Round up to whole vectors."""
+    return simd.LANES * math.ceil(count / simd.LANES)
+
+
+def _ranges(count: int, width: int) -> Iterator[range]:
+    """Cut the numbers below `count` into ranges of `width`; the last may be shorter."""
+    for first in range(0, count, width):
+        yield range(first, min(first + width, count))
+
+
+def _address(tensor: torch.Tensor, number: int = 0) -> int:
+    """Return the address of a float32 value, counted from a tensor's first in memory."""
+    return tensor.data_ptr() + 4 * number
 
 
 def _room(name: str, *shape: int) -> torch.Tensor:
@@ -281,91 +373,3 @@ def _room(name: str, *shape: int) -> torch.Tensor:
     if name not in kept or kept[name].numel() < count:
         kept[name] = torch.empty(count)
     return kept[name][:count].view(shape)
-
-
-def _matrices(tiles: torch.Tensor) -> Sequence[torch.Tensor]:
-    """Take (size, size, rows, columns, c) as size * size matrices of (tiles, c)."""
-    return tiles.flatten(2, 3).flatten(0, 1).unbind()
-
-
-def _transformed(weights: torch.Tensor, algorithm: Algorithm) -> torch.Tensor:
-    """Return the transforms of kernels: (size * size, maps, channels)."""
-    maps, channels = weights.shape[:2]
-    kernels = _room("kernels", algorithm.size**2, maps, channels)
-    torch.mm(algorithm.both, weights.reshape(maps * channels, 9).t(), out=kernels.flatten(1))
-    return kernels
-
-
-def _product(tiles: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
-    if torch.backends.mkldnn.is_available():
-        return torch.ops.mkldnn._linear_pointwise(tiles, kernel, None, "none", [], "")
-    return F.linear(tiles, kernel)
-
-
-def _starts(x: torch.Tensor, axis: int, algorithm: Algorithm) -> list[torch.Tensor]:
-    """Return value number k of every tile along an axis, for each k: tiles overlap by two."""
-    reach = x.shape[axis] - algorithm.size + 1
-    every = (*(slice(None) for _ in range(axis)), slice(None, None, algorithm.out))
-    return [x.narrow(axis, k, reach)[every] for k in range(algorithm.size)]
-
-
-def _sum(parts: Sequence[torch.Tensor], factors: Sequence[float], out: torch.Tensor) -> None:
-    """Set `out` to the sum of factor times part."""
-    terms = [(factor, part) for factor, part in zip(factors, parts) if factor]
-    # A part that counts once comes first: it is not multiplied.
-    terms.sort(key=lambda term: term[0] != 1)
-    (factor, part), *rest = terms
-    if factor != 1:
-        torch.mul(part, factor, out=out)
-    elif rest:
-        torch.add(part, rest[0][1], alpha=rest[0][0], out=out)
-        rest = rest[1:]
-    else:
-        out.copy_(part)
-    for factor, part in rest:
-        out.add_(part, alpha=factor)
-
-
-def _combine(
-    parts: Sequence[torch.Tensor], matrix: Sequence[Sequence[float]], out: torch.Tensor
-) -> None:
-    """Multiply a matrix with a vector of tensors."""
-    for factors, result in zip(matrix, out):
-        _sum(parts, factors, result)
-
-
-def _gather(products: list[torch.Tensor], out: torch.Tensor, algorithm: Algorithm) -> None:
-    """Make the outputs of each tile of its products."""
-    height, width, maps = out.shape
-    step, size = algorithm.out, algorithm.size
-    rows, columns = height // step, width // step
-    half = _room("half", size, step, rows, columns, maps)
-    lined = [product.view(rows, columns, maps) for product in products]
-    for k in range(size):
-        _combine(lined[k::size], algorithm.output, half[k])
-    for row in range(step):
-        parts = [part[row] for part in half]
-        _combine(parts, algorithm.output, [out[row::step, column::step] for column in range(step)])
-
-
-def _scatter(gradient: torch.Tensor, algorithm: Algorithm) -> Sequence[torch.Tensor]:
-    """Make the gradients of the products of those of the outputs: `_gather`, transposed."""
-    height, width, maps = gradient.shape
-    step, size = algorithm.out, algorithm.size
-    half = _room("half", size, height // step, width, maps)
-    out = _room("products", size, size, height // step, width // step, maps)
-    back = tuple(zip(*algorithm.output))
-    _combine([gradient[k::step] for k in range(step)], back, half)
-    _combine([half[:, :, k::step] for k in range(step)], back, out.transpose(0, 1))
-    return _matrices(out)
-
-
-def _collect(tiles: torch.Tensor, pixels: torch.Tensor, algorithm: Algorithm) -> None:
-    """Add to the pixels what `_Pixels.spread` would have read of them: its transpose."""
-    half = _room("half", algorithm.size, tiles.shape[2], *pixels.shape[1:]).zero_()
-    back = tuple(zip(*algorithm.input))
-    for parts, values, axis in ((tiles.transpose(0, 1), half, 2), (half, pixels, 0)):
-        for factors, start in zip(back, _starts(values, axis, algorithm)):
-            for factor, part in zip(factors, parts):
-                if factor:
-                    start.add_(part, alpha=factor)

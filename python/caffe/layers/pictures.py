@@ -1,0 +1,40 @@
+"""Pictures in files, by OpenCV as in Caffe: channels blue, green, red."""
+
+from __future__ import annotations
+
+import numpy as np
+
+# OpenCV is imported where a picture is read: few nets read any, and it takes 16 MB.
+
+
+def decode(data: bytes, color: bool | None) -> np.ndarray | None:
+    """Return an encoded picture as (channels, height, width), blue first; None: no picture.
+
+    Parameters
+    ----------
+    data : bytes
+        Of a PNG, JPEG, ... file.
+    color : bool, optional
+        Whether three channels or one are wanted; None: as it is.
+    """
+    import cv2
+
+    flag = cv2.IMREAD_UNCHANGED if color is None else cv2.IMREAD_COLOR if color else 0
+    picture = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
+    if picture is None:
+        return None
+    return picture[None] if picture.ndim == 2 else picture.transpose(2, 0, 1)
+
+
+def load(path: str) -> np.ndarray | None:
+    """Return the picture of a file as (rows, columns, 3), in colour; None: no picture."""
+    import cv2
+
+    return cv2.imread(path, cv2.IMREAD_COLOR)
+
+
+def resize(picture: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Return a (rows, columns) or (rows, columns, channels) picture in another size, bilinear."""
+    import cv2
+
+    return cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR)

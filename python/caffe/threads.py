@@ -1,0 +1,55 @@
+"""The same work on many parts, a thread for each core, in which PyTorch computes with one thread.
+
+PyTorch's own threads share out each operation, and meet after it; parts that take many operations
+keep their values in a core's cache when one thread does all of them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+
+_pool: tuple[int, ThreadPoolExecutor] | None = None
+
+
+def each(function: Callable[..., None], parts: Iterable[tuple]) -> None:
+    """Call a function with each part's arguments, on as many threads as PyTorch computes with.
+
+    Parameters
+    ----------
+    function : callable
+        Gives the interpreter free most of the time: calls PyTorch or compiled code.
+    parts : iterable of tuple
+        Independent of each other.
+    """
+    parts = list(parts)
+    count = torch.get_num_threads()
+    if count == 1 or len(parts) == 1:
+        for part in parts:
+            function(*part)
+        return
+    for result in [_threads(count).submit(function, *part) for part in parts]:
+        result.result()
+
+
+def _threads(count: int) -> ThreadPoolExecutor:
+    global _pool
+    if _pool is None or _pool[0] != count:
+        if _pool is not None:
+            _pool[1].shutdown()
+        made = ThreadPoolExecutor(count, "caffe", initializer=torch.set_num_threads, initargs=(1,))
+        _pool = count, made
+    return _pool[1]
+
+
+def _forget() -> None:
+    global _pool
+    _pool = None
+
+
+# A forked process has none of its parent's threads.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

@@ -1,0 +1,60 @@
+"""Loops over vectors, compiled: against numpy."""
+
+import numpy as np
+
+from caffe import simd
+
+
+def test_loops_loads_sums_and_stores():
+    def body(code, first, second, result, rows, columns):
+        with code.loop(rows) as row, code.loop(columns, simd.LANES) as column:
+            place = row * columns + column
+            result.store(place, first.load(place) * 2.5 - second.load(column) + first.load(place))
+
+    function = simd.compiled("t", ("first", "second", "result"), ("rows", "columns"), body)
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(size=(3, 48)).astype("f4"), rng.normal(size=48).astype("f4")
+    result = np.full((4, 48), 7, "f4")
+    function(first.ctypes.data, second.ctypes.data, result.ctypes.data, 3, 48)
+    np.testing.assert_allclose(result[:3], 3.5 * first - second, rtol=1e-5, atol=1e-6)
+    # What lies behind is left alone.
+    assert np.all(result[3] == 7)
+
+
+def test_values_apart_limits_and_choices():
+    def body(code, values, result, stride, limit):
+        with code.loop(limit) as row:
+            vector = values.gather(row.at_most(limit), stride)
+            result.store(row * simd.LANES, vector.rectified().where(row + 1, limit))
+
+    function = simd.compiled("t", ("values", "result"), ("stride", "limit"), body)
+    values = np.random.default_rng(1).normal(size=64).astype("f4")
+    values[3 + 1] = np.nan
+    result = np.full((2, simd.LANES), 7, "f4")
+    function(values.ctypes.data, result.ctypes.data, 3, 2)
+    assert np.all(result[0] == 0)
+    wanted = values[1 : 1 + 3 * simd.LANES : 3]
+    np.testing.assert_array_equal(result[1], np.where(wanted < 0, 0, wanted))
+
+
+def test_values_are_written_apart():
+    def body(code, values, result, stride):
+        result.scatter(stride, stride, values.load(stride))
+
+    function = simd.compiled("t", ("values", "result"), ("stride",), body)
+    values, result = np.arange(30, dtype="f4"), np.full(64, -1, "f4")
+    function(values.ctypes.data, result.ctypes.data, 3)
+    np.testing.assert_array_equal(result[3 : 3 + 3 * simd.LANES : 3], values[3 : 3 + simd.LANES])
+    assert (result == -1).sum() == 64 - simd.LANES
+
+
+def test_a_loop_of_none_is_not_run():
+    def body(code, result, count):
+        with code.loop(count) as row:
+            result.store(row, result.load(row) * 0)
+
+    function = simd.compiled("t", ("result",), ("count",), body)
+    result = np.ones(simd.LANES, "f4")
+    function(result.ctypes.data, 0)
+    function(result.ctypes.data, -5)
+    assert np.all(result == 1)
