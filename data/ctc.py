@@ -1,0 +1,307 @@
+"""Two sequences each of the cell tracking challenge: PhC-C2DH-U373 and DIC-C2DH-HeLa.
+
+    python data/ctc.py phc-u373|dic-hela [-o data/PhC-C2DH-U373] [--from FOLDER_OR_ZIP]
+
+puts the training sequences into the folder, in the challenge's layout:
+
+    NN/tNNN.tif                 frames, 8 bit
+    NN_GT/SEG/man_segNNN.tif    cells of some frames, 16 bit, 0 = background; on PhC-C2DH-U373 cells
+                                that do not reach into the field of interest, 50 pixels from the
+                                edge, are not drawn; on DIC-C2DH-HeLa not every cell is
+    NN_GT/TRA/man_trackNNN.tif  a marker in each cell of every frame
+    NN_GT/TRA/man_track.txt     the tracks: label, first frame, last frame, parent
+    NN_ST/SEG/man_segNNN.tif    cells of every frame, made of the results of several methods
+
+They come from the folder or zip named by --from or the variable CTC_DIR (the data set, or a folder
+that holds it), else from the challenge. Its terms apply; cite Maska et al., Bioinformatics 30
+(2014), Ulman et al., Nature Methods 14 (2017).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, Union
+
+from unet.ctc_format import numbered_files, open_frames, read_tracks
+from unet.ctc_sequence import ANNOTATIONS, find_sequence
+from unet.download import download
+from unet.errors import InputError
+from unet.program import run_program
+from unet.volumes import open_volume
+
+PathLike = Union[str, "os.PathLike[str]"]
+_URL = "https://data.celltrackingchallenge.net/training-datasets/"
+# The files of the layout; the groups are where each belongs, whatever is before.
+_MEMBER = re.compile(
+    r"(?:.*/)?(\d\d/t\d{3,}\.tif|\d\d_(?:GT|ST)/SEG/man_seg\d{3,}\.tif"
+    r"|\d\d_GT/TRA/man_track(?:\d{3,}\.tif|\.txt))"
+)
+_LARGEST_ARCHIVE = 1 << 31  # bytes unpacked; these data sets have a tenth of it
+
+
+class Dataset(NamedTuple):
+    """Where a data set is and what tells it from others.
+
+    Attributes
+    ----------
+    folder : str
+        Name of its folder and, with .zip, of its archive.
+    size : tuple of int
+        (height, width) of its frames.
+    sha256 : str, optional
+        Checksum of the archive.
+    address : str
+        Where the archive is.
+    """
+
+    folder: str
+    size: tuple[int, int]
+    sha256: str | None = None
+    address: str = _URL
+
+    @property
+    def url(self) -> str:
+        """The address of the archive."""
+        return f"{self.address}{self.folder}.zip"
+
+
+DATASETS = {
+    "phc-u373": Dataset(
+        "PhC-C2DH-U373",
+        (520, 696),
+        "b18185c18fce54e8eeb93e4bbb9b201d757add9409bbf2283b8114185a11bc9e",
+    ),
+    "dic-hela": Dataset("DIC-C2DH-HeLa", (512, 512)),
+}
+
+
+class Found(NamedTuple):
+    """What there is of a sequence.
+
+    Attributes
+    ----------
+    path : pathlib.Path
+        DATASET/NN.
+    frames, gold, silver, markers, tracks : int
+        Frames; those with cells in NN_GT/SEG and in NN_ST/SEG; those with markers; lines of
+        man_track.txt.
+    """
+
+    path: Path
+    frames: int
+    gold: int
+    silver: int
+    markers: int
+    tracks: int
+
+
+def fetch(
+    name: str, folder: PathLike | None = None, source: PathLike | None = None
+) -> dict[str, Path]:
+    """Put the training sequences of a data set into a folder, checked.
+
+    Parameters
+    ----------
+    name : {"phc-u373", "dic-hela"}
+    folder : path, optional
+        Where they go, by default data/ and the name of the data set. What is there already is
+        checked and kept, unless a source is named.
+    source : path, optional
+        Folder or zip to take them from; by default what CTC_DIR names, else the challenge's
+        archive.
+
+    Returns
+    -------
+    dict of str to pathlib.Path
+        The sequences there are: 01, 02 and their folders.
+
+    Raises
+    ------
+    InputError
+        If they cannot be had, or are not this data set.
+    """
+    dataset = DATASETS[name]
+    folder = Path("data", dataset.folder) if folder is None else Path(folder)
+    if source is None and not _sequences(folder):
+        source = os.environ.get("CTC_DIR") or None
+    if source is not None:
+        _take(_locate(Path(source), dataset), folder, dataset)
+    elif not _sequences(folder):
+        try:
+            archive = download(dataset.url, folder, dataset.sha256)
+        except InputError as error:
+            raise InputError(
+                f"{error}; put {dataset.folder}.zip into {folder}, or name a folder that holds "
+                f"{dataset.folder} in CTC_DIR"
+            ) from None
+        _take(archive, folder, dataset)
+    return {found.path.name: found.path for found in check(name, folder)}
+
+
+def _sequences(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return [path for path in sorted(folder.iterdir()) if re.fullmatch(r"\d\d", path.name)]
+
+
+def _locate(source: Path, dataset: Dataset) -> Path:
+    """Return the folder or zip that a user's folder or zip means."""
+    if not source.exists():
+        raise InputError(f"{source}: there is no such folder or zip")
+    if source.is_dir() and not _sequences(source):
+        for path in (source / dataset.folder, source / f"{dataset.folder}.zip"):
+            if path.exists():
+                return path
+        raise InputError(
+            f"{source}: holds neither sequences (01, 02) nor {dataset.folder} nor "
+            f"{dataset.folder}.zip"
+        )
+    return source
+
+
+def _take(source: Path, folder: Path, dataset: Dataset) -> None:
+    """Put the sequences that a folder or zip holds into a folder, once they are all checked."""
+    if source.is_dir() and folder.is_dir() and source.samefile(folder):
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=str(folder), prefix=".new") as temporary:
+        fresh, old = Path(temporary, "fresh"), Path(temporary, "old")
+        fresh.mkdir()
+        old.mkdir()
+        if source.is_dir():
+            _copy(source, fresh)
+        else:
+            _unpack(source, fresh)
+        try:
+            _check(dataset, fresh, source)
+        except InputError as error:
+            raise InputError(str(error).replace(str(fresh), str(source))) from None
+        # Frames last: a sequence that is there has its annotations.
+        for part in sorted(os.listdir(fresh), key=len, reverse=True):
+            if (folder / part).exists():
+                os.replace(folder / part, old / part)
+            os.replace(fresh / part, folder / part)
+
+
+def _copy(source: Path, fresh: Path) -> None:
+    for path in _files(source):
+        target = fresh / path.relative_to(source)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+
+
+def _files(source: Path) -> Iterator[Path]:
+    for place in ("??/t*.tif", "??_GT/SEG/*", "??_GT/TRA/*", "??_ST/SEG/*"):
+        for path in sorted(source.glob(place)):
+            if _MEMBER.fullmatch(path.relative_to(source).as_posix()) and path.is_file():
+                yield path
+
+
+def _unpack(source: Path, fresh: Path) -> None:
+    try:
+        with zipfile.ZipFile(source) as archive:
+            # By the end of the name, so that no member leaves the folder.
+            members = {
+                found.group(1): info
+                for info in archive.infolist()
+                for found in [_MEMBER.fullmatch(info.filename)]
+                if found and "__MACOSX" not in info.filename
+            }
+            total = sum(info.file_size for info in members.values())
+            if total > _LARGEST_ARCHIVE:
+                raise InputError(f"{source}: would unpack to {total:,} bytes")
+            for place, info in members.items():
+                target = fresh / place
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(archive.read(info))
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise InputError(
+            f"{source}: is no whole zip ({error}); remove it and run this again"
+        ) from None
+
+
+def check(name: str, folder: PathLike) -> list[Found]:
+    """Check that a folder holds sequences of a data set.
+
+    Parameters
+    ----------
+    name : {"phc-u373", "dic-hela"}
+    folder : path
+
+    Returns
+    -------
+    list of Found
+
+    Raises
+    ------
+    InputError
+        If there is no sequence; frames are missing, of another size or not of 8 bit; annotations
+        are of frames that are not there; or man_track.txt is damaged.
+    """
+    return _check(DATASETS[name], Path(folder), Path(folder))
+
+
+def _check(dataset: Dataset, folder: Path, source: Path) -> list[Found]:
+    """Check a folder; `source` is where its files come from, for messages."""
+    found = []
+    for path in _sequences(folder):
+        frames = numbered_files(path, "t")
+        lost = set(range(max(frames) + 1)) - set(frames)
+        if lost:
+            raise InputError(f"{source}: {path.name} lacks t{min(lost):03d}.tif")
+        with open_frames(frames, masks=False) as volume:
+            if volume.shape[1:] != dataset.size or volume.dtype.name != "uint8":
+                raise InputError(
+                    f"{source}: frames of {path.name} are {volume.dtype} of {volume.shape[1:]}, "
+                    f"not uint8 of {dataset.size} as in {dataset.folder}"
+                )
+        drawn = {kind: 0 for kind in ANNOTATIONS}
+        for kind in ANNOTATIONS:
+            if (folder / f"{path.name}_{kind.upper()}" / "SEG").is_dir():
+                files = find_sequence(path, kind)
+                drawn[kind] = len(files.cells)
+                with open_volume(next(iter(files.cells.values()))) as cells:
+                    if cells.shape[1:] != dataset.size:
+                        raise InputError(f"{cells.path}: is {cells.shape[1:]}, not {dataset.size}")
+        tracking = folder / f"{path.name}_GT" / "TRA"
+        markers = tracks = 0
+        if tracking.is_dir():
+            markers = len(numbered_files(tracking, "man_track"))
+            tracks = len(read_tracks(tracking / "man_track.txt"))
+        found.append(Found(path, len(frames), drawn["gt"], drawn["st"], markers, tracks))
+    if not found:
+        raise InputError(f"{source}: holds no sequence (01, 02) of {dataset.folder}")
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Put a data set into a folder."""
+    parser = argparse.ArgumentParser(description="Get data of the cell tracking challenge.")
+    parser.add_argument("name", choices=sorted(DATASETS))
+    parser.add_argument("-o", "--output", help="folder for it (data/ and its name)")
+    parser.add_argument(
+        "--from",
+        dest="source",
+        metavar="FOLDER_OR_ZIP",
+        help="take it from here (the variable CTC_DIR does the same) instead of downloading",
+    )
+    options = parser.parse_args(argv)
+    sequences = fetch(options.name, options.output, options.source)
+    folder = next(iter(sequences.values())).parent
+    for found in check(options.name, folder):
+        print(
+            f"{found.path}: {found.frames} frames; cells drawn in {found.gold} (GT) and "
+            f"{found.silver} (ST); markers in {found.markers}, {found.tracks} tracks"
+        )
+
+
+if __name__ == "__main__":
+    run_program(main)
