@@ -143,8 +143,7 @@ def open_annotated(
     folder = next(iter(files.cells.values())).parent
     if not numbers:
         raise InputError(
-            f"{folder}: annotates none of the frames {chosen.start}:{chosen.stop}, but "
-            f"{listed(list(files.cells))}"
+            f"{folder}: annotates none of the chosen frames, but {listed(list(files.cells))}"
         )
     raw = open_frames({number: files.frames[number] for number in numbers}, masks=False)
     drawn = open_frames({number: files.cells[number] for number in numbers}, masks=True)

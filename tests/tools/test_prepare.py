@@ -215,3 +215,110 @@ def test_a_mistake_is_one_line_and_status_2(tmp_path, repository):
     assert ran.returncode == 2
     assert ran.stderr == f"prepare.py: {tmp_path}/no.tif: there is no such file or folder\n"
     assert ran.stdout == ""
+
+
+# --- sequences of the cell tracking challenge -------------------------------------------------
+
+
+@pytest.fixture
+def sequence(tmp_path, raw, cells):
+    """Four frames, of which 1 and 3 are annotated; a cell of each is marked and not drawn."""
+    for number in range(4):
+        drawn = np.where(cells[number] == cells[number, 35, 47], 0, cells[number])
+        markers = np.zeros(SHAPE[1:], np.uint16)
+        markers[5::10, 4::9] = np.arange(24).reshape(4, 6) + 1
+        pictures = [("02/t", raw), ("02_GT/TRA/man_track", [markers] * 4)]
+        if number % 2:
+            pictures.append(("02_GT/SEG/man_seg", [drawn] * 4))
+        for name, stack in pictures:
+            path = tmp_path / f"{name}{number:03d}.tif"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            tifffile.imwrite(path, stack[number], photometric="minisblack", compression="lzw")
+    return tmp_path / "02"
+
+
+def of_sequence(sequence, *options):
+    out = sequence.parent / "out.h5"
+    main([str(sequence), "-o", str(out), *options])
+    return TrainingSet(out)
+
+
+def test_annotated_frames_of_a_sequence(sequence, raw, cells, capsys):
+    with of_sequence(sequence, "--balance-frames", ":3") as got:
+        assert got.shape == (2,) + SHAPE[1:]
+        known = got.attributes
+        assert known["frames"].tolist() == [1, 3]
+        assert known["balance_slices"].tolist() == [0]
+        assert (known["label_kind"], known["annotations"]) == ("instances", "gt")
+        assert (known["unannotated"], known["unannotated_field"]) == ("none", 0)
+        for z, number in enumerate((1, 3)):
+            annotation = annotate(
+                np.where(cells[number] == cells[number, 35, 47], 0, cells[number]), "instances"
+            )
+            assert annotation.borders.any()
+            assert np.array_equal(got.raw(z)[0], raw[number] / np.float32(255))
+            assert np.array_equal(got.labels(z), annotation.classes)
+            expected = weight_map(annotation.instances, known["class_weights"])
+            assert np.array_equal(got.weights(z), expected)
+    said = capsys.readouterr().out
+    assert "  frames       001 003\n" in said
+    assert "  balance      slices 0:1, frames 001 to 001\n" in said
+    assert "  not drawn    2 cells have a marker only, in frames 001 003\n" in said
+
+
+def test_unknown_pixels_of_a_sequence_weigh_nothing(sequence):
+    options = ["--unannotated", "markers", "--reach", "3", "--field", "1", "--frames", "2:9"]
+    with of_sequence(sequence, *options) as got:
+        unknown = got.labels(0) == 255
+        # The undrawn cell is 10 x 7 in the corner, its marker at (35, 49); the edge is drawn over.
+        rows, columns = np.indices(SHAPE[1:])
+        undrawn = (rows >= 30) & (columns >= 45)
+        edge = (rows == SHAPE[1] - 1) | (columns == SHAPE[2] - 1)
+        near = np.hypot(rows - 35, columns - 49) <= 3
+        assert np.array_equal(unknown, undrawn & (near | edge))
+        assert (got.weights(0)[unknown] == 0).all()
+        assert (got.weights(0)[~unknown] > 0).all()
+        known = got.attributes
+        assert known["frames"].tolist() == [3]
+        assert (known["unannotated"], known["unannotated_reach"]) == ("markers", 3)
+        assert (known["unannotated_field"], known["ignore_label"]) == (1, -1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--annotations", "st"], r"02_ST/SEG: there is no such folder.*--annotations gt"),
+        (["--frames", "4:"], r"SEG: annotates none of the chosen frames, but 001 003"),
+        (["--frames", "3:1"], "--frames 3:1: give A:B"),
+        (["--balance-frames", "2:3"], "none of them is taken, which are 001 003"),
+        (["--slices", "1:2"], "--slices is not for the labels of a sequence: use --frames"),
+        (["--ignore-label", "0"], "--ignore-label is not for .*see --unannotated"),
+        (["--label-kind", "classes"], "--label-kind is not for .*they are instances"),
+        (["--reach", "5"], "--reach belongs to --unannotated"),
+        (["--unannotated", "surroundings"], "needs --reach PIXELS"),
+        (["--unannotated", "markers", "--reach", "0"], "--reach 0: give pixels, more than 0"),
+        (["--field", "-1"], "field -1: give pixels"),
+    ],
+)
+def test_options_that_a_sequence_does_not_take(sequence, options, message):
+    with pytest.raises(InputError, match=message) as caught:
+        of_sequence(sequence, *options)
+    assert "\n" not in str(caught.value)
+    assert not (sequence.parent / "out.h5").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--frames", "0:2"], "--frames is for sequences"),
+        (["--unannotated", "markers"], "--annotations, --unannotated and --field are for seq"),
+    ],
+)
+def test_options_that_a_stack_does_not_take(tmp_path, raw, cells, options, message):
+    refused(tmp_path, raw, cells, message, *options)
+
+
+def test_no_labels_and_no_sequence(tmp_path, raw):
+    write_volume(tmp_path / "raw.tif", raw)
+    with pytest.raises(InputError, match=r"raw\.tif: name its labels as well"):
+        main([str(tmp_path / "raw.tif"), "-o", str(tmp_path / "out.h5")])

@@ -84,7 +84,7 @@ def test_the_real_sequence(shared_data):
 
 def test_annotations_that_are_not_there(sequence):
     files = find_sequence(sequence)
-    with pytest.raises(InputError, match=r"SEG: annotates none of the frames 2:4, but 001 004"):
+    with pytest.raises(InputError, match=r"SEG: annotates none of the chosen frames, but 001 004"):
         open_annotated(files, Unannotated(), range(2, 4))
     (sequence / "t004.tif").unlink()
     with pytest.raises(InputError, match=r"02: has no frame 4, which .*man_seg004\.tif annotates"):
