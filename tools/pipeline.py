@@ -11,43 +11,30 @@ import json
 import os
 import runpy
 import shutil
-import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
+from choices import (
+    CPU_NET,
+    WEIGHTINGS,
+    add_choices,
+    check_device,
+    choose,
+    whole_number,
+)
+
 from steps import Pipeline, Step, StepFailed
-from unet.engine import PRECISIONS
-from unet.errors import InputError
 from unet.grey import INPUT
 from unet.program import atomic_path, run_program
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 STACKS = Path("data/isbi2012")
-PAPER_NET, CPU_NET = "unet", "unet_slim"
 # A default training that ends within half an hour on two cores.
 CPU_ITERATIONS = 5000
-# One iteration with the tiles of prototxt/, on two cores.
-CPU_SECONDS = {"unet": 4.2, "unet_slim": 0.28}
-# The paper's SGD for the paper's net; Adam gets the slim one further in the steps that a CPU has.
-SOLVERS = {"unet": "sgd", "unet_slim": "adam"}
-# What the weight map is made of; "none": every pixel counts alike, from which the slim net learns
-# more in as many steps.
-WEIGHTINGS = {"paper": [], "none": ["--w0", "0", "--no-class-balance"]}
 WEIGHTING = {"unet": "paper", "unet_slim": "none"}
 SCORES = ("rand_error", "pixel_error", "warping_error", "v_rand_thin", "v_info_thin")
-
-
-def gpu_works(device: str) -> bool:
-    """Ask the engine, in a process of its own, whether it computes on this device."""
-    if device == "cpu":
-        return False
-    number = 0 if device == "auto" else int(device)
-    question = f"import caffe; caffe.set_device({number}); caffe.set_mode_gpu()"
-    asked = subprocess.run([sys.executable, "-c", question], capture_output=True)
-    return asked.returncode == 0
 
 
 def prepare(stacks: Path, output: Path, preview: Path, *options: str) -> Step:
@@ -177,69 +164,27 @@ def demo(options: argparse.Namespace) -> None:
     print("  overlay.png          what it makes of slices that it has not seen")
 
 
-def choose_net(options: argparse.Namespace) -> tuple[str, int | None, str]:
-    """Return net, iterations (None: the solver's) and device for what the machine has."""
-    on_gpu = gpu_works(options.device)
-    net = options.net or (PAPER_NET if on_gpu else CPU_NET)
-    iterations = options.iterations
-    if on_gpu:
-        return net, iterations, options.device
-    if options.device.isdigit():
-        raise InputError(f"DEVICE={options.device}: there is no such GPU that the engine can use")
-    if iterations is None and net == CPU_NET:
-        iterations = CPU_ITERATIONS
-    if net == CPU_NET:
-        paper = solver_value(Path("prototxt", PAPER_NET, "solver_holdout.prototxt"), "max_iter")
-        print(
-            f"No GPU, so {CPU_NET}: {iterations:,} iterations of about {CPU_SECONDS[net]} s on two "
-            f"cores. The paper's net would take {int(paper) * CPU_SECONDS[PAPER_NET] / 3600:.0f} "
-            f"hours here ({int(paper):,} iterations of {CPU_SECONDS[PAPER_NET]:.0f} s): "
-            "make train-isbi NET=unet"
-        )
-    return net, iterations, options.device
-
-
-def solver_value(path: Path, name: str) -> str:
-    """Return a field of a solver prototxt."""
-    from google.protobuf import text_format
-
-    from caffe.proto import caffe_pb2
-
-    solver = text_format.Parse(path.read_text(encoding="utf-8"), caffe_pb2.SolverParameter())
-    return str(getattr(solver, name))
-
-
 def train_isbi(options: argparse.Namespace) -> None:
     """Train on the ISBI 2012 stack, score what was held out, and make a model folder."""
-    net, iterations, device = choose_net(options)
+    choice = choose(options, CPU_ITERATIONS, WEIGHTING, "train-isbi")
+    net, device = choice.net, choice.device
     holdout = options.split == "holdout"
     prototxt = Path("prototxt", net)
-    if net not in SOLVERS:
-        raise InputError(f"NET={net}: there is no {prototxt}; make it {' or '.join(SOLVERS)}")
-    method = options.solver or SOLVERS[net]
     split = "holdout" if holdout else "isbi"
-    solver = prototxt / f"solver_{split}{'' if method == 'sgd' else '_adam'}.prototxt"
-    iterations = iterations or int(solver_value(solver, "max_iter"))
-    weighting = options.weighting or WEIGHTING[net]
-    folder = Path("runs", f"isbi2012_{net}_{options.split}_{method}_{weighting}")
+    solver = prototxt / f"solver_{split}{'' if choice.method == 'sgd' else '_adam'}.prototxt"
+    folder = Path("runs", f"isbi2012_{net}_{options.split}_{choice.method}_{choice.weighting}")
     pipeline = Pipeline(folder)
     pipeline.run(Step("data", ["data/isbi2012.py", "-o", str(STACKS)]))
     data = STACKS / "isbi2012.h5"
-    pipeline.run(prepare(STACKS, data, folder / "training-set.png", *WEIGHTINGS[weighting]))
+    pipeline.run(prepare(STACKS, data, folder / "training-set.png", *WEIGHTINGS[choice.weighting]))
     training = folder / "training"
-    model = training / f"{net}_iter_{iterations}.caffemodel"
+    model = training / f"{net}_iter_{choice.iterations}.caffemodel"
     pipeline.train(
         Step(
             "train",
             ["tools/train.py", str(solver), "--resume", "--device", device]
-            + [
-                "--precision",
-                options.precision,
-                "--iterations",
-                str(iterations),
-                "-o",
-                str(training),
-            ],
+            + ["--precision", choice.precision, "--iterations", str(choice.iterations)]
+            + ["-o", str(training)],
             [solver, prototxt / "train.prototxt", data],
             [model],
         ),
@@ -265,10 +210,7 @@ def train_isbi(options: argparse.Namespace) -> None:
         device,
     )
     target = Path("models", folder.name)
-    command = (
-        f"make train-isbi NET={net} SPLIT={options.split} SOLVER={method} WEIGHTING={weighting} "
-        f"ITERATIONS={iterations} PRECISION={options.precision}"
-    )
+    command = f"make train-isbi SPLIT={options.split} {choice.variables()}"
     collect(folder, model, deploy, target, net, options.split, command, scored is not None)
     print(f"\ndone in {time.monotonic() - pipeline.began:.0f} s. The model and its card: {target}")
     print(f"Use it: tools/segment.py STACK --weights {target}/weights.caffemodel -o OUT")
@@ -365,35 +307,18 @@ def segment_demo(options: argparse.Namespace) -> None:
     print(f"\nthe picture: {folder / 'overlay.png'}")
 
 
-def _whole_number(text: str) -> int | None:
-    """Read a variable of make, which is empty where it was not given."""
-    if not text:
-        return None
-    if not text.isdigit() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number above 0")
-    return int(text)
-
-
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     short = commands.add_parser("demo", help="the whole way in under five minutes")
-    short.add_argument("--iterations", type=_whole_number, default=800)
+    short.add_argument("--iterations", type=whole_number, default=800)
     short.add_argument("--tile", type=int, default=380, help="input size, 16k + 60")
     short.add_argument("--train", default="0:20", metavar="A:B", help="slices to learn from")
     short.set_defaults(run=demo)
     isbi = commands.add_parser("isbi", help="train on the ISBI 2012 stack")
-    isbi.add_argument("--net", default="", help="unet or unet_slim; by default what suits here")
     isbi.add_argument("--split", choices=("holdout", "all"), default="holdout")
-    isbi.add_argument(
-        "--solver", choices=("", "sgd", "adam"), default="", help="by default what suits the net"
-    )
-    isbi.add_argument(
-        "--weighting", choices=("", *WEIGHTINGS), default="", help="by default what suits the net"
-    )
-    isbi.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of convolutions")
-    isbi.add_argument("--iterations", type=_whole_number, help="in place of the default number")
+    add_choices(isbi)
     isbi.set_defaults(run=train_isbi)
     ready = commands.add_parser("segment-demo", help="segment with the model of the project")
     ready.set_defaults(run=segment_demo)
@@ -402,8 +327,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     for command in (short, isbi, ready):
         command.add_argument("--device", default="auto", help="auto, cpu or the number of a GPU")
     options = parser.parse_args(argv)
-    if options.device not in ("auto", "cpu") and not options.device.isdigit():
-        parser.error(f"DEVICE={options.device}: make it auto, cpu or the number of a GPU")
+    check_device(parser, options.device)
     return options
 
 

@@ -14,6 +14,7 @@ import pytest
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 sys.path.insert(0, str(TOOLS))
 
+import choices  # noqa: E402
 import pipeline  # noqa: E402
 
 from steps import Pipeline, Step, StepFailed, call  # noqa: E402
@@ -158,32 +159,38 @@ def test_the_running_program_ends_in_its_own_way_when_the_pipeline_is_stopped(tm
 
 @pytest.fixture
 def no_gpu(monkeypatch):
-    monkeypatch.setattr(pipeline, "gpu_works", lambda device: False)
+    monkeypatch.setattr(choices, "gpu_works", lambda device: False)
 
 
 def isbi(*arguments: str):
     return pipeline.parse(["isbi", *arguments])
 
 
+def choose(options):
+    return choices.choose(options, pipeline.CPU_ITERATIONS, pipeline.WEIGHTING, "train-isbi")
+
+
 def test_without_a_gpu_the_slim_net_is_trained_and_told_what_the_papers_takes(
     no_gpu, monkeypatch, capsys
 ):
     monkeypatch.chdir(TOOLS.parent)
-    net, iterations, device = pipeline.choose_net(isbi("--net", "", "--iterations", ""))
-    assert (net, device) == ("unet_slim", "auto")
-    assert iterations * pipeline.CPU_SECONDS["unet_slim"] < 25 * 60
+    chosen = choose(isbi("--net", "", "--iterations", ""))
+    assert (chosen.net, chosen.method, chosen.device) == ("unet_slim", "adam", "auto")
+    assert chosen.iterations * choices.CPU_SECONDS["unet_slim"] < 25 * 60
     said = capsys.readouterr().out
     assert "make train-isbi NET=unet" in said
     assert said.count("\n") == 1
 
 
 def test_with_a_gpu_the_papers_net_is_trained_as_its_solver_says(monkeypatch):
-    monkeypatch.setattr(pipeline, "gpu_works", lambda device: True)
-    assert pipeline.choose_net(isbi()) == ("unet", None, "auto")
-    assert pipeline.choose_net(isbi("--net", "unet_slim", "--iterations", "7")) == (
-        "unet_slim",
-        7,
-        "auto",
+    monkeypatch.chdir(TOOLS.parent)
+    monkeypatch.setattr(choices, "gpu_works", lambda device: True)
+    chosen = choose(isbi())
+    assert (chosen.net, chosen.method, chosen.weighting) == ("unet", "sgd", "paper")
+    assert chosen.iterations == 30_000
+    chosen = choose(isbi("--net", "unet_slim", "--iterations", "7", "--solver", "sgd"))
+    assert chosen.variables() == (
+        "NET=unet_slim SOLVER=sgd WEIGHTING=none ITERATIONS=7 PRECISION=fp32"
     )
 
 
