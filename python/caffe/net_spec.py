@@ -15,7 +15,9 @@ from caffe.proto import caffe_pb2
 def param_name_dict() -> dict[str, str]:
     """Return layer type name -> its field in LayerParameter without `_param`; e.g. Convolution."""
     layer = caffe_pb2.LayerParameter
-    fields = [f.name for f in layer.DESCRIPTOR.fields if f.name.endswith("_param")]
+    # Those of other Caffes have numbers beyond.
+    own = [field for field in layer.DESCRIPTOR.fields if field.number < 1000]
+    fields = [field.name for field in own if field.name.endswith("_param")]
     types = [type(getattr(layer(), name)).__name__ for name in fields]
     return {kind[: -len("Parameter")]: name[: -len("_param")] for kind, name in zip(types, fields)}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from caffe import glog
+from caffe import glog, upgrade_release2015
 from caffe.errors import CaffeError
 from caffe.proto import caffe_pb2
 from caffe.upgrade_v0 import assign, v0_to_v1
@@ -98,9 +98,12 @@ def upgrade_net_as_needed(param: caffe_pb2.NetParameter, source: str) -> bool:
         )
     if param.layers:
         _attempt("deprecated V1LayerParameter", source)
+        of_release = upgrade_release2015.is_of_release(param)
         for old in param.layers:
             _v1_layer(old, param.layer.add())
         param.ClearField("layers")
+        if of_release:
+            upgrade_release2015.adapt(param, source)
         glog.info(f"{_DONE} deprecated V1LayerParameter")
     if param.input:
         _attempt("deprecated input fields", source)

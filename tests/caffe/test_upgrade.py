@@ -73,6 +73,7 @@ layers { layer { name: "pool" type: "pool" pad: 1 } bottom: "t" top: "r2" }
 V1_TYPES = "".join(
     f'layers {{ name: "{name}" type: {name} }}\n'
     for name, _ in caffe_pb2.V1LayerParameter.LayerType.items()
+    if name != "CROP"  # not BVLC's
 )
 V1_NET = """
 name: "old" force_backward: true debug_info: true state { phase: TRAIN stage: "x" }
