@@ -1,7 +1,7 @@
 # Every target sets up what it needs by itself.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format train-isbi segment-demo caffe-reference clean
+.PHONY: help setup demo test lint format train-isbi train-phc train-dic separation-demo segment-demo caffe-reference clean
 
 READY := .venv/ready
 RUN := .venv/bin/python
@@ -42,6 +42,18 @@ format: $(READY) ## put code into format
 train-isbi: $(READY) ## train on ISBI 2012: NET=unet|unet_slim SPLIT=holdout|all SOLVER=sgd|adam WEIGHTING=paper|none ITERATIONS= DEVICE=auto|cpu|0 PRECISION=fp32|tf32|bf16
 	@$(RUN) tools/pipeline.py isbi --net "$(NET)" --split "$(SPLIT)" --solver "$(SOLVER)" \
 		--weighting "$(WEIGHTING)" --iterations "$(ITERATIONS)" --device "$(DEVICE)" --precision "$(PRECISION)"
+
+CELLS = @$(RUN) tools/pipeline_cells.py --net "$(NET)" --split "$(SPLIT)" --solver "$(SOLVER)" \
+	--weighting "$(WEIGHTING)" --iterations "$(ITERATIONS)" --device "$(DEVICE)" --precision "$(PRECISION)"
+
+train-phc: $(READY) ## train on PhC-C2DH-U373 of the cell tracking challenge, segment, track; variables as above
+	$(CELLS) phc-u373
+
+train-dic: $(READY) ## the same on DIC-C2DH-HeLa
+	$(CELLS) dic-hela
+
+separation-demo: $(READY) ## what the weight of the gaps between cells is for: touching cells, with and without
+	@$(RUN) tools/separation.py --device "$(DEVICE)"
 
 segment-demo: $(READY) ## segment slices with the model that comes with the project
 	@$(RUN) tools/pipeline.py segment-demo --device "$(DEVICE)"

@@ -1,9 +1,14 @@
-"""A membrane phantom: made-up tissue, like the ISBI 2012 stack, for want of the real one.
+"""Phantoms: made-up tissue like the ISBI 2012 stack, for want of the real one, and touching cells.
 
     python data/phantom.py -o data/phantom [--slices 30 --size 512 --seed 1]
 
 writes train-volume.tif and train-labels.tif, 8 bit, with the labels of ISBI 2012: 255 in a cell,
-0 on the membrane. The same numbers give the same stack.
+0 on the membrane.
+
+    python data/phantom.py --cells -o data/phantom-cells
+
+writes colonies of cells that touch, one picture a slice, and the number of the cell of each pixel,
+0 for none. The same numbers give the same stack.
 """
 
 from __future__ import annotations
@@ -27,6 +32,10 @@ BEND, BEND_SCALE = 7.0, 16.0  # how far membranes bend, and over what distance
 LABEL_HALF_WIDTH = 2.8
 CYTOPLASM, MEMBRANE_DEPTH = 162.0, 112.0
 NOISE, BLUR = 19.0, 0.7
+# Of cells that touch.
+SPACING, COLONY_SCALE = 34.0, 30.0
+SMALLEST_CELL = 250
+SEAM_DEPTH, SEAM_WIDTH, FOLD_DEPTH = 30.0, 1.2, 12.0
 
 
 def smooth_noise(
@@ -78,10 +87,7 @@ def phantom(slices: int = 30, size: int = 512, seed: int = 1) -> tuple[np.ndarra
     membrane.
     Mitochondria are dark, too, and no membrane: grey values alone do not tell.
     """
-    if slices < 1 or size < 16 or seed < 0:
-        raise InputError(
-            f"slices {slices}, size {size}, seed {seed}: at least 1 slice of size 16 and seed 0"
-        )
+    _check_numbers(slices, size, seed)
     random = np.random.default_rng(seed)
     margin = 2 * CELL_DIAMETER
     count = max(8, round(((size + 2 * margin) / CELL_DIAMETER) ** 2))
@@ -148,19 +154,106 @@ def _picture(
     return np.clip(np.rint(grey), 0, 255).astype(np.uint8)
 
 
+def touching_cells(
+    slices: int = 30, size: int = 384, seed: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
+    """Make pictures of colonies of cells, between which there is a seam that is faint in places.
+
+    Parameters
+    ----------
+    slices : int
+    size : int
+        Height and width in pixels, at least 16.
+    seed : int, not negative
+
+    Returns
+    -------
+    volume : ndarray of uint8, shape (slices, size, size)
+        Bright, grainy cells on a dark ground, each picture of cells of its own.
+    labels : ndarray of uint16, shape (slices, size, size)
+        1, 2, ... in the cells of a picture, 0 outside; there is no gap where cells touch.
+
+    Raises
+    ------
+    InputError
+        If a number is too small.
+
+    Notes
+    -----
+    Voronoi cells of points on a shaken grid, on coordinates that bend, where smooth noise is above
+    0. Folds inside cells look like the faint parts of seams: only their course tells them apart.
+    """
+    _check_numbers(slices, size, seed)
+    random = np.random.default_rng(seed)
+    volume = np.empty((slices, size, size), np.uint8)
+    labels = np.empty((slices, size, size), np.uint16)
+    rows, columns = np.mgrid[:size, :size]
+    grid = np.stack(np.mgrid[-2 : size / SPACING + 3, -2 : size / SPACING + 3], -1).reshape(-1, 2)
+    for z in range(slices):
+        points = SPACING * (grid + random.uniform(-0.35, 0.35, grid.shape))
+        bend = [3 * smooth_noise(random, (size, size), BEND_SCALE) for _ in range(2)]
+        at = np.stack([rows + bend[0], columns + bend[1]], axis=-1)
+        cell, distance, _ = _nearest_cells(points, at)
+        colony = smooth_noise(random, (size, size), COLONY_SCALE)
+        labels[z] = _whole_cells(cell, colony > 0)
+        volume[z] = _colonies(random, labels[z] > 0, distance)
+    return volume, labels
+
+
+def _whole_cells(cell: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """Number the connected parts of cells that are large enough: uint16 (height, width)."""
+    numbers = np.zeros(cell.shape, np.uint16)
+    for index in np.unique(cell[inside]):
+        parts, count = ndimage.label((cell == index) & inside)
+        areas = np.bincount(parts.ravel(), minlength=count + 1)
+        for part in np.flatnonzero(areas[1:] >= SMALLEST_CELL) + 1:
+            numbers[parts == part] = numbers.max() + 1
+    return numbers
+
+
+def _colonies(random: np.random.Generator, inside: np.ndarray, distance: np.ndarray) -> np.ndarray:
+    """Draw cells as a microscope shows them: uint8 (height, width)."""
+    shape = inside.shape
+    grey = 84 + 3 * smooth_noise(random, shape, 30)
+    texture = 6 * smooth_noise(random, shape, 2.5) + 4 * smooth_noise(random, shape, 9)
+    depth = SEAM_DEPTH * np.clip(0.8 + 0.4 * smooth_noise(random, shape, 7), 0.2, 1.6)
+    seam = depth * np.exp(-((distance / SEAM_WIDTH) ** 2) / 2)
+    course = smooth_noise(random, shape, 11)
+    steep = np.hypot(*np.gradient(course)) + 1e-3
+    fold = np.exp(-((course / steep / SEAM_WIDTH) ** 2) / 2)
+    fold *= FOLD_DEPTH * np.clip(smooth_noise(random, shape, 9), 0, 1.5)
+    grey += np.where(inside, 52 + texture - np.maximum(seam, fold), 0)
+    grey = ndimage.gaussian_filter(grey, BLUR) + 7 * random.standard_normal(shape)
+    return np.clip(np.rint(grey), 0, 255).astype(np.uint8)
+
+
+def _check_numbers(slices: int, size: int, seed: int) -> None:
+    if slices < 1 or size < 16 or seed < 0:
+        raise InputError(
+            f"slices {slices}, size {size}, seed {seed}: at least 1 slice of size 16 and seed 0"
+        )
+
+
 def main(argv: Sequence[str] | None = None) -> None:
-    """Write the phantom."""
-    parser = argparse.ArgumentParser(description="Make a phantom like the ISBI 2012 stack.")
+    """Write a phantom."""
+    parser = argparse.ArgumentParser(
+        description="Make a phantom like the ISBI 2012 stack, or of touching cells."
+    )
     parser.add_argument("-o", "--output", required=True, help="folder for the two stacks")
+    parser.add_argument("--cells", action="store_true", help="cells that touch, with their numbers")
     parser.add_argument("--slices", type=int, default=30, help="how many (30)")
-    parser.add_argument("--size", type=int, default=512, help="height and width in pixels (512)")
+    parser.add_argument(
+        "--size", type=int, help="height and width in pixels (512; 384 with --cells)"
+    )
     parser.add_argument("--seed", type=int, default=1, help="another number, another tissue (1)")
     options = parser.parse_args(argv)
-    volume, labels = phantom(options.slices, options.size, options.seed)
+    make, size = (touching_cells, 384) if options.cells else (phantom, 512)
+    size = size if options.size is None else options.size
+    volume, labels = make(options.slices, size, options.seed)
     for name, stack in (("train-volume.tif", volume), ("train-labels.tif", labels)):
         path = Path(options.output) / name
         write_volume(path, stack)
-        print(f"{path}: {options.slices} slices of {options.size} x {options.size}")
+        print(f"{path}: {options.slices} slices of {size} x {size}")
 
 
 if __name__ == "__main__":

@@ -16,9 +16,14 @@ PAPER_NET, CPU_NET = "unet", "unet_slim"
 CPU_SECONDS = {"unet": 3.5, "unet_slim": 0.28}
 # The paper's SGD for the paper's net; Adam gets the slim one further in the steps that a CPU has.
 SOLVERS = {"unet": "sgd", "unet_slim": "adam"}
-# What the weight map is made of; "none": every pixel counts alike, from which the slim net learns
-# more in as many steps.
-WEIGHTINGS = {"paper": [], "none": ["--w0", "0", "--no-class-balance"]}
+# What the weight map is made of. "gaps": those between cells, but no balance of the classes, which
+# makes cells too large where they are few; "none": every pixel counts alike, from which the slim net
+# learns more in as many steps.
+WEIGHTINGS = {
+    "paper": [],
+    "gaps": ["--no-class-balance"],
+    "none": ["--w0", "0", "--no-class-balance"],
+}
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ import argparse
 import json
 import os
 import runpy
-import shutil
 import time
 import urllib.request
 from collections.abc import Sequence
@@ -24,10 +23,9 @@ from choices import (
     choose,
     whole_number,
 )
-
+from model_folder import make_model_folder
 from steps import Pipeline, Step, StepFailed
-from unet.grey import INPUT
-from unet.program import atomic_path, run_program
+from unet.program import run_program
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 STACKS = Path("data/isbi2012")
@@ -211,37 +209,11 @@ def train_isbi(options: argparse.Namespace) -> None:
     )
     target = Path("models", folder.name)
     command = f"make train-isbi SPLIT={options.split} {choice.variables()}"
-    collect(folder, model, deploy, target, net, options.split, command, scored is not None)
+    scores = json.loads((folder / "scores.json").read_text()) if scored is not None else {}
+    text = card(net, options.split, command, scores)
+    make_model_folder(target, folder, model, deploy, text, scored is not None)
     print(f"\ndone in {time.monotonic() - pipeline.began:.0f} s. The model and its card: {target}")
     print(f"Use it: tools/segment.py STACK --weights {target}/weights.caffemodel -o OUT")
-
-
-def collect(
-    run: Path,
-    model: Path,
-    deploy: Path,
-    target: Path,
-    net: str,
-    split: str,
-    command: str,
-    scored: bool,
-) -> None:
-    """Make the model folder: what a user of the network needs, and what shows how good it is."""
-    files = {
-        "weights.caffemodel": model,
-        "deploy.prototxt": deploy,
-        INPUT: deploy.parent / INPUT,
-        "curves.png": model.parent / "curves.png",
-        "overlay.png": run / "overlay.png",
-    }
-    if scored:
-        files["scores.json"] = run / "scores.json"
-    for name, source in files.items():
-        with atomic_path(target / name) as path:
-            shutil.copyfile(source, path)
-    scores = json.loads((target / "scores.json").read_text()) if scored else {}
-    with atomic_path(target / "README.md") as path:
-        path.write_text(card(net, split, command, scores), encoding="utf-8")
 
 
 def card(net: str, split: str, command: str, scores: dict) -> str:

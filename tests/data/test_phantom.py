@@ -1,11 +1,12 @@
-"""The phantom is tissue of a kind: cells, membranes around them, continuous in depth."""
+"""Phantoms: tissue with membranes, continuous in depth; cells that touch."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
-from data.phantom import main, phantom
+from data.phantom import SMALLEST_CELL, main, phantom, touching_cells
 from unet.errors import InputError
 from unet.labels import instances_from_binary
 from unet.volumes import read_volume
@@ -67,3 +68,45 @@ def test_command_writes_the_files_of_isbi(tmp_path, capsys):
 def test_numbers_too_small(numbers):
     with pytest.raises(InputError, match="at least 1 slice of size 16"):
         phantom(*numbers)
+
+
+@pytest.fixture(scope="module")
+def colonies():
+    return touching_cells(3, 160, seed=3)
+
+
+def test_cells_are_connected_large_enough_and_touch(colonies):
+    volume, labels = colonies
+    assert (volume.dtype, labels.dtype) == (np.uint8, np.uint16)
+    assert volume.shape == labels.shape == (3, 160, 160)
+    for cells in labels:
+        numbers, areas = np.unique(cells[cells > 0], return_counts=True)
+        assert numbers.tolist() == list(range(1, len(numbers) + 1))
+        assert areas.min() >= SMALLEST_CELL
+        assert all(ndimage.label(cells == number)[1] == 1 for number in numbers)
+        beside = (cells[:, 1:] != cells[:, :-1]) & (cells[:, 1:] > 0) & (cells[:, :-1] > 0)
+        assert beside.sum() > 50
+        assert (cells == 0).any()
+
+
+def test_seams_are_darker_than_cells_and_the_ground_darker_still(colonies):
+    volume, labels = colonies
+    inside = labels > 0
+    edge = np.zeros(labels.shape, bool)
+    for axis in (1, 2):
+        one, other = np.moveaxis(labels, axis, 0)[1:], np.moveaxis(labels, axis, 0)[:-1]
+        np.moveaxis(edge, axis, 0)[1:] |= (one != other) & (one > 0) & (other > 0)
+    seam, rest = volume[edge].mean(), volume[inside & ~edge].mean()
+    assert volume[~inside].mean() + 10 < seam < rest - 10
+
+
+def test_cells_are_those_of_the_seed(colonies):
+    assert all(np.array_equal(a, b) for a, b in zip(colonies, touching_cells(3, 160, seed=3)))
+    assert not np.array_equal(touching_cells(3, 160, seed=4)[1], colonies[1])
+
+
+def test_command_writes_cells_and_their_numbers(tmp_path):
+    main(["--cells", "-o", str(tmp_path), "--slices", "1", "--size", "96", "--seed", "2"])
+    volume, labels = touching_cells(1, 96, 2)
+    assert np.array_equal(read_volume(tmp_path / "train-volume.tif"), volume)
+    assert np.array_equal(read_volume(tmp_path / "train-labels.tif"), labels)

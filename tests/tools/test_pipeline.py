@@ -14,9 +14,10 @@ import pytest
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 sys.path.insert(0, str(TOOLS))
 
-import choices  # noqa: E402
 import pipeline  # noqa: E402
 
+import choices  # noqa: E402
+from model_folder import make_model_folder  # noqa: E402
 from steps import Pipeline, Step, StepFailed, call  # noqa: E402
 
 APPEND = "import sys; open(sys.argv[2], 'a').write(open(sys.argv[1]).read())"
@@ -241,7 +242,8 @@ def test_the_model_folder_has_what_is_needed_and_a_card_with_the_scores(tmp_path
     (run / "scores.json").write_text(json.dumps(scores))
     target = tmp_path / "models" / "it"
     command = "make train-isbi NET=unet_slim SPLIT=holdout SOLVER=adam ITERATIONS=9"
-    pipeline.collect(run, model, deploy, target, "unet_slim", "holdout", command, scored=True)
+    text = pipeline.card("unet_slim", "holdout", command, scores)
+    make_model_folder(target, run, model, deploy, text, scored=True)
     assert sorted(path.name for path in target.iterdir()) == [
         "README.md",
         "curves.png",

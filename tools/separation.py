@@ -1,0 +1,142 @@
+"""Show what the weight of the gaps is for: one training with it and one without, on touching cells.
+
+Makes a phantom of touching cells, trains the same network twice, and counts the cells of slices it
+has not seen that run into each other. The pictures and numbers go to runs/separation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from choices import CPU_NET, check_device, whole_number
+from steps import Pipeline, Step, StepFailed
+from unet.program import atomic_path, run_program
+from unet.separation import merged_cells, save_separation
+from unet.volumes import read_volume
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+TRAIN, TEST = "0:20", "20:30"
+# w0 of the two trainings: the paper's, and none.
+WEIGHTS = (10, 0)
+
+
+def train_and_segment(
+    pipeline: Pipeline, folder: Path, stacks: Path, w0: int, options: argparse.Namespace
+) -> Path:
+    """Train with one weight of the gaps; return the cells found."""
+    here, name = folder / f"w0_{w0}", f"w0 = {w0}"
+    raw, labels = stacks / "train-volume.tif", stacks / "train-labels.tif"
+    data, net, training = here / "training-set.h5", here / "net", here / "training"
+    pipeline.run(
+        Step(
+            f"{name}: training set",
+            ["tools/prepare.py", str(raw), str(labels), "--label-kind", "instances"]
+            + ["--w0", str(w0), "--balance-slices", TRAIN, "-o", str(data)]
+            + ["--preview", str(here / "training-set.png")],
+            [raw, labels],
+            [data],
+        )
+    )
+    solver, deploy = net / "solver.prototxt", net / "deploy.prototxt"
+    pipeline.run(
+        Step(
+            f"{name}: network and solver",
+            ["-m", "unet.nets", CPU_NET, "--data", str(data), "--train-slices", TRAIN]
+            + ["--tile", "316", "--iterations", str(options.iterations), "-o", str(net)],
+            [data, REPOSITORY / "python/unet/nets.py"],
+            [solver, deploy],
+        )
+    )
+    model = training / f"{CPU_NET}_iter_{options.iterations}.caffemodel"
+    pipeline.train(
+        Step(
+            f"{name}: train",
+            ["tools/train.py", str(solver), "--resume", "--device", options.device]
+            + ["-o", str(training)],
+            [solver, net / "train.prototxt", data],
+            [model],
+        ),
+        training,
+    )
+    cells = here / "cells.tif"
+    pipeline.run(
+        Step(
+            f"{name}: segment",
+            ["tools/segment.py", str(raw), "--weights", str(model), "--net", str(deploy)]
+            + ["--labels", str(cells), "--slices", TEST, "--average", "mirror"]
+            + ["--device", options.device],
+            [raw, model, deploy],
+            [cells],
+        )
+    )
+    return cells
+
+
+def compare(options: argparse.Namespace) -> None:
+    """Train twice, count, draw."""
+    folder, stacks = Path("runs/separation"), Path("data/phantom-cells")
+    pipeline = Pipeline(folder)
+    pipeline.run(
+        Step(
+            "data",
+            ["data/phantom.py", "--cells", "-o", str(stacks)],
+            [Path("data/phantom.py")],
+            [stacks / "train-volume.tif", stacks / "train-labels.tif"],
+        )
+    )
+    found = {
+        w0: read_volume(train_and_segment(pipeline, folder, stacks, w0, options)) for w0 in WEIGHTS
+    }
+    first, stop = (int(part) for part in TEST.split(":"))
+    pictures = read_volume(stacks / "train-volume.tif")[first:stop] / 255
+    truth = read_volume(stacks / "train-labels.tif")[first:stop]
+    merged = {
+        w0: [len(merged_cells(*pair)) for pair in zip(truth, cells)] for w0, cells in found.items()
+    }
+    total = sum(len(np.unique(slice_[slice_ > 0])) for slice_ in truth)
+    result = {
+        "iterations": options.iterations,
+        "cells": total,
+        "merged": {f"w0 = {w0}": sum(counts) for w0, counts in merged.items()},
+        "found": {
+            f"w0 = {w0}": int(sum(slice_.max() for slice_ in cells)) for w0, cells in found.items()
+        },
+    }
+    with atomic_path(folder / "separation.json") as path:
+        path.write_text(json.dumps(result, indent=1), encoding="utf-8")
+    save_separation(
+        folder / "separation.png",
+        pictures[0],
+        truth[0],
+        {f"w0 = {w0}": cells[0] for w0, cells in found.items()},
+    )
+    print(f"\n{total} cells in slices {TEST}, {options.iterations} iterations each:")
+    for name, count in result["merged"].items():
+        print(f"  {name:>7}: {count:4d} cells merged, {result['found'][name]:4d} found")
+    print(f"the picture: {folder / 'separation.png'}")
+
+
+def main(argv: Sequence[str] | None = None) -> int | None:
+    """Run the comparison in the folder of the repository."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--iterations", type=whole_number, default=1000, help="of each training")
+    parser.add_argument("--device", default="auto", help="auto, cpu or the number of a GPU")
+    options = parser.parse_args(argv)
+    check_device(parser, options.device)
+    os.chdir(REPOSITORY)
+    try:
+        compare(options)
+    except StepFailed as failed:
+        # The program has said what is wrong.
+        return failed.status
+    return None
+
+
+if __name__ == "__main__":
+    run_program(main)
