@@ -17,8 +17,8 @@ CPU_SECONDS = {"unet": 3.5, "unet_slim": 0.28}
 # The paper's SGD for the paper's net; Adam gets the slim one further in the steps that a CPU has.
 SOLVERS = {"unet": "sgd", "unet_slim": "adam"}
 # What the weight map is made of. "gaps": those between cells, but no balance of the classes, which
-# makes cells too large where they are few; "none": every pixel counts alike, from which the slim net
-# learns more in as many steps.
+# makes cells too large where they are few; "none": every pixel counts alike, from which the slim
+# net learns more in as many steps.
 WEIGHTINGS = {
     "paper": [],
     "gaps": ["--no-class-balance"],

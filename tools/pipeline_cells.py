@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from choices import WEIGHTINGS, Choice, choose
+from choices import WEIGHTINGS, Choice, add_choices, check_device, choose
 from model_folder import make_model_folder
-from steps import Pipeline, Step
+from steps import Pipeline, Step, StepFailed
 from unet.ctc_sequence import find_sequence
+from unet.program import run_program
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 # A training that ends within an hour on two cores.
