@@ -5,10 +5,32 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 from caffe.errors import CaffeError
+
+
+def read_list(path: str) -> str:
+    """Return the text of a file that lists others.
+
+    Raises
+    ------
+    CaffeError
+        If it is missing, no regular file or no text.
+    """
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise CaffeError(f"'{path}': is no regular file")
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except OSError as error:
+        raise CaffeError(f"'{path}': {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise CaffeError(f"'{path}': is no text in UTF-8 (byte {error.start})") from None
+    except ValueError:
+        raise CaffeError(f"{path!r}: is no name of a file") from None
 
 
 @contextlib.contextmanager

@@ -12,9 +12,9 @@ from caffe.errors import CaffeError
 
 # No prototxt of a real network comes near these; others are refused before they cost anything.
 # The largest published nets (a thousand layers of residuals) have some 150,000 tokens.
-MAX_BYTES = 4 * 2**20
+MAX_BYTES = 2 * 2**20
 MAX_LINE = 2**19
-MAX_TOKENS = 250_000
+MAX_TOKENS = 200_000
 MAX_DEPTH = 100
 
 # Each alternative takes what it begins, closed or not: a text is gone through once, whatever it is.

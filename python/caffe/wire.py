@@ -14,7 +14,7 @@ VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
 # The largest published networks (a thousand layers) have some 80,000 fields outside their packed
 # numbers.
-MAX_FIELDS = 250_000
+MAX_FIELDS = 150_000
 MAX_NUMBER = 2**29 - 1
 # Names of layers and files are not longer.
 MAX_TEXT = 2**16

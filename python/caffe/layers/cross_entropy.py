@@ -117,6 +117,8 @@ class MultinomialLogisticLoss(LossLayer):
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         super().reshape(bottom, top)
+        if not bottom[0].shape:
+            raise self.fail("needs items of probabilities, the bottom is a single number")
         if bottom[1].count != bottom[0].shape[0]:
             raise self.fail(
                 f"needs one label per item: {bottom[0].shape[0]} items, labels {bottom[1].shape}"

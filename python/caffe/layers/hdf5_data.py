@@ -11,7 +11,7 @@ import torch
 
 from caffe import device, glog, ranks
 from caffe.blob import Blob
-from caffe.files import atomic_path
+from caffe.files import atomic_path, read_list
 from caffe.layers.base import Layer, register
 
 _log = glog.Log("hdf5_data_layer.cpp")
@@ -39,11 +39,7 @@ class HDF5Data(Layer):
         if param.batch_size < 1:
             raise self.fail("needs a positive batch_size")
         _log.info(f"Loading list of HDF5 filenames from: {param.source}")
-        try:
-            with open(param.source, encoding="utf-8") as lines:
-                self.files = lines.read().split()
-        except OSError as error:
-            raise self.fail(f"'{param.source}': {error.strerror}") from None
+        self.files = read_list(param.source).split()
         if not self.files:
             raise self.fail(f"'{param.source}' names no file")
         _log.info(f"Number of HDF5 files: {len(self.files)}")

@@ -8,6 +8,7 @@ import numpy as np
 
 from caffe import device, glog, ranks
 from caffe.blob import Blob
+from caffe.files import read_list
 from caffe.layers.base import Layer, register
 from caffe.layers.pictures import decode, resize
 from caffe.layers.transform import Transformer, give_batch
@@ -28,11 +29,8 @@ class ImageData(Layer):
             raise self.fail("give new_height and new_width, or neither")
         if param.batch_size < 1:
             raise self.fail("needs a positive batch_size")
-        try:
-            with open(param.source, encoding="utf-8") as lines:
-                self.entries = [self._entry(line) for line in lines if line.strip()]
-        except OSError as error:
-            raise self.fail(f"'{param.source}': {error.strerror}") from None
+        lines = read_list(param.source).splitlines()
+        self.entries = [self._entry(line) for line in lines if line.strip()]
         if not self.entries:
             raise self.fail(f"'{param.source}' names no picture")
         self.transformer = Transformer(self)

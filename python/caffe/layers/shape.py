@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import torch
 
-from caffe.blob import AliasSide, Blob
+from caffe.blob import MAX_AXES, AliasSide, Blob
 from caffe.layers.base import Layer, register
 
 
@@ -240,6 +240,8 @@ class Reshape(Flatten):
             raise self.fail(
                 f"axis {param.axis} and num_axes {param.num_axes} leave the shape {shape}"
             )
+        if len(param.shape.dim) > MAX_AXES:
+            raise self.fail(f"gives {len(param.shape.dim)} dims, a blob has at most {MAX_AXES}")
         sizes = []
         for place, size in enumerate(param.shape.dim):
             if size == 0:

@@ -9,6 +9,7 @@ import numpy as np
 
 from caffe import device, weights_io
 from caffe.blob import Blob
+from caffe.files import read_list
 from caffe.layers.base import Layer, register
 from caffe.layers.pictures import load, resize
 from caffe.layers.transform import give_batch
@@ -54,11 +55,7 @@ class WindowData(Layer):
             raise self.fail(f"context_pad {param.context_pad} leaves nothing of {self.size} pixels")
         self.objects: list[_Window] = []
         self.background: list[_Window] = []
-        try:
-            with open(param.source, encoding="utf-8") as lines:
-                channels = self._read(iter(lines.read().split()))
-        except OSError as error:
-            raise self.fail(f"'{param.source}': {error.strerror}") from None
+        channels = self._read(iter(read_list(param.source).split()))
         self.counts = [0, int(param.batch_size * param.fg_fraction)]
         self.counts[0] = param.batch_size - self.counts[1]
         for count, windows, what in zip(
