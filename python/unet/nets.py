@@ -14,21 +14,20 @@ from pathlib import Path
 import caffe
 from caffe import NetSpec
 from caffe import layers as L
-from caffe import params as P
 from caffe.proto import caffe_pb2
 from unet.errors import InputError
 from unet.grey import INPUT, input_text
 from unet.loss import weighted_softmax_loss
+from unet.phseg_v5 import NAME as PHSEG_V5
+from unet.phseg_v5 import phseg_v5_files
 from unet.program import atomic_path, run_program
 from unet.tile_sampler import parse_slices
 from unet.tiles import BORDER, check_tile
 from unet.training_set import TrainingSet
+from unet.u_shape import u_shape
 
 # Maps after the first convolution; they double at each of the four poolings.
 WIDTHS = {"unet": 64, "unet_slim": 16}
-LEVELS = 4
-# Pixels between the edges of a skip map and of its crop, per level (Fig. 1).
-CROPS = {3: 4, 2: 16, 1: 40, 0: 88}
 # The input of Fig. 1.
 FIGURE_TILE = 572
 # The paper trains on tiles of 572; smaller ones give a CPU more steps in the same time.
@@ -46,98 +45,6 @@ ITERATIONS = {"unet": 30000, "unet_slim": 22000}
 TEST_TILE = 700
 DATA = "data/isbi2012/isbi2012.h5"
 HOLDOUT = 20
-
-# Weights learn at the solver's rate and decay; biases twice as fast and without decay.
-LEARN = [dict(lr_mult=1, decay_mult=1), dict(lr_mult=2, decay_mult=0)]
-
-
-def conv_relu(n: NetSpec, bottom: str, top: str, maps: int) -> None:
-    """3x3 convolution without padding, then ReLU in place."""
-    n[top] = L.Convolution(
-        n[bottom],
-        name=f"conv_{bottom if bottom != 'data' else 'd0a'}-{top[-1]}",
-        num_output=maps,
-        kernel_size=3,
-        weight_filler=dict(type="msra"),
-        bias_filler=dict(type="constant", value=0),
-        param=LEARN,
-    )
-    n[f"relu_{top}"] = L.ReLU(n[top], in_place=True)
-
-
-def dropout(n: NetSpec, blob: str) -> None:
-    """Drop-out 0.5, in place."""
-    n[f"dropout_{blob}"] = L.Dropout(n[blob], dropout_ratio=0.5, in_place=True)
-
-
-def pool(n: NetSpec, bottom: str, top: str) -> None:
-    """2x2 max pooling, stride 2."""
-    n[top] = L.Pooling(
-        n[bottom], name=f"pool_{bottom}-{top[1:]}", pool=P.Pooling.MAX, kernel_size=2, stride=2
-    )
-
-
-def up_crop_concat(n: NetSpec, bottom: str, level: int, maps: int) -> None:
-    """2x2 up-convolution to `maps` maps, joined with the cropped skip map of the same level."""
-    up, skip, cropped = f"u{level}a", f"d{level}c", f"d{level}cc"
-    n[up] = L.Deconvolution(
-        n[bottom],
-        name=f"upconv_{bottom}_{up}",
-        convolution_param=dict(
-            num_output=maps,
-            kernel_size=[2],
-            stride=[2],
-            weight_filler=dict(type="msra"),
-            bias_filler=dict(type="constant", value=0),
-        ),
-        param=LEARN,
-    )
-    n[cropped] = L.Crop(n[skip], n[up], name=f"crop_{skip}-{cropped}", axis=2, offset=CROPS[level])
-    n[f"u{level}b"] = L.Concat(n[up], n[cropped], name=f"concat_{cropped}_{up}-b", axis=1)
-
-
-def u_shape(n: NetSpec, width: int, classes: int) -> None:
-    """Add the 23 convolutional layers from blob `data` to blob `score`.
-
-    Parameters
-    ----------
-    n : caffe.NetSpec
-        A net that has the blob `data`.
-    width : int
-        Maps of the first level; 64 is the paper's.
-    classes : int
-        Channels of `score`.
-
-    References
-    ----------
-    Ronneberger et al. 2015, Fig. 1. Layers and blobs are called as in the authors' published
-    networks.
-    """
-    for level in range(LEVELS + 1):
-        first = "data" if level == 0 else f"d{level}a"
-        maps = width * 2**level
-        conv_relu(n, first, f"d{level}b", maps)
-        conv_relu(n, f"d{level}b", f"d{level}c", maps)
-        if level >= LEVELS - 1:
-            dropout(n, f"d{level}c")
-        if level < LEVELS:
-            pool(n, f"d{level}c", f"d{level + 1}a")
-    below = f"d{LEVELS}c"
-    for level in reversed(range(LEVELS)):
-        maps = width * 2**level
-        up_crop_concat(n, below, level, maps)
-        conv_relu(n, f"u{level}b", f"u{level}c", maps)
-        conv_relu(n, f"u{level}c", f"u{level}d", maps)
-        below = f"u{level}d"
-    n["score"] = L.Convolution(
-        n[below],
-        name=f"conv_{below}-score",
-        num_output=classes,
-        kernel_size=1,
-        weight_filler=dict(type="msra"),
-        bias_filler=dict(type="constant", value=0),
-        param=LEARN,
-    )
 
 
 def data_layer(config: dict, include: dict) -> caffe_pb2.LayerParameter:
@@ -411,6 +318,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.net is None:
         for name in WIDTHS:
             write_files(isbi_files(name), Path(options.output) / name)
+        write_files(phseg_v5_files(), Path(options.output) / PHSEG_V5)
         return
     if not options.data:
         raise InputError("--data is missing: name the training set that tools/prepare.py wrote")
