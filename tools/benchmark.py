@@ -21,6 +21,7 @@ from typing import Callable
 
 import numpy as np
 
+from unet.engine import open_engine
 from unet.errors import InputError
 from unet.program import run_program
 from unet.tiles import BORDER, check_tile
@@ -64,18 +65,19 @@ def _synthetic(net: str, tile: int, phase: str, folder: str) -> str:
     return solver
 
 
-def _caffe_pass(net: str, tile: int, phase: str, precision: str) -> Callable[[], object]:
-    """Return what runs one training step, or one forward pass, on this process's `caffe`."""
-    os.environ.setdefault("GLOG_minloglevel", "2")
-    import caffe
+def _caffe_pass(options: argparse.Namespace) -> tuple[Callable[[], object], float]:
+    """Return what runs one training step, or one forward pass, on this process's `caffe`.
 
-    caffe.set_mode_cpu()
-    if precision != "fp32":
-        caffe.set_precision(precision)
+    And the products that it takes, in 1e9: a gradient of data and one of weights take as many as
+    the pass forward.
+    """
+    os.environ.setdefault("GLOG_minloglevel", "2")
+    caffe = open_engine(options.device, options.precision)
     rng = np.random.RandomState(0)
+    train, tile = options.phase == "train", options.tile
     with tempfile.TemporaryDirectory() as folder:
-        path = _synthetic(net, tile, phase, folder)
-        if phase == "train":
+        path = _synthetic(options.net, tile, options.phase, folder)
+        if train:
             solver = caffe.SGDSolver(path)
             network = solver.net
             network.blobs["weight"].data[...] = rng.rand(*network.blobs["weight"].data.shape)
@@ -84,25 +86,51 @@ def _caffe_pass(net: str, tile: int, phase: str, precision: str) -> Callable[[],
             # As tools/segment.py does it.
             network.retain_data = False
     network.blobs["data"].data[...] = rng.rand(1, 1, tile, tile)
-    return (lambda: solver.step(1)) if phase == "train" else network.forward
+    products = _products(network) * (3 if train else 1)
+    last = network.params[list(network.params)[-1]][1]
+
+    def once() -> None:
+        if train:
+            solver.step(1)
+        else:
+            network.forward()
+        if options.device != "cpu":
+            # A GPU is done when something of the result is looked at.
+            last.data.sum() if train else network.blobs["prob"].data.sum()
+
+    return once, products / 1e9
+
+
+def _products(network: object) -> int:
+    """Count the multiplications of a pass forward: weights times places that they are used in."""
+    total = 0
+    for name, layer in zip(network._layer_names, network.layers):
+        if layer.type in ("Convolution", "Deconvolution"):
+            blobs = network.top_names if layer.type == "Convolution" else network.bottom_names
+            total += layer.blobs[0].count * int(np.prod(network.blobs[blobs[name][0]].shape[2:]))
+    return total
 
 
 def work(options: argparse.Namespace) -> None:
     """Time passes in this process: one per line on standard input, answered in JSON."""
+    products = 0.0
     if options.by == "torch":
         from plain_pytorch import plain_step
 
         from unet.nets import WIDTHS
 
-        once = plain_step(WIDTHS[options.net], options.tile, options.phase == "train")
+        train = options.phase == "train"
+        once = plain_step(
+            WIDTHS[options.net], options.tile, train, options.device, options.precision
+        )
     else:
-        once = _caffe_pass(options.net, options.tile, options.phase, options.precision)
+        once, products = _caffe_pass(options)
     for _ in sys.stdin:
         start = time.perf_counter()
         once()
         seconds = time.perf_counter() - start
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        print(json.dumps({"seconds": seconds, "peak_gib": peak}), flush=True)
+        print(json.dumps({"seconds": seconds, "peak_gib": peak, "products": products}), flush=True)
 
 
 def _worker(command: Sequence[str], threads: int) -> subprocess.Popen:
@@ -129,29 +157,24 @@ def _ask(worker: subprocess.Popen) -> dict[str, float]:
 def engine(options: argparse.Namespace) -> None:
     """Compare training steps and forward passes of both engines, and of a PyTorch module."""
     check_tile((options.tile, options.tile))
-    if subprocess.run([str(REFERENCE), "--check"], check=False).returncode:
+    on_cpu = options.device == "cpu"
+    if on_cpu and subprocess.run([str(REFERENCE), "--check"], check=False).returncode:
         raise InputError("genuine Caffe is not installed: run make caffe-reference first")
+    open_engine(options.device, options.precision)
     phases = ["train", "test"] if options.phase == "both" else [options.phase]
     for phase in phases:
-        arguments = [
-            "tools/benchmark.py",
-            "work",
-            "--net",
-            options.net,
-            "--tile",
-            str(options.tile),
-            "--phase",
-            phase,
-        ]
-        workers = {
-            "this engine": _worker(
-                [sys.executable, *arguments, "--precision", options.precision], options.threads
-            ),
-            "genuine Caffe": _worker([str(REFERENCE), "python3", *arguments], options.threads),
-            "plain PyTorch": _worker(
-                [sys.executable, *arguments, "--by", "torch"], options.threads
-            ),
-        }
+        arguments = ["tools/benchmark.py", "work", "--net", options.net]
+        arguments += ["--tile", str(options.tile), "--phase", phase, "--device", options.device]
+        chosen = ["--precision", options.precision]
+        ours = [sys.executable, *arguments, *chosen]
+        workers = {"this engine": _worker(ours, options.threads)}
+        if on_cpu:
+            # Genuine Caffe and PyTorch in float32, whatever this engine computes in.
+            chosen = []
+            genuine = [str(REFERENCE), "python3", *arguments]
+            workers["genuine Caffe"] = _worker(genuine, options.threads)
+        plain = [sys.executable, *arguments, *chosen, "--by", "torch"]
+        workers["plain PyTorch"] = _worker(plain, options.threads)
         results: dict[str, list[dict[str, float]]] = {name: [] for name in workers}
         try:
             for _ in range(options.rounds + 1):
@@ -162,7 +185,10 @@ def engine(options: argparse.Namespace) -> None:
                 worker.stdin.close()
                 worker.wait()
         what = "forward + backward + update" if phase == "train" else "forward"
-        print(f"{options.net}, {options.tile}x{options.tile}, {what}, {options.threads} threads:")
+        where = f"{options.threads} threads" if on_cpu else f"GPU {options.device}"
+        print(
+            f"{options.net}, {options.tile}x{options.tile}, {what}, {options.precision}, {where}:"
+        )
         best = {}
         for name, rounds in results.items():
             seconds = [entry["seconds"] for entry in rounds[1:]]
@@ -172,7 +198,10 @@ def engine(options: argparse.Namespace) -> None:
                 f"median {statistics.median(seconds):6.2f} s, "
                 f"peak memory {max(entry['peak_gib'] for entry in rounds):5.2f} GiB"
             )
-        for name in ("genuine Caffe", "plain PyTorch"):
+        rate = 2e-3 * results["this engine"][0]["products"] / best["this engine"]
+        share = f", {rate / options.peak:.0%} of the peak" if options.peak else ""
+        print(f"  {rate:.2f} TFLOP/s of direct convolution{share}")
+        for name in list(workers)[1:]:
             print(f"  {best[name] / best['this engine']:.2f} times as fast as {name} (best)")
 
 
@@ -289,6 +318,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--tile", type=int, default=572, help="input size (engine, tiles)")
     parser.add_argument("--phase", default="both", choices=["train", "test", "both"])
     parser.add_argument("--precision", default="fp32", help="of this engine: fp32, tf32 or bf16")
+    parser.add_argument("--device", default="cpu", help="cpu or the number of a GPU (engine)")
+    parser.add_argument(
+        "--peak", type=float, metavar="TFLOPS", help="of the device, to show the share of it"
+    )
     parser.add_argument("--by", default="caffe", choices=["caffe", "torch"], help="(work)")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=5)

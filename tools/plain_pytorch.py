@@ -57,26 +57,52 @@ class PlainUNet(nn.Module):
         return self.score(x)
 
 
-def plain_step(width: int, tile: int, train: bool) -> Callable[[], None]:
-    """Return what runs one training step (weighted soft-max loss, SGD), or one forward pass."""
-    net = PlainUNet(width)
-    data = torch.rand(1, 1, tile, tile).contiguous(memory_format=torch.channels_last)
+def plain_step(
+    width: int, tile: int, train: bool, device: str = "cpu", precision: str = "fp32"
+) -> Callable[[], None]:
+    """Return what runs one training step (weighted soft-max loss, SGD), or one forward pass.
+
+    Parameters
+    ----------
+    width, tile : int
+    train : bool
+    device : str
+        cpu or the number of a GPU; a step on a GPU is over when it returns.
+    precision : str
+        fp32, tf32 or bf16 (by autocast: parameters stay float32).
+    """
+    where = torch.device("cpu" if device == "cpu" else f"cuda:{device}")
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    reduced = torch.autocast(where.type, torch.bfloat16, enabled=precision == "bf16")
+    net = PlainUNet(width).to(where)
+    data = torch.rand(1, 1, tile, tile).contiguous(memory_format=torch.channels_last).to(where)
+
+    def wait() -> None:
+        if where.type == "cuda":
+            torch.cuda.synchronize(where)
+
     if not train:
         net.eval()
 
         def forward() -> None:
-            with torch.inference_mode():
+            with torch.inference_mode(), reduced:
                 F.softmax(net(data), 1)
+            wait()
 
         return forward
-    labels = torch.zeros(1, tile - 184, tile - 184, dtype=torch.long)
-    weights = torch.rand(1, tile - 184, tile - 184)
+    labels = torch.zeros(1, tile - 184, tile - 184, dtype=torch.long, device=where)
+    weights = torch.rand(1, tile - 184, tile - 184, device=where)
     optimizer = torch.optim.SGD(net.parameters(), lr=1e-6, momentum=0.99, weight_decay=0.0005)
 
     def step() -> None:
         optimizer.zero_grad()
-        losses = F.cross_entropy(net(data), labels, reduction="none")
+        with reduced:
+            scores = net(data)
+        losses = F.cross_entropy(scores.float(), labels, reduction="none")
         (losses * weights).mean().backward()
         optimizer.step()
+        wait()
 
     return step
