@@ -1,0 +1,253 @@
+"""Fuzz the readers of Caffe's files: python -m tests.fuzz.readers --seconds 600.
+
+Valid files and the corpus are damaged again and again; what reaches a line of the engine that
+nothing has reached before is damaged further. A reader may only accept a file or raise a CaffeError
+that names the file and the place in it, within 1 s and 200 MB. What does otherwise is kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import faulthandler
+import hashlib
+import json
+import os
+import random
+import re
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+CORPUS = Path(__file__).parent / "corpus"
+
+MAX_SECONDS = 1.0
+MAX_MEGABYTES = 200
+MAX_MESSAGE = 2000
+# No file that is fuzzed is larger: large ones are made by hand, in test_hostile_files.
+MAX_FILE = 40_000
+# Nor is one in the corpus larger than this.
+MAX_KEPT = 4_000
+# A round's process that does not end by then hangs.
+PATIENCE = 60
+
+
+def verdict(name: str, path: Path) -> str:
+    """Read a file; return what is wrong with how that went, or nothing.
+
+    Parameters
+    ----------
+    name : str
+        Of the target.
+    path : Path
+    """
+    from caffe.errors import CaffeError
+    from tests.fuzz.targets import TARGETS
+
+    target = TARGETS[name]
+    before, started = peak_megabytes(), time.process_time()
+    try:
+        target.read(path)
+        told = ""
+    except CaffeError as error:
+        told = str(error)
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        return f"{type(error).__name__} at {Path(place.filename).name}:{place.lineno}: {error}"
+    seconds, megabytes = time.process_time() - started, peak_megabytes() - before
+    if seconds > MAX_SECONDS:
+        return f"{seconds:.1f} s: {told[:99]}"
+    if megabytes > MAX_MEGABYTES:
+        return f"{megabytes:.0f} MB: {told[:99]}"
+    if len(told) > MAX_MESSAGE:
+        return f"a message of {len(told)} characters: {told[:99]}"
+    if told and not re.match(rf"{re.escape(str(path))}(?:.*)(?:{target.place})", told, re.DOTALL):
+        return f"no place in the message: {told}"
+    return ""
+
+
+def peak_megabytes() -> float:
+    """Return the most memory that this process has ever had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+@contextlib.contextmanager
+def _reached(lines: set[tuple[str, int]]) -> Iterator[None]:
+    """Enter into `lines` each line of the engine that runs."""
+
+    def local(frame, event, _):
+        lines.add((frame.f_code.co_filename, frame.f_lineno))
+        return local
+
+    def call(frame, event, _):
+        return local if "/caffe/" in frame.f_code.co_filename else None
+
+    sys.settrace(call)
+    try:
+        yield
+    finally:
+        sys.settrace(None)
+
+
+def _smaller(name: str, path: Path, data: bytes, wrong: str) -> bytes:
+    """Return the least part of a file found that is wrong in the same way."""
+    kind = wrong[:25]
+    size = len(data) // 2
+    while size:
+        place = 0
+        while place < len(data):
+            shorter = data[:place] + data[place + size :]
+            path.write_bytes(shorter)
+            if verdict(name, path)[:25] == kind:
+                data = shorter
+            else:
+                place += size
+        size //= 2
+    return data
+
+
+def fuzz(name: str, seconds: float, seed: int, folder: Path, grow: bool) -> dict[str, object]:
+    """Fuzz one reader in this process: valid files and the corpus at first, then damaged ones.
+
+    Parameters
+    ----------
+    name : str
+        Of the target.
+    seconds : float
+        How long it goes on after the first.
+    seed : int
+    folder : Path
+        For the file that is read, and the finds.
+    grow : bool
+        Whether small files that reach new lines enter the corpus.
+
+    Returns
+    -------
+    dict
+        The target, executions, lines of the engine reached, files in the pool, finds.
+    """
+    from tests.fuzz.targets import TARGETS
+
+    rng = random.Random(f"{name} {seed}")
+    target = TARGETS[name]
+    pool = [*target.seeds(), *(path.read_bytes() for path in sorted((CORPUS / name).glob("*")))]
+    given = len(pool)
+    seen: set[tuple[str, int]] = set()
+    finds: dict[str, str] = {}
+    path = folder / f"{name}.file"
+    executions = 0
+    end = None
+    while end is None or time.monotonic() < end:
+        if executions < given:
+            data = pool[executions]
+        else:
+            end = end or time.monotonic() + seconds
+            data = target.mutate(rng, rng.choice(pool))[:MAX_FILE]
+        path.write_bytes(data)
+        lines: set[tuple[str, int]] = set()
+        with _reached(lines):
+            wrong = verdict(name, path)
+        executions += 1
+        if wrong:
+            # Without the tracing, which takes its time.
+            wrong = verdict(name, path)
+        kind = re.sub(r"\d+(\.\d+)?", "0", wrong)[:60]
+        if wrong and kind not in finds:
+            found = folder / f"{name}-{len(finds)}-{seed}"
+            found.write_bytes(_smaller(name, path, data, wrong))
+            finds[kind] = wrong
+            print(f"{found}: {wrong[:300]}", file=sys.stderr, flush=True)
+        if lines - seen and executions > given:
+            pool.append(data)
+            if grow and len(data) <= MAX_KEPT:
+                (CORPUS / name).mkdir(parents=True, exist_ok=True)
+                kept = hashlib.sha256(data).hexdigest()[:16]
+                (CORPUS / name / kept).write_bytes(data)
+        seen |= lines
+    path.unlink()
+    return {
+        "reader": name,
+        "executions": executions,
+        "lines": len(seen),
+        "pool": len(pool),
+        "finds": len(finds),
+    }
+
+
+def _round(names: list[str], seconds: float, args: argparse.Namespace) -> list[dict[str, object]]:
+    """Fuzz readers in turns, in a process of its own, which may crash or hang."""
+    words = [sys.executable, "-m", "tests.fuzz.readers", "--worker", "--readers", *names]
+    words += ["--seconds", str(seconds), "--seed", str(args.seed), "--finds", str(args.finds)]
+    words += ["--grow"] if args.grow else []
+    environment = os.environ | {"GLOG_minloglevel": "3", "OMP_NUM_THREADS": "1"}
+    limit = seconds * len(names) + PATIENCE * len(names)
+    wrong = ""
+    try:
+        done = subprocess.run(words, stdout=subprocess.PIPE, env=environment, timeout=limit)
+        output = done.stdout
+        if done.returncode:
+            wrong = f"the process ended with {done.returncode}"
+    except subprocess.TimeoutExpired as error:
+        output, wrong = error.stdout or b"", "the process hangs"
+    results = [json.loads(line) for line in output.splitlines()]
+    if wrong:
+        name = names[len(results)]
+        found = args.finds / f"{name}-killed-{args.seed}"
+        with contextlib.suppress(FileNotFoundError):
+            (args.finds / f"{name}.file").rename(found)
+        print(f"{found}: {wrong}", file=sys.stderr, flush=True)
+        results.append({"reader": name, "executions": 0, "finds": 1})
+    return results
+
+
+def main() -> int:
+    """Fuzz all readers in turns; return the exit status, 1 if something was found."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=600, help="in all")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--finds", type=Path, default=Path("build/fuzz"), help="folder for finds")
+    parser.add_argument("--readers", nargs="+", help="all by default")
+    parser.add_argument("--grow", action="store_true", help="keep in the corpus what is new")
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    args.finds = args.finds.resolve()
+    args.finds.mkdir(parents=True, exist_ok=True)
+    if args.worker:
+        from caffe import fillers
+
+        faulthandler.enable()
+        # A net may well ask for gigabytes of parameters: here none may, so that memory tells of
+        # readers.
+        fillers.MAX_COUNT = 2**20
+        with tempfile.TemporaryDirectory() as scratch:
+            # Layers that write files name them as they like.
+            os.chdir(scratch)
+            for name in args.readers:
+                result = fuzz(name, args.seconds, args.seed, args.finds, args.grow)
+                print(json.dumps(result), flush=True)
+        return 0
+    from tests.fuzz.targets import TARGETS
+
+    waiting = args.readers or list(TARGETS)
+    seconds = args.seconds / len(waiting)
+    total = finds = 0
+    while waiting:
+        results = _round(waiting, seconds, args)
+        for result in results:
+            print(json.dumps(result), flush=True)
+            total += int(result["executions"])
+            finds += int(result["finds"])
+        waiting = waiting[len(results) :]
+    print(f"{total} executions, {finds} finds")
+    return int(finds > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,52 @@
+"""The readers survive valid files, the corpus of what they once did not, and some seconds more."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.fuzz.readers import CORPUS
+
+SECONDS = 5
+
+
+@pytest.mark.slow
+def test_readers_survive_the_corpus_and_a_short_fuzz(repository, tmp_path):
+    words = ["--seconds", str(SECONDS), "--seed", "0", "--finds", str(tmp_path)]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.fuzz.readers", *words],
+        capture_output=True,
+        text=True,
+        cwd=repository,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = [json.loads(line) for line in done.stdout.splitlines()[:-1]]
+    assert len(results) == 8
+    for result in results:
+        # All of the corpus, and something beside it.
+        assert result["executions"] > len(list((CORPUS / result["reader"]).glob("*")))
+
+
+def test_a_reader_that_fails_is_found(tmp_path, monkeypatch):
+    from tests.fuzz import readers, targets
+
+    def read(path) -> None:
+        if b"7" in path.read_bytes():
+            raise IndexError("seven")
+
+    monkeypatch.setitem(
+        targets.TARGETS,
+        "bad",
+        targets.Target(read, lambda: [b"12345"], lambda rng, data: data + rng.randbytes(50), "."),
+    )
+    result = readers.fuzz("bad", 2, 0, tmp_path, grow=False)
+    assert result["finds"] == 1
+    assert (tmp_path / "bad-0-0").read_bytes() == b"7"
+
+
+def test_the_corpus_is_small():
+    assert sum(path.stat().st_size for path in CORPUS.rglob("*") if path.is_file()) < 200_000
