@@ -6,9 +6,13 @@ knows this project's reader, schema or NetSpec.
 
 from __future__ import annotations
 
+import io
+import tarfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
+import tifffile
 
 # What the authors' scripts put before phseg_v5-train.prototxt.
 HEADER = """input: "data"
@@ -166,3 +170,43 @@ def caffemodel(weights: Weights, width: int = 64, crop: int = 40) -> bytes:
         layer += b"".join(_bytes(6, _blob(blob)) for blob in weights.get(name, ()))
         out += _bytes(2, layer)
     return out
+
+
+# -- the release as a folder and as an archive -----------------------------------------------------
+
+FOLDER = "u-net-release"
+
+
+def write_release(
+    folder: Path, width: int, frames: np.ndarray, weights: Weights | None = None
+) -> Path:
+    """Write the release, with a narrow net and few frames, under `folder`; return its own folder.
+
+    Parameters
+    ----------
+    folder : Path
+    width : int
+    frames : uint8 ndarray, shape (frames, height, width)
+    weights : Weights, optional
+        By default `random_weights`.
+    """
+    release = folder / FOLDER
+    sequence = release / "PhC-C2DH-U373" / "01"
+    sequence.mkdir(parents=True)
+    (release / "caffe-unet-src").mkdir()
+    (release / "caffe-unet-src" / "README").write_text("sources\n")
+    (release / "segmentAndTrack.sh").write_text("#!/bin/sh\n")
+    (release / "phseg_v5-train.prototxt").write_text(train_text(width))
+    data = caffemodel(random_weights(width) if weights is None else weights, width)
+    (release / "phseg_v5.caffemodel").write_bytes(data)
+    for t, frame in enumerate(frames):
+        tifffile.imwrite(sequence / f"t{t:03d}.tif", frame)
+    return release
+
+
+def pack(release: Path) -> bytes:
+    """Return a release's folder as .tar.gz."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        archive.add(release, FOLDER)
+    return packed.getvalue()
