@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import weakref
 from collections.abc import Iterator, Sequence
@@ -116,7 +117,7 @@ class Data(Layer):
             if datum.data
             else np.array(datum.float_data, np.float32)
         )
-        if values.size != datum.channels * datum.height * datum.width or not values.size:
+        if min(shape) < 1 or values.size != math.prod(shape):
             raise self.fail(f"{where}: {values.size} values do not fill the shape {shape}")
         return values.reshape(shape), datum.label
 

@@ -11,6 +11,7 @@ import torch
 
 from caffe import device, glog, ranks
 from caffe.blob import Blob
+from caffe.errors import CaffeError
 from caffe.files import atomic_path, read_list
 from caffe.layers.base import Layer, register
 
@@ -66,11 +67,14 @@ class HDF5Data(Layer):
             raise self.fail(f"'{path}': no such file")
         try:
             with h5py.File(path, "r") as file:
-                missing = [name for name in self.names if name not in file]
+                missing = [n for n in self.names if not isinstance(file.get(n), h5py.Dataset)]
                 if missing:
                     raise self.fail(f"'{path}' has no data set '{missing[0]}'")
                 self.rows = [np.asarray(file[name], np.float32) for name in self.names]
-        except OSError as error:
+        except CaffeError:
+            raise
+        # h5py reports damage by any of these, and numpy what is no number or too large.
+        except (OSError, RuntimeError, TypeError, ValueError, MemoryError) as error:
             raise self.fail(f"'{path}' cannot be read: {error}") from None
         counts = [rows.shape[0] if rows.ndim else 0 for rows in self.rows]
         if len(set(counts)) > 1 or not counts[0]:

@@ -20,7 +20,11 @@ def decode(data: bytes, color: bool | None) -> np.ndarray | None:
     import cv2
 
     flag = cv2.IMREAD_UNCHANGED if color is None else cv2.IMREAD_COLOR if color else 0
-    picture = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
+    try:
+        picture = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
+    except cv2.error:
+        # No bytes at all, or more pixels than OpenCV reads.
+        return None
     if picture is None:
         return None
     return picture[None] if picture.ndim == 2 else picture.transpose(2, 0, 1)

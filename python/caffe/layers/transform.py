@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -35,6 +36,11 @@ class Transformer:
             if self.param.mean_value:
                 raise layer.fail("give mean_file or mean_value, not both")
             mean = weights_io.read_blob(self.param.mean_file)
+            if mean.ndim < 3 or mean.size != math.prod(mean.shape[-3:]):
+                raise layer.fail(
+                    f"the mean of {self.param.mean_file} is of shape {mean.shape}, not of "
+                    "(channels, height, width)"
+                )
             self.mean = mean.reshape(mean.shape[-3:])
 
     def shape(self, picture: np.ndarray) -> tuple[int, int, int]:
