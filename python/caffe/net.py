@@ -1,27 +1,27 @@
-"""A Net: layers run forward and backward, with parameters to share and save."""
+"""A Net: made from a file, run from and to layers, its blobs and parameters by name."""
 
 from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-import torch
 
-from caffe import device, net_log, prototxt, weights_io
-from caffe.assembly import Assembly, Place, checked
-from caffe.blob import Blob, Side
+from caffe import device, net_log, parameters, prototxt
+from caffe.assembly import Assembly
+from caffe.blob import Blob
 from caffe.errors import CaffeError
 from caffe.graph import filter_net, insert_splits
 from caffe.layers import BlobVec
+from caffe.passes import Passes
 from caffe.proto import caffe_pb2
 
 TRAIN = caffe_pb2.TRAIN
 TEST = caffe_pb2.TEST
 
 
-class Net:
+class Net(Passes):
     """A network, as pycaffe shows it.
 
     Parameters
@@ -68,9 +68,9 @@ class Net:
         if phase not in (TRAIN, TEST):
             raise CaffeError(f"the phase must be caffe.TRAIN or caffe.TEST, not {phase!r}")
         if isinstance(network_file, caffe_pb2.NetParameter):
-            param, self.source = network_file, network_file.name or "<net>"
+            param, source = network_file, network_file.name or "<net>"
         else:
-            self.source = os.fspath(network_file)
+            source = os.fspath(network_file)
             param = prototxt.read_net(network_file)
         state_given = caffe_pb2.NetParameter()
         state_given.CopyFrom(param)
@@ -83,7 +83,7 @@ class Net:
         try:
             filtered = filter_net(state_given)
             net_log.parameters(filtered)
-            self._build(insert_splits(filtered))
+            self._build(insert_splits(filtered), source)
         except CaffeError as error:
             if param is network_file:
                 raise
@@ -91,49 +91,20 @@ class Net:
         if weights is not None:
             self.copy_from(weights)
 
-    def _build(self, param: caffe_pb2.NetParameter) -> None:
+    def _build(self, param: caffe_pb2.NetParameter, source: str) -> None:
         made = Assembly(param)
         device.tune_allocator(4 * sum(blob.count for blob in made.blobs.values()))
+        super().__init__(made, source, param.debug_info)
         self.param = param
         self.name = param.name
         self.phase = param.state.phase
-        self._places = made.places
         self.layers = [place.layer for place in made.places]
         self.layer_dict = OrderedDict((place.name, place.layer) for place in made.places)
         self.top_names = OrderedDict((place.name, place.top_names) for place in made.places)
         self.bottom_names = OrderedDict((place.name, place.bottom_names) for place in made.places)
-        self.blobs = made.blobs
         self.blob_loss_weights = made.loss_weights
         self.inputs, self.outputs = made.inputs, made.outputs
-        self.learnable = made.learnable
         self.lr_mults, self.decay_mults = made.lr_mults, made.decay_mults
-        # Layer -> places in `learnable` of the parameters that backward uses there for the last
-        # time: layers that share one are gone through from the last to the first.
-        self.last_used_by: dict[int, list[int]] = {}
-        first_user: dict[int, int] = {}
-        for index, place in reversed(list(enumerate(made.places))):
-            for blob in place.layer.blobs:
-                first_user[id(blob.data_side)] = index
-        for number, blob in enumerate(made.learnable):
-            self.last_used_by.setdefault(first_user[id(blob.data_side)], []).append(number)
-        self._callbacks: dict[str, list[Callable[[int], None]]] = {
-            "before_forward": [],
-            "after_forward": [],
-            "before_backward": [],
-            "after_backward": [],
-        }
-        # Programs that never look at the diffs of intermediate blobs set this to False: these are
-        # then given back as soon as they are used, and made again if somebody looks after all.
-        self.retain_diffs = True
-        # Programs that look at nothing but the outputs, and the blobs that they name to forward(),
-        # and never run backward, set this to False: blobs are then given back as soon as no layer
-        # needs them any more.
-        self.retain_data = True
-        # Whether each pass writes to the log what flows through the net.
-        self.debug_info = param.debug_info
-        self._released: list[Blob] = []
-        # Whether a solver's update has changed the parameters since the last pass.
-        self._updated = False
 
     # -- running it ----------------------------------------------------------------------------
 
@@ -174,150 +145,10 @@ class Net:
             (name, layer.blobs) for name, layer in self.layer_dict.items() if layer.blobs
         )
 
-    def before_forward(self, callback) -> None:
-        """Have `callback(layer index)` called before each layer runs forward."""
-        self._callbacks["before_forward"].append(callback)
-
-    def after_forward(self, callback) -> None:
-        """Have `callback(layer index)` called after each layer has run forward."""
-        self._callbacks["after_forward"].append(callback)
-
-    def before_backward(self, callback) -> None:
-        """Have `callback(layer index)` called before each layer runs backward."""
-        self._callbacks["before_backward"].append(callback)
-
-    def after_backward(self, callback) -> None:
-        """Have `callback(layer index)` called after each layer has run backward."""
-        self._callbacks["after_backward"].append(callback)
-
-    def _call(self, kind: str, index: int) -> None:
-        for callback in self._callbacks[kind]:
-            callback(index)
-
     def reshape(self) -> None:
         """Give every blob the shape that follows from the inputs' shapes."""
         for place in self._places:
             self._reshape_layer(place, always=True)
-
-    @staticmethod
-    def _reshape_layer(place: Place, always: bool = False) -> None:
-        shapes = tuple(blob.data_side.shape for blob in place.bottoms)
-        if always or place.layer.always_reshape or shapes != place.seen_shapes:
-            checked(place.layer, place.layer.reshape, place.bottoms, place.tops)
-            place.seen_shapes = shapes
-
-    @torch.no_grad()
-    def _forward(self, start: int, end: int, keep: Collection[str] = ()) -> float:
-        loss = 0.0
-        self._forget_released()
-        # Whoever is called back after each layer sees each layer's own result.
-        fuse = not (
-            self.debug_info or self._callbacks["before_forward"] or self._callbacks["after_forward"]
-        )
-        rectified = False
-        for index in range(start, end + 1):
-            place = self._places[index]
-            if rectified:
-                rectified = False
-                self._give_back(place, keep)
-                continue
-            self._call("before_forward", index)
-            self._reshape_layer(place)
-            if not (place.layer.keeps_tops or place.layer.shares_tops):
-                for blob in place.tops:
-                    if blob not in place.bottoms:
-                        blob.data_side.discard()
-            rectified = fuse and place.rectifies and index < end
-            if rectified:
-                place.layer.forward_rectified(place.bottoms, place.tops)
-            else:
-                place.layer.forward(place.bottoms, place.tops)
-            for blob, weight in zip(place.tops, place.layer.loss_weights):
-                if weight:
-                    loss += float((blob.data_side.tensor() * blob.diff_side.tensor()).sum())
-            if self.debug_info:
-                net_log.forward(place)
-            self._call("after_forward", index)
-            self._give_back(place, keep)
-        return loss
-
-    def _give_back(self, place: Place, keep: Collection[str]) -> None:
-        if self.retain_data:
-            return
-        for name in place.spent:
-            side = self.blobs[name].data_side
-            kept = any(self.blobs[n].data_side.source is side for n in keep if n in self.blobs)
-            if not kept and not side.is_held():
-                side.defer(lambda name=name: self._refuse_released(name))
-
-    def _refuse_released(self, name: str) -> None:
-        raise CaffeError(
-            f"{self.source}: blob '{name}' was not kept: name it to forward(), or set the net's "
-            "retain_data to True before the forward pass"
-        )
-
-    @torch.no_grad()
-    def _backward(
-        self,
-        start: int,
-        end: int,
-        release: bool = False,
-        after_layer: Callable[[int], None] | None = None,
-    ) -> None:
-        self._forget_released()
-        for index in range(start, end - 1, -1):
-            place = self._places[index]
-            self._call("before_backward", index)
-            if place.needs_backward:
-                place.layer.releases_diffs = release
-                place.layer.backward(place.tops, place.bottom_needs, place.bottoms)
-                if self.debug_info:
-                    net_log.backward(place)
-                if release:
-                    self._release_diffs(place)
-                if after_layer is not None:
-                    after_layer(index)
-            self._call("after_backward", index)
-
-    def _forget_released(self) -> None:
-        # A new pass begins: what the last one released cannot be made again.
-        for blob in self._released:
-            blob.diff_side.clear()
-        self._released = []
-
-    def _release_diffs(self, place: Place) -> None:
-        # What a layer has used of its tops' diffs no other layer needs.
-        for blob, weight in zip(place.tops, place.layer.loss_weights):
-            if blob in place.bottoms or blob.diff_side.source is not blob.diff_side:
-                continue
-            if not weight and not blob.diff_side.is_held():
-                blob.diff_side.defer(lambda side=blob.diff_side: self._recompute_diff(side))
-                self._released.append(blob)
-
-    @torch.no_grad()
-    def _recompute_diff(self, wanted: Side) -> torch.Tensor:
-        """Run backward again, keeping all diffs; parameters and their diffs come out unchanged.
-
-        After a solver's update a parameter's diff is what was taken from its data, so that
-        data + diff are the values of the pass.
-        """
-        kept = [(blob, blob.diff_side.tensor().clone()) for blob in self.learnable]
-        values = [(blob, blob.data_side.tensor().clone()) for blob in self.learnable]
-        if self._updated:
-            for blob, diff in kept:
-                blob.data_side.tensor().add_(diff)
-        # Whoever is called back has seen this pass already.
-        callbacks, self._callbacks = self._callbacks, {kind: [] for kind in self._callbacks}
-        debug_info, self.debug_info = self.debug_info, False
-        try:
-            self._backward(len(self.layers) - 1, 0)
-        finally:
-            self._callbacks, self.debug_info = callbacks, debug_info
-            for (blob, diff), (_, data) in zip(kept, values):
-                blob.diff_side.set(diff)
-                blob.data_side.tensor().copy_(data)
-        self.retain_diffs = True
-        return wanted.tensor()
 
     def forward(
         self,
@@ -479,22 +310,7 @@ class Net:
 
     def share_with(self, other: Net) -> None:
         """Use the parameters of `other` wherever a layer of the same name has them."""
-        net_log.ignored(name for name in other.layer_dict if name not in self.layer_dict)
-        for name, blobs in other.params.items():
-            if name not in self.layer_dict:
-                continue
-            own = self.layer_dict[name].blobs
-            if len(own) != len(blobs):
-                raise CaffeError(
-                    f"layer '{name}': {len(own)} parameter blobs here, {len(blobs)} there"
-                )
-            for place, (mine, theirs) in enumerate(zip(own, blobs)):
-                if mine.shape != theirs.shape:
-                    raise CaffeError(
-                        f"layer '{name}', parameter {place}: shape {mine.shape} here, "
-                        f"{theirs.shape} there"
-                    )
-                mine.share_data(theirs)
+        parameters.share(self.layer_dict, other.layer_dict)
 
     def copy_from(self, path: str | os.PathLike) -> None:
         """Copy parameters by layer name from a .caffemodel or HDF5 file.
@@ -506,40 +322,7 @@ class Net:
         CaffeError
             If the file cannot be read, or a shape differs: the message names layer and both shapes.
         """
-        path = os.fspath(path)
-        shared = self._shared()
-        for name, arrays in weights_io.read_layers(path).items():
-            if name not in self.layer_dict:
-                net_log.ignored([name])
-                continue
-            if not arrays:
-                continue
-            blobs = self.layer_dict[name].blobs
-            # HDF5 files leave out what another layer owns and this one shares.
-            while len(arrays) < len(blobs) and (name, len(arrays)) in shared:
-                arrays.append(None)
-            if len(blobs) != len(arrays):
-                raise CaffeError(
-                    f"{path}: layer '{name}' has {len(arrays)} parameter blob(s), "
-                    f"the net's has {len(blobs)}"
-                )
-            for place, array in enumerate(arrays):
-                if array is None and (name, place) not in shared:
-                    raise CaffeError(f"{path}: layer '{name}', parameter {place} is missing")
-            given = [
-                (place, blob, array)
-                for place, (blob, array) in enumerate(zip(blobs, arrays))
-                if array is not None
-            ]
-            for place, blob, array in given:
-                if not _same_shape(blob.shape, array.shape):
-                    raise CaffeError(
-                        f"{path}: layer '{name}', parameter {place}: the file's shape is "
-                        f"{array.shape}, the net's is {blob.shape}"
-                    )
-            for _, blob, array in given:
-                target = blob.data_side.tensor()
-                target.copy_(torch.from_numpy(array).view(blob.shape))
+        parameters.copy_from(path, self.layer_dict)
 
     def load_hdf5(self, path: str | os.PathLike) -> None:
         """Copy parameters from an HDF5 file; as `copy_from`."""
@@ -547,44 +330,8 @@ class Net:
 
     def save(self, path: str | os.PathLike) -> None:
         """Write all parameters to a .caffemodel."""
-        weights_io.write_caffemodel(path, self.param, self._arrays("data"))
+        parameters.save(path, self.param, self.layer_dict)
 
     def save_hdf5(self, path: str | os.PathLike, write_diff: bool = False) -> None:
         """Write all parameters, with `write_diff` their diffs too, to an HDF5 file."""
-        diffs = self._owned_arrays("diff") if write_diff else None
-        weights_io.write_weights_hdf5(path, self._owned_arrays("data"), diffs)
-
-    def _owned_arrays(self, side: str) -> dict[str, list[np.ndarray | None]]:
-        # As genuine Caffe's HDF5 has them: every layer, a shared parameter at its first one.
-        arrays: dict[str, list[np.ndarray | None]] = {name: [] for name in self.layer_dict}
-        arrays.update(self._arrays(side))
-        for name, index in self._shared():
-            arrays[name][index] = None
-        return arrays
-
-    def _shared(self) -> set[tuple[str, int]]:
-        """Return the layers and places of the parameters that an earlier layer owns."""
-        shared: set[tuple[str, int]] = set()
-        seen: set[Side] = set()
-        for name, blobs in self.params.items():
-            for index, blob in enumerate(blobs):
-                side = blob.data_side.source
-                if side in seen:
-                    shared.add((name, index))
-                seen.add(side)
-        return shared
-
-    def _arrays(self, side: str) -> dict[str, list[np.ndarray]]:
-        return {
-            name: [
-                getattr(blob, f"{side}_side").tensor().cpu().contiguous().numpy() for blob in blobs
-            ]
-            for name, blobs in self.params.items()
-        }
-
-
-def _same_shape(ours: tuple[int, ...], theirs: tuple[int, ...]) -> bool:
-    # Old files pad every shape with ones in front to four axes.
-    if ours == theirs:
-        return True
-    return len(theirs) == 4 and (1,) * (4 - len(ours)) + tuple(ours) == tuple(theirs)
+        parameters.save_hdf5(path, self.layer_dict, write_diff)
