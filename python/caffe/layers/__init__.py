@@ -15,6 +15,14 @@ for _module in pkgutil.iter_modules(__path__):
 
 __all__ = ["LAYERS", "BlobVec", "Layer", "create"]
 
+# Layers that only training with caffe_unet has.
+_OF_CAFFE_UNET = (
+    "CreateDeformation",
+    "ApplyDeformation",
+    "ValueAugmentation",
+    "ValueTransformation",
+)
+
 
 def create(param: caffe_pb2.LayerParameter) -> Layer:
     """Make the layer that a LayerParameter describes.
@@ -24,6 +32,12 @@ def create(param: caffe_pb2.LayerParameter) -> Layer:
     CaffeError
         If there is no such type; near names are listed.
     """
+    if param.type in _OF_CAFFE_UNET:
+        raise CaffeError(
+            f"layer '{param.name}': type '{param.type}' is of caffe_unet's own training: open the "
+            "net in phase TEST, or train with the data layer of prototxt/unet in its place",
+            param.name,
+        )
     if param.type not in LAYERS:
         near = difflib.get_close_matches(param.type, LAYERS, n=3, cutoff=0.5)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""

@@ -39,9 +39,22 @@ class Softmax(NeuronLayer):
 
 @register("SoftmaxWithLoss")
 class SoftmaxWithLoss(LossLayer):
-    """Mean of -log softmax at the labels, normalised as loss_param says."""
+    """Mean of -log softmax at the labels, normalised as loss_param says.
 
+    Notes
+    -----
+    A third bottom, which BVLC's layer does not take, weights every label, as in caffe_unet (Falk et
+    al., Nature Methods 16, 2019): the loss is sum(w * -log p) / max(1, int(sum w)), its gradient
+    w * (p - onehot) / sum w, whatever loss_param says of normalisation.
+    """
+
+    bottom_range = (2, 3)
     top_range = (1, 2)
+    # Of the third bottom: it is no weights in every loss made of this one.
+    weights_labels = True
+
+    def allows_force_backward(self, bottom_index: int) -> bool:
+        return bottom_index == 0
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         param = self.layer_param.loss_param
@@ -61,8 +74,15 @@ class SoftmaxWithLoss(LossLayer):
             raise self.fail(
                 f"needs one label per prediction: scores {shape}, labels {bottom[1].shape}"
             )
+        if self._is_weighted(bottom) and bottom[2].count != bottom[1].count:
+            raise self.fail(
+                f"needs one weight per label: labels {bottom[1].shape}, weights {bottom[2].shape}"
+            )
         if len(top) > 1:
             top[1].reshape(*shape)
+
+    def _is_weighted(self, bottom: Sequence[Blob]) -> bool:
+        return self.weights_labels and len(bottom) > 2
 
     def _loss_axis(self) -> int:
         return self.layer_param.softmax_param.axis
@@ -90,8 +110,15 @@ class SoftmaxWithLoss(LossLayer):
         self.probabilities = torch.softmax(scores, self.axis)
         flat = self.probabilities.reshape(self.outer, classes, self.inner)
         chosen = flat.gather(1, labels).clamp_(min=torch.finfo(torch.float32).tiny)
-        loss = -(chosen.log_() * self.kept).sum()
-        self.norm = self._normalizer(int(self.kept.sum()))
+        if self._is_weighted(bottom):
+            weights = bottom[2].data_side.tensor().reshape(self.outer, 1, self.inner)
+            self.counts = weights.masked_fill(~self.kept, 0)
+            total = float(self.counts.sum(dtype=torch.float64))
+            self.norm, self.gradient_norm = max(1.0, math.trunc(total)), total or 1.0
+        else:
+            self.counts = self.kept
+            self.norm = self.gradient_norm = self._normalizer(int(self.kept.sum()))
+        loss = -(chosen.log_() * self.counts).sum()
         top[0].data_side.set(loss / self.norm)
         if len(top) > 1:
             top[1].data_side.set(self.probabilities)
@@ -99,15 +126,15 @@ class SoftmaxWithLoss(LossLayer):
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
     ) -> None:
-        if propagate_down[1]:
-            raise self.fail("cannot propagate to the labels")
+        if any(propagate_down[1:]):
+            raise self.fail("cannot propagate to the labels or their weights")
         if not propagate_down[0]:
             return
         classes = self.probabilities.shape[self.axis]
         grad = self.probabilities.reshape(self.outer, classes, self.inner).clone()
         grad.scatter_add_(1, self.labels, torch.full_like(self.labels, -1, dtype=grad.dtype))
-        grad *= self.kept
-        grad *= loss_weight(top[0]) / self.norm
+        grad *= self.counts
+        grad *= loss_weight(top[0]) / self.gradient_norm
         bottom[0].diff_side.set(grad.view(bottom[0].shape))
 
 
@@ -156,7 +183,7 @@ class InfogainLoss(SoftmaxWithLoss):
     H is the third bottom, or lies in a binaryproto file named by infogain_loss_param.source.
     """
 
-    bottom_range = (2, 3)
+    weights_labels = False
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         super().setup(bottom, top)
@@ -168,9 +195,6 @@ class InfogainLoss(SoftmaxWithLoss):
             if not source:
                 raise self.fail("needs infogain_loss_param.source or a third bottom")
             self.matrix = torch.from_numpy(weights_io.read_blob(source))
-
-    def allows_force_backward(self, bottom_index: int) -> bool:
-        return bottom_index == 0
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         super().reshape(bottom, top)

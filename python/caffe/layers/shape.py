@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import torch
 
+from caffe import glog
 from caffe.blob import MAX_AXES, AliasSide, Blob
 from caffe.layers.base import Layer, register
 
@@ -42,10 +43,18 @@ class Split(Layer):
 
 @register("Concat")
 class Concat(Layer):
-    """Join blobs along an axis (1 by default)."""
+    """Join blobs along an axis (1 by default).
+
+    Notes
+    -----
+    Bottoms whose pixels (axes from 2 on) are more than the first one's are cut to its size in the
+    middle, as in caffe_unet (Falk et al., Nature Methods 16, 2019); their gradient is 0 outside.
+    BVLC's Caffe refuses such nets, so this is said in a warning, once.
+    """
 
     bottom_range = (1, None)
     top_range = (1, 1)
+    _warned = False
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         param = self.layer_param.concat_param
@@ -54,34 +63,56 @@ class Concat(Layer):
             self.axis = self.canonical_axis(param.concat_dim, shape)
         else:
             self.axis = self.canonical_axis(param.axis, shape)
-        rest = (*shape[: self.axis], *shape[self.axis + 1 :])
-        for index, blob in enumerate(bottom):
-            other = blob.shape
-            if len(other) != len(shape) or rest != (*other[: self.axis], *other[self.axis + 1 :]):
-                raise self.fail(
-                    f"bottoms may differ on axis {self.axis} only: bottom 0 is {shape}, "
-                    f"bottom {index} is {other}"
-                )
+        self.windows = [self._window(index, blob.shape, shape) for index, blob in enumerate(bottom)]
         self.sizes = [blob.shape[self.axis] for blob in bottom]
         top[0].reshape(*shape[: self.axis], sum(self.sizes), *shape[self.axis + 1 :])
 
+    def _window(
+        self, index: int, shape: tuple[int, ...], first: tuple[int, ...]
+    ) -> tuple[slice, ...] | None:
+        """Return what is taken of a bottom; None: all of it."""
+        own = (*first[: self.axis], *shape[self.axis : self.axis + 1], *first[self.axis + 1 :])
+        if shape == own:
+            return None
+        more = [size - wanted for size, wanted in zip(shape, own)]
+        if len(shape) != len(first) or min(more) < 0 or any(more[:2]):
+            raise self.fail(
+                f"bottoms may differ on axis {self.axis} only: bottom 0 is {first}, "
+                f"bottom {index} is {shape}"
+            )
+        if not Concat._warned:
+            Concat._warned = True
+            glog.warning(
+                f"layer '{self.name}' (Concat): cuts bottom {index}, {shape}, to {own} in the "
+                f"middle, as caffe_unet does; BVLC's Caffe refuses such nets"
+            )
+        return tuple(slice(m // 2, m // 2 + wanted) for m, wanted in zip(more, own))
+
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        parts = [blob.data_side.activation() for blob in bottom]
+        parts = [
+            blob.data_side.activation()[window or ...] for blob, window in zip(bottom, self.windows)
+        ]
         joined = torch.cat(parts, self.axis)
         top[0].data_side.set(joined)
         if not top[0].changed_in_place:
             # The bottoms' values now stand in the top as well: let them lie there, and there only.
-            for part, place in zip(parts, joined.split(self.sizes, self.axis)):
-                if part.dtype == place.dtype:
-                    part.set_(place)
+            places = joined.split(self.sizes, self.axis)
+            for blob, window, place in zip(bottom, self.windows, places):
+                whole = blob.data_side.activation()
+                if window is None and whole.dtype == place.dtype:
+                    whole.set_(place)
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
     ) -> None:
         parts = self.take_diff(top[0]).split(self.sizes, self.axis)
-        for blob, down, part in zip(bottom, propagate_down, parts):
-            if down:
+        for blob, down, part, window in zip(bottom, propagate_down, parts, self.windows):
+            if down and window is None:
                 blob.diff_side.set(part)
+            elif down:
+                # A copy: a part of a larger tensor would keep all of that in memory.
+                kept = part.clone(memory_format=torch.preserve_format)
+                blob.diff_side.set_window(window, kept)
 
 
 @register("Slice")

@@ -1,0 +1,193 @@
+"""What the nets of caffe_unet (2019) need beyond BVLC's layers: by formula, and by equal nets."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+import caffe
+from caffe.errors import CaffeError
+from caffe.layers.shape import Concat
+from tests import caffe_unet
+from tests.parity.harness import Case, assert_close, run_cases
+
+
+def open_net(folder, text: str, phase: int = caffe.TEST) -> caffe.Net:
+    path = folder / "net.prototxt"
+    path.write_text(text)
+    return caffe.Net(str(path), phase)
+
+
+def input_of(name: str, *shape: int) -> str:
+    return (
+        f'layer {{ name: "{name}" type: "Input" top: "{name}" input_param {{ shape {{ '
+        f"{' '.join(f'dim: {size}' for size in shape)} }} }} }}\n"
+    )
+
+
+# -- SoftmaxWithLoss with weights ------------------------------------------------------------------
+
+
+def loss_text(labels: tuple[int, ...] = (2, 1, 4, 5), further: str = "") -> str:
+    return (
+        "force_backward: true\n"
+        + input_of("score", 2, 3, 4, 5)
+        + input_of("label", *labels)
+        + input_of("weight", *labels)
+        + 'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "score" bottom: "label" '
+        f'bottom: "weight" top: "loss" {further} }}'
+    )
+
+
+def naive_loss(
+    score: np.ndarray, label: np.ndarray, weight: np.ndarray, ignored: int | None
+) -> tuple[float, np.ndarray]:
+    """Return loss and gradient, pixel by pixel in double precision."""
+    total, sum_w, gradient = 0.0, 0.0, np.zeros(score.shape)
+    for n, y, x in np.ndindex(score.shape[0], *score.shape[2:]):
+        k, w = int(label[n, 0, y, x]), float(weight[n, 0, y, x])
+        if k == ignored:
+            continue
+        powers = np.exp(score[n, :, y, x].astype(np.float64))
+        p = powers / powers.sum()
+        total -= w * np.log(max(p[k], np.finfo(np.float32).tiny))
+        sum_w += w
+        gradient[n, :, y, x] = w * (p - np.eye(len(p))[k])
+    return total / max(1, int(sum_w)), gradient / (sum_w or 1)
+
+
+@pytest.mark.parametrize("scale", [1, 0.01, 30], ids=["usual", "less than 1 in all", "large"])
+@pytest.mark.parametrize("ignored", [None, 2])
+def test_weighted_loss_and_gradient_are_those_of_the_formula(tmp_path, scale, ignored):
+    random = np.random.default_rng(1)
+    score = random.normal(0, 2, (2, 3, 4, 5)).astype(np.float32)
+    label = random.integers(0, 3, (2, 1, 4, 5))
+    weight = (scale * random.random((2, 1, 4, 5))).astype(np.float32)
+    weight[0, 0, 1] = 0
+    further = "" if ignored is None else f"loss_param {{ ignore_label: {ignored} }}"
+    net = open_net(tmp_path, loss_text(further=further + " loss_weight: 3"))
+    for name, value in (("score", score), ("label", label), ("weight", weight)):
+        net.blobs[name].data[...] = value
+    net.forward()
+    net.backward()
+    loss, gradient = naive_loss(score, label, weight, ignored)
+    assert net.blobs["loss"].data == pytest.approx(loss, rel=1e-5)
+    np.testing.assert_allclose(net.blobs["score"].diff, 3 * gradient, rtol=1e-4, atol=1e-8)
+
+
+def test_a_hopeless_score_costs_what_the_smallest_float_costs(tmp_path):
+    net = open_net(tmp_path, loss_text())
+    net.blobs["score"].data[:, 1] = 500
+    net.blobs["weight"].data[0, 0, 0, 0] = 2
+    net.forward()
+    expected = -np.log(float(np.finfo(np.float32).tiny))
+    assert net.blobs["loss"].data == pytest.approx(expected, rel=1e-6)
+
+
+def test_without_any_weight_nothing_is_learnt(tmp_path):
+    net = open_net(tmp_path, loss_text())
+    net.blobs["score"].diff[...] = 7
+    net.forward()
+    net.backward()
+    assert net.blobs["loss"].data == 0
+    assert not net.blobs["score"].diff.any()
+
+
+def test_equal_weights_of_1_are_the_loss_of_genuine_caffe(ours, reference):
+    random = np.random.default_rng(2)
+    inputs = {
+        "score": random.normal(0, 2, (2, 3, 4, 5)),
+        "label": random.integers(0, 3, (2, 1, 4, 5)),
+    }
+    plain = loss_text().replace('bottom: "weight"', "").replace(input_of("weight", 2, 1, 4, 5), "")
+    theirs = run_cases(reference, {"loss": Case(plain, inputs)})["loss"]
+    weighted = Case(loss_text(), {**inputs, "weight": np.ones((2, 1, 4, 5))})
+    got = run_cases(ours, {"loss": weighted})["loss"]
+    assert_close({name: got[name] for name in theirs}, theirs)
+
+
+def test_weights_must_be_as_many_as_labels(tmp_path):
+    text = loss_text().replace(input_of("weight", 2, 1, 4, 5), input_of("weight", 2, 1, 4, 4))
+    with pytest.raises(CaffeError, match=r"'loss'.*one weight per label.*\(2, 1, 4, 4\)"):
+        open_net(tmp_path, text)
+
+
+# -- Concat that crops -----------------------------------------------------------------------------
+
+
+def concat_text(crop: bool) -> str:
+    """Return a net that joins maps of 5 x 4, 9 x 4 and 6 x 7; with Crop layers, or by Concat."""
+    text = "force_backward: true\n"
+    for name, shape in (("a", (2, 2, 5, 4)), ("b", (2, 3, 9, 4)), ("c", (2, 1, 6, 7))):
+        text += input_of(f"in_{name}", *shape)
+        text += (
+            f'layer {{ name: "{name}" type: "Power" bottom: "in_{name}" top: "{name}" '
+            "power_param { power: 2 } }\n"
+        )
+    joined = ["a", "b", "c"]
+    if crop:
+        joined = ["a", "b_cut", "c_cut"]
+        for name, offsets in (("b", (2, 0)), ("c", (0, 1))):
+            text += (
+                f'layer {{ name: "{name}_cut" type: "Crop" bottom: "{name}" bottom: "a" '
+                f'top: "{name}_cut" crop_param {{ axis: 2 offset: {offsets[0]} '
+                f"offset: {offsets[1]} }} }}\n"
+            )
+    bottoms = "".join(f' bottom: "{name}"' for name in joined)
+    return text + f'layer {{ name: "joined" type: "Concat"{bottoms} top: "joined" }}\n'
+
+
+def test_concat_cuts_in_the_middle_as_crop_layers_of_genuine_caffe_do(ours, reference):
+    random = np.random.default_rng(3)
+    inputs = {
+        f"in_{name}": random.normal(size=shape)
+        for name, shape in (("a", (2, 2, 5, 4)), ("b", (2, 3, 9, 4)), ("c", (2, 1, 6, 7)))
+    }
+    diffs = {"joined": random.normal(size=(2, 6, 5, 4)).astype(np.float32)}
+    theirs = run_cases(reference, {"": Case(concat_text(True), inputs, diffs)})[""]
+    got = run_cases(ours, {"": Case(concat_text(False), inputs, diffs)})[""]
+    names = [*(f"diff {name}" for name in inputs), "data joined"]
+    assert_close({name: got[name] for name in names}, {name: theirs[name] for name in names})
+
+
+def test_that_it_cuts_is_said_once(tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(Concat, "_warned", False)
+    monkeypatch.delenv("GLOG_minloglevel", raising=False)
+    for _ in range(2):
+        open_net(tmp_path, concat_text(False))
+    warnings = re.findall(r"'joined' \(Concat\): cuts bottom 1.*", capfd.readouterr().err)
+    assert len(warnings) == 1
+    assert "BVLC's Caffe refuses such nets" in warnings[0]
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 5, 3), (1, 2, 5, 4), (3, 2, 5, 4), (2, 2, 5)])
+def test_smaller_bottoms_and_other_batches_are_refused(tmp_path, shape):
+    text = input_of("a", 2, 2, 5, 4) + input_of("b", *shape)
+    text += 'layer { name: "joined" type: "Concat" bottom: "a" bottom: "b" top: "joined" }'
+    with pytest.raises(CaffeError, match=r"'joined'.*bottom 0 is"):
+        open_net(tmp_path, text)
+
+
+# -- a whole net -----------------------------------------------------------------------------------
+
+
+def test_a_net_of_caffe_unet_opens_in_phase_test(tmp_path):
+    net = open_net(tmp_path, caffe_unet.test_text((188, 204), width=2))
+    net.blobs["data"].data[...] = np.random.default_rng(4).random((188, 204))
+    assert net.forward()["score"].shape == (1, 2, 4, 20)
+    # Leaky: some values stay below 0.
+    assert net.blobs["u0d"].data.min() < 0
+
+
+def test_its_training_is_refused_with_a_remedy(tmp_path):
+    text = caffe_unet.net_text(width=2)
+    # Without the layer that reads files, which there are none of.
+    text = text.replace(
+        'type: "HDF5Data"',
+        'type: "DummyData" dummy_data_param { shape { dim: 1 dim: 1 dim: 188 dim: 188 } }',
+    )
+    text = text.replace('hdf5_data_param { source: "train.txt" batch_size: 1 shuffle: true }', "")
+    with pytest.raises(CaffeError, match=r"net.prototxt:\d+.*'CreateDeformation'.*phase TEST"):
+        open_net(tmp_path, text, caffe.TRAIN)

@@ -1,0 +1,84 @@
+"""A net as those behind the Fiji plugin of 2019: its text, made of what is known about them."""
+
+from __future__ import annotations
+
+DATA = """
+layer { name: "loaddata" type: "HDF5Data" top: "data" top: "labels" top: "weights"
+  hdf5_data_param { source: "train.txt" batch_size: 1 shuffle: true } include { phase: TRAIN } }
+layer { name: "deformation" type: "CreateDeformation" bottom: "labels" top: "deformation"
+  create_deformation_param { batch_size: 1 ny: 20 nx: 20 ncomponents: 2
+    random_elastic_grid_spacing { v: 150 v: 150 } random_elastic_deform_magnitude { v: 10 v: 10 }
+    random_rotate_from { v: 0 } random_rotate_to { v: 360 } random_mirror_flag { v: 1 v: 1 }
+    random_offset_range_from_pdf: true } include { phase: TRAIN } }
+layer { name: "deformed" type: "ApplyDeformation" bottom: "data" bottom: "deformation" top: "d"
+  apply_deformation_param { interpolation: "linear" extrapolation: "mirror"
+    output_shape_from: "labels" } include { phase: TRAIN } }
+layer { name: "augmented" type: "ValueAugmentation" bottom: "d" top: "d"
+  value_augmentation_param { black_from: -0.05 black_to: 0.05 white_from: 0.95 white_to: 1.05
+    slope_min: 0.8 slope_max: 1.2 } include { phase: TRAIN } }
+layer { name: "transformed" type: "ValueTransformation" bottom: "d" top: "d0a"
+  value_transformation_param { scale { v: 1 } offset { v: 0 } } include { phase: TRAIN } }
+"""
+
+
+def net_text(width: int = 64, channels: int = 1, classes: int = 2, slope: float = 0.1) -> str:
+    """Return the text of a U-Net: valid convolutions, leaky ReLUs, a Concat that crops.
+
+    Without `input`: the program that segments puts it there.
+    """
+    text = f'name: "cells"\nforce_backward: true\n{DATA}'
+
+    def convolution(bottom: str, top: str, maps: int, kind: str = "Convolution", size: int = 3):
+        nonlocal text
+        verb = {"Convolution": "conv", "Deconvolution": "upconv"}[kind]
+        stride = 2 if kind == "Deconvolution" else 1
+        text += (
+            f'layer {{ name: "{verb}_{bottom}-{top}" type: "{kind}" bottom: "{bottom}" '
+            f'top: "{top}" param {{ lr_mult: 1 decay_mult: 1 }} '
+            "param { lr_mult: 2 decay_mult: 0 } convolution_param "
+            f"{{ num_output: {maps} pad: 0 kernel_size: {size} stride: {stride} "
+            'weight_filler { type: "msra" } } }\n'
+        )
+        if top != "score":
+            text += (
+                f'layer {{ name: "relu_{top}" type: "ReLU" bottom: "{top}" top: "{top}" '
+                f"relu_param {{ negative_slope: {slope} }} }}\n"
+            )
+
+    for level in range(5):
+        first = "data" if level == 0 else f"d{level}a"
+        convolution(first, f"d{level}b", width << level)
+        convolution(f"d{level}b", f"d{level}c", width << level)
+        if level < 4:
+            text += (
+                f'layer {{ name: "pool_d{level}c" type: "Pooling" bottom: "d{level}c" '
+                f'top: "d{level + 1}a" pooling_param {{ pool: MAX kernel_size: 2 stride: 2 }} }}\n'
+            )
+    below = "d4c"
+    for level in (3, 2, 1, 0):
+        maps = width << level
+        convolution(below, f"u{level}a", 2 * maps if level == 0 else maps, "Deconvolution", 2)
+        text += (
+            f'layer {{ name: "concat_{level}" type: "Concat" bottom: "u{level}a" '
+            f'bottom: "d{level}c" top: "u{level}b" }}\n'
+        )
+        convolution(f"u{level}b", f"u{level}c", maps)
+        convolution(f"u{level}c", f"u{level}d", maps)
+        below = f"u{level}d"
+    convolution(below, "score", classes, size=1)
+    return text + (
+        'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "score" bottom: "labels" '
+        'bottom: "weights" top: "loss" include { phase: TRAIN } }\n'
+    )
+
+
+def test_text(shape: tuple[int, int], **net: float) -> str:
+    """Return `net_text` with an input of (height, width) and phase TEST before it."""
+    channels = net.get("channels", 1)
+    return (
+        f'input: "data" input_shape {{ dim: 1 dim: {channels} dim: {shape[0]} dim: {shape[1]} }}\n'
+        f"state {{ phase: TEST }}\n{net_text(**net)}"
+    )
+
+
+test_text.__test__ = False
