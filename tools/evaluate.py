@@ -1,21 +1,29 @@
 #!/usr/bin/env python3
-"""Score a segmentation against its ground truth as the ISBI 2012 challenge did.
+"""Score a segmentation against its ground truth as its challenge did.
 
-The 2012 challenge's warping error, Rand error and pixel error, and V_rand and V_info after thinning
-as the later one, each at the threshold that suits it best. Read the warping error together with the
-others: at a threshold where hardly a cell is left it is low for free.
+A stack of membranes as the ISBI 2012 challenge: the 2012 challenge's warping error, Rand error and
+pixel error, and V_rand and V_info after thinning as the later one, each at the threshold that suits
+it best. Read the warping error together with the others: at a threshold where hardly a cell is left
+it is low for free.
+
+Cells and tracks, evaluate.py DATASET/NN_GT DATASET/NN_RES, as the cell tracking challenge: SEG, the
+mean Jaccard index of the cells drawn; DET and TRA, what finding and tracking them by hand would
+cost in comparison. The result holds maskNNN.tif of every frame and res_track.txt.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from unet.ctc_evaluation import is_ground_truth, score_seg, score_tracking
+from unet.ctc_sequence import is_sequence
 from unet.errors import InputError
 from unet.metrics import score_stack
 from unet.parallel import available_cores
@@ -35,6 +43,36 @@ SCORES = (
 def main(argv: Sequence[str] | None = None) -> None:
     """Score a prediction, print the table and write the JSON."""
     arguments = parse(argv)
+    if is_sequence(arguments.labels):
+        truth = f"{arguments.labels}_GT"
+        raise InputError(f"{arguments.labels}: holds the frames; name the ground truth, {truth}")
+    challenge = is_ground_truth(arguments.labels)
+    refuse_options(arguments, challenge)
+    scores = score_result(arguments) if challenge else score_membranes(arguments)
+    print(table_of_result(scores) if challenge else table(scores))
+    if arguments.json:
+        with atomic_path(arguments.json) as path:
+            path.write_text(json.dumps(scores, indent=1) + "\n")
+        print(f"\nwritten: {arguments.json}")
+
+
+def refuse_options(arguments: argparse.Namespace, challenge: bool) -> None:
+    """Refuse options that the other challenge has."""
+    of_membranes = {
+        "--slices": arguments.slices is not None,
+        "--every-third": arguments.every_third,
+        "--unscaled": arguments.unscaled,
+        "--no-warping": not arguments.warping,
+    }
+    of_cells = {"--frames": arguments.frames is not None, "--no-tracking": not arguments.tracking}
+    for name, given in (of_membranes if challenge else of_cells).items():
+        if given:
+            kind = "stacks of membranes" if challenge else "the cell tracking challenge's folders"
+            raise InputError(f"{name} is for {kind}")
+
+
+def score_membranes(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Score a stack of membranes."""
     labels, prediction = read_grey(arguments.labels), read_grey(arguments.prediction)
     labels, prediction, numbers = choose_slices(
         labels, prediction, arguments.slices, arguments.every_third
@@ -57,11 +95,24 @@ def main(argv: Sequence[str] | None = None) -> None:
         proposal_bitdepth=prediction.dtype.itemsize * 8,
         prediction_scaling=scaling,
     )
-    print(table(scores))
-    if arguments.json:
-        with atomic_path(arguments.json) as path:
-            path.write_text(json.dumps(scores, indent=1) + "\n")
-        print(f"\nwritten: {arguments.json}")
+    return scores
+
+
+def score_result(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Score a result of the cell tracking challenge by what its ground truth holds."""
+    truth, result = arguments.labels, arguments.prediction
+    scores: dict[str, Any] = {"truth": str(truth), "result": str(result)}
+    if (truth / "SEG").is_dir():
+        chosen = arguments.frames
+        frames = chosen and range(chosen.start, sys.maxsize if chosen.stop is None else chosen.stop)
+        scores.update(score_seg(truth, result, frames))
+    elif arguments.frames is not None:
+        raise InputError(f"{truth}: has no SEG, for which --frames chooses")
+    if (truth / "TRA").is_dir() and arguments.tracking:
+        scores.update(score_tracking(truth, result))
+    if not {"SEG", "TRA"} & set(scores):
+        raise InputError(f"{truth}: has no SEG, so --no-tracking leaves nothing to score")
+    return scores
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -70,12 +121,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "labels", type=Path, help="ground truth: above 0 inside a cell, 0 = membrane"
+        "labels", type=Path, help="ground truth: above 0 inside a cell, 0 = membrane; or NN_GT"
     )
     parser.add_argument(
         "prediction",
         type=Path,
-        help="probability of being inside a cell: float in [0, 1], uint8 (/255) or uint16 (/65535)",
+        help="probability of being inside a cell: float in [0, 1], uint8 (/255) or uint16 "
+        "(/65535); or NN_RES",
     )
     parser.add_argument(
         "--json",
@@ -94,6 +146,19 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="A:B",
         type=slice_range,
         help="score slices A to B - 1 of the labels, from 0; the prediction holds these or all",
+    )
+    parser.add_argument(
+        "--frames",
+        metavar="A:B",
+        type=slice_range,
+        help="NN_GT: SEG of frames A to B - 1 alone, such as held-out ones; DET and TRA are always "
+        "of the whole sequence",
+    )
+    parser.add_argument(
+        "--no-tracking",
+        dest="tracking",
+        action="store_false",
+        help="NN_GT: leave out DET and TRA, for which every frame and res_track.txt are needed",
     )
     parser.add_argument(
         "--every-third",
@@ -213,6 +278,29 @@ def table(scores: dict[str, Any]) -> str:
     for one in scores["per_slice"]:
         values = (f"{one[key]:14.6f} > {one[key + '_threshold']:.1f}" for key, _ in shown)
         lines.append(f"{one['slice']:5d}" + "".join(f"{value:>20}" for value in values))
+    return "\n".join(lines)
+
+
+def table_of_result(scores: dict[str, Any]) -> str:
+    """Write SEG, DET and TRA as text, what DET and TRA are made of, and SEG frame by frame."""
+    lines = [f"truth   {scores['truth']}", f"result  {scores['result']}", ""]
+    if "SEG" in scores:
+        cells = f"{scores['matched']} of {scores['objects']} cells matched"
+        lines.append(f"SEG   {scores['SEG']:.6f}  {len(scores['per_frame'])} frames, {cells}")
+    if "TRA" in scores:
+        counts = scores["operations"]
+        lines += [
+            f"DET   {scores['DET']:.6f}  of {counts['objects']} objects {counts['FN']} missing, "
+            f"{counts['FP']} false, {counts['NS']} to split",
+            f"TRA   {scores['TRA']:.6f}  of {counts['links']} links {counts['EA']} missing, "
+            f"{counts['ED']} false, {counts['EC']} of the wrong kind",
+        ]
+    if "SEG" in scores:
+        lines += ["", f"frame{'SEG':>11}  matched"]
+        lines += [
+            f"{one['frame']:5d}{one['SEG']:11.6f}  {one['matched']} of {one['objects']}"
+            for one in scores["per_frame"]
+        ]
     return "\n".join(lines)
 
 

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import tifffile
 
+from tests.unet.ctc_cases import make_case
+from unet.ctc_evaluation import score_seg, score_tracking
 from unet.errors import InputError
 from unet.metrics import score_stack
 
@@ -183,3 +185,74 @@ def test_a_missing_or_truncated_file_is_named_and_status_2(labels, probabilities
         assert "Traceback" not in done.stderr
         assert prediction.name in done.stderr.splitlines()[-1]
         assert not (tmp_path / "scores.json").exists()
+
+
+# --- results of the cell tracking challenge ---------------------------------------------------
+
+
+@pytest.fixture
+def case(tmp_path: Path) -> tuple[Path, Path]:
+    return make_case(tmp_path, 3, 0.1)
+
+
+def test_a_result_of_the_cell_tracking_challenge(case, capsys):
+    written = run(*case)
+    cells, tracks = score_seg(*case), score_tracking(*case)
+    assert written == {"truth": str(case[0]), "result": str(case[1]), **cells, **tracks}
+    said = capsys.readouterr().out.splitlines()
+    assert f"SEG   {cells['SEG']:.6f}  4 frames" in "\n".join(said)
+    assert any(line.startswith(f"DET   {tracks['DET']:.6f}  of ") for line in said)
+    assert any(line.startswith(f"TRA   {tracks['TRA']:.6f}  of ") for line in said)
+    one = cells["per_frame"][2]
+    assert f"{one['frame']:5d}{one['SEG']:11.6f}  {one['matched']} of {one['objects']}" in said
+
+
+def test_held_out_frames_concern_seg_alone(case):
+    last = score_seg(*case)["per_frame"][-1]
+    written = run(*case, "--frames", f"{last['frame']}:")
+    assert written["per_frame"] == [last]
+    assert written["TRA"] == score_tracking(*case)["TRA"]
+    assert "TRA" not in run(*case, "--no-tracking")
+
+
+def test_ground_truths_with_a_part_only(case):
+    (case[0] / "SEG").rename(case[0] / "other")
+    assert "SEG" not in run(*case)
+    for options in (["--frames", "0:3"], ["--no-tracking"]):
+        with pytest.raises(InputError, match="01_GT: has no SEG"):
+            run(*case, *options)
+    (case[0] / "other").rename(case[0] / "SEG")
+    (case[0] / "TRA").rename(case[0] / "other")
+    (case[1] / "res_track.txt").unlink()
+    assert {"SEG", "TRA"} & set(run(*case)) == {"SEG"}
+
+
+def test_the_frames_in_place_of_the_truth(case):
+    (case[0].parent / "01").mkdir()
+    with pytest.raises(InputError, match=r"01: holds the frames; name the ground truth, .*01_GT"):
+        run(case[0].parent / "01", case[1])
+
+
+def test_options_of_the_other_challenge(case, labels, save):
+    for options in (["--slices", "0:2"], ["--every-third"], ["--unscaled"], ["--no-warping"]):
+        with pytest.raises(InputError, match=f"{options[0]} is for stacks of membranes"):
+            run(*case, *options)
+    stack = save("labels.tif", labels)
+    for options in (["--frames", "0:2"], ["--no-tracking"]):
+        with pytest.raises(InputError, match=f"{options[0]} is for the cell tracking challenge"):
+            run(stack, stack, *options)
+
+
+def test_a_damaged_result_is_one_line_and_status_2(case):
+    (case[1] / "mask003.tif").unlink()
+    ran = subprocess.run(
+        [sys.executable, str(PROGRAM), *map(str, case), "--json", str(case[0].parent / "s.json")],
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 2
+    assert "Traceback" not in ran.stderr
+    assert len(ran.stderr.splitlines()) == 1
+    assert "mask003.tif" in ran.stderr
+    assert ran.stdout == ""
+    assert not (case[0].parent / "s.json").exists()
