@@ -359,6 +359,6 @@ def _checked(dims: Shape) -> Shape:
     shape = tuple(int(dim) for dim in dims)
     if any(dim < 0 for dim in shape):
         raise CaffeError(f"a blob cannot have the shape {shape}: an axis is negative")
-    if math.prod(shape) > MAX_COUNT:
+    if math.prod(filter(None, shape)) > MAX_COUNT:
         raise CaffeError(f"a blob of shape {shape} has more than 2^31 - 1 elements")
     return shape

@@ -132,8 +132,9 @@ class BlobReader(wire.Walker):
         kept = _DOUBLE_DATA if numbers[_DOUBLE_DATA] else _DATA
         parts, size = numbers[kept], _SIZES[kept]
         count = sum(map(len, parts)) // size
-        fits = all(0 <= dim <= MAX_COUNT for dim in shape) and math.prod(shape) == count
-        if not fits:
+        # Neither do the other axes of an empty blob go beyond all bounds.
+        bounded = min(shape, default=0) >= 0 and math.prod(filter(None, shape)) <= MAX_COUNT
+        if not bounded or math.prod(shape) != count:
             raise CaffeError(
                 f"{self.source}: {owner}: the blob at byte {offset} is of shape {shape} "
                 f"but has {count} numbers"

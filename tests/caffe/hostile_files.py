@@ -164,6 +164,15 @@ TEXTS = {
         _source("Input", "input_param { shape { dim: [4611686018427387904, 4] } }"),
         _bad("more than 2.31"),
     ),
+    "huge sizes and none": (
+        _source("Input", "input_param { shape { dim: [0, 2147483647, 2147483647, 9] } }"),
+        _bad("more than 2.31"),
+    ),
+    "the largest of a number": (
+        'layer { name: "in" type: "Input" top: "in" input_param { shape { } } }\n'
+        'layer { name: "bad" type: "ArgMax" bottom: "in" top: "out" }',
+        _bad("needs items"),
+    ),
     "20,000 axes": (
         _source("Input", "input_param { shape { dim: [" + f"{2**62}, " * 20_000 + "1] } }"),
         _bad("cannot have 20001 axes"),
@@ -274,6 +283,7 @@ PARAMETERS = {
     "negative sizes": (_blob(_shape(-2, -2), _field(5, bytes(16))), r"\(-2, -2\)"),
     "huge sizes": (_blob(_shape(2**62, 2**62)), "4611686018427387904"),
     "huge sizes and none": (_blob(_shape(0, 2**62, 2**62)), "4611686018427387904"),
+    "bounded sizes and none": (_blob(_shape(0, *[2**31 - 1] * 3)), "2147483647, 2147483647"),
     "sizes of nothing": (_blob(_shape(2**40)), "has 0 numbers"),
     "100 MB of axes": (lambda: _blob(_field(7, _field(1, b"\1" * 10**8))), "more than 32 axes"),
     "100 MB of numbers": (lambda: _blob(_field(5, bytes(10**8))), "has 25000000 numbers"),

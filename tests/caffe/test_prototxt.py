@@ -9,6 +9,7 @@ from google.protobuf import text_format
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import caffe
 from caffe.errors import CaffeError
 from caffe.proto import caffe_pb2
 from caffe.prototxt import (
@@ -187,3 +188,34 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
         write_text(None, path)
     assert path.read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["net.prototxt"]
+
+
+BAD = """\
+# A comment with a brace {
+layer { name: "in" type: "Input" top: "in" input_param { shape { dim: [1, 1, 8, 8] } } }
+layer {
+  include { phase: TRAIN }
+  type: "Convolution" bottom: "in" top: "out"
+  convolution_param { num_output: 1 kernel_size: 9 weight_filler { type: "xavier" } }
+  name: "con\\"v"
+}
+"""
+
+
+def test_a_layer_that_cannot_be_made_is_told_with_its_line(tmp_path):
+    net, solver = tmp_path / "net.prototxt", tmp_path / "solver.prototxt"
+    net.write_text(BAD)
+    solver.write_text(f'net: "{net}" base_lr: 1 lr_policy: "fixed"')
+    told = r"net\.prototxt:3:1: layer 'con\"v' \(Convolution\): the bottom \(1, 1, 8, 8\) is too"
+    with pytest.raises(CaffeError, match=told):
+        caffe.Net(str(net), caffe.TRAIN)
+    with pytest.raises(CaffeError, match=told):
+        caffe.SGDSolver(str(solver))
+    assert list(caffe.Net(str(net), caffe.TEST).blobs) == ["in"]
+
+
+def test_a_net_that_is_no_file_is_told_by_its_layer():
+    net = parse_net(BAD)
+    with pytest.raises(CaffeError, match=r"^layer 'con\"v'") as told:
+        caffe.Net(net, caffe.TRAIN)
+    assert told.value.layer == 'con"v'

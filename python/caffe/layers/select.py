@@ -29,6 +29,8 @@ class ArgMax(Layer):
             self.axis = self.canonical_axis(param.axis, shape)
             candidates = shape[self.axis]
             result = [*shape[: self.axis], param.top_k, *shape[self.axis + 1 :]]
+        elif not shape:
+            raise self.fail("needs items, the bottom is a single number")
         else:
             candidates = math.prod(shape[1:])
             result = [shape[0], 2 if param.out_max_val else 1, param.top_k]
