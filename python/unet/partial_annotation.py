@@ -39,11 +39,13 @@ def check_rule(rule: Unannotated) -> None:
     Raises
     ------
     InputError
-        If the reach of a rule that has one is not above 0, or the field is negative.
+        If the reach is negative, or 0 where a rule cannot do with that, or the field is negative.
     """
     if rule.rule not in RULES:
         raise ValueError(f"{rule.rule!r} is no rule for unannotated pixels, those are {RULES}")
-    if rule.rule != "none" and not (np.isfinite(rule.reach) and rule.reach > 0):
+    # Markers that fill their cells reach 0 pixels beyond themselves.
+    lowest = 1e-6 if rule.rule == "surroundings" else 0
+    if not lowest <= rule.reach < np.inf:
         raise InputError(f"reach {rule.reach:g}: give pixels, more than 0")
     if rule.field < 0:
         raise InputError(f"field {rule.field}: give pixels, 0 or more")

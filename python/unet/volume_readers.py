@@ -155,7 +155,9 @@ def _tiff_volume(path: Path, tiff: object) -> Volume:
                 f"{path}: holds {len(tiff.series)} separate pictures or stacks; save one as a file"
             )
         series = tiff.series[0]
-        page, frames, offset = series.keyframe, series.pages, series.dataoffset
+        page, frames = series.keyframe, series.pages
+        # The tifffile of genuine Caffe's Python has the older name.
+        offset = series.dataoffset if hasattr(series, "dataoffset") else series.offset
         inner = len(page.axes)
         lead, lead_axes = series.shape[:-inner], series.axes[:-inner]
     if "".join(sorted(page.axes.replace("S", ""))) != "XY":

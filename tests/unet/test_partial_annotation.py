@@ -99,6 +99,14 @@ def test_the_region_does_not_reach_behind_a_drawn_cell():
     assert not unknown_pixels(wall, Unannotated("markers", 4), marker)[:, 4:].any()
 
 
+def test_markers_as_large_as_cells():
+    marked = np.array([[0, 3, 3, 0, 5, 5]])
+    drawn = np.array([[0, 9, 9, 0, 0, 0]])
+    rule = Unannotated("markers", largest_reach(drawn, marked))
+    check_rule(rule)
+    assert unknown_pixels(drawn, rule, marked).tolist() == [[False] * 4 + [True] * 2]
+
+
 def test_how_far_a_cell_reaches_from_its_marker():
     # From (2, 7) to (4, 7); from (1, 2) to (2, 1).
     assert largest_reach(CELLS, MARKERS) == 2
@@ -109,7 +117,8 @@ def test_how_far_a_cell_reaches_from_its_marker():
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
-        (Unannotated("markers", 0), "reach 0: give pixels"),
+        (Unannotated("markers", -1), "reach -1: give pixels"),
+        (Unannotated("surroundings", 0), "reach 0: give pixels"),
         (Unannotated("surroundings", float("nan")), "reach nan: give pixels"),
         (Unannotated(field=-1), "field -1: give pixels"),
     ],
