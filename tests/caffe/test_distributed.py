@@ -14,7 +14,8 @@ import pytest
 import caffe
 from caffe import distributed
 
-# The procedure of Caffe's own python/train.py, for GPUs or, with none, two processes on the CPU.
+# Each solver in a process that the program starts itself, on GPUs or, with none, on the CPU: how
+# programs for genuine pycaffe use NCCL.
 PROGRAM = """
 import json
 import sys
@@ -23,42 +24,36 @@ from multiprocessing import Process
 import caffe
 
 
-def train(proto, snapshot, gpus, count):
-    uid = caffe.NCCL.new_uid()
-    procs = []
-    for rank in range(count):
-        p = Process(target=solve, args=(proto, snapshot, gpus, count, uid, rank))
-        p.daemon = True
-        p.start()
-        procs.append(p)
-    for p in procs:
-        p.join()
-
-
-def solve(proto, snapshot, gpus, count, uid, rank):
+def learn(rank, count, uid, file, state, gpus):
     if gpus:
-        caffe.set_device(gpus[rank])
         caffe.set_mode_gpu()
+        caffe.set_device(gpus[rank])
+    caffe.set_multiprocess(True)
     caffe.set_solver_count(count)
     caffe.set_solver_rank(rank)
-    caffe.set_multiprocess(True)
-
-    solver = caffe.get_solver(proto)
-    if snapshot and len(snapshot) != 0:
-        solver.restore(snapshot)
-
-    nccl = caffe.NCCL(solver, uid)
-    nccl.bcast()
-    solver.add_callback(nccl)
-    if solver.param.layer_wise_reduce:
-        solver.net.after_backward(nccl)
-    solver.step(solver.param.max_iter - solver.iter)
-    solver.net.save(proto + ".%d.caffemodel" % rank)
+    learner = caffe.get_solver(file)
+    if state:
+        learner.restore(state)
+    exchange = caffe.NCCL(learner, uid)
+    learner.add_callback(exchange)
+    if learner.param.layer_wise_reduce:
+        learner.net.after_backward(exchange)
+    exchange.bcast()
+    learner.step(learner.param.max_iter - learner.iter)
+    learner.net.save(f"{file}.{rank}.caffemodel")
 
 
 if __name__ == "__main__":
-    for case in json.loads(sys.argv[1]):
-        train(*case)
+    for file, state, gpus, count in json.loads(sys.argv[1]):
+        uid = caffe.NCCL.new_uid()
+        workers = [
+            Process(target=learn, args=(rank, count, uid, file, state, gpus), daemon=True)
+            for rank in range(count)
+        ]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
 """
 
 NET = """

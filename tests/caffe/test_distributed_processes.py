@@ -1,4 +1,7 @@
-"""caffe.distributed.train: how its processes start, fail and are stopped; none is left behind."""
+"""caffe.distributed.train: how its processes start, fail and are stopped; none is left behind.
+
+And `caffe train` under torchrun, which rests on it.
+"""
 
 import os
 import signal
@@ -12,6 +15,7 @@ import psutil
 import pytest
 
 import caffe
+from tests.caffe.test_distributed import parameters, write_case, write_data
 
 # Endless, until it is stopped; every process writes its number into a file of its own.
 PROGRAM = """
@@ -181,3 +185,40 @@ def test_torchrun_starts_the_solvers(tmp_path: Path, ended):
     # The net begins with zeros: d loss / d output is 0 - 1, on data of 1 (solver 0) and 2.
     assert np.allclose(weight, 0.1 * (1 + 2) / 2, atol=1e-6)
     assert np.allclose(bias, 0.1, atol=1e-6)
+
+
+@pytest.mark.parametrize("fields", ["", "layer_wise_reduce: false clip_gradients: 1"])
+def test_torchrun_starts_the_program(tmp_path: Path, ended, fields: str):
+    """Two processes of `caffe train` come to the parameters and the state of one with iter_size 2.
+
+    The log is that of one solver: only the first one of several displays and snapshots.
+    """
+    write_data(tmp_path)
+    said = {}
+    for count in (2, 1):
+        more = f'type: "SGD" base_lr: 0.05 display: 1 solver_mode: CPU {fields}'
+        solver = write_case(tmp_path, "case", more, count)
+        torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+        launched = torchrun if count == 2 else ()
+        process = start(tmp_path, *launched, "-m", "caffe", "train", "-solver", solver)
+        ended(process)
+        _, said[count] = process.communicate(timeout=300)
+        assert process.returncode == 0, said[count]
+    alone, several = (f"{tmp_path}/case, {count} solvers_iter_5" for count in (1, 2))
+    wanted, got = (parameters(f"{path}.caffemodel") for path in (alone, several))
+    assert len(wanted) == 7
+    for key, values in wanted.items():
+        np.testing.assert_allclose(got[key], values, atol=1e-6, err_msg=key)
+    states = [
+        caffe.proto.caffe_pb2.SolverState.FromString(Path(f"{path}.solverstate").read_bytes())
+        for path in (alone, several)
+    ]
+    assert [state.iter for state in states] == [5, 5]
+    assert len(states[0].history) == len(states[1].history) == 6
+    assert sum(np.any(blob.data) for blob in states[0].history) == 5
+    for one, other in zip(*(state.history for state in states)):
+        np.testing.assert_allclose(other.data, one.data, atol=1e-6)
+    for count, log in said.items():
+        assert log.count("] Iteration 4, lr = 0.05") == 1, count
+        assert log.count("Snapshotting solver state to binary proto file") == 1, count
+        assert "Optimization Done." in log
