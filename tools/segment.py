@@ -19,11 +19,13 @@ import numpy as np
 from tqdm import tqdm
 
 from unet import procedure2015
+from unet.deploying import is_modeldef
 from unet.engine import PRECISIONS, open_engine
 from unet.errors import InputError
 from unet.grey import is_normalised, scale_grey
 from unet.memory import pass_memory
 from unet.model import find_model, load_net, pass_cost
+from unet.modeldef import read_modeldef
 from unet.objects import CellRules, as_stored, check_rules, find_cells
 from unet.overlay import save_overlay
 from unet.program import refuse_own_inputs, run_program
@@ -98,9 +100,15 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add(
         "--weights",
         required=True,
-        help=".caffemodel, HDF5 weights, or a model folder (weights.caffemodel, deploy.prototxt)",
+        help=".caffemodel, HDF5 weights, or a model folder (weights.caffemodel, deploy.prototxt); "
+        "the authors' phseg_v5.caffemodel or a NAME.caffemodel.h5 of the Fiji plugin",
     )
-    add("--net", metavar="DEPLOY", help="prototxt (default: deploy.prototxt beside the weights)")
+    add(
+        "--net",
+        metavar="DEPLOY",
+        help="prototxt or .modeldef.h5 (default, beside the weights: deploy.prototxt; of published "
+        "ones NAME-train.prototxt, NAME.modeldef.h5)",
+    )
     add("-o", "--out", metavar="OUT", help=".tif, .h5, .zarr, .png, or a folder of PNG")
     add(
         "--output",
@@ -248,6 +256,12 @@ def choose_grey(
         if options.normalise:
             raise InputError("--grey and --normalise: give one of them")
         return tuple(options.grey)
+    if options.normalise is None and is_modeldef(prototxt):
+        raise InputError(
+            f"{prototxt}: scales grey values by normalization_type "
+            f"{read_modeldef(prototxt).normalization_type}, a number of the plugin's that is "
+            f"not known here: give --grey LOW HIGH, --normalise or --no-normalise"
+        )
     normalise = is_normalised(prototxt) if options.normalise is None else options.normalise
     return None if normalise else grey_range(volume)
 

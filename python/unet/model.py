@@ -10,7 +10,10 @@ from typing import Any, Union
 import h5py
 import numpy as np
 
+from unet.deploying import open_deployed
 from unet.errors import InputError
+from unet.modeldef import SUFFIX as MODELDEF_SUFFIX
+from unet.modeldef import WEIGHTS_SUFFIX
 from unet.tiles import BORDER, GRID, SMALLEST, PassCost
 
 PathLike = Union[str, "os.PathLike[str]"]
@@ -27,7 +30,9 @@ def find_model(weights: PathLike, net: PathLike | None = None) -> tuple[Path, Pa
     weights : path
         A .caffemodel or HDF5 file, or a model folder: weights.caffemodel and deploy.prototxt.
     net : path, optional
-        The prototxt; by default deploy.prototxt beside the weights.
+        The prototxt, or a .modeldef.h5 of caffe_unet. By default beside the weights: of
+        NAME.caffemodel.h5 NAME.modeldef.h5, else deploy.prototxt, else NAME-train.prototxt, as the
+        authors published theirs.
 
     Returns
     -------
@@ -45,11 +50,20 @@ def find_model(weights: PathLike, net: PathLike | None = None) -> tuple[Path, Pa
             raise InputError(f"{folder}: is no model folder, for it holds no {WEIGHTS}")
     elif not weights.is_file():
         raise InputError(f"{weights}: there is no such file with weights, nor a model folder")
-    prototxt = weights.parent / DEPLOY if net is None else Path(net)
+    prototxt = _beside(weights) if net is None else Path(net)
     if not prototxt.is_file():
         remedy = "name the network's deploy prototxt with --net" if net is None else "name another"
         raise InputError(f"{prototxt}: there is no such file; {remedy}")
     return prototxt, weights
+
+
+def _beside(weights: Path) -> Path:
+    """Return the file of the network that a file of weights belongs to."""
+    stem, deploy = weights.name[: -len(WEIGHTS_SUFFIX)], weights.parent / DEPLOY
+    candidates = [deploy, weights.with_name(f"{weights.stem}-train.prototxt")]
+    if weights.name.endswith(WEIGHTS_SUFFIX):
+        candidates.insert(0, weights.with_name(stem + MODELDEF_SUFFIX))
+    return next((path for path in candidates if path.is_file()), deploy)
 
 
 def load_net(caffe: ModuleType, prototxt: PathLike, weights: PathLike) -> Any:
@@ -60,7 +74,8 @@ def load_net(caffe: ModuleType, prototxt: PathLike, weights: PathLike) -> Any:
     caffe : module
         As `unet.engine.open_engine` gives it.
     prototxt, weights : path
-        Deploy prototxt: `data` in, `score` out; .caffemodel or HDF5 file.
+        Deploy prototxt: `data` in, `score` out; or a published network, as
+        `unet.deploying.open_deployed` takes it. .caffemodel or HDF5 file.
 
     Returns
     -------
@@ -75,7 +90,7 @@ def load_net(caffe: ModuleType, prototxt: PathLike, weights: PathLike) -> Any:
         not finite; if the file holds those of layers that the network lacks. A damaged file is the
         engine's error.
     """
-    net = caffe.Net(os.fspath(prototxt), caffe.TEST)
+    net = open_deployed(caffe, prototxt, weights)
     # Nobody looks at the maps between (genuine Caffe keeps them regardless).
     net.retain_data = False
     _check_geometry(net, os.fspath(prototxt))
