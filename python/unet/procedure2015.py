@@ -25,6 +25,7 @@ AVERAGE = "mirror"
 RULES = CellRules(minimum_area=501)
 # Pixels at the edges in which a cell does not count; the tracker follows it there nevertheless.
 FIELD_OF_INTEREST = 50
+TRACKER = "greedy"
 
 
 def tile_size(shape: tuple[int, int]) -> tuple[int, int]:

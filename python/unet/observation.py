@@ -1,0 +1,149 @@
+"""What is seen of cells in a sequence: areas, places, and overlaps with the frame before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import sparse
+
+from unet.errors import InputError
+
+# Numbers below are counted in a table of that length.
+_COUNTED = 1 << 20
+
+
+class Cells(NamedTuple):
+    """The cells of one frame, in the order of their labels.
+
+    Attributes
+    ----------
+    labels : int64 ndarray, shape (cells,)
+    area : float64 ndarray, shape (cells,)
+        Pixels.
+    centre : float64 ndarray, shape (cells, 2)
+        Mean row and column.
+    """
+
+    labels: np.ndarray
+    area: np.ndarray
+    centre: np.ndarray
+
+
+class Observation(NamedTuple):
+    """The cells of a sequence.
+
+    Attributes
+    ----------
+    cells : list of Cells
+        Of each frame.
+    shared : list of scipy.sparse.csr_matrix, shape (cells of frame t - 1, cells of frame t)
+        Pixels that two cells share; that of frame 0 has no rows.
+    """
+
+    cells: list[Cells]
+    shared: list[sparse.csr_matrix]
+
+    def iou(self, t: int) -> np.ndarray:
+        """Return the intersections over unions of the cells of frames t - 1 and t, float64."""
+        shared = self.shared[t].toarray().astype(np.float64)
+        before, now = self.cells[t - 1].area, self.cells[t].area
+        return shared / (before[:, None] + now - shared)
+
+
+def observe(frames: Sequence[np.ndarray]) -> Observation:
+    """Look at the cells of a sequence, frame after frame.
+
+    Parameters
+    ----------
+    frames : sequence of ndarray of int, shape (height, width)
+        0 is background, every other number a cell of its frame; such as a `unet.volumes.Volume`.
+
+    Returns
+    -------
+    Observation
+
+    Raises
+    ------
+    InputError
+        If numbers are negative or not whole, frames differ in size, or all cells of all frames have
+        the number 255: a map of foreground.
+    """
+    cells: list[Cells] = []
+    shared: list[sparse.csr_matrix] = []
+    previous: np.ndarray | None = None
+    for t in range(len(frames)):
+        found, index = _cells(np.asarray(frames[t]), t)
+        if previous is not None and index.shape != previous.shape:
+            raise InputError(f"frame {t} is {index.shape}, but the one before is {previous.shape}")
+        shared.append(
+            _shared(previous, index, len(cells[-1].labels) if t else 0, len(found.labels))
+        )
+        cells.append(found)
+        previous = index
+    if {int(label) for found in cells for label in found.labels} == {255}:
+        raise InputError(
+            "holds a map of foreground, 0 and 255, instead of a number for each cell: give what "
+            "tools/segment.py --labels writes"
+        )
+    return Observation(cells, shared)
+
+
+def _cells(labels: np.ndarray, t: int) -> tuple[Cells, np.ndarray]:
+    """Return the cells of a frame, and for each pixel its cell counted from 1, 0 for none."""
+    values, index = number_cells(labels, t)
+    area = np.bincount(index.ravel(), minlength=len(values) + 1)[1:].astype(np.float64)
+    inside = np.nonzero(index)
+    sums = [np.bincount(index[inside], place, len(values) + 1)[1:] for place in inside]
+    return Cells(values.astype(np.int64), area, np.stack(sums, axis=1) / area[:, None]), index
+
+
+def number_cells(labels: np.ndarray, t: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the labels of frame t's cells, ascending, and the place among them of each pixel's.
+
+    Parameters
+    ----------
+    labels : ndarray of int, shape (height, width)
+    t : int
+        For messages.
+
+    Returns
+    -------
+    values : ndarray, shape (cells,)
+    index : int64 ndarray, shape (height, width)
+        From 1; 0 is background.
+
+    Raises
+    ------
+    InputError
+        As `observe`.
+    """
+    if labels.dtype.kind == "f" and (labels != np.rint(labels)).any():
+        raise InputError(
+            f"frame {t} holds numbers that are not whole: give cells' numbers, as tools/segment.py "
+            f"--labels writes them, not probabilities"
+        )
+    if labels.dtype.kind != "b" and labels.min() < 0:
+        raise InputError(f"frame {t} holds the negative number {labels.min()}, which is no cell's")
+    if labels.max() < _COUNTED:
+        # Ten times as fast as sorting the pixels.
+        whole = labels.astype(np.int64)
+        there = np.bincount(whole.ravel()) > 0
+        there[0] = False
+        return np.flatnonzero(there), np.where(there, np.cumsum(there), 0)[whole]
+    values, index = np.unique(labels, return_inverse=True)
+    index = index.reshape(labels.shape)
+    return (values[1:], index) if values[0] == 0 else (values, index + 1)
+
+
+def _shared(
+    before: np.ndarray | None, now: np.ndarray, rows: int, columns: int
+) -> sparse.csr_matrix:
+    if before is None:
+        return sparse.csr_matrix((rows, columns), dtype=np.int64)
+    both = (before > 0) & (now > 0)
+    pixels = np.ones(int(both.sum()), np.int64)
+    places = (before[both] - 1, now[both] - 1)
+    # Pixels of the same pair are added up.
+    return sparse.coo_matrix((pixels, places), shape=(rows, columns)).tocsr()
