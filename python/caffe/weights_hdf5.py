@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import h5py
 import numpy as np
+from h5py import h5d, h5g, h5i, h5l, h5o, h5s, h5t
 
 from caffe.errors import CaffeError
 from caffe.files import atomic_path
@@ -21,12 +22,17 @@ _MAGIC = b"\x89HDF\r\n\x1a\n"
 _PACKED = 64 * 2**20
 _COMPRESSION = 20
 
-# More layers and parameters than any network has.
-_MAX_ENTRIES = 6_000
+# A residual net of a thousand convolutions, about the largest published, has 11,000 layers and
+# parameters.
+_MAX_ENTRIES = 15_000
 _MAX_DEPTH = 20
+_TOO_MUCH = (
+    f"is too much: no file of Caffe has more than {_MAX_ENTRIES} entries, or groups more than "
+    f"{_MAX_DEPTH} deep"
+)
 _QUOTED = 200
 
-_INDEX = re.compile("0|[1-9][0-9]{0,4}")
+_INDEX = re.compile(b"0|[1-9][0-9]{0,4}")
 
 
 def is_hdf5(data: memoryview) -> bool:
@@ -54,6 +60,9 @@ def _short(value: object) -> str:
 class _Reader:
     """Reads the data sets of one file, and no more of them than the file can hold.
 
+    h5py's own identifiers of groups and data sets stand in for its objects, which take three times
+    as long.
+
     Parameters
     ----------
     path : str
@@ -65,18 +74,20 @@ class _Reader:
         size = os.path.getsize(path)
         self._plain, self._packed = size, max(_PACKED, _COMPRESSION * size)
 
-    def fail(self, entry: h5py.HLObject, what: str) -> CaffeError:
+    def fail(self, entry: h5i.ObjectID, what: str) -> CaffeError:
         """Return an error that names the file and the entry."""
-        return CaffeError(f"{self.path}: {_short(entry.name)} {what}")
+        name = (h5i.get_name(entry) or b"an entry").decode("utf-8", "replace")
+        return CaffeError(f"{self.path}: {_short(name)} {what}")
 
-    def _spend(self, dataset: h5py.Dataset) -> None:
-        layout = dataset.id.get_create_plist()
-        if layout.get_layout() == h5py.h5d.VIRTUAL or layout.get_external_count():
+    def _spend(self, dataset: h5d.DatasetID) -> tuple[int, ...]:
+        """Return the shape of a data set that there is in the file."""
+        layout = dataset.get_create_plist()
+        if layout.get_layout() == h5d.VIRTUAL or layout.get_external_count():
             raise self.fail(dataset, "lies in another file; copy it into this one")
+        chunk = layout.get_chunk() if layout.get_layout() == h5d.CHUNKED else ()
         plain = layout.get_nfilters() == 0
-        stored, shape = dataset.id.get_storage_size(), dataset.shape
-        count = max(math.prod(shape), math.prod(dataset.chunks or ()))
-        size = dataset.dtype.itemsize * count
+        stored, shape = dataset.get_storage_size(), dataset.shape
+        size = dataset.get_type().get_size() * max(math.prod(shape), math.prod(chunk))
         if plain:
             self._plain -= size
         else:
@@ -87,69 +98,83 @@ class _Reader:
                 f"is of shape {shape} and type {_short(dataset.dtype)} but {stored} bytes are "
                 "stored",
             )
+        return shape
 
-    def floats(self, dataset: h5py.Dataset) -> np.ndarray:
+    def floats(self, dataset: h5d.DatasetID) -> np.ndarray:
         """Return a data set of numbers as float32."""
-        if dataset.shape is None or dataset.dtype.kind not in "fiu":
+        numbers = dataset.get_type().get_class() in (h5t.INTEGER, h5t.FLOAT)
+        if not numbers or dataset.get_space().get_simple_extent_type() == h5s.NULL:
             raise self.fail(dataset, f"is of type {_short(dataset.dtype)}: no numbers")
-        self._spend(dataset)
-        values = np.empty(dataset.shape, np.float32)
+        values = np.empty(self._spend(dataset), np.float32)
         if values.size:
-            dataset.id.read(h5py.h5s.ALL, h5py.h5s.ALL, values)
+            dataset.read(h5s.ALL, h5s.ALL, values)
         return values
 
-    def scalar(self, entry: h5py.HLObject) -> object:
+    def scalar(self, entry: h5i.ObjectID) -> object:
         """Return the value of a data set of one value."""
-        if not isinstance(entry, h5py.Dataset) or entry.size != 1:
+        if not isinstance(entry, h5d.DatasetID) or entry.get_space().get_select_npoints() != 1:
             raise self.fail(entry, "is no single value")
         self._spend(entry)
-        value = entry[()]
+        value = h5py.Dataset(entry)[()]
         return value.reshape(-1)[0] if isinstance(value, np.ndarray) else value
 
-    def whole(self, entry: h5py.HLObject) -> int:
+    def whole(self, entry: h5i.ObjectID) -> int:
         """Return the value of a data set of one whole number, 0 or more."""
         value = self.scalar(entry)
         if not isinstance(value, (int, np.integer)) or not 0 <= value < 2**31:
             raise self.fail(entry, "is no whole number of 0 or more")
         return int(value)
 
-    def member(self, group: h5py.Group, key: str) -> h5py.HLObject:
+    def member(self, group: h5g.GroupID, key: bytes) -> h5i.ObjectID:
         """Return an entry of a group that lies in this file."""
         # Other links lead to any file, or to none.
-        if not isinstance(group.get(key, getlink=True), h5py.HardLink):
-            raise self.fail(group, f"has {key!r} as a link to something else")
-        return group[key]
+        if group.links.get_info(key).type != h5l.TYPE_HARD:
+            name = key.decode("utf-8", "replace")
+            raise self.fail(group, f"has '{_short(name)}' as a link to something else")
+        return h5o.open(group, key)
 
-    def indexed(self, group: h5py.Group) -> list[np.ndarray | None]:
-        """Return the data sets 0, 1, ...; None for those that another layer owns."""
-        numbers = sorted(int(key) for key in group if _INDEX.fullmatch(str(key)))
+    def members(self, group: h5g.GroupID) -> dict[bytes, h5i.ObjectID]:
+        """Return all entries of a group, in the order of their names."""
+        if group.get_num_objs() > _MAX_ENTRIES:
+            raise self.fail(group, _TOO_MUCH)
+        return {key: self.member(group, key) for key in group}
+
+    def indexed(
+        self, group: h5g.GroupID, entries: Mapping[bytes, h5i.ObjectID]
+    ) -> list[np.ndarray | None]:
+        """Return the data sets 0, 1, ... of a group; None for those that another layer owns."""
+        numbers = sorted(int(key) for key in entries if _INDEX.fullmatch(key))
         values: list[np.ndarray | None] = [None] * (numbers[-1] + 1 if numbers else 0)
         for index in numbers:
-            entry = self.member(group, str(index))
-            if not isinstance(entry, h5py.Dataset):
+            entry = entries[b"%d" % index]
+            if not isinstance(entry, h5d.DatasetID):
                 raise self.fail(entry, "is a group where numbers should be")
             values[index] = self.floats(entry)
         return values
 
-    def groups(self, top: h5py.Group) -> Iterator[tuple[str, h5py.Group]]:
-        """Yield all groups and their names within `top`, in the order of the names."""
-        entries = 0
-        waiting = [("", top)]
+    def groups(
+        self, top: h5g.GroupID
+    ) -> Iterator[tuple[str, h5g.GroupID, dict[bytes, h5i.ObjectID]]]:
+        """Yield the groups below `top`: name, group and entries, in the order of the names."""
+        count = 0
+        waiting = [((), top)]
         while waiting:
-            name, group = waiting.pop()
-            entries += len(group)
-            if entries > _MAX_ENTRIES or name.count("/") > _MAX_DEPTH:
-                raise self.fail(
-                    group,
-                    f"is too much: no file of Caffe has more than {_MAX_ENTRIES} entries, or "
-                    f"groups more than {_MAX_DEPTH} deep",
-                )
-            yield name, group
-            for key in reversed(group):
-                if not isinstance(key, str):
-                    raise self.fail(group, f"has the name {_short(key)}, which is no text")
-                if group.get(key, getclass=True) is h5py.Group:
-                    waiting.append((f"{name}/{key}" if name else key, self.member(group, key)))
+            path, group = waiting.pop()
+            if len(path) > _MAX_DEPTH:
+                raise self.fail(group, _TOO_MUCH)
+            entries = self.members(group)
+            count += len(entries)
+            if count > _MAX_ENTRIES:
+                raise self.fail(group, _TOO_MUCH)
+            if path:
+                try:
+                    name = b"/".join(path).decode()
+                except UnicodeDecodeError:
+                    raise self.fail(group, "has a name that is no UTF-8") from None
+                yield name, group, entries
+            for key, entry in reversed(entries.items()):
+                if isinstance(entry, h5g.GroupID):
+                    waiting.append(((*path, key), entry))
 
 
 def read_layers(path: str) -> dict[str, list[np.ndarray | None]]:
@@ -157,12 +182,14 @@ def read_layers(path: str) -> dict[str, list[np.ndarray | None]]:
     weights: dict[str, list[np.ndarray | None]] = {}
     with _opened(path, "HDF5 weights") as file:
         reader = _Reader(path)
-        if "data" not in file or not isinstance(reader.member(file, "data"), h5py.Group):
+        root = h5o.open(file.id, b"/")
+        top = reader.member(root, b"data") if b"data" in root else None
+        if not isinstance(top, h5g.GroupID):
             raise CaffeError(f"{path}: has no group /data: it holds no weights of Caffe")
         # A layer's name may hold a slash: its group lies deeper then.
-        for name, group in reader.groups(file["data"]):
-            if name and (len(group) == 0 or any(map(_INDEX.fullmatch, group))):
-                weights[name] = reader.indexed(group)
+        for name, group, entries in reader.groups(top):
+            if not entries or any(map(_INDEX.fullmatch, entries)):
+                weights[name] = reader.indexed(group, entries)
     return weights
 
 
@@ -216,27 +243,21 @@ def read_solverstate(path: str) -> tuple[int, str, list[np.ndarray], int]:
     """Return (iteration, learned_net, history, current_step) of a solver state in HDF5."""
     with _opened(path, "a solver state") as file:
         reader = _Reader(path)
-        entries = {
-            key: reader.member(file, key)
-            for key in ("iter", "history", "learned_net", "current_step")
-            if key in file
-        }
-        for key in ("iter", "history"):
+        entries = reader.members(h5o.open(file.id, b"/"))
+        for key in (b"iter", b"history"):
             if key not in entries:
-                raise CaffeError(f"{path}: has no /{key}: it is no solver state of Caffe")
-        group = entries["history"]
-        if not isinstance(group, h5py.Group):
+                raise CaffeError(f"{path}: has no /{key.decode()}: it is no solver state of Caffe")
+        group = entries[b"history"]
+        if not isinstance(group, h5g.GroupID):
             raise CaffeError(f"{path}: /history is no group")
-        if len(group) > _MAX_ENTRIES:
-            raise CaffeError(f"{path}: /history has more than {_MAX_ENTRIES} entries")
-        history = reader.indexed(group)
+        history = reader.indexed(group, reader.members(group))
         missing = [index for index, entry in enumerate(history) if entry is None]
         if missing:
             raise CaffeError(f"{path}: /history/{missing[0]} is missing")
-        name = reader.scalar(entries["learned_net"]) if "learned_net" in entries else b""
+        name = reader.scalar(entries[b"learned_net"]) if b"learned_net" in entries else b""
         return (
-            reader.whole(entries["iter"]),
+            reader.whole(entries[b"iter"]),
             name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name),
             history,
-            reader.whole(entries["current_step"]) if "current_step" in entries else 0,
+            reader.whole(entries[b"current_step"]) if b"current_step" in entries else 0,
         )

@@ -337,7 +337,7 @@ def _numbers(file: h5py.File, path: str, **options) -> None:
 
 
 def _many(file: h5py.File) -> None:
-    for index in range(6_001):
+    for index in range(15_001):
         file["data"].create_group(f"layer{index}")
 
 
@@ -369,7 +369,7 @@ def _elsewhere(file: h5py.File) -> None:
 
 WEIGHTS_H5 = {
     "nothing in it": (lambda file: None, ": has no group /data"),
-    "6,000 layers": (
+    "15,000 layers": (
         lambda file: (file.create_group("data"), _many(file)),
         ": /data is too much",
     ),
