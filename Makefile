@@ -1,7 +1,7 @@
 # Every target sets up what it needs by itself.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format train-isbi train-phc train-dic separation-demo segment-demo caffe-reference clean
+.PHONY: help setup demo test lint format train-isbi train-phc train-dic separation-demo segment-demo benchmark-published caffe-reference clean
 
 READY := .venv/ready
 RUN := .venv/bin/python
@@ -13,6 +13,7 @@ WEIGHTING ?=
 ITERATIONS ?=
 DEVICE ?= auto
 PRECISION ?= fp32
+RELEASE ?=
 PYTEST ?=
 
 help: ## this list
@@ -53,10 +54,13 @@ train-dic: $(READY) ## the same on DIC-C2DH-HeLa
 	$(CELLS) dic-hela
 
 separation-demo: $(READY) ## what the weight of the gaps between cells is for: touching cells, with and without
-	@$(RUN) tools/separation.py --device "$(DEVICE)"
+	@$(RUN) tools/separation.py --device "$(DEVICE)" --precision "$(PRECISION)"
 
 segment-demo: $(READY) ## segment slices with the model that comes with the project
 	@$(RUN) tools/pipeline.py segment-demo --device "$(DEVICE)"
+
+benchmark-published: $(READY) ## the authors' network of 2015 on their frames, beside ours; RELEASE=folder or archive, else downloaded
+	@$(RUN) tools/benchmark_published.py --from "$(RELEASE)" --device "$(DEVICE)"
 
 caffe-reference: ## genuine Caffe 1.0, the judge of the tests; needs root, 1.5 GB
 	@tools/caffe-reference --install

@@ -35,7 +35,7 @@ NOISE, BLUR = 19.0, 0.7
 # Of cells that touch.
 SPACING, COLONY_SCALE = 34.0, 30.0
 SMALLEST_CELL = 250
-SEAM_DEPTH, SEAM_WIDTH, FOLD_DEPTH = 30.0, 1.2, 12.0
+SEAM_DEPTH, SEAM_WIDTH, FOLD_DEPTH = 32.0, 1.2, 12.0
 
 
 def smooth_noise(
@@ -216,7 +216,7 @@ def _colonies(random: np.random.Generator, inside: np.ndarray, distance: np.ndar
     shape = inside.shape
     grey = 84 + 3 * smooth_noise(random, shape, 30)
     texture = 6 * smooth_noise(random, shape, 2.5) + 4 * smooth_noise(random, shape, 9)
-    depth = SEAM_DEPTH * np.clip(0.8 + 0.4 * smooth_noise(random, shape, 7), 0.2, 1.6)
+    depth = SEAM_DEPTH * np.clip(0.9 + 0.35 * smooth_noise(random, shape, 7), 0.3, 1.6)
     seam = depth * np.exp(-((distance / SEAM_WIDTH) ** 2) / 2)
     course = smooth_noise(random, shape, 11)
     steep = np.hypot(*np.gradient(course)) + 1e-3

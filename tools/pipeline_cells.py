@@ -62,7 +62,7 @@ DATA = {
         61,
         ["--field", "50", "--unannotated", "markers"],
         ["--minimum-area", "500", "--fill-holes"],
-        ["--field", "50"],
+        ["--field-of-interest", "50"],
     ),
     "dic-hela": CellData(
         Path("data/DIC-C2DH-HeLa"),

@@ -16,6 +16,7 @@ import numpy as np
 
 from choices import CPU_NET, check_device, whole_number
 from steps import Pipeline, Step, StepFailed
+from unet.engine import PRECISIONS
 from unet.program import atomic_path, run_program
 from unet.separation import merged_cells, save_separation
 from unet.volumes import read_volume
@@ -58,7 +59,7 @@ def train_and_segment(
         Step(
             f"{name}: train",
             ["tools/train.py", str(solver), "--resume", "--device", options.device]
-            + ["-o", str(training)],
+            + ["--precision", options.precision, "-o", str(training)],
             [solver, net / "train.prototxt", data],
             [model],
         ),
@@ -70,7 +71,7 @@ def train_and_segment(
             f"{name}: segment",
             ["tools/segment.py", str(raw), "--weights", str(model), "--net", str(deploy)]
             + ["--labels", str(cells), "--slices", TEST, "--average", "mirror"]
-            + ["--device", options.device],
+            + ["--device", options.device, "--precision", options.precision],
             [raw, model, deploy],
             [cells],
         )
@@ -125,8 +126,9 @@ def compare(options: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> int | None:
     """Run the comparison in the folder of the repository."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--iterations", type=whole_number, default=1000, help="of each training")
+    parser.add_argument("--iterations", type=whole_number, default=1500, help="of each training")
     parser.add_argument("--device", default="auto", help="auto, cpu or the number of a GPU")
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of convolutions")
     options = parser.parse_args(argv)
     check_device(parser, options.device)
     os.chdir(REPOSITORY)
