@@ -1,0 +1,151 @@
+"""tools/benchmark_published.py on a made release: random weights, a few small frames."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+import caffe
+from tests import release2015
+from tests.conftest import REPOSITORY
+from unet.ctc_format import Track, read_tracks, write_masks, write_tracks
+
+WIDTH = 2
+SHAPE = (120, 130)
+FRAMES = 2
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    """Return the program as a module."""
+    sys.path.insert(0, str(REPOSITORY / "tools"))
+    path = REPOSITORY / "tools" / "benchmark_published.py"
+    spec = importlib.util.spec_from_file_location("benchmark_published", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    yield module
+    sys.path.remove(str(REPOSITORY / "tools"))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """Return a folder with the release's archive, and a model folder of ours."""
+    folder = tmp_path_factory.mktemp("published")
+    frames = np.random.default_rng(0).integers(0, 256, (FRAMES, *SHAPE)).astype(np.uint8)
+    weights = release2015.random_weights(WIDTH)
+    # So that everything is a cell: random scores have none that is large enough.
+    weights["conv_u0d-score"][1][:] = -9, 9
+    release = release2015.write_release(folder, WIDTH, frames, weights)
+    (folder / "release.tar.gz").write_bytes(release2015.pack(release))
+    model = folder / "model"
+    model.mkdir()
+    shutil.copy(REPOSITORY / "prototxt/unet_slim/deploy.prototxt", model)
+    caffe.set_mode_cpu()
+    caffe.set_random_seed(5)
+    net = caffe.Net(str(model / "deploy.prototxt"), caffe.TEST)
+    net.params["conv_u0d-score"][1].data[...] = -99, 99
+    net.save(str(model / "weights.caffemodel"))
+    return folder
+
+
+def run(place: Path, out: Path, *words: str | Path) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(REPOSITORY / "tools" / "benchmark_published.py")]
+    command += ["--device", "cpu", "--data", out / "release", "--model", place / "model"]
+    command += ["-o", out / "results", "--truth", out / "none", *words]
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd="/tmp")
+
+
+def test_both_networks_are_run_and_compared(place, tmp_path):
+    done = run(place, tmp_path, "--from", place / "release.tar.gz")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "results" / "scores.json").read_text())
+    assert [row["network"] for row in rows] == ["the authors', 2015", "ours"]
+    # Both call every pixel a cell: one track, and no two pixels differ.
+    assert rows[1]["agreement"] == {"pixels": 1.0, "SEG": 1.0}
+    for name, row in zip(("authors", "ours"), rows):
+        result = tmp_path / "results" / f"01_{name}" / "result"
+        assert read_tracks(result / "res_track.txt") == [Track(1, 0, FRAMES - 1, 0)]
+        assert row["seconds"] > 0
+        assert 0.05 < row["peak_gib"] < 8
+        assert "SEG" not in row
+    assert re.search(r"01 +the authors', 2015 +- +- +- +\d", done.stdout)
+    assert "the two agree on 100.00% of the pixels" in done.stdout
+
+
+def test_ground_truth_beside_the_frames_is_scored(place, tmp_path, benchmark, capsys):
+    """One half of the picture is a cell: SEG is 1/2 by the definition of Jaccard's index."""
+    release = tmp_path / "release"
+    shutil.copytree(place / "u-net-release", release)
+    truth = release / "PhC-C2DH-U373" / "01_GT"
+    half = np.zeros(SHAPE, np.uint16)
+    half[: SHAPE[0] // 2 + 1] = 1
+    for kind, name in (("SEG", "man_seg"), ("TRA", "man_track")):
+        (truth / kind).mkdir(parents=True)
+        for t in range(FRAMES):
+            tifffile.imwrite(truth / kind / f"{name}{t:03d}.tif", half)
+    write_tracks(truth / "TRA" / "man_track.txt", [Track(1, 0, FRAMES - 1, 0)])
+    benchmark.main(
+        ["--device", "cpu", "--from", str(release), "--data", str(tmp_path / "copy")]
+        + ["--model", str(tmp_path / "none"), "-o", str(tmp_path / "results")]
+    )
+    (row,) = json.loads((tmp_path / "results" / "scores.json").read_text())
+    assert row["SEG"] == pytest.approx((SHAPE[0] // 2 + 1) / SHAPE[0])
+    assert (row["DET"], row["TRA"]) == (1, 1)
+    assert "there is no such model folder" in capsys.readouterr().out
+
+
+def test_agreement_counts_pixels_and_cells(benchmark, tmp_path):
+    first = np.zeros((2, 10, 10), np.uint16)
+    first[:, :4, :5] = 1
+    second = np.zeros((2, 10, 10), np.uint16)
+    second[:, :5, :5] = 7
+    for name, masks in (("first", first), ("second", second), ("none", 0 * first)):
+        write_masks(tmp_path / name, masks)
+    found = benchmark.agreement(tmp_path / "first", tmp_path / "second")
+    # 20 of 25 pixels are in both; 5 of 100 differ.
+    assert found == {"pixels": pytest.approx(0.95), "SEG": pytest.approx(0.8)}
+    assert np.isnan(benchmark.agreement(tmp_path / "none", tmp_path / "first")["SEG"])
+
+
+def test_truth_of_other_frames_is_not_used(benchmark, tmp_path, capsys):
+    frames = np.random.default_rng(1).integers(0, 256, (2, 3, 20, 20)).astype(np.uint8)
+    for name, stack in zip(("release", "dataset"), frames):
+        (tmp_path / name / "01").mkdir(parents=True)
+        for t, frame in enumerate(stack):
+            tifffile.imwrite(tmp_path / name / "01" / f"t{t:03d}.tif", frame)
+    truth = tmp_path / "dataset" / "01_GT"
+    truth.mkdir()
+    assert benchmark.find_truth(tmp_path / "release" / "01", tmp_path / "dataset") is None
+    assert "is of other frames" in capsys.readouterr().out
+    assert benchmark.find_truth(tmp_path / "dataset" / "01", tmp_path / "dataset") == truth
+    shutil.copytree(tmp_path / "dataset" / "01", tmp_path / "same" / "01")
+    assert benchmark.find_truth(tmp_path / "same" / "01", tmp_path / "dataset") == truth
+
+
+def test_where_nothing_can_be_had_it_says_so(place, tmp_path):
+    done = run(place, tmp_path, "--from", tmp_path / "absent.tar.gz")
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        f"benchmark_published.py: {tmp_path}/absent.tar.gz: there is no such folder or archive"
+    ]
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_program_that_fails_ends_it_with_its_status(place, tmp_path):
+    release = tmp_path / "release"
+    shutil.copytree(place / "u-net-release", release)
+    (release / "phseg_v5.caffemodel").write_bytes(b"no weights")
+    done = run(place, tmp_path, "--from", release, "--data", tmp_path / "copy")
+    assert done.returncode == 2
+    assert "phseg_v5.caffemodel" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "results" / "scores.json").exists()
