@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import json
-import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -19,15 +16,7 @@ sys.path.insert(0, str(TOOLS))
 import pipeline_cells  # noqa: E402
 
 import choices  # noqa: E402
-
-
-@functools.cache
-def options_of(program: tuple[str, ...]) -> set[str]:
-    """Return the options that a program of the repository has."""
-    shown = subprocess.run(
-        [sys.executable, *program, "--help"], capture_output=True, text=True, cwd=TOOLS.parent
-    )
-    return set(re.findall(r"(?<![\w-])-{1,2}[a-z][\w-]*", shown.stdout))
+from tests.tools.recorded import program_of, unknown_options  # noqa: E402
 
 
 @pytest.fixture
@@ -76,8 +65,7 @@ def read_with(scores):
 def test_every_step_is_a_command_that_its_program_takes(steps, split, capsys):
     assert pipeline_cells.main(["phc-u373", "--split", split, "--iterations", "9"]) is None
     made, *run = steps
-    programs = [step.command[0] if step.command[0] != "-m" else step.command[1] for step in run]
-    assert programs == [
+    assert [program_of(step.command)[-1] for step in run] == [
         "data/ctc.py",
         "tools/prepare.py",
         "unet.nets",
@@ -88,9 +76,7 @@ def test_every_step_is_a_command_that_its_program_takes(steps, split, capsys):
         "tools/evaluate.py",
     ]
     for step in run:
-        program = tuple(step.command[: 2 if step.command[0] == "-m" else 1])
-        given = {part for part in step.command[len(program) :] if re.match("--?[a-z]", part)}
-        assert given <= options_of(program), step.command
+        assert not unknown_options(step.command), step.command
     nets = " ".join(run[2].command)
     # Frames 7 and 60 are trained on, 61, 90 and 91 held out.
     assert ("--train-slices 0:2 --test-slices 2:5" in nets) == (split == "holdout")

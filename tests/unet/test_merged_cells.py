@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unet.separation import merged_cells, save_separation
+from unet.merged_cells import merged_cells, save_separation
 
 
 def naive(truth, found):
