@@ -28,10 +28,10 @@ class Net(Passes):
     ----------
     network_file : path or caffe_pb2.NetParameter
         The prototxt.
-    phase_or_weights, legacy_phase
-        `Net(file, phase)` or, as in old scripts, `Net(file, weights, phase)`.
-    level : int
-        Level of the NetState.
+    phase : int
+        TRAIN or TEST. Old scripts write `Net(file, weights, phase)`, which will do too.
+    level : int, optional
+        Level of the NetState; 0 by default.
     stages : sequence of str, optional
         Stages of the NetState.
     weights : path, optional
@@ -54,17 +54,13 @@ class Net(Passes):
     def __init__(
         self,
         network_file: str | os.PathLike | caffe_pb2.NetParameter,
-        phase_or_weights: int | str | os.PathLike | None = None,
-        legacy_phase: int | None = None,
-        level: int = 0,
+        phase: int | str | os.PathLike | None = None,
+        level: int | None = None,
         stages: Sequence[str] | None = None,
         weights: str | os.PathLike | None = None,
-        phase: int | None = None,
     ) -> None:
-        if legacy_phase is not None:
-            weights, phase = phase_or_weights, legacy_phase
-        elif phase is None:
-            phase = phase_or_weights
+        if isinstance(phase, (str, os.PathLike)):
+            weights, phase, level = phase, level, None
         if phase not in (TRAIN, TEST):
             raise CaffeError(f"the phase must be caffe.TRAIN or caffe.TEST, not {phase!r}")
         if isinstance(network_file, caffe_pb2.NetParameter):
@@ -76,7 +72,7 @@ class Net(Passes):
         state_given.CopyFrom(param)
         state_given.state.phase = phase
         if level or param is not network_file:
-            state_given.state.level = level
+            state_given.state.level = level or 0
         if stages:
             del state_given.state.stage[:]
             state_given.state.stage.extend(stages)

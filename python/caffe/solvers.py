@@ -166,7 +166,6 @@ class Solver:
             for _, on_gradients_ready in self._callbacks:
                 on_gradients_ready()
             self.apply_update()
-            self.iter += 1
             action = self._action()
             due = bool(param.snapshot) and self.iter % param.snapshot == 0 and ranks.is_root()
             if due or action is Action.SNAPSHOT:
@@ -225,7 +224,10 @@ class Solver:
         return update
 
     def apply_update(self) -> None:
-        """Clip, normalise, regularise and apply the gradients that the parameters' diffs hold."""
+        """Clip, normalise, regularise and apply the gradients that the parameters' diffs hold.
+
+        This ends an iteration: `iter` is the next one's number.
+        """
         param, net = self.param, self.net
         rate = learning_rate(param, self.iter)
         self._tell_rate(rate)
@@ -237,6 +239,7 @@ class Solver:
                 self._update(place, rate)
         self._updated_already.clear()
         net._updated = True
+        self.iter += 1
 
     def _tell_rate(self, rate: float) -> None:
         param = self.param
