@@ -1,8 +1,9 @@
 """Segment and track the frames of the authors' release of 2015, with their network and with ours.
 
 Their network by their own procedure; ours with the options of its training. One table: scores where
-there is ground truth, time and memory of the programs, and how far the two agree. Ground truth is
-that beside the frames, or that of data/PhC-C2DH-U373 (tools/fetch.py phc-u373) for the same frames.
+there is ground truth, time and main memory of the programs, and how far the two agree. Ground truth
+is that beside the frames, or that of data/PhC-C2DH-U373 (tools/fetch.py phc-u373) for the same
+frames.
 """
 
 from __future__ import annotations

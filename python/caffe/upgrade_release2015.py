@@ -64,10 +64,12 @@ def adapt(param: caffe_pb2.NetParameter, source: str) -> None:
         # The same blob may come from several layers, of which the net's state admits one.
         for bottom in layer.bottom:
             places.setdefault(bottom, (bottom, _START))
-        if layer.type == "Crop":
-            _set_offset(layer, places, source)
-        for top in layer.top:
-            places[top] = _place(layer, places) or (f"{top} of layer {number}", _START)
+        # A stride of 0 leads nowhere; the layer itself refuses it.
+        with np.errstate(all="ignore"):
+            if layer.type == "Crop":
+                _set_offset(layer, places, source)
+            for top in layer.top:
+                places[top] = _place(layer, places) or (f"{top} of layer {number}", _START)
     glog.info(
         f"{source}: a net of u-net-release-2015-10-02: its crops are given the offsets that align "
         f"coordinates, its {fillers} 'xavier' fillers the type 'msra'"
@@ -84,7 +86,8 @@ def _place(
         return root, below
     try:
         return root, compose(coord_map(_function(layer)), below)
-    except (UndefinedMapException, AxisMismatchException, AssertionError, KeyError):
+    except (UndefinedMapException, AxisMismatchException, AssertionError, KeyError, ValueError):
+        # The layer has no such map, or its parameters fit neither each other nor what is below.
         return None
 
 
@@ -110,10 +113,13 @@ def _set_offset(
             layer.name,
         )
     (root, there), (other, reference) = (places[bottom] for bottom in layer.bottom)
-    axis, scale, shift = compose(reference, inverse(there))
+    try:
+        axis, scale, shift = compose(reference, inverse(there))
+    except (AxisMismatchException, ValueError):
+        axis, scale, shift = None, 0.0, 0.0
     scale, offset = np.atleast_1d(scale).astype(float), -np.atleast_1d(shift).astype(float)
     whole = np.round(offset)
-    if root != other or np.abs(scale - 1).max() > _ROUNDING:
+    if root != other or not np.abs(scale - 1).max() <= _ROUNDING or not np.isfinite(offset).all():
         problem = "does not follow from the layers before"
     elif whole.min() < 0 or np.abs(offset - whole).max() > _ROUNDING:
         problem = f"would be at {', '.join(f'{value:g}' for value in offset)}"

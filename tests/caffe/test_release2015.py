@@ -189,6 +189,15 @@ LAYER = "layers {{ name: '{1}' type: {2} bottom: '{0}' top: '{1}' {3} }}\n"
 POOLED = LAYER.format("data", "pooled", "POOLING", "pooling_param { kernel_size: 2 stride: 2 }")
 WIDE = LAYER.format("data", "wide", "CONVOLUTION", "convolution_param { kernel_size: 3 pad: 4 }")
 EVEN = LAYER.format("data", "even", "CONVOLUTION", "convolution_param { kernel_size: 2 }")
+STOOD = LAYER.format(
+    "data", "stood", "DECONVOLUTION", "convolution_param { kernel_size: 2 stride: 0 }"
+)
+UNEVEN = LAYER.format(
+    "data",
+    "uneven",
+    "CONVOLUTION",
+    "convolution_param { kernel_size: 3 kernel_size: 3 pad: 1 pad: 1 pad: 1 }",
+)
 MIXED = LAYER.format("data", "mixed", "INNER_PRODUCT", "")
 
 
@@ -199,6 +208,8 @@ MIXED = LAYER.format("data", "mixed", "INNER_PRODUCT", "")
         (CROP % "bottom: 'data' bottom: 'other'", "does not follow"),
         (POOLED + CROP % "bottom: 'data' bottom: 'pooled'", "does not follow"),
         (MIXED + CROP % "bottom: 'data' bottom: 'mixed'", "does not follow"),
+        (STOOD + CROP % "bottom: 'stood' bottom: 'data'", "does not follow"),
+        (UNEVEN + CROP % "bottom: 'data' bottom: 'uneven'", "does not follow"),
         (WIDE + CROP % "bottom: 'data' bottom: 'wide'", "would be at -3"),
         (EVEN + CROP % "bottom: 'data' bottom: 'even'", "would be at 0.5"),
     ],

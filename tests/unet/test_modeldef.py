@@ -106,3 +106,20 @@ def test_networks_that_the_tiles_do_not_suit_are_refused(change, told):
     check_segments(CELLS, "cells")
     with pytest.raises(InputError, match=f"^cells: .*{told}"):
         check_segments(dataclasses.replace(CELLS, **change), "cells")
+
+
+def test_old_h5py_reads_and_writes_the_same(tmp_path, reference):
+    """Genuine Caffe's Python has h5py 2.10, as the programs of that time had."""
+    script = """
+import sys, numpy as np
+from unet.modeldef import read_modeldef, write_modeldef
+given = np.load(sys.argv[1])
+definition = read_modeldef(str(given["path"]))
+write_modeldef(str(given["copy"]), definition)
+np.savez(sys.argv[2], definition=repr(definition))
+"""
+    path, copy = tmp_path / "cells.modeldef.h5", tmp_path / "copy.modeldef.h5"
+    write_modeldef(path, CELLS)
+    said = reference.run(script, dict(path=str(path), copy=str(copy)))["definition"]
+    assert str(said) == repr(CELLS)
+    assert read_modeldef(copy) == CELLS
