@@ -138,7 +138,9 @@ def test_what_makes_no_sense_is_refused(line, said):
         run(line.split())
 
 
-@pytest.mark.parametrize("line", ["time -gpu all", "time -gpu 0", "train -gpu 0,1", "train"])
+@pytest.mark.parametrize(
+    "line", ["time -gpu all", "time -gpu 0", "train -gpu all", "train -gpu 0,1", "train"]
+)
 def test_a_gpu_that_is_not_there_is_told(line, monkeypatch, folder):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     (folder / "solver.prototxt").write_text(SOLVER + " solver_mode: GPU device_id: 3")
@@ -148,16 +150,25 @@ def test_a_gpu_that_is_not_there_is_told(line, monkeypatch, folder):
     assert sorted(path.name for path in folder.iterdir()) == ["net.prototxt", "solver.prototxt"]
 
 
-def test_the_program_ends_with_one_sentence_and_status_2(folder):
-    words = ["time", "-model", "absent.prototxt"]
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("time -model absent.prototxt", "absent.prototxt: no such file"),
+        (
+            "train -solver solver.prototxt -gpu all",
+            "-gpu all: there is no GPU, PyTorch finds no CUDA device here",
+        ),
+    ],
+)
+def test_the_program_ends_with_one_sentence_and_status_2(line, said):
     done = subprocess.run(
-        [sys.executable, "-m", "caffe", *words],
+        [sys.executable, "-m", "caffe", *line.split()],
         capture_output=True,
         text=True,
-        env={**os.environ, "GLOG_minloglevel": "1"},
+        env={**os.environ, "GLOG_minloglevel": "1", "CUDA_VISIBLE_DEVICES": ""},
     )
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "caffe: absent.prototxt: no such file\n"
+    assert done.stderr == f"caffe: {said}\n"
 
 
 # -- several processes -----------------------------------------------------------------------------

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import math
+import os
 import re
+import subprocess
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -48,7 +50,10 @@ def loss(iteration: int) -> float:
 
 @pytest.fixture(scope="module")
 def logs(genuine, tmp_path_factory) -> dict[str, Path]:
-    """Return logs of genuine Caffe: of a whole training, and of one resumed at iteration 6."""
+    """Return logs of genuine Caffe: of a whole training, and of one resumed at iteration 6.
+
+    And of a whole training by this engine.
+    """
     folder = tmp_path_factory.mktemp("training")
     (folder / "net.prototxt").write_text(NET)
     (folder / "solver.prototxt").write_text(SOLVER.format(folder=folder))
@@ -61,7 +66,15 @@ def logs(genuine, tmp_path_factory) -> dict[str, Path]:
     assert done.returncode == 0, done.stderr
     whole, second = folder / "whole.log", folder / "second.log"
     (folder / "resumed.log").write_text(whole.read_text() + second.read_text())
-    return {"whole": whole, "resumed": folder / "resumed.log"}
+    own = subprocess.run(
+        [sys.executable, "-m", "caffe", "train", "-solver", f"{folder}/solver.prototxt"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "GLOG_minloglevel": "0"},
+    )
+    assert own.returncode == 0, own.stderr
+    (folder / "ours.log").write_text(own.stderr)
+    return {"whole": whole, "resumed": folder / "resumed.log", "ours": folder / "ours.log"}
 
 
 TRAIN = [0, 2, 4, 6, 8]
@@ -95,10 +108,11 @@ def seconds(log: str, marks: str) -> list[float]:
     return [(at(line) - start).total_seconds() for line in lines if re.search(marks, line)]
 
 
-def test_a_log_of_genuine_caffe_becomes_rows(logs):
-    train, test = parse_log.parse_log(logs["whole"])
+@pytest.mark.parametrize("name", ["whole", "ours"])
+def test_a_log_becomes_rows(logs, name):
+    train, test = parse_log.parse_log(logs[name])
     check(train, test)
-    text = logs["whole"].read_text()
+    text = logs[name].read_text()
     for rows, marks in ((train, "Train net output #0"), (test, "Test net output #0")):
         assert [row["Seconds"] for row in rows] == pytest.approx(seconds(text, marks), abs=1e-6)
 
@@ -115,15 +129,6 @@ def test_a_resumed_training_begins_a_row_of_its_own_at_the_same_iteration(logs, 
     cut = whole.read_text().split("Iteration 8")[0].rsplit("\n", 1)[0]
     (tmp_path / "log").write_text(f"{cut}\n{second.read_text()}")
     check(*parse_log.parse_log(tmp_path / "log"), [0, 2, 4, 6, 6, 8], [0, 3, 6, 6, 9])
-
-
-def test_a_log_of_this_engine_is_read_too(tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("GLOG_minloglevel", "0")
-    (tmp_path / "net.prototxt").write_text(NET)
-    (tmp_path / "solver.prototxt").write_text(SOLVER.format(folder=tmp_path))
-    caffe.SGDSolver(str(tmp_path / "solver.prototxt")).solve()
-    (tmp_path / "log").write_text(capsys.readouterr().err)
-    check(*parse_log.parse_log(tmp_path / "log"))
 
 
 def made_up(lines: list[tuple[str, str]]) -> str:
@@ -199,12 +204,12 @@ def test_rows_of_unlike_names_share_a_table_and_no_rows_make_none(tmp_path, caps
 
 @pytest.mark.parametrize("chart", range(8))
 def test_charts_show_what_their_titles_say(chart, logs):
-    figure = plot_training_log.make_figure(chart, [logs["whole"], logs["resumed"]])
+    figure = plot_training_log.make_figure(chart, list(logs.values()))
     (axes,) = figure.axes
     kinds = ("Test accuracy", "Test loss", "Train learning rate", "Train loss")
     kind, over = kinds[chart // 2], ("Iters", "Seconds")[chart % 2]
     assert axes.get_title() == f"{kind} vs. {over}"
-    for line, name in zip(axes.lines, ("whole", "resumed"), strict=True):
+    for line, name in zip(axes.lines, logs, strict=True):
         iterations, text = (TEST if chart < 4 else TRAIN), logs[name].read_text()
         if name == "resumed":
             iterations = [*iterations, *(at for at in iterations if at >= 6)]
