@@ -12,7 +12,7 @@ import torch
 
 from caffe import net_log, weights_io
 from caffe.blob import AliasSide, Blob
-from caffe.errors import CaffeError
+from caffe.errors import CaffeError, note_layer
 from caffe.layers import Layer, create
 from caffe.proto import caffe_pb2
 
@@ -41,6 +41,8 @@ class Place:
 def checked(layer: Layer, step: Callable[..., None], *blobs: list[Blob]) -> None:
     """Run `setup` or `reshape` of a layer; what PyTorch then complains of names the layer.
 
+    What a layer in Python raises stays what it is.
+
     Raises
     ------
     CaffeError
@@ -53,7 +55,10 @@ def checked(layer: Layer, step: Callable[..., None], *blobs: list[Blob]) -> None
         if error.layer is not None:
             raise
         raise layer.fail(str(error)) from error
-    except RuntimeError as error:
+    except Exception as error:
+        if layer.type == "Python" or not isinstance(error, RuntimeError):
+            note_layer(error, layer.name, layer.type, step.__name__)
+            raise
         shapes = ", ".join(str(blob.shape) for blob in blobs[0])
         raise layer.fail(f"{error} (bottoms: {shapes or 'none'})") from error
 

@@ -9,7 +9,7 @@ import torch
 from caffe import net_log
 from caffe.assembly import Assembly, Place, checked
 from caffe.blob import Blob, Side
-from caffe.errors import CaffeError
+from caffe.errors import CaffeError, note_layer
 
 
 class Passes:
@@ -117,10 +117,14 @@ class Passes:
                     if blob not in place.bottoms:
                         blob.data_side.discard()
             rectified = fuse and place.rectifies and index < end
-            if rectified:
-                place.layer.forward_rectified(place.bottoms, place.tops)
-            else:
-                place.layer.forward(place.bottoms, place.tops)
+            try:
+                if rectified:
+                    place.layer.forward_rectified(place.bottoms, place.tops)
+                else:
+                    place.layer.forward(place.bottoms, place.tops)
+            except Exception as error:
+                note_layer(error, place.name, place.layer.type, "forward")
+                raise
             for blob, weight in zip(place.tops, place.layer.loss_weights):
                 if weight:
                     loss += float((blob.data_side.tensor() * blob.diff_side.tensor()).sum())
@@ -159,7 +163,11 @@ class Passes:
             self._call("before_backward", index)
             if place.needs_backward:
                 place.layer.releases_diffs = release
-                place.layer.backward(place.tops, place.bottom_needs, place.bottoms)
+                try:
+                    place.layer.backward(place.tops, place.bottom_needs, place.bottoms)
+                except Exception as error:
+                    note_layer(error, place.name, place.layer.type, "backward")
+                    raise
                 if self.debug_info:
                     net_log.backward(place)
                 if release:

@@ -1,5 +1,7 @@
 """Nets as pycaffe shows them: building, running, reading and writing blobs and parameters."""
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -163,23 +165,47 @@ def test_weights_of_another_shape_are_refused_and_change_nothing(toy, tmp_path):
     np.testing.assert_array_equal(net.params["conv"][0].data, before)
 
 
-def test_an_error_in_a_python_layer_reaches_the_caller(tmp_path, monkeypatch):
-    (tmp_path / "broken_layer.py").write_text(
-        "import caffe\n"
-        "class Broken(caffe.Layer):\n"
-        "    def setup(self, bottom, top): raise KeyError('no such thing: ' + self.param_str)\n"
-        "    def reshape(self, bottom, top): pass\n"
-        "    def forward(self, bottom, top): pass\n"
-        "    def backward(self, top, propagate_down, bottom): pass\n"
-    )
+BROKEN = """
+import caffe
+
+class Broken(caffe.Layer):
+    def fail_in(self, step):
+        if step in self.param_str:
+            raise NotImplementedError("not today: " + self.param_str)
+    def setup(self, bottom, top):
+        self.fail_in("setup")
+    def reshape(self, bottom, top):
+        self.fail_in("reshape")
+        top[0].reshape(1)
+    def forward(self, bottom, top):
+        self.fail_in("forward")
+    def backward(self, top, propagate_down, bottom):
+        self.fail_in("backward")
+"""
+
+
+@pytest.mark.parametrize("step", ["setup", "reshape", "forward", "backward"])
+def test_an_error_in_a_python_layer_reaches_the_caller(tmp_path, monkeypatch, step):
+    (tmp_path / "broken_layer.py").write_text(BROKEN)
     monkeypatch.syspath_prepend(str(tmp_path))
     path = tmp_path / "net.prototxt"
     path.write_text(
-        'layer { name: "p" type: "Python" top: "x" '
-        'python_param { module: "broken_layer" layer: "Broken" param_str: "abc" } }'
+        'force_backward: true layer { name: "x" type: "Input" top: "x" '
+        "input_param { shape { dim: 1 } } } "
+        'layer { name: "p" type: "Python" bottom: "x" top: "y" loss_weight: 1 '
+        f'python_param {{ module: "broken_layer" layer: "Broken" param_str: "{step}" }} }}'
     )
-    with pytest.raises(KeyError, match="no such thing: abc"):
-        caffe.Net(str(path), caffe.TEST)
+    with pytest.raises(NotImplementedError) as caught:
+        net = caffe.Net(str(path), caffe.TRAIN)
+        net.forward()
+        net.backward()
+    assert str(caught.value) == f"not today: {step}"
+    if sys.version_info >= (3, 11):
+        assert caught.value.__notes__ == [f"in {step} of layer 'p' (Python)"]
+
+
+def test_a_python_layer_of_no_module_is_refused(tmp_path):
+    path = tmp_path / "net.prototxt"
     path.write_text(
         'layer { name: "p" type: "Python" top: "x" python_param { module: "nowhere" layer: "B" } }'
     )
