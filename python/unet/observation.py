@@ -72,16 +72,15 @@ def observe(frames: Sequence[np.ndarray]) -> Observation:
     """
     cells: list[Cells] = []
     shared: list[sparse.csr_matrix] = []
-    previous: np.ndarray | None = None
     for t in range(len(frames)):
         found, index = _cells(np.asarray(frames[t]), t)
-        if previous is not None and index.shape != previous.shape:
+        if t == 0:
+            previous, rows = np.zeros_like(index), 0
+        elif index.shape != previous.shape:
             raise InputError(f"frame {t} is {index.shape}, but the one before is {previous.shape}")
-        shared.append(
-            _shared(previous, index, len(cells[-1].labels) if t else 0, len(found.labels))
-        )
+        shared.append(shared_pixels(previous, index, rows, len(found.labels)))
         cells.append(found)
-        previous = index
+        previous, rows = index, len(found.labels)
     if {int(label) for found in cells for label in found.labels} == {255}:
         raise InputError(
             "holds a map of foreground, 0 and 255, instead of a number for each cell: give what "
@@ -137,11 +136,22 @@ def number_cells(labels: np.ndarray, t: int) -> tuple[np.ndarray, np.ndarray]:
     return (values[1:], index) if values[0] == 0 else (values, index + 1)
 
 
-def _shared(
-    before: np.ndarray | None, now: np.ndarray, rows: int, columns: int
+def shared_pixels(
+    before: np.ndarray, now: np.ndarray, rows: int, columns: int
 ) -> sparse.csr_matrix:
-    if before is None:
-        return sparse.csr_matrix((rows, columns), dtype=np.int64)
+    """Count the pixels that the cells of two frames share.
+
+    Parameters
+    ----------
+    before, now : int ndarray, shape (height, width)
+        Cells count from 1; 0 is background.
+    rows, columns : int
+        The cells of each.
+
+    Returns
+    -------
+    scipy.sparse.csr_matrix of int64, shape (rows, columns)
+    """
     both = (before > 0) & (now > 0)
     pixels = np.ones(int(both.sum()), np.int64)
     places = (before[both] - 1, now[both] - 1)

@@ -1,97 +1,97 @@
-"""Which cells that touch were not told apart, as a number and as a picture."""
+"""Cells that were apart and then touch: told apart again by where each was in the frame before."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
-from typing import Union
+from collections.abc import Sequence
 
 import numpy as np
+from scipy import ndimage
 
-from unet.overlay import outlines
-from unet.program import atomic_path
+from unet.observation import number_cells, shared_pixels
 
-PathLike = Union[str, "os.PathLike[str]"]
-_PANEL_INCHES = 4.2
-_ALONE, _MERGED = (0.34, 0.71, 0.91), (0.84, 0.37, 0.0)
-_OPACITY = 0.55
-
-
-def merged_cells(truth: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """Return the true cells that one found cell covers together with another.
-
-    Parameters
-    ----------
-    truth, found : int ndarray, shape (height, width)
-        Number of the cell of each pixel, 0 is background.
-
-    Returns
-    -------
-    int ndarray, shape (merged,)
-        Numbers of `truth`: of the found cells that cover more than half of a true cell each, as SEG
-        of the cell tracking challenge matches them, those that cover two or more.
-
-    Examples
-    --------
-    >>> truth = np.array([[1, 1, 1, 0, 2, 2, 3, 3]])
-    >>> merged_cells(truth, np.array([[4, 4, 0, 0, 5, 5, 5, 5]]))
-    array([2, 3])
-    """
-    numbers, place, areas = np.unique(truth, return_inverse=True, return_counts=True)
-    components, component = np.unique(found, return_inverse=True)
-    pairs = place.ravel() * len(components) + component.ravel()
-    table = np.bincount(pairs, minlength=len(numbers) * len(components))
-    table = table.reshape(len(numbers), len(components))
-    covers = 2 * table > areas[:, None]
-    covers[numbers == 0] = False
-    covers[:, components == 0] = False
-    return numbers[covers[:, covers.sum(axis=0) > 1].any(axis=1)]
+# Frames that a cell must have been seen apart from others; else it may have been a part.
+APART = 3
+# What is left to each cell, at least, of the area that it had.
+LEAST = 0.3
 
 
-def save_separation(
-    path: PathLike, picture: np.ndarray, truth: np.ndarray, found: Mapping[str, np.ndarray]
-) -> None:
-    """Write the picture with its true cells, and beside it what was found of them.
+class Separated:
+    """The frames of a sequence, cells that merged told apart.
 
     Parameters
     ----------
-    path : path
-        The PNG.
-    picture : float ndarray, shape (height, width)
-        0 is black and 1 is white.
-    truth : int ndarray, shape (height, width)
-    found : mapping of str to int ndarray, shape (height, width)
-        Title of a result and its cells: blue, and orange where cells were merged.
+    frames : sequence of ndarray of int, shape (height, width)
+        As of `unet.observation.observe`, all of one size.
 
-    Raises
-    ------
-    OSError
-        If the file cannot be written.
+    Notes
+    -----
+    `separated[t]` is a new int64 array of frame t: cells count from 1, with the parts of merged
+    ones last. In memory are the pixels of merged cells alone.
+
+    A cell that covers more than half of each of several cells of the frame before, all of which
+    have been seen for `APART` frames, is divided among them: each pixel to the nearest. So two
+    cells stay apart for as long as they touch.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
-    height, width = truth.shape
-    count = 1 + len(found)
-    size = (count * _PANEL_INCHES, _PANEL_INCHES * height / width + 0.4)
-    figure = Figure(figsize=size, dpi=120)
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(1, count)
-    grey = np.repeat(np.clip(picture, 0, 1)[..., None], 3, axis=2)
-    drawn = grey.copy()
-    drawn[outlines(truth) & (truth > 0)] = _ALONE
-    panels = {f"{len(np.unique(truth[truth > 0]))} cells": drawn}
-    for title, cells in found.items():
-        drawn = grey.copy()
-        merged = np.isin(truth, merged_cells(truth, cells)) & (cells > 0)
-        for where, colour in (((cells > 0) & ~merged, _ALONE), (merged, _MERGED)):
-            drawn[where] += _OPACITY * (np.array(colour) - drawn[where])
-        drawn[outlines(cells)] = 0
-        panels[f"{title}: {len(merged_cells(truth, cells))} merged"] = drawn
-    for axis, (title, panel) in zip(axes, panels.items()):
-        axis.imshow(panel, interpolation="nearest")
-        axis.set_title(title, fontsize=10)
-        axis.set_axis_off()
-    figure.tight_layout()
-    with atomic_path(path) as temporary:
-        figure.savefig(str(temporary), format="png")
+    def __init__(self, frames: Sequence[np.ndarray]) -> None:
+        self.frames = frames
+        # Of each frame: flat places of pixels, and their new numbers.
+        self.parts: list[tuple[np.ndarray, np.ndarray]] = []
+        age = np.zeros(0, np.int64)
+        for t in range(len(frames)):
+            values, now = number_cells(np.asarray(frames[t]), t)
+            if t == 0:
+                before = np.zeros_like(now)
+            places, numbers = _parts(before, age, now, len(values))
+            self.parts.append((places, numbers))
+            now.ravel()[places] = numbers
+            age = _ages(before, age, now, max(len(values), int(numbers.max(initial=0))))
+            before = now
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __getitem__(self, t: int) -> np.ndarray:
+        _, now = number_cells(np.asarray(self.frames[t]), t)
+        places, numbers = self.parts[t]
+        now.ravel()[places] = numbers
+        return now
+
+
+def _parts(
+    before: np.ndarray, age: np.ndarray, now: np.ndarray, count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the pixels of cells to be divided, but the first part of each, and their numbers."""
+    area = np.bincount(before.ravel(), minlength=len(age) + 1)[1:]
+    shared = shared_pixels(before, now, len(age), count).toarray()
+    inside = (2 * shared > area[:, None]) & (age[:, None] >= APART)
+    places, numbers = [], []
+    boxes = ndimage.find_objects(now, count)
+    for cell in np.flatnonzero(inside.sum(axis=0) > 1):
+        box = boxes[cell]
+        old = np.flatnonzero(inside[:, cell])
+        pixels = now[box] == cell + 1
+        # They cover more than half of each old cell, so all of these reach into the box.
+        distance = [ndimage.distance_transform_edt(before[box] != one + 1)[pixels] for one in old]
+        nearest = np.argmin(distance, axis=0)
+        if (np.bincount(nearest, minlength=len(old)) < LEAST * area[old]).any():
+            continue
+        flat = np.flatnonzero(now == cell + 1)
+        for part in range(1, len(old)):
+            count += 1
+            places.append(flat[nearest == part])
+            numbers.append(np.full(len(places[-1]), count))
+    if not places:
+        return (np.zeros(0, np.int64),) * 2
+    return np.concatenate(places), np.concatenate(numbers)
+
+
+def _ages(before: np.ndarray, age: np.ndarray, now: np.ndarray, count: int) -> np.ndarray:
+    """Return for how many frames each cell has been there: the best of each other go on."""
+    ages = np.ones(count, np.int64)
+    if len(age) and count:
+        shared = shared_pixels(before, now, len(age), count).toarray()
+        old = shared.argmax(axis=0)
+        mutual = (shared.max(axis=0) > 0) & (shared.argmax(axis=1)[old] == np.arange(count))
+        ages[mutual] += age[old[mutual]]
+    return ages

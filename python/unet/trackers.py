@@ -22,7 +22,8 @@ REACH = 0.6
 GAP = 3
 # Cells whose areas differ by more are not the same after a gap, nor sisters.
 ALIKE = 0.4
-# A cell that appears beside another is a daughter if it stays so long, else a part cut off.
+# A cell that appears beside another is a daughter if it stays so long, else a part cut off for a
+# moment.
 STAYS = 3
 # What remains of the mother, at least, in the place of both daughters: intersection over union.
 IN_PLACE = 0.4
@@ -131,7 +132,7 @@ def link_by_assignment(seen: Observation) -> Links:
     The gain of a link is its intersection over union, and more the nearer the centres are: by
     1 - distance / (`REACH` diameters). A gap of up to `GAP` frames is closed where a track ends and
     one of like area begins within reach. A cell has divided where two cells of like area appear in
-    its place and both stay.
+    its place and both stay; one that does not stay was a part of it.
     """
     chains, mothers, parts = _sort_out_parts(seen, _close_gaps(seen, _chains(seen)))
     tracks = [np.zeros(len(cells.labels), np.int64) for cells in seen.cells]
@@ -165,30 +166,21 @@ def _nearness(
 
 def _chains(seen: Observation) -> list[Chain]:
     chains: list[Chain] = []
-    # The chain of each cell of the frame before; where and how large it was when last seen alone.
+    # The chain of each cell of the frame before.
     current: list[int] = []
-    centre, area = np.zeros((0, 2)), np.zeros(0)
-    merged = np.zeros(0, bool)
     for t, cells in enumerate(seen.cells):
         now = [-1] * len(cells.labels)
-        now_centre, now_area = cells.centre.copy(), cells.area.copy()
-        now_merged = np.zeros(len(now), bool)
         if current and now:
-            near = np.maximum(_nearness(centre, cells.centre, area, cells.area), 0)
-            gain = seen.iou(t) + near
-            gain[merged] = 2 * near[merged]
-            inside = 2 * seen.shared[t].toarray() > seen.cells[t - 1].area[:, None]
-            now_merged = inside.sum(axis=0) > 1
-            for i, j in assign(gain):
+            before = seen.cells[t - 1]
+            near = _nearness(before.centre, cells.centre, before.area, cells.area)
+            for i, j in assign(seen.iou(t) + np.maximum(near, 0)):
                 now[j] = current[i]
-                if now_merged[j]:
-                    now_centre[j], now_area[j] = centre[i], area[i]
         for j, chain in enumerate(now):
             if chain < 0:
                 now[j] = len(chains)
                 chains.append([])
             chains[now[j]].append((t, j))
-        current, centre, area, merged = now, now_centre, now_area, now_merged
+        current = now
     return chains
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from unet.ctc_format import Track
 from unet.errors import InputError
 from unet.observation import number_cells, observe
+from unet.separation import Separated
 from unet.trackers import TRACKERS, Absence, Links
 
 _MOST_TRACKS = int(np.iinfo(np.uint16).max)
@@ -40,9 +41,10 @@ def track_cells(frames: Sequence[np.ndarray], tracker: str, field_of_interest: i
     Parameters
     ----------
     frames : sequence of ndarray of int, shape (height, width)
-        0 is background, every other number a cell of its frame. They are read three times.
+        0 is background, every other number a cell of its frame. They are read again and again.
     tracker : {"assignment", "greedy"}
-        As `unet.trackers.link_by_assignment` and `link_greedily`.
+        As `unet.trackers.link_by_assignment`, cells that merge told apart by
+        `unet.separation.Separated`, and `unet.trackers.link_greedily`.
     field_of_interest : int
         Pixels at each edge that lie outside. A cell with no pixel inside helps to follow it, but is
         not part of the result in that frame.
@@ -65,7 +67,12 @@ def track_cells(frames: Sequence[np.ndarray], tracker: str, field_of_interest: i
             f"field of interest {field_of_interest}: leaves nothing of frames of {height}x{width}; "
             f"give the pixels at each edge that do not count, fewer than half of that"
         )
-    links = TRACKERS[tracker](observe(frames))
+    seen = observe(frames)
+    if tracker == "assignment":
+        # Seen anew: the first look was for labels that are none.
+        frames = Separated(frames)
+        seen = observe(frames)
+    links = TRACKERS[tracker](seen)
     tracks, numbers = _tracks_of(_present(frames, links, field_of_interest), links.parents)
     if len(tracks) > _MOST_TRACKS:
         raise InputError(

@@ -201,16 +201,6 @@ def test_a_small_cell_beside_a_large_one_is_no_daughter():
     assert tracks[-1][1] == tracks[0][1] != tracks[-1][2]
 
 
-def test_cells_that_merge_for_a_moment_keep_their_numbers():
-    apart = frame((1, 40, 30, 10), (2, 40, 51, 10))
-    together = (apart > 0).astype(np.uint16)
-    swapped = frame((2, 40, 30, 10), (1, 40, 51, 10))
-    tracks, links = tracks_of([apart, apart, together, swapped, swapped])
-    assert tracks[-1] == {2: tracks[0][1], 1: tracks[0][2]}
-    assert not links.parents
-    assert [absence.frame for absence in links.absences] == [2]
-
-
 @pytest.mark.parametrize("tracker", [link_greedily, link_by_assignment])
 def test_frames_without_cells(tracker):
     empty, one = frame(), frame((300, 20, 20, 6))
