@@ -22,8 +22,8 @@ from unet.program import run_program
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 # A training that ends within an hour on two cores.
-CPU_ITERATIONS = 8000
-WEIGHTING = {"unet": "paper", "unet_slim": "gaps"}
+CPU_ITERATIONS = 6000
+WEIGHTING = {"unet": "paper", "unet_slim": "none"}
 
 
 class CellData(NamedTuple):
@@ -75,7 +75,7 @@ DATA = {
         [],
     ),
 }
-SCORES = ("seg", "det", "tra")
+SCORES = ("SEG", "DET", "TRA")
 
 
 def train(options: argparse.Namespace) -> None:
@@ -213,8 +213,8 @@ def _draw(
         Step(
             "picture",
             ["tools/segment.py", str(frame), "--weights", str(model), "--net", str(deploy)]
-            + ["--average", "mirror", "--overlay", str(overlay), "--truth", str(truth)]
-            + ["--device", device],
+            + ["-o", str(folder / "shown.tif"), "--overlay", str(overlay), "--truth", str(truth)]
+            + ["--average", "mirror", "--device", device],
             [frame, truth, model, deploy],
             [overlay],
         )

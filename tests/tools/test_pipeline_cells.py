@@ -46,7 +46,7 @@ def steps(monkeypatch, tmp_path):
     monkeypatch.setattr(
         pipeline_cells, "make_model_folder", lambda target, *rest: made.update({target: rest[3]})
     )
-    scores = json.dumps({"seg": 0.91, "det": 0.97, "tra": 0.96})
+    scores = json.dumps({"SEG": 0.91, "DET": 0.97, "TRA": 0.96})
     monkeypatch.setattr(pipeline_cells.Path, "read_text", read_with(scores))
     recorded.append(made)
     return recorded
@@ -87,8 +87,8 @@ def test_every_step_is_a_command_that_its_program_takes(steps, split, capsys):
     assert ("/02/t090" in picture) == (split == "holdout")
     assert ("61:" in run[7].command) == (split == "holdout")
     (target, card), *_ = made.items()
-    assert target.name == f"phc-u373_unet_slim_{split}_adam_gaps"
-    assert "| seg | 0.9100 |" in card
+    assert target.name == f"phc-u373_unet_slim_{split}_adam_none"
+    assert "| SEG | 0.9100 |" in card
     assert f"make train-phc SPLIT={split} NET=unet_slim SOLVER=adam" in card
     assert "The paper's net would take" in capsys.readouterr().out
 
@@ -100,7 +100,7 @@ def test_without_the_other_sequence_nothing_is_scored(steps, capsys):
     made, *run = steps
     assert not any("tools/evaluate.py" in step.command for step in run)
     assert "is not there" in capsys.readouterr().out
-    assert "score" not in next(iter(made.values()))
+    assert "Score" not in next(iter(made.values()))
 
 
 @pytest.mark.parametrize(
