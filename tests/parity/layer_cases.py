@@ -381,8 +381,9 @@ def im2col(draw: Draw) -> Case:
 # -- pooling and normalisation ---------------------------------------------------------------------
 
 
-def _pooled(size: int, kernel: int, stride: int, pad: int, padded: bool) -> int:
-    count = -(-(size + 2 * pad - kernel) // stride) + 1
+def _pooled(size: int, kernel: int, stride: int, pad: int, padded: bool, rounding: str) -> int:
+    room = size + 2 * pad - kernel
+    count = (room // stride if rounding == "FLOOR" else -(-room // stride)) + 1
     return count - 1 if padded and (count - 1) * stride >= size + pad else count
 
 
@@ -400,13 +401,15 @@ def pooling(draw: Draw) -> Case:
         for k, size in zip(kernel, shape[2:])
     ]
     pad = [draw.whole(0, min(2, k - 1)) if s <= k else 0 for k, s in zip(kernel, stride)]
+    rounding = draw.one("CEIL", "CEIL", "FLOOR")
     out = [
-        _pooled(size, k, s, p, any(pad)) for size, k, s, p in zip(shape[2:], kernel, stride, pad)
+        _pooled(size, k, s, p, any(pad), rounding)
+        for size, k, s, p in zip(shape[2:], kernel, stride, pad)
     ]
     names = zip(("kernel", "stride", "pad"), (kernel, stride, pad))
     text = " ".join(f"{name}_h: {h} {name}_w: {w}" for name, (h, w) in names)
     tops = [(*shape[:2], *out)] * (2 if method == "MAX" and draw.flip(0.3) else 1)
-    options = f"pooling_param {{ pool: {method} {text} }}"
+    options = f"pooling_param {{ pool: {method} {text} round_mode: {rounding} }}"
     return case(draw, [draw.values(shape)], tops, options)
 
 
@@ -508,6 +511,11 @@ def tile(draw: Draw) -> Case:
     return case(draw, [draw.values(shape)], [tuple(top)], options)
 
 
+def _axis_field(draw: Draw, axis: int, old_name: str) -> str:
+    # The old field counts from the front only.
+    return f"{old_name if axis >= 0 and draw.flip(0.3) else 'axis'}: {axis}"
+
+
 @cases_of("Concat")
 def concat(draw: Draw) -> Case:
     shape, count = draw.shape(1, 5), draw.whole(1, 4)
@@ -520,7 +528,8 @@ def concat(draw: Draw) -> Case:
         inputs.append(draw.values(tuple(part)))
     top = list(shape)
     top[axis] = total
-    return case(draw, inputs, [tuple(top)], f"concat_param {{ axis: {axis} }}")
+    options = f"concat_param {{ {_axis_field(draw, axis, 'concat_dim')} }}"
+    return case(draw, inputs, [tuple(top)], options)
 
 
 @cases_of("Slice")
@@ -538,7 +547,8 @@ def slice_(draw: Draw) -> Case:
         top = list(shape)
         top[axis] = part
         tops.append(tuple(top))
-    return case(draw, [draw.values(tuple(shape))], tops, f"slice_param {{ axis: {axis} {points} }}")
+    options = f"slice_param {{ {_axis_field(draw, axis, 'slice_dim')} {points} }}"
+    return case(draw, [draw.values(tuple(shape))], tops, options)
 
 
 @cases_of("Crop")

@@ -49,8 +49,13 @@ def files(tmp_path_factory) -> Path:
         f"# 0\n{folder}/a 0.png\n3\n12\n10\n2\n4 0.9 2 3 6 8\n1 0.1 0 1 4 11\n".replace("a 0", "w")
     )
     cv2.imwrite(str(folder / "w.png"), colours)
+    # Only the first and the last are what they are by thresholds of 0.8 and 0.3.
+    (folder / "thresholds.txt").write_text(
+        f"# 0\n{folder}/w.png\n3\n12\n10\n4\n"
+        "4 0.9 2 3 6 8\n3 0.7 0 0 5 5\n2 0.4 1 2 9 9\n1 0.1 0 1 4 11\n"
+    )
     (folder / "list.txt").write_text("".join(lines))
-    for name, encoded in (("plain", False), ("encoded", True)):
+    for name, encoded in (("plain", False), ("encoded", True), ("grey", True)):
         with (
             lmdb.open(str(folder / name), map_size=1 << 20) as database,
             database.begin(write=True) as transaction,
@@ -59,7 +64,8 @@ def files(tmp_path_factory) -> Path:
                 picture = rng.integers(0, 256, (3, 9, 8)).astype(np.uint8)
                 datum = caffe.io.array_to_datum(picture, number)
                 if encoded:
-                    datum.data = cv2.imencode(".png", picture.transpose(1, 2, 0))[1].tobytes()
+                    shown = picture[0] if name == "grey" else picture.transpose(1, 2, 0)
+                    datum.data = cv2.imencode(".png", shown)[1].tobytes()
                     datum.encoded = True
                 transaction.put(b"%08d" % number, datum.SerializeToString())
     for number, rows in enumerate((3, 4)):
@@ -106,6 +112,18 @@ def nets(folder: Path) -> dict[str, str]:
             f"data_param {{ {source.replace('plain', 'encoded')} }} "
             "transform_param { force_gray: true mean_value: 7 }",
         ),
+        "lmdb grey": layer("Data", "x y", f"data_param {{ {source.replace('plain', 'grey')} }}"),
+        "lmdb grey, an old field": layer(
+            "Data",
+            "x y",
+            f"data_param {{ {source.replace('plain', 'grey')} force_encoded_color: true }}",
+        ),
+        "lmdb grey, coloured": layer(
+            "Data",
+            "x y",
+            f"data_param {{ {source.replace('plain', 'grey')} prefetch: 2 }} "
+            "transform_param { force_color: true crop_size: 4 }",
+        ),
         "images": layer("ImageData", "x y", f"image_data_param {{ {listed} }}"),
         "images, grey, resized": layer(
             "ImageData",
@@ -130,6 +148,13 @@ def nets(folder: Path) -> dict[str, str]:
             for mode in ("warp", "square")
             for context in (0, 2)
         },
+        "windows, thresholds": layer(
+            "WindowData",
+            "x y",
+            f'window_data_param {{ source: "{folder}/thresholds.txt" batch_size: 4 '
+            "fg_fraction: 0.5 fg_threshold: 0.8 bg_threshold: 0.3 cache_images: true } "
+            "transform_param { crop_size: 8 }",
+        ),
         "memory": layer(
             "MemoryData",
             "x y",
@@ -142,7 +167,7 @@ def test_equal_genuine_caffe(ours, reference, files):
     given = nets(files)
     got, wanted = ours.run(SCRIPT, given), reference.run(SCRIPT, given)
     # A resized picture is rounded to whole grey values, by another release of OpenCV there.
-    for what, one in (("resized", 0.1), ("windows", 0.5)):
+    for what, one in (("resized", 0.1), ("thresholds", 1), ("windows", 0.5)):
         for name in [name for name in wanted if what in name]:
             np.testing.assert_allclose(got.pop(name), wanted.pop(name), atol=1.01 * one)
     assert_close(got, wanted, relative=1e-6)
