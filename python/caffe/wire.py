@@ -12,7 +12,7 @@ from caffe.errors import CaffeError
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
-# A residual net of a thousand convolutions, about the largest published, takes 65,000 fields
+# A residual net of a thousand convolutions, about the largest published, takes 80,000 fields
 # outside its packed numbers.
 MAX_FIELDS = 150_000
 MAX_NUMBER = 2**29 - 1
