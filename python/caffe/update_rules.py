@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 
 from caffe import solver_log
@@ -15,6 +16,12 @@ Param = caffe_pb2.SolverParameter
 # A rule takes the parameters of the solver, the gradient (which it may change), the rate, the
 # histories of this parameter and the iteration; it returns what is to be subtracted from the data.
 Rule = Callable[[Param, torch.Tensor, float, list[torch.Tensor], int], torch.Tensor]
+
+
+def _power(base: float, exponent: float) -> float:
+    """Return what C's pow does: infinity or NaN where Python raises or turns to complex numbers."""
+    with np.errstate(all="ignore"):
+        return float(np.power(np.float64(base), np.float64(exponent)))
 
 
 def _sgd(param, gradient, rate, history, iteration):
@@ -53,7 +60,9 @@ def _adam(param, gradient, rate, history, iteration):
     mean.mul_(param.momentum).add_(gradient, alpha=1 - param.momentum)
     square.mul_(param.momentum2).addcmul_(gradient, gradient, value=1 - param.momentum2)
     step = iteration + 1
-    correction = math.sqrt(1 - param.momentum2**step) / (1 - param.momentum**step)
+    correction = _power(1 - _power(param.momentum2, step), 0.5) * _power(
+        1 - _power(param.momentum, step), -1
+    )
     # delta is added to the root that is not yet corrected.
     return mean.div(square.sqrt().add_(param.delta)).mul_(rate * correction)
 
@@ -101,12 +110,12 @@ def regularise(param: Param, gradient: torch.Tensor, data: torch.Tensor, decay_m
 
 POLICIES: dict[str, Callable[[Param, int], float]] = {
     "fixed": lambda p, i: p.base_lr,
-    "step": lambda p, i: p.base_lr * p.gamma ** (i // p.stepsize),
-    "exp": lambda p, i: p.base_lr * p.gamma**i,
-    "inv": lambda p, i: p.base_lr * (1 + p.gamma * i) ** -p.power,
-    "multistep": lambda p, i: p.base_lr * p.gamma ** _multistep(p, i),
-    "poly": lambda p, i: p.base_lr * (1 - i / p.max_iter) ** p.power,
-    "sigmoid": lambda p, i: p.base_lr / (1 + math.exp(-p.gamma * (i - p.stepsize))),
+    "step": lambda p, i: p.base_lr * _power(p.gamma, i // p.stepsize),
+    "exp": lambda p, i: p.base_lr * _power(p.gamma, i),
+    "inv": lambda p, i: p.base_lr * _power(1 + p.gamma * i, -p.power),
+    "multistep": lambda p, i: p.base_lr * _power(p.gamma, _multistep(p, i)),
+    "poly": lambda p, i: p.base_lr * _power(1 - i / p.max_iter, p.power),
+    "sigmoid": lambda p, i: p.base_lr / (1 + _power(math.e, -p.gamma * (i - p.stepsize))),
 }
 
 

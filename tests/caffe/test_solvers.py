@@ -146,6 +146,20 @@ def test_rate_policies_at_iteration_25(fields, expected):
     assert learning_rate(param, 25) == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ('lr_policy: "exp" gamma: 3', math.inf),
+        ('lr_policy: "step" gamma: 3 stepsize: 2', math.inf),
+        ('lr_policy: "inv" gamma: -1 power: 0.5', math.nan),
+        ('lr_policy: "sigmoid" gamma: -5 stepsize: 10', 0),
+    ],
+)
+def test_rates_beyond_all_bounds_are_those_of_c(fields, expected):
+    param = text_format.Parse(f"base_lr: 1 {fields}", caffe_pb2.SolverParameter())
+    assert learning_rate(param, 5000) == pytest.approx(expected, nan_ok=True)
+
+
 @pytest.mark.parametrize("hdf5", [False, True])
 def test_a_restored_solver_goes_on_bit_for_bit(tmp_path, hdf5):
     form = caffe_pb2.SolverParameter.HDF5 if hdf5 else caffe_pb2.SolverParameter.BINARYPROTO

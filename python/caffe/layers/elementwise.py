@@ -103,7 +103,8 @@ class Exp(NeuronLayer):
             raise self.fail(f"base {param.base} must be positive, or -1 for e")
         log_base = 1.0 if param.base == -1 else math.log(param.base)
         self.inner = log_base * param.scale
-        self.outer = math.exp(param.shift * log_base)
+        # Infinite where it is too large, as in Caffe; Python's own raises.
+        self.outer = torch.tensor(param.shift * log_base, dtype=torch.float64).exp().item()
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         result = bottom[0].data_side.tensor() * self.inner
