@@ -23,7 +23,6 @@ import argparse
 import os
 import re
 import shutil
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -35,6 +34,7 @@ from unet.ctc_sequence import ANNOTATIONS, find_sequence
 from unet.download import download
 from unet.errors import InputError
 from unet.program import run_program
+from unet.replacing import replace_parts
 from unet.volumes import open_volume
 
 PathLike = Union[str, "os.PathLike[str]"]
@@ -171,24 +171,14 @@ def _take(source: Path, folder: Path, dataset: Dataset) -> None:
     """Put the sequences that a folder or zip holds into a folder, once they are all checked."""
     if source.is_dir() and folder.is_dir() and source.samefile(folder):
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=str(folder), prefix=".new") as temporary:
-        fresh, old = Path(temporary, "fresh"), Path(temporary, "old")
-        fresh.mkdir()
-        old.mkdir()
-        if source.is_dir():
-            _copy(source, fresh)
-        else:
-            _unpack(source, fresh)
-        try:
-            _check(dataset, fresh, source)
-        except InputError as error:
-            raise InputError(str(error).replace(str(fresh), str(source))) from None
+    replace_parts(
+        folder,
+        source,
+        lambda fresh: _copy(source, fresh) if source.is_dir() else _unpack(source, fresh),
+        lambda fresh: _check(dataset, fresh, source),
         # Frames last: a sequence that is there has its annotations.
-        for part in sorted(os.listdir(fresh), key=len, reverse=True):
-            if (folder / part).exists():
-                os.replace(folder / part, old / part)
-            os.replace(fresh / part, folder / part)
+        lambda part: -len(part),
+    )
 
 
 def _copy(source: Path, fresh: Path) -> None:

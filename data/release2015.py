@@ -20,7 +20,6 @@ import os
 import re
 import shutil
 import tarfile
-import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -30,6 +29,7 @@ from unet.ctc_format import numbered_files, open_frames
 from unet.download import download
 from unet.errors import InputError
 from unet.program import run_program
+from unet.replacing import replace_parts
 
 PathLike = Union[str, "os.PathLike[str]"]
 URL = "https://lmb.informatik.uni-freiburg.de/people/ronneber/u-net/u-net-release-2015-10-02.tar.gz"
@@ -105,24 +105,14 @@ def _take(source: Path, folder: Path) -> None:
         raise InputError(f"{source}: there is no such folder or archive")
     if source.is_dir() and folder.is_dir() and source.samefile(folder):
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=str(folder), prefix=".new") as temporary:
-        fresh, old = Path(temporary, "fresh"), Path(temporary, "old")
-        fresh.mkdir()
-        old.mkdir()
-        if source.is_dir():
-            _copy(source, fresh)
-        else:
-            _unpack(source, fresh)
-        try:
-            check(fresh)
-        except InputError as error:
-            raise InputError(str(error).replace(str(fresh), str(source))) from None
+    replace_parts(
+        folder,
+        source,
+        lambda fresh: _copy(source, fresh) if source.is_dir() else _unpack(source, fresh),
+        check,
         # Weights last: where they are, all is.
-        for part in sorted(os.listdir(fresh), key=lambda name: (name == WEIGHTS, name)):
-            if (folder / part).exists():
-                os.replace(folder / part, old / part)
-            os.replace(fresh / part, folder / part)
+        lambda part: (part == WEIGHTS, part),
+    )
 
 
 def _copy(source: Path, fresh: Path) -> None:
