@@ -126,7 +126,7 @@ def compare(options: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> int | None:
     """Run the comparison in the folder of the repository."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--iterations", type=whole_number, default=1500, help="of each training")
+    parser.add_argument("--iterations", type=whole_number, default=2200, help="of each training")
     parser.add_argument("--device", default="auto", help="auto, cpu or the number of a GPU")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of convolutions")
     options = parser.parse_args(argv)
