@@ -140,7 +140,7 @@ class BlobReader(wire.Walker):
                 f"but has {count} numbers"
             )
         values = np.frombuffer(parts[0] if len(parts) == 1 else b"".join(parts), f"<f{size}")
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             return values.astype(np.float32).reshape(shape)
 
     def _dims(self, data: memoryview, offset: int) -> tuple[int, ...]:
