@@ -80,6 +80,8 @@ def _caffe_pass(options: argparse.Namespace) -> tuple[Callable[[], object], floa
         if train:
             solver = caffe.SGDSolver(path)
             network = solver.net
+            # As tools/train.py does it.
+            network.retain_data = False
             network.blobs["weight"].data[...] = rng.rand(*network.blobs["weight"].data.shape)
         else:
             network = caffe.Net(path, caffe.TEST)
@@ -116,7 +118,6 @@ def work(options: argparse.Namespace) -> None:
     products = 0.0
     if options.by == "torch":
         from plain_pytorch import plain_step
-
         from unet.nets import WIDTHS
 
         train = options.phase == "train"

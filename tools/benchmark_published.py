@@ -24,9 +24,8 @@ import numpy as np
 # data/ is no package of the project's: it lies beside this folder.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from pipeline_cells import DATA
-
 from data import release2015
+from pipeline_cells import DATA
 from steps import StepFailed, shown
 from unet.ctc_evaluation import score_seg, score_tracking
 from unet.ctc_format import numbered_files, open_frames

@@ -34,8 +34,9 @@ class Place:
     seen_shapes: tuple[tuple[int, ...], ...] = ()
     # Whether the next layer is a ReLU in place that this one can run together with itself.
     rectifies: bool = False
-    # Names of the blobs that nobody reads after this layer.
+    # Names of the blobs that nobody reads after this layer, forward and backward.
     spent: list[str] = field(default_factory=list)
+    spent_backward: list[str] = field(default_factory=list)
 
 
 def checked(layer: Layer, step: Callable[..., None], *blobs: list[Blob]) -> None:
@@ -277,17 +278,26 @@ class Assembly:
         for place in self.places:
             if place.layer.shares_tops:
                 source.update(dict.fromkeys(place.top_names, source[place.bottom_names[0]]))
-        seen = {source[name] for name in self.outputs}
+        kept = {source[name] for name in self.outputs}
         for place in self.places:
             # What a user fills is the user's.
             if place.layer.keeps_tops:
-                seen.update(place.top_names)
+                kept.update(place.top_names)
+        seen = set(kept)
         for place in reversed(self.places):
             for blob in (*place.bottom_names, *place.top_names):
                 name = source[blob]
                 if name not in seen:
                     seen.add(name)
                     place.spent.append(name)
+        seen = set(kept)
+        for place in self.places:
+            for blob in place.top_names:
+                name = source[blob]
+                # What the net was fed with is small, and looked at.
+                if name not in seen and place.bottoms:
+                    place.spent_backward.append(name)
+                seen.add(name)
 
     def _limit_backward(self) -> None:
         """Run backward only where a loss lies above and something that learns below."""

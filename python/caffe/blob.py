@@ -119,6 +119,11 @@ class Side:
         else:
             total += self.activation()
 
+    def is_clear(self) -> bool:
+        """Tell whether the values are zeros that no memory was touched for."""
+        untouched = self._tensor is None and not self._host_newest
+        return untouched and (self._pending is None or self._pending is _zeros)
+
     def is_held(self) -> bool:
         """Tell whether somebody holds the numpy array, or a view of it."""
         if self._array is None:
@@ -136,7 +141,7 @@ class Side:
     def accumulate(self, tensor: torch.Tensor) -> None:
         """Add `tensor`, which the side may keep as its own, to the values, in float32."""
         tensor = tensor.to(torch.float32)
-        if self._pending is _zeros or (self._tensor is None and not self._host_newest):
+        if self.is_clear():
             self.set(tensor)
         else:
             self.tensor().add_(tensor)
@@ -237,6 +242,9 @@ class AliasSide(Side):
 
     def reshape(self, shape: Shape) -> None:
         raise CaffeError(f"the shape {self.shape} is that of {self.of.shape}: reshape that blob")
+
+    def is_clear(self) -> bool:
+        return self.of.is_clear()
 
     def is_held(self) -> bool:
         return self.of.is_held()

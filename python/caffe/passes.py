@@ -37,8 +37,8 @@ class Passes:
         then given back as soon as they are used, and made again if somebody looks after all.
     retain_data : bool
         Programs that look at nothing but the outputs, and the blobs that they name to forward(),
-        and never run backward, set this to False: blobs are then given back as soon as no layer
-        needs them any more.
+        and never call backward(), set this to False: blobs are then given back as soon as no layer
+        needs them any more; in a solver's steps that is when backward is done with them.
     debug_info : bool
     """
 
@@ -96,19 +96,23 @@ class Passes:
             place.seen_shapes = shapes
 
     @torch.no_grad()
-    def _forward(self, start: int, end: int, keep: Collection[str] = ()) -> float:
+    def _forward(
+        self, start: int, end: int, keep: Collection[str] = (), before_backward: bool = False
+    ) -> float:
         loss = 0.0
         self._forget_released()
         # Whoever is called back after each layer sees each layer's own result.
         fuse = not (
             self.debug_info or self._callbacks["before_forward"] or self._callbacks["after_forward"]
         )
+        give_back = not (self.retain_data or before_backward)
         rectified = False
         for index in range(start, end + 1):
             place = self._places[index]
             if rectified:
                 rectified = False
-                self._give_back(place, keep)
+                if give_back:
+                    self._give_back(place.spent, keep)
                 continue
             self._call("before_forward", index)
             self._reshape_layer(place)
@@ -131,13 +135,12 @@ class Passes:
             if self.debug_info:
                 net_log.forward(place)
             self._call("after_forward", index)
-            self._give_back(place, keep)
+            if give_back:
+                self._give_back(place.spent, keep)
         return loss
 
-    def _give_back(self, place: Place, keep: Collection[str]) -> None:
-        if self.retain_data:
-            return
-        for name in place.spent:
+    def _give_back(self, names: Collection[str], keep: Collection[str] = ()) -> None:
+        for name in names:
             side = self.blobs[name].data_side
             kept = any(self.blobs[n].data_side.source is side for n in keep if n in self.blobs)
             if not kept and not side.is_held():
@@ -175,6 +178,8 @@ class Passes:
                 if after_layer is not None:
                     after_layer(index)
             self._call("after_backward", index)
+            if not self.retain_data:
+                self._give_back(place.spent_backward)
 
     def _forget_released(self) -> None:
         # A new pass begins: what the last one released cannot be made again.

@@ -156,7 +156,7 @@ class Solver:
             loss = 0.0
             at_once = self._update_at_once()
             for _ in range(param.iter_size):
-                loss += self.net._forward(0, last)
+                loss += self.net._forward(0, last, before_backward=True)
                 self.net._backward(last, 0, not self.net.retain_diffs, at_once)
                 if self.net.debug_info:
                     net_log.all_parameters(self.net)

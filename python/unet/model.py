@@ -115,7 +115,7 @@ def load_net(caffe: ModuleType, prototxt: PathLike, weights: PathLike) -> Any:
             f"{weights}: holds weights for {_listed(strange)}, which {prototxt} lacks; name the "
             f"network that they were trained for with --net"
         )
-    _check_seams(net, os.fspath(prototxt))
+    _check_seams(net, os.fspath(prototxt), os.fspath(weights))
     return net
 
 
@@ -169,7 +169,7 @@ def _check_geometry(net: Any, source: str) -> None:
         raise InputError(f"{source}: 'score' has one channel, but needs one for each class")
 
 
-def _check_seams(net: Any, source: str) -> None:
+def _check_seams(net: Any, source: str, weights: str) -> None:
     # Padding within the net may keep all sizes: only values tell that tiles can be put together.
     picture = np.random.RandomState(0).rand(SMALLEST + GRID, SMALLEST + GRID).astype(np.float32)
     overlap, corners = SMALLEST - 2 * BORDER, []
@@ -179,6 +179,11 @@ def _check_seams(net: Any, source: str) -> None:
         net.forward(["score"])
         corners.append(net.blobs["score"].data[0, :, -overlap:, -overlap:].copy())
     large, small = corners
+    if not np.isfinite(corners).all():
+        raise InputError(
+            f"{weights}: the scores that the network gives are NaN or infinite: the file is "
+            f"damaged, or the training diverged"
+        )
     if np.abs(large - small).max() > 1e-3 * np.abs(large).max():
         raise InputError(
             f"{source}: the scores of a pixel depend on where in the tile it lies, so tiles cannot "

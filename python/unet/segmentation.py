@@ -156,6 +156,11 @@ def segment_picture(
     Returns
     -------
     float32 ndarray, shape (classes, height, width)
+
+    Raises
+    ------
+    FloatingPointError
+        If a score is NaN or infinite: grey values far beyond those that the network learnt from.
     """
     total: np.ndarray | None = None
     for version in VERSIONS[average]:
@@ -166,6 +171,8 @@ def segment_picture(
             total = back
         else:
             total += back
+    if not np.isfinite(total).all():
+        raise FloatingPointError("the network's scores are NaN or infinite")
     return softmax(total / np.float32(len(VERSIONS[average])))
 
 

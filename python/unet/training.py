@@ -154,8 +154,8 @@ class Training:
             path = os.path.join(folder, "solver.prototxt")
             Path(path).write_text(str(param), encoding="utf-8")
             solver = self.caffe.get_solver(path)
-        # Nobody looks at the diffs of intermediate blobs (genuine Caffe keeps them regardless).
-        solver.net.retain_diffs = False
+        # Nobody looks at intermediate blobs (genuine Caffe keeps them regardless).
+        solver.net.retain_data = False
         return solver
 
     def __enter__(self) -> Training:

@@ -200,6 +200,37 @@ def test_diffs_that_a_step_gave_back_are_made_again_when_looked_at(tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("iter_size", [1, 3])
+def test_blobs_that_nobody_reads_are_given_back_in_the_pass_backward(tmp_path, iter_size):
+    whole = solver(tmp_path, momentum=0.9, iter_size=iter_size)
+    spare = solver(tmp_path, momentum=0.9, iter_size=iter_size)
+    spare.net.retain_data = False
+    for _ in range(2):
+        whole.step(2)
+        spare.step(2)
+        for a, b in zip(values(whole), values(spare)):
+            np.testing.assert_array_equal(a, b)
+        # What the net was fed with, and what it gives, are there still.
+        for name in ("data", "target", "loss"):
+            np.testing.assert_array_equal(spare.net.blobs[name].data, whole.net.blobs[name].data)
+        for name in ("conv", "act"):
+            with pytest.raises(caffe.CaffeError, match=f"blob '{name}' was not kept"):
+                _ = spare.net.blobs[name].data
+    spare.net.retain_data = True
+    whole.step(1)
+    spare.step(1)
+    np.testing.assert_array_equal(spare.net.blobs["act"].data, whole.net.blobs["act"].data)
+
+
+def test_what_somebody_holds_is_kept_in_the_pass_backward(tmp_path):
+    whole, spare = solver(tmp_path), solver(tmp_path)
+    spare.net.retain_data = False
+    held = spare.net.blobs["act"].data
+    whole.step(1)
+    spare.step(1)
+    np.testing.assert_array_equal(held, whole.net.blobs["act"].data)
+
+
 def test_after_a_step_the_diff_of_a_parameter_is_its_update(tmp_path):
     made = solver(tmp_path, momentum=0.9)
     before = values(made)

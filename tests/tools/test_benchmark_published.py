@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import shutil
@@ -15,6 +14,7 @@ import pytest
 import tifffile
 
 import caffe
+from benchmark_published import agreement, find_truth, main
 from tests import release2015
 from tests.conftest import REPOSITORY
 from unet.ctc_format import Track, read_tracks, write_masks, write_tracks
@@ -22,18 +22,6 @@ from unet.ctc_format import Track, read_tracks, write_masks, write_tracks
 WIDTH = 2
 SHAPE = (120, 130)
 FRAMES = 2
-
-
-@pytest.fixture(scope="module")
-def benchmark():
-    """Return the program as a module."""
-    sys.path.insert(0, str(REPOSITORY / "tools"))
-    path = REPOSITORY / "tools" / "benchmark_published.py"
-    spec = importlib.util.spec_from_file_location("benchmark_published", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
-    sys.path.remove(str(REPOSITORY / "tools"))
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +69,7 @@ def test_both_networks_are_run_and_compared(place, tmp_path):
     assert "the two agree on 100.00% of the pixels" in done.stdout
 
 
-def test_ground_truth_beside_the_frames_is_scored(place, tmp_path, benchmark, capsys):
+def test_ground_truth_beside_the_frames_is_scored(place, tmp_path, capsys):
     """One half of the picture is a cell: SEG is 1/2 by the definition of Jaccard's index."""
     release = tmp_path / "release"
     shutil.copytree(place / "u-net-release", release)
@@ -93,7 +81,7 @@ def test_ground_truth_beside_the_frames_is_scored(place, tmp_path, benchmark, ca
         for t in range(FRAMES):
             tifffile.imwrite(truth / kind / f"{name}{t:03d}.tif", half)
     write_tracks(truth / "TRA" / "man_track.txt", [Track(1, 0, FRAMES - 1, 0)])
-    benchmark.main(
+    main(
         ["--device", "cpu", "--from", str(release), "--data", str(tmp_path / "copy")]
         + ["--model", str(tmp_path / "none"), "-o", str(tmp_path / "results")]
     )
@@ -103,20 +91,20 @@ def test_ground_truth_beside_the_frames_is_scored(place, tmp_path, benchmark, ca
     assert "there is no such model folder" in capsys.readouterr().out
 
 
-def test_agreement_counts_pixels_and_cells(benchmark, tmp_path):
+def test_agreement_counts_pixels_and_cells(tmp_path):
     first = np.zeros((2, 10, 10), np.uint16)
     first[:, :4, :5] = 1
     second = np.zeros((2, 10, 10), np.uint16)
     second[:, :5, :5] = 7
     for name, masks in (("first", first), ("second", second), ("none", 0 * first)):
         write_masks(tmp_path / name, masks)
-    found = benchmark.agreement(tmp_path / "first", tmp_path / "second")
+    found = agreement(tmp_path / "first", tmp_path / "second")
     # 20 of 25 pixels are in both; 5 of 100 differ.
     assert found == {"pixels": pytest.approx(0.95), "SEG": pytest.approx(0.8)}
-    assert np.isnan(benchmark.agreement(tmp_path / "none", tmp_path / "first")["SEG"])
+    assert np.isnan(agreement(tmp_path / "none", tmp_path / "first")["SEG"])
 
 
-def test_truth_of_other_frames_is_not_used(benchmark, tmp_path, capsys):
+def test_truth_of_other_frames_is_not_used(tmp_path, capsys):
     frames = np.random.default_rng(1).integers(0, 256, (2, 3, 20, 20)).astype(np.uint8)
     for name, stack in zip(("release", "dataset"), frames):
         (tmp_path / name / "01").mkdir(parents=True)
@@ -124,11 +112,11 @@ def test_truth_of_other_frames_is_not_used(benchmark, tmp_path, capsys):
             tifffile.imwrite(tmp_path / name / "01" / f"t{t:03d}.tif", frame)
     truth = tmp_path / "dataset" / "01_GT"
     truth.mkdir()
-    assert benchmark.find_truth(tmp_path / "release" / "01", tmp_path / "dataset") is None
+    assert find_truth(tmp_path / "release" / "01", tmp_path / "dataset") is None
     assert "is of other frames" in capsys.readouterr().out
-    assert benchmark.find_truth(tmp_path / "dataset" / "01", tmp_path / "dataset") == truth
+    assert find_truth(tmp_path / "dataset" / "01", tmp_path / "dataset") == truth
     shutil.copytree(tmp_path / "dataset" / "01", tmp_path / "same" / "01")
-    assert benchmark.find_truth(tmp_path / "same" / "01", tmp_path / "dataset") == truth
+    assert find_truth(tmp_path / "same" / "01", tmp_path / "dataset") == truth
 
 
 def test_where_nothing_can_be_had_it_says_so(place, tmp_path):

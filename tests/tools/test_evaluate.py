@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 import tifffile
 
+import evaluate
 from tests.unet.ctc_cases import make_case
 from unet.ctc_evaluation import score_seg, score_tracking
 from unet.errors import InputError
@@ -19,10 +19,6 @@ from unet.metrics import score_stack
 
 PROGRAM = Path(__file__).parents[2] / "tools" / "evaluate.py"
 SCORES = ("rand_error", "pixel_error", "warping_error", "v_rand_thin", "v_info_thin")
-
-spec = importlib.util.spec_from_file_location("evaluate", PROGRAM)
-evaluate = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(evaluate)
 
 
 @pytest.fixture

@@ -11,15 +11,12 @@ from pathlib import Path
 
 import pytest
 
+import choices
+import pipeline
+from model_folder import make_model_folder
+from steps import Pipeline, Step, StepFailed, call
+
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
-sys.path.insert(0, str(TOOLS))
-
-import pipeline  # noqa: E402
-
-import choices  # noqa: E402
-from model_folder import make_model_folder  # noqa: E402
-from steps import Pipeline, Step, StepFailed, call  # noqa: E402
-
 APPEND = "import sys; open(sys.argv[2], 'a').write(open(sys.argv[1]).read())"
 
 

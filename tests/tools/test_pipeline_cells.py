@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
 
-TOOLS = Path(__file__).resolve().parents[2] / "tools"
-sys.path.insert(0, str(TOOLS))
-
-import pipeline_cells  # noqa: E402
-
-import choices  # noqa: E402
-from tests.tools.recorded import program_of, unknown_options  # noqa: E402
+import choices
+import pipeline_cells
+from tests.tools.recorded import program_of, unknown_options
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -17,6 +16,7 @@ import tifffile
 from PIL import Image
 
 import caffe
+import segment
 from unet import procedure2015
 from unet.errors import InputError
 from unet.grey import input_text, scale_grey
@@ -26,10 +26,6 @@ from unet.segmentation import segment_picture
 from unet.volumes import grey_range, read_volume, write_volume
 
 PROGRAM = Path(__file__).parents[2] / "tools" / "segment.py"
-
-spec = importlib.util.spec_from_file_location("segment", PROGRAM)
-segment = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(segment)
 
 
 @pytest.fixture(scope="module")
@@ -192,9 +188,17 @@ def test_nan_scores_are_refused(run, model, tmp_path):
     net.params["conv_u0d-score"][0].data[...] = 3e38
     net.save(str(tmp_path / "far.caffemodel"))
     far = ("--weights", tmp_path / "far.caffemodel", "--net", model / "deploy.prototxt")
-    with pytest.raises(InputError, match=r"stack\.tif: slice 0: probabilities are NaN"):
-        run("--labels", tmp_path / "c.tif", *far)
+    for wanted in ("--labels", "-o"):
+        with pytest.raises(InputError, match=r"far\.caffemodel: the scores .* NaN or infinite"):
+            run(wanted, tmp_path / "c.tif", *far)
     assert sorted(os.listdir(tmp_path)) == ["far.caffemodel", "stack.tif"]
+
+
+def test_grey_values_out_of_all_bounds_are_refused(run, model, tmp_path):
+    for wanted in ("--labels", "-o"):
+        with pytest.raises(InputError, match=r"stack\.tif: slice 0: .* see --grey"):
+            run(wanted, tmp_path / "c.tif", "--grey", "0", "1e-37")
+    assert os.listdir(tmp_path) == ["stack.tif"]
 
 
 def test_slices_are_normalised_where_the_network_learnt_so(run, model, stack, tmp_path):
@@ -418,7 +422,7 @@ def test_out_of_memory_is_a_sentence():
         yield
 
     with pytest.raises(MemoryError, match="allocate memory; take a smaller --tile"):
-        list(segment.out_of_memory_is_told(fails()))
+        list(segment.failures_are_told(fails(), None, range(1)))
 
 
 def test_a_mistake_is_one_line_and_status_2(model, stack, tmp_path):

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import caffe
+import segment
 from tests import caffe_unet, release2015
-from tests.conftest import REPOSITORY
 from unet import procedure2015
 from unet.errors import InputError
 from unet.modeldef import ModelDefinition, write_modeldef
 from unet.objects import find_cells
 from unet.segmentation import segment_picture
 from unet.volumes import read_volume, write_volume
-
-spec = importlib.util.spec_from_file_location("segment", REPOSITORY / "tools" / "segment.py")
-segment = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(segment)
 
 WIDTH = 2
 FRAMES = np.random.default_rng(0).integers(0, 256, (2, 40, 50)).astype(np.uint8)

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-TOOLS = Path(__file__).resolve().parents[2] / "tools"
-sys.path.insert(0, str(TOOLS))
-
-import separation  # noqa: E402
-
-from tests.tools.recorded import unknown_options  # noqa: E402
-from unet.volumes import write_volume  # noqa: E402
+import separation
+from tests.tools.recorded import unknown_options
+from unet.volumes import write_volume
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -11,16 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import track
 from unet.ctc_format import Track, read_masks, read_tracks
 from unet.errors import InputError
 from unet.tracking import track_cells
 from unet.volumes import read_volume, write_volume
 
 PROGRAM = Path(__file__).parents[2] / "tools" / "track.py"
-
-spec = importlib.util.spec_from_file_location("track", PROGRAM)
-track = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(track)
 
 
 @pytest.fixture

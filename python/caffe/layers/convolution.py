@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -16,6 +17,8 @@ from caffe.layers.windows import windows
 
 # Kernel elements times input channels up to which the weights' gradient is one product of matrices.
 _FEW_TAPS = 32
+# Values of the windows of a gradient that are gathered at a time.
+_WINDOWS = 2**20
 
 
 class _ConvolutionBase(Layer):
@@ -89,14 +92,15 @@ class _ConvolutionBase(Layer):
                 )
             above.reshape(*shape[: self.axis], self.num_output, *sizes)
 
-    def _batched(self, side: Side) -> torch.Tensor:
+    def _batched(self, side: Side, packed: bool = True) -> torch.Tensor:
+        """Return (n, channels, ...) values; `packed`: in the layout that convolutions like."""
         tensor = side.activation().to(device.compute_dtype())
         # Caffe allows any number of axes before the channels, PyTorch exactly one.
         if self.axis != 1:
             tensor = tensor.flatten(0, self.axis - 1) if self.axis else tensor[None]
         # Pixel by pixel is the layout that 2-D convolutions compute fastest in; what they make
         # keeps it, so that as a rule nothing is copied here.
-        if tensor.dim() != 4:
+        if tensor.dim() != 4 or not packed:
             return tensor
         if tensor.shape[1] == 1:
             # One channel is both layouts; only strides tell PyTorch which one the result gets.
@@ -139,7 +143,7 @@ class _ConvolutionBase(Layer):
             if not (down or wants[0] or wants_bias):
                 continue
             grad_bottom, grad_weights, grad_bias = self._gradients(
-                self._batched(above.diff_side),
+                self._batched(above.diff_side, not self._disjoint()),
                 self._batched(below.data_side),
                 (down, wants[0], wants_bias),
             )
@@ -151,6 +155,10 @@ class _ConvolutionBase(Layer):
                 below.diff_side.set(
                     grad_bottom if self.axis == 1 else grad_bottom.view(below.shape)
                 )
+
+    def _disjoint(self) -> bool:
+        """Tell whether gradients are cut into windows, whatever their layout."""
+        return False
 
     def _gradients(
         self, gradient: torch.Tensor, data: torch.Tensor, wants: tuple[bool, bool, bool]
@@ -252,10 +260,9 @@ class Deconvolution(_ConvolutionBase):
 
     transposed = True
 
-    def _disjoint(self, data: torch.Tensor) -> bool:
-        """Tell whether outputs of different pixels do not overlap: one product of matrices."""
+    def _disjoint(self) -> bool:
         return (
-            data.device.type == "cpu"
+            device.current().type == "cpu"
             and self.spatial_axes == 2
             and self.kernel == self.stride
             and self.pad == (0, 0)
@@ -267,6 +274,11 @@ class Deconvolution(_ConvolutionBase):
         # Columns in the order of `_windows`: row and column in the window, then map.
         return self._parameters()[0].permute(0, 2, 3, 1).reshape(self.channels, -1)
 
+    def _kernels(self, matrix: torch.Tensor) -> torch.Tensor:
+        """Undo `_matrix`."""
+        by_window = matrix.view(self.channels, *self.kernel, self.num_output)
+        return by_window.permute(0, 3, 1, 2).contiguous()
+
     def _windows(self, tensor: torch.Tensor) -> torch.Tensor:
         """View (n, maps, rows * h, columns * w) as (n, rows, columns, h, w, maps)."""
         (h, w), (size, maps, height, width) = self.kernel, tensor.shape
@@ -276,17 +288,25 @@ class Deconvolution(_ConvolutionBase):
     def _gradients(
         self, gradient: torch.Tensor, data: torch.Tensor, wants: tuple[bool, bool, bool]
     ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
-        if not self._disjoint(data):
+        if not self._disjoint():
             return super()._gradients(gradient, data, wants)
-        products = self._windows(gradient).reshape(-1, math.prod(self.kernel) * self.num_output)
-        pixels = data.permute(0, 2, 3, 1)
-        grad_data = grad_weights = grad_bias = None
-        if wants[0]:
-            grad_data = (products @ self._matrix().t()).view(pixels.shape).permute(0, 3, 1, 2)
-        if wants[1]:
-            matrix = pixels.reshape(-1, self.channels).t() @ products
-            by_window = matrix.view(self.channels, *self.kernel, self.num_output)
-            grad_weights = by_window.permute(0, 3, 1, 2).contiguous()
-        if wants[2]:
-            grad_bias = products.view(-1, self.num_output).sum(0)
-        return grad_data, grad_weights, grad_bias
+        windows, pixels, matrix = self._windows(gradient), data.permute(0, 2, 3, 1), self._matrix()
+        grad_data = pixels.new_empty(pixels.shape) if wants[0] else None
+        grad_matrix, grad_bias = torch.zeros(matrix.shape), torch.zeros(self.num_output)
+        # Some rows at a time: the windows of all of them would be another copy of the gradient.
+        height = max(1, _WINDOWS // math.prod(windows.shape[2:]))
+        for image, first in itertools.product(range(len(data)), range(0, data.shape[2], height)):
+            rows = slice(first, first + height)
+            products = windows[image, rows].reshape(-1, matrix.shape[1])
+            if wants[0]:
+                part = grad_data[image, rows]
+                part.copy_((products @ matrix.t()).view(part.shape))
+            if wants[1]:
+                grad_matrix += pixels[image, rows].reshape(-1, self.channels).t() @ products
+            if wants[2]:
+                grad_bias += products.view(-1, self.num_output).sum(0)
+        return (
+            grad_data.permute(0, 3, 1, 2) if wants[0] else None,
+            self._kernels(grad_matrix) if wants[1] else None,
+            grad_bias if wants[2] else None,
+        )

@@ -35,8 +35,10 @@ class Split(Layer):
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
     ) -> None:
         if propagate_down[0]:
-            total = self.take_diff(top[0])
-            for blob in top[1:]:
+            # A reader that is done without a gradient (as Crop's second) has no zeros to add.
+            first, *others = [blob for blob in top if not blob.diff_side.is_clear()] or top[:1]
+            total = self.take_diff(first)
+            for blob in others:
                 blob.diff_side.add_to(total)
             bottom[0].diff_side.set(total)
 
@@ -100,7 +102,8 @@ class Concat(Layer):
             for blob, window, place in zip(bottom, self.windows, places):
                 whole = blob.data_side.activation()
                 if window is None and whole.dtype == place.dtype:
-                    whole.set_(place)
+                    # Not in place: a view would go on keeping what it was a view of.
+                    blob.data_side.set(place)
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
