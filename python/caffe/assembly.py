@@ -169,7 +169,7 @@ class Assembly:
         for index, name in enumerate(param.top):
             if index < len(param.bottom) and name == param.bottom[index]:
                 tops.append(bottoms[index])
-                bottoms[index].changed_in_place = True
+                bottoms[index].data_side.source.changes_in_place += 1
                 self._unread[name] = None
             elif name in self.blobs:
                 raise CaffeError(

@@ -38,11 +38,14 @@ class Side:
         "_pending",
         "_spare",
         "_tensor",
+        "changes_in_place",
         "shape",
     )
 
     def __init__(self, shape: Shape = ()) -> None:
         self.shape = shape
+        # How many layers of the net work in place on these values.
+        self.changes_in_place = 0
         self._tensor: torch.Tensor | None = None
         # All values, flat, that there was memory for before the shape became smaller.
         self._spare: torch.Tensor | None = None
@@ -282,12 +285,10 @@ class Blob:
         Its shape; () is a scalar.
     """
 
-    __slots__ = ("changed_in_place", "data_side", "diff_side")
+    __slots__ = ("data_side", "diff_side")
 
     def __init__(self, shape: Shape = ()) -> None:
         shape = _checked(shape)
-        # Set by the net where a layer works in place on this blob.
-        self.changed_in_place = False
         self.data_side = Side(shape)
         self.diff_side = Side(shape)
 

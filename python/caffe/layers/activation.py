@@ -93,6 +93,9 @@ class Dropout(NeuronLayer):
             keep.bernoulli_(1 - self.ratio, generator=device.generator())
             self.mask = keep.mul_(1 / (1 - self.ratio)).to(data.dtype)
             data = data.mul_(self.mask) if bottom[0] is top[0] else data * self.mask
+        elif bottom[0] is not top[0]:
+            # Its own: what works in place above leaves the bottom alone.
+            data = data.clone()
         top[0].data_side.set(data)
 
     def backward(

@@ -119,8 +119,10 @@ class BatchNorm(NeuronLayer):
             ):
                 blob.data_side.set(blob.data_side.tensor() * self.keep + value * scale)
         self.root = (variance + self.eps).sqrt_()
-        self.normed = centred.div_(self.root.view(self.laid))
-        top[0].data_side.set(self.normed.clone() if bottom[0] is top[0] else self.normed)
+        normed = centred.div_(self.root.view(self.laid))
+        # Kept apart from the top, which a layer in place above, often a ReLU, changes.
+        self.normed = None if self.use_kept else normed.clone()
+        top[0].data_side.set(normed)
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]

@@ -13,6 +13,31 @@ from caffe.blob import MAX_AXES, AliasSide, Blob
 from caffe.layers.base import Layer, register
 
 
+def _share(bottom: Blob, top: Blob, shape: tuple[int, ...]) -> None:
+    """Make a top the values of a bottom in another shape."""
+    top.data_side = AliasSide(bottom.data_side, shape)
+    top.diff_side = AliasSide(bottom.diff_side, shape)
+
+
+class _SharingLayer(Layer):
+    """A layer whose bottoms and top may lie in one memory as long as nobody writes there."""
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        self._changes = [blob.data_side.source.changes_in_place for blob in bottom]
+
+    def may_share(self, bottom: Sequence[Blob], index: int, top: Blob) -> bool:
+        """Tell whether nobody will write into values that a bottom and the top share.
+
+        No later layer may work in place on either. Users write only where values lie in C's order:
+        others are copied for who looks at them.
+        """
+        sides = bottom[index].data_side, top.data_side
+        later = sides[0].source.changes_in_place > self._changes[index]
+        if later or sides[1].changes_in_place:
+            return False
+        return not any(side.activation().is_contiguous() for side in sides)
+
+
 @register("Split")
 class Split(Layer):
     """Hand one blob to several readers; the gradients are added. Nets insert it by themselves.
@@ -44,7 +69,7 @@ class Split(Layer):
 
 
 @register("Concat")
-class Concat(Layer):
+class Concat(_SharingLayer):
     """Join blobs along an axis (1 by default).
 
     Notes
@@ -52,11 +77,17 @@ class Concat(Layer):
     Bottoms whose pixels (axes from 2 on) are more than the first one's are cut to its size in the
     middle, as in caffe_unet (Falk et al., Nature Methods 16, 2019); their gradient is 0 outside.
     BVLC's Caffe refuses such nets, so this is said in a warning, once.
+
+    A single bottom and the top have the same data and diff.
     """
 
     bottom_range = (1, None)
     top_range = (1, 1)
     _warned = False
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        super().setup(bottom, top)
+        self.shares_tops = len(bottom) == 1
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         param = self.layer_param.concat_param
@@ -67,7 +98,10 @@ class Concat(Layer):
             self.axis = self.canonical_axis(param.axis, shape)
         self.windows = [self._window(index, blob.shape, shape) for index, blob in enumerate(bottom)]
         self.sizes = [blob.shape[self.axis] for blob in bottom]
-        top[0].reshape(*shape[: self.axis], sum(self.sizes), *shape[self.axis + 1 :])
+        if self.shares_tops:
+            _share(bottom[0], top[0], shape)
+        else:
+            top[0].reshape(*shape[: self.axis], sum(self.sizes), *shape[self.axis + 1 :])
 
     def _window(
         self, index: int, shape: tuple[int, ...], first: tuple[int, ...]
@@ -91,23 +125,28 @@ class Concat(Layer):
         return tuple(slice(m // 2, m // 2 + wanted) for m, wanted in zip(more, own))
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        if self.shares_tops:
+            return
         parts = [
             blob.data_side.activation()[window or ...] for blob, window in zip(bottom, self.windows)
         ]
         joined = torch.cat(parts, self.axis)
         top[0].data_side.set(joined)
-        if not top[0].changed_in_place:
-            # The bottoms' values now stand in the top as well: let them lie there, and there only.
-            places = joined.split(self.sizes, self.axis)
-            for blob, window, place in zip(bottom, self.windows, places):
-                whole = blob.data_side.activation()
-                if window is None and whole.dtype == place.dtype:
-                    # Not in place: a view would go on keeping what it was a view of.
-                    blob.data_side.set(place)
+        # The bottoms' values now stand in the top as well: let them lie there, and there only.
+        places = joined.split(self.sizes, self.axis)
+        for index, (window, place) in enumerate(zip(self.windows, places)):
+            side = bottom[index].data_side
+            alike = window is None and side.source is side
+            alike = alike and side.activation().dtype == place.dtype
+            if alike and self.may_share(bottom, index, top[0]):
+                # Not in place: a view would go on keeping what it was a view of.
+                side.set(place)
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
     ) -> None:
+        if self.shares_tops:
+            return
         parts = self.take_diff(top[0]).split(self.sizes, self.axis)
         for blob, down, part, window in zip(bottom, propagate_down, parts, self.windows):
             if down and window is None:
@@ -120,10 +159,18 @@ class Concat(Layer):
 
 @register("Slice")
 class Slice(Layer):
-    """Cut a blob along an axis at slice_point, or into equal parts."""
+    """Cut a blob along an axis at slice_point, or into equal parts.
+
+    Notes
+    -----
+    The bottom and a single top have the same data and diff.
+    """
 
     bottom_range = (1, 1)
     top_range = (1, None)
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        self.shares_tops = len(top) == 1
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         param = self.layer_param.slice_param
@@ -149,23 +196,29 @@ class Slice(Layer):
                     f"axis {self.axis} of {shape} cannot be cut into {len(top)} equal parts"
                 )
             self.sizes = [size // len(top)] * len(top)
+        if self.shares_tops:
+            _share(bottom[0], top[0], shape)
+            return
         for blob, part in zip(top, self.sizes):
             blob.reshape(*shape[: self.axis], part, *shape[self.axis + 1 :])
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        if self.shares_tops:
+            return
         parts = bottom[0].data_side.tensor().split(self.sizes, self.axis)
         for blob, part in zip(top, parts):
-            blob.data_side.set(part.contiguous() if len(parts) > 1 else part.clone())
+            # Its own memory, also where the part lies in one piece.
+            blob.data_side.set(part.clone(memory_format=torch.contiguous_format))
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
     ) -> None:
-        if propagate_down[0]:
+        if propagate_down[0] and not self.shares_tops:
             bottom[0].diff_side.set(torch.cat([b.diff_side.tensor() for b in top], self.axis))
 
 
 @register("Crop")
-class Crop(Layer):
+class Crop(_SharingLayer):
     """Cut the first bottom, from `axis` on and at `offset`, to the size of the second."""
 
     bottom_range = (2, 2)
@@ -199,8 +252,10 @@ class Crop(Layer):
         top[0].reshape(*(part.stop - part.start for part in window))
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        # A view: what reads it next (a Concat as a rule) copies anyway.
+        # A view where that may be: what reads it next (a Concat as a rule) copies anyway.
         top[0].data_side.set(bottom[0].data_side.activation()[self.window])
+        if not self.may_share(bottom, 0, top[0]):
+            top[0].data_side.set(top[0].data_side.activation().clone())
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
@@ -246,12 +301,7 @@ class Flatten(Layer):
             raise self.fail("cannot work in place")
         # end_axis before axis, if only by one: a new axis of size 1.
         joined = math.prod(shape[first : last + 1])
-        self._share(bottom[0], top[0], (*shape[:first], joined, *shape[last + 1 :]))
-
-    @staticmethod
-    def _share(bottom: Blob, top: Blob, shape: tuple[int, ...]) -> None:
-        top.data_side = AliasSide(bottom.data_side, shape)
-        top.diff_side = AliasSide(bottom.diff_side, shape)
+        _share(bottom[0], top[0], (*shape[:first], joined, *shape[last + 1 :]))
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         data = bottom[0].data_side.tensor()
@@ -295,7 +345,7 @@ class Reshape(Flatten):
         result = (*shape[:first], *sizes, *shape[last:])
         if math.prod(result) != total:
             raise self.fail(f"{shape} has {total} elements, {result} would have others")
-        self._share(bottom[0], top[0], result)
+        _share(bottom[0], top[0], result)
 
 
 @register("Tile")
