@@ -156,7 +156,7 @@ def _pooling(net: RandomNet) -> bool:
         f"pooling_param {{ pool: {net.choice(['MAX', 'AVE'])} kernel_size: {kernel} "
         f"stride: {stride} pad: {pad} }}"
     )
-    return net.layer("Pooling", [bottom], [(n, c, *out)], options)
+    return net.layer("Pooling", [bottom], [(n, c, *out)], options, free=True)
 
 
 def _lrn(net: RandomNet) -> bool:
@@ -185,6 +185,8 @@ def _normalised(net: RandomNet) -> bool:
         return False
     shape = net.shapes[bottom]
     net.layer("BatchNorm", [bottom], [shape], "batch_norm_param { eps: 1e-2 }", free=True)
+    if net.choice([True, False, False]):
+        return True
     options = "scale_param { bias_term: true }"
     return net.layer("Scale", [net.unread[-1]], [shape], options, free=True, in_place=True)
 
@@ -225,7 +227,7 @@ def _slice(net: RandomNet) -> bool:
     n, c, h, w = net.shapes[bottom]
     point = net.whole(1, c - 1)
     options = f"slice_param {{ slice_point: {point} }}"
-    return net.layer("Slice", [bottom], [(n, point, h, w), (n, c - point, h, w)], options)
+    return net.layer("Slice", [bottom], [(n, point, h, w), (n, c - point, h, w)], options, True)
 
 
 def _inner_product(net: RandomNet) -> bool:
@@ -254,7 +256,8 @@ def _crop(net: RandomNet) -> bool:
         return False
     text = " ".join(f"offset: {net.whole(0, offset)}" for offset in offsets)
     top = (*net.shapes[first][:2], *wanted[2:])
-    return net.layer("Crop", [first, second], [top], f"crop_param {{ axis: 2 {text} }}")
+    options = f"crop_param {{ axis: 2 {text} }}"
+    return net.layer("Crop", [first, second], [top], options, free=True)
 
 
 def _softmax(net: RandomNet) -> bool:
