@@ -12,6 +12,7 @@ import pytest
 
 from tests.caffe.hostile_files import TABLE
 
+# Of the processor; half that is the most on one that has nothing else to do.
 MAX_SECONDS = 1.0
 MAX_MEGABYTES = 200
 MAX_MESSAGE = 2000

@@ -145,13 +145,17 @@ def test_hdf5_chunked_across_slices(tmp_path, chunks):
 @pytest.mark.parametrize("version", [2, 3])
 def test_zarr_of_both_versions_array_and_group(tmp_path, version):
     written = stack((1, 1, 5, 20, 31))
-    array = zarr.create_array(
-        tmp_path / "a.zarr", data=stack(), chunks=(2, 8, 8), zarr_format=version
-    )
-    assert array.shape == (5, 20, 31)
+    form = {"zarr_format": version}
+    if zarr.__version__.startswith("2."):
+        if version == 3:
+            pytest.skip("zarr 2, the newest for Python 3.10, has no format 3")
+        form = {}
+    shape = {"shape": (5, 20, 31), "dtype": np.uint8, "chunks": (2, 8, 8)}
+    zarr.open(str(tmp_path / "a.zarr"), mode="w", **shape, **form)[...] = stack()
     assert np.array_equal(read_volume(tmp_path / "a.zarr"), stack())
-    group = zarr.open_group(tmp_path / "g.zarr", mode="w", zarr_format=version)
-    group.create_array("em/0", data=written, chunks=(1, 1, 1, 20, 31))
+    zarr.open_group(str(tmp_path / "g.zarr"), mode="w", **form)
+    shape = {"shape": written.shape, "dtype": np.uint8, "chunks": (1, 1, 1, 20, 31)}
+    zarr.open(str(tmp_path / "g.zarr"), path="em/0", mode="w", **shape, **form)[...] = written
     assert np.array_equal(read_volume(tmp_path / "g.zarr"), written[0, 0])
     assert np.array_equal(read_volume(f"{tmp_path}/g.zarr:/em/0"), written[0, 0])
 
