@@ -6,6 +6,7 @@ import itertools
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import zip_longest
 
 import torch
@@ -37,6 +38,14 @@ class Place:
     # Names of the blobs that nobody reads after this layer, forward and backward.
     spent: list[str] = field(default_factory=list)
     spent_backward: list[str] = field(default_factory=list)
+
+
+def _weights(blob: Blob, weight: float, count: int) -> torch.Tensor | None:
+    """Return the diff of a top with a loss weight, which once had so many elements.
+
+    As in genuine Caffe, one that grows loses its weight.
+    """
+    return torch.full(blob.shape, weight) if blob.count <= count else None
 
 
 def checked(layer: Layer, step: Callable[..., None], *blobs: list[Blob]) -> None:
@@ -206,7 +215,8 @@ class Assembly:
         for name, blob, weight in zip(names, tops, layer.loss_weights):
             self.loss_weights[name] = weight
             if weight:
-                blob.diff_side.set(torch.full(blob.shape, weight))
+                # Made when a pass begins: a net may be described that no memory holds.
+                blob.diff_side.defer(partial(_weights, blob, weight, blob.count))
 
     def _add_params(self, layer: Layer, param: caffe_pb2.LayerParameter) -> None:
         if len(param.param) > len(layer.blobs):
