@@ -13,7 +13,7 @@ import torch
 
 from caffe import net_log, weights_io
 from caffe.blob import AliasSide, Blob
-from caffe.errors import CaffeError, note_layer
+from caffe.errors import CaffeError
 from caffe.layers import Layer, create
 from caffe.proto import caffe_pb2
 
@@ -67,7 +67,7 @@ def checked(layer: Layer, step: Callable[..., None], *blobs: list[Blob]) -> None
         raise layer.fail(str(error)) from error
     except Exception as error:
         if layer.type == "Python" or not isinstance(error, RuntimeError):
-            note_layer(error, layer.name, layer.type, step.__name__)
+            net_log.note_layer(error, layer.name, layer.type, step.__name__)
             raise
         shapes = ", ".join(str(blob.shape) for blob in blobs[0])
         raise layer.fail(f"{error} (bottoms: {shapes or 'none'})") from error

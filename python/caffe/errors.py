@@ -22,22 +22,3 @@ class CaffeError(RuntimeError):
     def __init__(self, message: str, layer: str | None = None) -> None:
         super().__init__(message)
         self.layer = layer
-
-
-def note_layer(error: Exception, layer: str, kind: str, step: str) -> None:
-    """Note at an exception of a layer's own code where it was raised; its traceback ends with that.
-
-    Class and message stay as they are, for programs that look at them. (Python 3.10 knows no
-    notes.)
-
-    Parameters
-    ----------
-    error : Exception
-        Not changed if it is a CaffeError, which names the layer itself.
-    layer, kind : str
-        The layer's name and type.
-    step : str
-        What the layer was doing.
-    """
-    if not isinstance(error, CaffeError) and hasattr(error, "add_note"):
-        error.add_note(f"in {step} of layer '{layer}' ({kind})")

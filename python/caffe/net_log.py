@@ -14,6 +14,7 @@ import torch
 
 from caffe import glog, prototxt
 from caffe.blob import Blob
+from caffe.errors import CaffeError
 from caffe.proto import caffe_pb2
 
 if TYPE_CHECKING:
@@ -142,3 +143,28 @@ def all_parameters(net: Net) -> None:
         f"L1 norm = ({glog.number(l1[0])}, {glog.number(l1[1])}); "
         f"L2 norm = ({glog.number(l2[0])}, {glog.number(l2[1])})"
     )
+
+
+def note_layer(error: Exception, layer: str, kind: str, step: str) -> None:
+    """Note at an exception of a layer's own code where it was raised; its traceback ends with that.
+
+    Class and message stay as they are, for programs that look at them. Python 3.10 does not print
+    notes: there the note is in the log as well.
+
+    Parameters
+    ----------
+    error : Exception
+        Not changed if it is a CaffeError, which names the layer itself.
+    layer, kind : str
+        The layer's name and type.
+    step : str
+        What the layer was doing.
+    """
+    if isinstance(error, CaffeError):
+        return
+    note = f"in {step} of layer '{layer}' ({kind})"
+    if hasattr(error, "add_note"):
+        error.add_note(note)
+    else:
+        error.__notes__ = [*getattr(error, "__notes__", ()), note]
+        glog.error(f"{type(error).__name__} {note}: {error}")

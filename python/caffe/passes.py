@@ -9,7 +9,7 @@ import torch
 from caffe import net_log
 from caffe.assembly import Assembly, Place, checked
 from caffe.blob import Blob, Side
-from caffe.errors import CaffeError, note_layer
+from caffe.errors import CaffeError
 
 
 class Passes:
@@ -127,7 +127,7 @@ class Passes:
                 else:
                     place.layer.forward(place.bottoms, place.tops)
             except Exception as error:
-                note_layer(error, place.name, place.layer.type, "forward")
+                net_log.note_layer(error, place.name, place.layer.type, "forward")
                 raise
             for blob, weight in zip(place.tops, place.layer.loss_weights):
                 if weight:
@@ -169,7 +169,7 @@ class Passes:
                 try:
                     place.layer.backward(place.tops, place.bottom_needs, place.bottoms)
                 except Exception as error:
-                    note_layer(error, place.name, place.layer.type, "backward")
+                    net_log.note_layer(error, place.name, place.layer.type, "backward")
                     raise
                 if self.debug_info:
                     net_log.backward(place)
