@@ -23,12 +23,11 @@ import argparse
 import os
 import re
 import shutil
-import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Union
 
+from unet.archive import open_zip
 from unet.ctc_format import numbered_files, open_frames, read_tracks
 from unet.ctc_sequence import ANNOTATIONS, find_sequence
 from unet.download import download
@@ -196,26 +195,21 @@ def _files(source: Path) -> Iterator[Path]:
 
 
 def _unpack(source: Path, fresh: Path) -> None:
-    try:
-        with zipfile.ZipFile(source) as archive:
-            # By the end of the name, so that no member leaves the folder.
-            members = {
-                found.group(1): info
-                for info in archive.infolist()
-                for found in [_MEMBER.fullmatch(info.filename)]
-                if found and "__MACOSX" not in info.filename
-            }
-            total = sum(info.file_size for info in members.values())
-            if total > _LARGEST_ARCHIVE:
-                raise InputError(f"{source}: would unpack to {total:,} bytes")
-            for place, info in members.items():
-                target = fresh / place
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(archive.read(info))
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise InputError(
-            f"{source}: is no whole zip ({error}); remove it and run this again"
-        ) from None
+    with open_zip(source) as archive:
+        # By the end of the name, so that no member leaves the folder.
+        members = {
+            found.group(1): info
+            for info in archive.infolist()
+            for found in [_MEMBER.fullmatch(info.filename)]
+            if found and "__MACOSX" not in info.filename
+        }
+        total = sum(info.file_size for info in members.values())
+        if total > _LARGEST_ARCHIVE:
+            raise InputError(f"{source}: would unpack to {total:,} bytes")
+        for place, info in members.items():
+            target = fresh / place
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(archive.read(info))
 
 
 def check(name: str, folder: PathLike) -> list[Found]:

@@ -17,13 +17,13 @@ import argparse
 import hashlib
 import os
 import shutil
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Union
 
 import numpy as np
 
+from unet.archive import open_zip
 from unet.download import download
 from unet.errors import InputError
 from unet.program import atomic_path, run_program
@@ -99,25 +99,20 @@ def _take(source: Path, folder: Path) -> None:
         return
     if not source.exists():
         raise InputError(f"{source}: there is no such folder or zip")
-    try:
-        with zipfile.ZipFile(source) as archive:
-            # By their last name only: where a member wants to be unpacked does not matter.
-            members = {
-                PurePosixPath(info.filename).name: info
-                for info in archive.infolist()
-                if not info.is_dir() and "__MACOSX" not in info.filename
-            }
-            found = {name: members[name] for name in REQUIRED + OPTIONAL if name in members}
-            _demand(source, found)
-            for name, info in found.items():
-                if info.file_size > _LARGEST_MEMBER:
-                    raise InputError(f"{source}: {name} would unpack to {info.file_size:,} bytes")
-                with atomic_path(folder / name) as temporary:
-                    temporary.write_bytes(archive.read(info))
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
-        raise InputError(
-            f"{source}: is no whole zip ({error}); remove it and run this again"
-        ) from None
+    with open_zip(source) as archive:
+        # By their last name only: where a member wants to be unpacked does not matter.
+        members = {
+            PurePosixPath(info.filename).name: info
+            for info in archive.infolist()
+            if not info.is_dir() and "__MACOSX" not in info.filename
+        }
+        found = {name: members[name] for name in REQUIRED + OPTIONAL if name in members}
+        _demand(source, found)
+        for name, info in found.items():
+            if info.file_size > _LARGEST_MEMBER:
+                raise InputError(f"{source}: {name} would unpack to {info.file_size:,} bytes")
+            with atomic_path(folder / name) as temporary:
+                temporary.write_bytes(archive.read(info))
 
 
 def _demand(source: Path, found: dict) -> None:
