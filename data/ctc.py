@@ -28,12 +28,12 @@ from pathlib import Path
 from typing import NamedTuple, Union
 
 from unet.archive import open_zip
+from unet.cli import run_program
 from unet.ctc_format import numbered_files, open_frames, read_tracks
 from unet.ctc_sequence import ANNOTATIONS, find_sequence
 from unet.download import download
 from unet.errors import InputError
-from unet.program import run_program
-from unet.replacing import replace_parts
+from unet.files import replace_parts
 from unet.volumes import open_volume
 
 PathLike = Union[str, "os.PathLike[str]"]

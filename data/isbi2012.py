@@ -24,9 +24,10 @@ from typing import Union
 import numpy as np
 
 from unet.archive import open_zip
+from unet.cli import run_program
 from unet.download import download
 from unet.errors import InputError
-from unet.program import atomic_path, run_program
+from unet.files import atomic_path
 from unet.volumes import read_volume
 
 URL = "https://downloads.imagej.net/ISBI-2012-challenge.zip"

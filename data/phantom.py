@@ -21,8 +21,8 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
+from unet.cli import run_program
 from unet.errors import InputError
-from unet.program import run_program
 from unet.volumes import write_volume
 
 # Everything in pixels and grey values; measured by eye and histogram on ISBI 2012.

@@ -25,11 +25,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Union
 
+from unet.cli import run_program
 from unet.ctc_format import numbered_files, open_frames
 from unet.download import download
 from unet.errors import InputError
-from unet.program import run_program
-from unet.replacing import replace_parts
+from unet.files import replace_parts
 
 PathLike = Union[str, "os.PathLike[str]"]
 URL = "https://lmb.informatik.uni-freiburg.de/people/ronneber/u-net/u-net-release-2015-10-02.tar.gz"

@@ -21,9 +21,9 @@ from typing import Callable
 
 import numpy as np
 
+from unet.cli import run_program
 from unet.engine import open_engine
 from unet.errors import InputError
-from unet.program import run_program
 from unet.tiles import BORDER, check_tile
 
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -27,11 +27,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from data import release2015
 from pipeline_cells import DATA
 from steps import StepFailed, shown
+from unet.cli import run_program
 from unet.ctc_evaluation import score_seg, score_tracking
 from unet.ctc_format import numbered_files, open_frames
 from unet.ctc_metrics import match_objects, seg
 from unet.errors import InputError
-from unet.program import atomic_path, run_program
+from unet.files import atomic_path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 OURS = REPOSITORY / "models" / "phc-u373_slim"

@@ -22,12 +22,13 @@ from typing import Any
 
 import numpy as np
 
+from unet.cli import run_program
 from unet.ctc_evaluation import is_ground_truth, score_seg, score_tracking
 from unet.ctc_sequence import is_sequence
 from unet.errors import InputError
+from unet.files import atomic_path
 from unet.metrics import score_stack
 from unet.parallel import available_cores
-from unet.program import atomic_path, run_program
 from unet.volumes import open_volume
 
 #: Key and title of the scores in the table, in its order.

@@ -16,7 +16,7 @@ from typing import Callable
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from data import ctc, isbi2012, release2015
-from unet.program import run_program
+from unet.cli import run_program
 
 # Of each name the program that gets it, from the arguments after the name.
 FETCHED: dict[str, Callable[[list[str]], None]] = {

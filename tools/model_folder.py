@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from unet.files import atomic_path
 from unet.grey import INPUT
-from unet.program import atomic_path
 
 
 def make_model_folder(

@@ -25,7 +25,7 @@ from choices import (
 )
 from model_folder import make_model_folder
 from steps import Pipeline, Step, StepFailed
-from unet.program import run_program
+from unet.cli import run_program
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 STACKS = Path("data/isbi2012")

@@ -17,8 +17,8 @@ from typing import NamedTuple
 from choices import WEIGHTINGS, Choice, add_choices, check_device, choose
 from model_folder import make_model_folder
 from steps import Pipeline, Step, StepFailed
+from unet.cli import run_program
 from unet.ctc_sequence import find_sequence
-from unet.program import run_program
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 # A training that ends within an hour on two cores.

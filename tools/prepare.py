@@ -15,6 +15,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from unet.cli import run_program
 from unet.ctc_sequence import (
     ANNOTATIONS,
     UNKNOWN,
@@ -29,7 +30,6 @@ from unet.labels import KINDS
 from unet.partial_annotation import RULES, Unannotated
 from unet.preparation import Recipe, Summary, annotated_slice, make_training_set
 from unet.preview import save_preview
-from unet.program import run_program
 from unet.training_set import TrainingSet
 from unet.volumes import Volume, open_volume
 

@@ -28,13 +28,13 @@ from segment_options import (
     parse_tile,
 )
 from unet import procedure2015
+from unet.cli import refuse_own_inputs, run_program
 from unet.engine import open_engine
 from unet.errors import InputError
 from unet.grey import scale_grey
 from unet.model import find_model, load_net, pass_cost
 from unet.objects import CellRules, as_stored, find_cells
 from unet.overlay import save_overlay
-from unet.program import refuse_own_inputs, run_program
 from unet.segmentation import VERSIONS, segment_volume
 from unet.tiles import PassCost
 from unet.volumes import Volume, VolumeWriter, open_volume

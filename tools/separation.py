@@ -16,9 +16,10 @@ import numpy as np
 
 from choices import CPU_NET, check_device, whole_number
 from steps import Pipeline, Step, StepFailed
+from unet.cli import run_program
 from unet.engine import PRECISIONS
+from unet.files import atomic_path
 from unet.merged_cells import merged_cells, save_separation
-from unet.program import atomic_path, run_program
 from unet.volumes import read_volume
 
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from unet.program import EXIT_INTERRUPTED, atomic_path
+from unet.cli import EXIT_INTERRUPTED
+from unet.files import atomic_path
 
 
 class StepFailed(Exception):

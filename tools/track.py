@@ -13,9 +13,9 @@ import time
 from collections.abc import Sequence
 
 from unet import procedure2015
+from unet.cli import refuse_own_inputs, run_program
 from unet.ctc_format import write_masks
 from unet.errors import InputError
-from unet.program import refuse_own_inputs, run_program
 from unet.trackers import TRACKERS
 from unet.tracking import track_cells
 from unet.volumes import open_volume

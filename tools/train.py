@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from unet.cli import run_program
 from unet.engine import PRECISIONS, open_engine
 from unet.errors import InputError
-from unet.program import run_program
 from unet.training import Training
 
 

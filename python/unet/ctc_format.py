@@ -11,8 +11,7 @@ from typing import NamedTuple, Union
 import numpy as np
 
 from unet.errors import InputError
-from unet.program import atomic_path
-from unet.volume_writers import atomic_folder
+from unet.files import atomic_folder, atomic_path
 from unet.volumes import Volume, open_volume
 
 TRACKS_FILE = "res_track.txt"

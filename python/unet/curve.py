@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from unet.errors import InputError
-from unet.program import atomic_path
+from unet.files import atomic_path
 from unet.report import draw_curves
 
 CSV_NAME = "curve.csv"

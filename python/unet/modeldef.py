@@ -19,7 +19,7 @@ import h5py
 import numpy as np
 
 from unet.errors import InputError
-from unet.program import atomic_path
+from unet.files import atomic_path
 
 PathLike = Union[str, "os.PathLike[str]"]
 

@@ -15,12 +15,13 @@ import caffe
 from caffe import NetSpec
 from caffe import layers as L
 from caffe.proto import caffe_pb2
+from unet.cli import run_program
 from unet.errors import InputError
+from unet.files import atomic_path
 from unet.grey import INPUT, input_text
 from unet.loss import weighted_softmax_loss
 from unet.phseg_v5 import NAME as PHSEG_V5
 from unet.phseg_v5 import phseg_v5_files
-from unet.program import atomic_path, run_program
 from unet.tile_sampler import parse_slices
 from unet.tiles import BORDER, check_tile
 from unet.training_set import TrainingSet

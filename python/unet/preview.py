@@ -8,8 +8,8 @@ from typing import Union
 import numpy as np
 from scipy import ndimage
 
+from unet.files import atomic_path
 from unet.labels import IGNORED, Annotation
-from unet.program import atomic_path
 
 PathLike = Union[str, "os.PathLike[str]"]
 _PANEL_INCHES = 4.2

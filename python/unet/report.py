@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from unet.program import atomic_path
+from unet.files import atomic_path
 
 # The smoothed loss is the mean over this share of the iterations.
 _SMOOTH_SHARE = 50

@@ -12,9 +12,9 @@ import numpy as np
 
 from unet import __version__
 from unet.errors import InputError
+from unet.files import atomic_path
 from unet.grey import scale_grey
 from unet.labels import IGNORED
-from unet.program import atomic_path
 
 FORMAT = "unet-training-set"
 # 2: slices may be normalised.

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Callable, Union
@@ -15,7 +13,7 @@ import h5py
 import numpy as np
 
 from unet.errors import InputError
-from unet.program import atomic_path
+from unet.files import atomic_folder, atomic_path
 
 PathLike = Union[str, "os.PathLike[str]"]
 _IMAGEJ_TYPES = ("uint8", "uint16", "float32")
@@ -250,34 +248,3 @@ def _png_folder(path: Path, slices: int) -> Iterator[Put]:
     digits = max(4, len(str(slices - 1)))
     with atomic_folder(path) as temporary:
         yield lambda z, picture: _save_png(temporary / f"slice_{z:0{digits}d}.png", picture)
-
-
-@contextlib.contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
-    """Give an empty folder that takes the place of `path` on success, else is removed.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        Its parent is created. Whoever calls makes sure that what is there may be replaced.
-
-    Yields
-    ------
-    pathlib.Path
-
-    Raises
-    ------
-    OSError
-        If a folder cannot be made or renamed.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    holder = Path(tempfile.mkdtemp(dir=str(path.parent), prefix=f".{path.name}."))
-    try:
-        fresh = holder / "new"
-        fresh.mkdir()
-        yield fresh
-        if path.exists():
-            os.replace(path, holder / "old")
-        os.replace(fresh, path)
-    finally:
-        shutil.rmtree(holder, ignore_errors=True)

@@ -1,13 +1,11 @@
-"""What all programs share: how a mistake is told, and files that are whole or absent."""
+"""What all programs share: how a mistake is told, and that no output replaces an input."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Callable
 
@@ -56,44 +54,6 @@ def run_program(main: Callable[[Sequence[str] | None], int | None]) -> None:
     sys.exit(status)
 
 
-@contextlib.contextmanager
-def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
-    """Give a temporary path beside `path`, which it replaces on success; else it is removed.
-
-    Parameters
-    ----------
-    path : path
-        The file to be written. Its folder is created.
-
-    Yields
-    ------
-    pathlib.Path
-        The path to write to, with the suffixes of `path`.
-
-    Raises
-    ------
-    OSError
-        If the folder cannot be made or the file cannot be renamed.
-    """
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(
-        dir=str(target.parent), prefix=f".{target.name}.", suffix="".join(target.suffixes)
-    )
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        mode = target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_umask()
-        os.chmod(temporary, mode)
-        with open(temporary, "rb") as written:
-            os.fsync(written.fileno())
-        os.replace(temporary, target)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
-
-
 def refuse_own_inputs(outputs: Sequence[Path | str], inputs: Sequence[str]) -> None:
     """Refuse an output that would take the place of an input or of another, or lie among files.
 
@@ -118,9 +78,3 @@ def refuse_own_inputs(outputs: Sequence[Path | str], inputs: Sequence[str]) -> N
                 )
         if path in [Path(other).resolve() for other in outputs[:number]]:
             raise InputError(f"{output}: is named for two outputs; name another for one")
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
