@@ -9,7 +9,6 @@ frames.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shlex
 import subprocess
@@ -33,6 +32,7 @@ from unet.ctc_format import numbered_files, open_frames
 from unet.ctc_metrics import match_objects, seg
 from unet.errors import InputError
 from unet.files import atomic_path
+from unet.json_text import json_text
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 OURS = REPOSITORY / "models" / "phc-u373_slim"
@@ -101,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             rows[-1]["agreement"] = agreement(*results)
     print(f"\n{table(rows)}")
     with atomic_path(output / "scores.json") as path:
-        path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        path.write_text(json_text(rows) + "\n", encoding="utf-8")
     print(f"written: {output / 'scores.json'}")
 
 

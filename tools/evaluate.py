@@ -14,7 +14,7 @@ cost in comparison. The result holds maskNNN.tif of every frame and res_track.tx
 from __future__ import annotations
 
 import argparse
-import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,9 +27,11 @@ from unet.ctc_evaluation import is_ground_truth, score_seg, score_tracking
 from unet.ctc_sequence import is_sequence
 from unet.errors import InputError
 from unet.files import atomic_path
+from unet.json_text import json_text
 from unet.metrics import score_stack
 from unet.parallel import available_cores
 from unet.volumes import open_volume
+from unet.wording import few
 
 #: Key and title of the scores in the table, in its order.
 SCORES = (
@@ -53,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(table_of_result(scores) if challenge else table(scores))
     if arguments.json:
         with atomic_path(arguments.json) as path:
-            path.write_text(json.dumps(scores, indent=1) + "\n")
+            path.write_text(json_text(scores) + "\n", encoding="utf-8")
         print(f"\nwritten: {arguments.json}")
 
 
@@ -80,6 +82,11 @@ def score_membranes(arguments: argparse.Namespace) -> dict[str, Any]:
     )
     probabilities, scaling = rescale(prediction, arguments.unscaled)
 
+    if not (labels > 0).any():
+        raise InputError(
+            f"{arguments.labels}: no pixel of the slices scored is above 0, so there is no true "
+            f"cell to compare with; is this the label stack?"
+        )
     scores = score_stack(
         labels,
         probabilities,
@@ -92,6 +99,7 @@ def score_membranes(arguments: argparse.Namespace) -> dict[str, Any]:
     scores.update(
         labels=str(arguments.labels),
         prediction=str(arguments.prediction),
+        slices_without_cells=[one["slice"] for one in scores["per_slice"] if not one["cells"]],
         label_bitdepth=labels.dtype.itemsize * 8,
         proposal_bitdepth=prediction.dtype.itemsize * 8,
         prediction_scaling=scaling,
@@ -134,7 +142,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--json",
         type=Path,
         metavar="FILE",
-        help="write every score: overall, per threshold, per slice (NaN where there is no value)",
+        help="write every score: overall, per threshold, per slice (null where there is no value)",
     )
     parser.add_argument(
         "--no-warping",
@@ -244,7 +252,7 @@ def rescale(prediction: np.ndarray, unscaled: bool) -> tuple[np.ndarray, str]:
         # Sums of probabilities in single precision may pass 1 by their rounding.
         if low < -1e-6 or high > 1 + 1e-6:
             raise InputError(
-                f"the prediction reaches from {low:g} to {high:g}: give probabilities in [0, 1]"
+                f"the prediction reaches from {low} to {high}: give probabilities in [0, 1]"
             )
         return prediction.astype(np.float32), f"{dtype}, taken as it is"
     if unscaled:
@@ -272,14 +280,50 @@ def table(scores: dict[str, Any]) -> str:
         f"{'overall':<14}{'value':>11}  best above",
     ]
     lines += [
-        f"{title:<14}{scores[key]:11.6f}  {scores[key + '_threshold']:.1f}" for key, title in shown
+        f"{title:<14}{number(scores[key], 11)}  {threshold(scores, key)}" for key, title in shown
     ]
+    lines += remarks(scores)
     lines += ["", "each slice by itself, with its own best thresholds"]
     lines.append("slice" + "".join(f"{title:>20}" for _, title in shown))
     for one in scores["per_slice"]:
-        values = (f"{one[key]:14.6f} > {one[key + '_threshold']:.1f}" for key, _ in shown)
+        values = (
+            "-" if math.isnan(one[key]) else f"{one[key]:14.6f} > {threshold(one, key)}"
+            for key, _ in shown
+        )
         lines.append(f"{one['slice']:5d}" + "".join(f"{value:>20}" for value in values))
     return "\n".join(lines)
+
+
+def number(value: float, width: int) -> str:
+    """Write a score; a dash where there is none."""
+    return f"{'-':>{width}}" if math.isnan(value) else f"{value:{width}.6f}"
+
+
+def threshold(scores: dict[str, Any], key: str) -> str:
+    """Write the threshold at which a score is best; a dash where there is none."""
+    value = scores[f"{key}_threshold"]
+    return "-" if math.isnan(value) else f"{value:.1f}"
+
+
+def remarks(scores: dict[str, Any]) -> list[str]:
+    """Say in sentences which slices the scores of regions are of, and where they mean nothing."""
+    told = []
+    empty = scores["slices_without_cells"]
+    if empty:
+        told.append(
+            f"{of_slices(empty, 'no true cell')}: Rand error, V_rand and V_info are those of the "
+            f"other {scores['slices'] - len(empty)}"
+        )
+    whole = [one["slice"] for one in scores["per_slice"] if one["cells"] == 1]
+    if whole:
+        told.append(f"{of_slices(whole, 'one true cell only')}: V_info of such a slice is 0")
+    return [""] + told if told else []
+
+
+def of_slices(numbers: Sequence[int], what: str) -> str:
+    """Say that slices hold something."""
+    several = len(numbers) > 1
+    return f"slice{'s' * several} {few(numbers)} hold{'s' * (not several)} {what}"
 
 
 def table_of_result(scores: dict[str, Any]) -> str:
@@ -299,7 +343,7 @@ def table_of_result(scores: dict[str, Any]) -> str:
     if "SEG" in scores:
         lines += ["", f"frame{'SEG':>11}  matched"]
         lines += [
-            f"{one['frame']:5d}{one['SEG']:11.6f}  {one['matched']} of {one['objects']}"
+            f"{one['frame']:5d}{number(one['SEG'], 11)}  {one['matched']} of {one['objects']}"
             for one in scores["per_frame"]
         ]
     return "\n".join(lines)

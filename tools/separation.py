@@ -7,7 +7,6 @@ has not seen that run into each other. The pictures and numbers go to runs/separ
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from steps import Pipeline, Step, StepFailed
 from unet.cli import run_program
 from unet.engine import PRECISIONS
 from unet.files import atomic_path
+from unet.json_text import json_text
 from unet.merged_cells import merged_cells, save_separation
 from unet.volumes import read_volume
 
@@ -111,7 +111,7 @@ def compare(options: argparse.Namespace) -> None:
         },
     }
     with atomic_path(folder / "separation.json") as path:
-        path.write_text(json.dumps(result, indent=1), encoding="utf-8")
+        path.write_text(json_text(result), encoding="utf-8")
     save_separation(
         folder / "separation.png",
         pictures[0],

@@ -27,6 +27,8 @@ from unet.warping import MISMATCH_TYPES, count_mismatches
 # Repeated addition is part of the definition: the last is 0.9999999999999999, and 1 is above it.
 THRESHOLDS = tuple(itertools.accumulate([0.0] + [0.1] * 10))
 WARPING_THRESHOLDS = THRESHOLDS[:10]
+# What `_measure_regions` counts of true cells alone: NaN in a slice without one.
+_REGION_COUNTS = ("rand", "rand_pairs", "rand_thin", "info", "info_thin")
 
 
 def _check(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -139,9 +141,11 @@ def score_stack(
         `..._threshold`, the lowest threshold at which it is reached. `v2012` and `v2014` hold the
         values of those years' code (pairs in the Rand error, a coarser order of warping). Keys in
         `..._by_threshold` go with `thresholds` or, for warping, its first ten. `slices` is their
-        number; `per_slice` holds a dict with the same keys for each, as if it were the stack. A
-        slice without a true cell makes the Rand scores NaN, and the information scores at each
-        threshold; without any threshold left, `v_info_thin` is 0.
+        number, `cells` that of the true cells; `per_slice` holds a dict with the same keys for
+        each, as if it were the stack. A slice without a true cell has no Rand and no information
+        score: they are NaN for it alone, and those of the stack are those of its other slices.
+        (The challenge's code makes them NaN for the whole stack, and had no such slice.) A slice
+        that is one true cell shares no information: its part of `v_info_thin` is 0.
 
     Raises
     ------
@@ -203,6 +207,7 @@ def _measure_regions(labels: np.ndarray, probabilities: np.ndarray) -> dict[str,
         rows.append(row)
     measured = {name: np.array([row[name] for row in rows], np.float64) for name in rows[0]}
     measured["pixel"] = _pixel_counts(labels, probabilities)
+    measured["cells"] = np.array(truths)
     return measured
 
 
@@ -221,11 +226,15 @@ def _combine(counts: dict[str, np.ndarray], shape: tuple[int, int]) -> dict[str,
     height, width = shape
     slices = len(counts["pixel"])
     pixel = counts["pixel"].sum(axis=0)
-    rand = counts["rand"].sum(axis=0)
-    precision, recall = precision_recall(rand)
     hamming = pixel[:, 1:].sum(axis=1) / (height * width * slices)
-    thin = f_score(counts["rand_thin"]).mean(axis=0)
-    info_thin = counts["info_thin"].mean(axis=0)
+    with_cells = counts["cells"] > 0
+    # Slices without a true cell have no score of regions: they are left out, unless all are.
+    scored = with_cells if with_cells.any() else slice(None)
+    regions = {name: counts[name][scored] for name in _REGION_COUNTS}
+    rand = regions["rand"].sum(axis=0)
+    precision, recall = precision_recall(rand)
+    thin = f_score(regions["rand_thin"]).mean(axis=0)
+    info_thin = regions["info_thin"].mean(axis=0)
     series = {
         "pixel_fscore": f_score(pixel),
         "pixel_hamming": hamming,
@@ -236,12 +245,13 @@ def _combine(counts: dict[str, np.ndarray], shape: tuple[int, int]) -> dict[str,
         "v_info_thin": info_thin,
     }
     pixel_error = 1 - series["pixel_fscore"].max()
-    pairs_error = 1 - f_score(counts["rand_pairs"].sum(axis=0)).max()
+    pairs_error = 1 - f_score(regions["rand_pairs"].sum(axis=0)).max()
     standard_error = 1 - f_score(counts["rand_standard"].sum(axis=0)).max()
     scores: dict[str, Any] = {
         "width": width,
         "height": height,
         "slices": slices,
+        "cells": counts["cells"].sum(),
         "thresholds": THRESHOLDS,
         "pixel_error": pixel_error,
         "pixel_error_threshold": _best_threshold(series["pixel_fscore"]),
@@ -251,12 +261,12 @@ def _combine(counts: dict[str, np.ndarray], shape: tuple[int, int]) -> dict[str,
         "rand_error_standard_with_background": standard_error,
         "v_rand_thin": thin.max(),
         "v_rand_thin_threshold": _best_threshold(thin),
-        "v_rand_thin_micro": f_score(counts["rand_thin"].sum(axis=0)).max(),
+        "v_rand_thin_micro": f_score(regions["rand_thin"].sum(axis=0)).max(),
         "v_rand_thin_binary": thin[0],
         "v_info_thin": _highest(info_thin),
         "v_info_thin_threshold": _best_threshold(info_thin),
         "v_info_thin_binary": _highest(info_thin[:1]),
-        "v_info_unthinned": _highest(counts["info"].mean(axis=0)),
+        "v_info_unthinned": _highest(regions["info"].mean(axis=0)),
         **{f"{name}_by_threshold": values for name, values in series.items()},
     }
     older = {"pixel_error": pixel_error, "rand_error": pairs_error}
@@ -282,8 +292,8 @@ def _combine(counts: dict[str, np.ndarray], shape: tuple[int, int]) -> dict[str,
 
 
 def _highest(values: np.ndarray) -> float:
-    """The greatest value, at least 0; NaN does not count."""
-    return np.max(values, initial=0.0, where=~np.isnan(values))
+    """The greatest value, at least 0; NaN where there is none."""
+    return np.maximum(values.max(), 0.0)
 
 
 def _best_threshold(values: np.ndarray) -> float:

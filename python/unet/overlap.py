@@ -77,8 +77,10 @@ class Overlap:
         return both + singles, proposal - both, truth - both - singles
 
     def pairs(self) -> tuple[float, float, float]:
-        """tp, fp, fn of the Rand score of 2012-2014: pairs of pixels of true cells."""
+        """tp, fp, fn of the Rand score of 2012-2014: pairs of pixels of true cells, NaN without."""
         rows = self.i > 0
+        if not rows.any():
+            return (np.nan,) * 3
         both, proposal, truth = self._sums(_pairs, rows, rows & (self.j > 0))
         return both, proposal - both, truth - both
 

@@ -68,6 +68,51 @@ def test_prints_and_writes_every_score(labels, probabilities, save, capsys):
         assert f"\n{number:5d}" in printed
 
 
+def strict(text: str) -> dict:
+    """Read JSON as other programs do, which know no NaN."""
+
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is not JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_an_empty_slice_leaves_the_scores_to_the_others(labels, probabilities, save, capsys):
+    labels[1] = 0
+    probabilities[1] *= 0.1
+    paths = save("l.tif", labels), save("p.tif", probabilities)
+    run(*paths)
+    written = strict((Path(paths[0]).parent / "scores.json").read_text())
+    expected = score_stack(labels[[0, 2, 3, 4, 5]], probabilities[[0, 2, 3, 4, 5]])
+    for key in ("rand_error", "v_rand_thin", "v_info_thin"):
+        assert written[key] == expected[key]
+        assert written["per_slice"][1][key] is None
+        assert written["per_slice"][1][f"{key}_threshold"] is None
+    assert written["slices_without_cells"] == [2]
+    said = capsys.readouterr().out
+    assert "slice 2 holds no true cell: Rand error, V_rand and V_info are those of the other 5" in (
+        said
+    )
+    assert "nan" not in said
+    row = next(line.split() for line in said.splitlines() if line.startswith("    2"))
+    assert row[:2] == ["2", "-"] and row[-2:] == ["-", "-"]
+
+
+def test_labels_without_a_cell_cannot_score(labels, probabilities, save):
+    with pytest.raises(InputError, match=r"l\.tif: no pixel .* is above 0"):
+        run(save("l.tif", labels * 0), save("p.tif", probabilities))
+
+
+def test_it_is_said_where_a_slice_of_one_cell_makes_v_info_0(labels, save, capsys):
+    labels[4], labels[5] = 0, 0
+    labels[4, 3:9, 3:9] = 255
+    labels[5, 3:9, 3:9] = 255
+    run(save("l.tif", labels), save("p.tif", labels))
+    assert "slices 5, 6 hold one true cell only: V_info of such a slice is 0" in (
+        capsys.readouterr().out
+    )
+
+
 def test_without_warping(labels, probabilities, save, capsys):
     written = run(save("l.tif", labels), save("p.tif", probabilities), "--no-warping")
     assert "warping_error" not in written
@@ -141,6 +186,7 @@ def test_single_slices_are_scored(labels, probabilities, save):
         (lambda p: np.where(p > 0.99, np.nan, p), [], "NaN"),
         (lambda p: p * 2, [], "0, 1"),
         (lambda p: p - 1, [], "0, 1"),
+        (lambda p: np.where(p > 0.9, np.float32(1.000002), p), [], r"to 1\.000002: give"),
         (lambda p: p[:, 1:], [], "24x30.*23x30"),
         (lambda p: p[:2], [], "--slices"),
         (lambda p: (p * 9).astype(np.int32), [], "int32"),
@@ -201,6 +247,16 @@ def test_a_result_of_the_cell_tracking_challenge(case, capsys):
     assert any(line.startswith(f"TRA   {tracks['TRA']:.6f}  of ") for line in said)
     one = cells["per_frame"][2]
     assert f"{one['frame']:5d}{one['SEG']:11.6f}  {one['matched']} of {one['objects']}" in said
+
+
+def test_a_frame_without_a_cell_has_no_seg(case, capsys):
+    first = sorted((case[0] / "SEG").glob("*.tif"))[0]
+    tifffile.imwrite(first, np.zeros_like(tifffile.imread(first)))
+    run(*case)
+    written = strict((case[0].parent / "scores.json").read_text())
+    assert written["per_frame"][0]["SEG"] is None
+    said = capsys.readouterr().out
+    assert "nan" not in said and "          -  0 of 0" in said
 
 
 def test_held_out_frames_concern_seg_alone(case):

@@ -257,16 +257,33 @@ def test_all_membrane_is_one_region_after_thinning():
     assert scores["v_info_thin"] == all_cell["v_info_thin"] == 0
 
 
-@pytest.mark.parametrize("slices", [1, 2])
-def test_a_slice_without_a_true_cell_has_no_rand_score(slices):
-    labels = np.zeros((slices, 4, 5), bool)
-    labels[1:, :2] = True
-    scores = score_stack(labels, np.full(labels.shape, 0.25))
-    assert math.isnan(scores["rand_error"]) and math.isnan(scores["rand_error_threshold"])
-    assert math.isnan(scores["v_rand_thin"])
-    assert np.isnan(scores["v_info_thin_by_threshold"]).all()
-    assert scores["v_info_thin"] == 0
-    assert scores["warping_error"] == 0
+def test_without_any_true_cell_there_is_no_score_of_regions():
+    scores = score_stack(np.zeros((2, 4, 5), bool), np.full((2, 4, 5), 0.25))
+    for key in ("rand_error", "v_rand_thin", "v_info_thin"):
+        assert math.isnan(scores[key]) and math.isnan(scores[f"{key}_threshold"]), key
+    assert math.isnan(scores["v2012"]["rand_error"])
+    assert math.isnan(scores["v_info_unthinned"])
+    assert scores["warping_error"] == scores["cells"] == 0
+
+
+def test_slices_without_a_true_cell_leave_the_scores_of_regions_to_the_others():
+    labels, probabilities = random_stack(6)
+    empty = np.zeros((1,) + labels.shape[1:])
+    with_empty = score_stack(
+        np.concatenate([labels[:1], empty > 0, labels[1:]]),
+        np.concatenate([probabilities[:1], empty + np.float32(0.05), probabilities[1:]]),
+    )
+    without = score_stack(labels, probabilities)
+    of_pixels = ("pixel", "warping", "rand_error_standard", "slices", "per_slice", "v2012", "v2014")
+    same = [key for key in without if not key.startswith(of_pixels)]
+    assert {"rand_error", "v_rand_thin", "v_info_thin", "v_info_thin_by_threshold"} <= set(same)
+    assert {key: with_empty[key] for key in same} == {key: without[key] for key in same}
+    assert with_empty["v2012"]["rand_error"] == without["v2012"]["rand_error"]
+    # Pixels are counted everywhere: at 0 all of the empty slice is falsely taken for cells.
+    assert with_empty["pixel_fscore_by_threshold"][0] < without["pixel_fscore_by_threshold"][0]
+    alone = with_empty["per_slice"][1]
+    assert math.isnan(alone["rand_error"]) and math.isnan(alone["v_info_thin"])
+    assert [one["cells"] > 0 for one in with_empty["per_slice"]] == [True, False, True, True]
 
 
 def test_an_all_cell_truth_shares_no_information():
