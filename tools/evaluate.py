@@ -252,7 +252,7 @@ def rescale(prediction: np.ndarray, unscaled: bool) -> tuple[np.ndarray, str]:
         # Sums of probabilities in single precision may pass 1 by their rounding.
         if low < -1e-6 or high > 1 + 1e-6:
             raise InputError(
-                f"the prediction reaches from {low} to {high}: give probabilities in [0, 1]"
+                f"the prediction reaches from {low!s} to {high!s}: give probabilities in [0, 1]"
             )
         return prediction.astype(np.float32), f"{dtype}, taken as it is"
     if unscaled:
