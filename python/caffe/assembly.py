@@ -28,6 +28,8 @@ class Place:
     tops: list[Blob]
     bottom_names: list[str]
     top_names: list[str]
+    # Of each top, in the loss.
+    loss_weights: list[float]
     # Whether backward runs here at all, and into which bottoms.
     needs_backward: bool = False
     bottom_needs: list[bool] = field(default_factory=list)
@@ -142,7 +144,11 @@ class Assembly:
         # Before setup: BatchNorm then gives its statistics the lr_mult 0, yet runs backward.
         learns = [spec.lr_mult != 0 for spec in param.param]
         self._log.creating(param.name)
-        layer = create(param)
+        try:
+            layer = create(param)
+        except Exception as error:
+            net_log.note_layer(error, param.name, param.type, "__init__")
+            raise
         bottoms = [self.blobs[name] for name in param.bottom]
         for name in param.bottom:
             self._unread.pop(name, None)
@@ -155,8 +161,8 @@ class Assembly:
             layer.blobs.add_blob(*values.shape).data_side.set(torch.from_numpy(values))
         checked(layer, layer.setup, bottoms, tops)
         checked(layer, layer.reshape, bottoms, tops)
-        self._set_loss_weights(layer, param, top_names, tops)
-        self._log.set_up(param.name, tops, layer.loss_weights)
+        loss_weights = self._set_loss_weights(layer, param, top_names, tops)
+        self._log.set_up(param.name, tops, loss_weights)
         self._add_params(layer, param)
         learns += [True] * (len(layer.blobs) - len(learns))
         layer.param_propagate_down = learns
@@ -164,7 +170,9 @@ class Assembly:
         needs = any(self._needs[name] for name in param.bottom) or any(layer.param_propagate_down)
         for name in top_names:
             self._needs[name] = needs
-        place = Place(param.name, layer, bottoms, tops, list(param.bottom), top_names, needs)
+        place = Place(
+            param.name, layer, bottoms, tops, list(param.bottom), top_names, loss_weights, needs
+        )
         place.bottom_needs = list(param.propagate_down) or [
             self._needs[name] for name in param.bottom
         ]
@@ -203,7 +211,7 @@ class Assembly:
 
     def _set_loss_weights(
         self, layer: Layer, param: caffe_pb2.LayerParameter, names: list[str], tops: list[Blob]
-    ) -> None:
+    ) -> list[float]:
         given = list(param.loss_weight)
         if given and len(given) != len(tops):
             raise layer.fail(f"needs one loss_weight per top ({len(tops)}), has {len(given)}")
@@ -211,12 +219,13 @@ class Assembly:
             given = [1.0] + [0.0] * (len(tops) - 1)
             # So it stands in the caffemodels that are saved.
             param.loss_weight.extend(given)
-        layer.loss_weights = given or [0.0] * len(tops)
-        for name, blob, weight in zip(names, tops, layer.loss_weights):
+        weights = given or [0.0] * len(tops)
+        for name, blob, weight in zip(names, tops, weights):
             self.loss_weights[name] = weight
             if weight:
                 # Made when a pass begins: a net may be described that no memory holds.
                 blob.diff_side.defer(partial(_weights, blob, weight, blob.count))
+        return weights
 
     def _add_params(self, layer: Layer, param: caffe_pb2.LayerParameter) -> None:
         if len(param.param) > len(layer.blobs):
@@ -314,7 +323,7 @@ class Assembly:
         under_loss: set[str] = set()
         skipped: set[str] = set()
         for place in reversed(self.places):
-            weights = place.layer.loss_weights
+            weights = place.loss_weights
             contributes = any(
                 name in under_loss or weight
                 for name, weight in zip_longest(place.top_names, weights, fillvalue=0.0)

@@ -129,7 +129,7 @@ class Passes:
             except Exception as error:
                 net_log.note_layer(error, place.name, place.layer.type, "forward")
                 raise
-            for blob, weight in zip(place.tops, place.layer.loss_weights):
+            for blob, weight in zip(place.tops, place.loss_weights):
                 if weight:
                     loss += float((blob.data_side.tensor() * blob.diff_side.tensor()).sum())
             if self.debug_info:
@@ -189,7 +189,7 @@ class Passes:
 
     def _release_diffs(self, place: Place) -> None:
         # What a layer has used of its tops' diffs no other layer needs.
-        for blob, weight in zip(place.tops, place.layer.loss_weights):
+        for blob, weight in zip(place.tops, place.loss_weights):
             if blob in place.bottoms or blob.diff_side.source is not blob.diff_side:
                 continue
             if not weight and not blob.diff_side.is_held():

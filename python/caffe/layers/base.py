@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -24,6 +27,28 @@ def register(name: str):
     return enter
 
 
+# What a Python layer must define, with its arguments.
+_METHODS = {
+    "setup": "self, bottom, top",
+    "reshape": "self, bottom, top",
+    "forward": "self, bottom, top",
+    "backward": "self, top, propagate_down, bottom",
+}
+
+
+def _own_names(cls: type) -> list[str]:
+    """Return what a class and its parents define by themselves, not by way of `Layer`."""
+    return [name for parent in cls.__mro__ if parent not in Layer.__mro__ for name in vars(parent)]
+
+
+def _place_of(cls: type) -> str:
+    """Return " (FILE:LINE)" of a class, or nothing where that is not known."""
+    try:
+        return f" ({inspect.getsourcefile(cls)}:{inspect.getsourcelines(cls)[1]})"
+    except (OSError, TypeError):
+        return ""
+
+
 class BlobVec(list):
     """A list of blobs that makes new ones, as a layer's parameters are."""
 
@@ -37,7 +62,7 @@ class BlobVec(list):
 class Layer:
     """A layer of a net.
 
-    Derive from it for a layer in Python: override setup, reshape, forward and backward, and name
+    Derive from it for a layer in Python: define setup, reshape, forward and backward, and name
     the class in the prototxt: `type: "Python" python_param { module: "m" layer: "L" }`.
 
     Attributes
@@ -50,6 +75,11 @@ class Layer:
         caffe.TRAIN or caffe.TEST.
     param_str : str
         The string of the prototxt (Python layers).
+
+    Notes
+    -----
+    There is nothing to inherit: what a class does not define, or defines by another name, would
+    else leave gradients of 0 behind without a word.
     """
 
     type = ""
@@ -71,24 +101,38 @@ class Layer:
         self.phase = self.layer_param.phase
         self.param_str = ""
         self.blobs = BlobVec()
-        self.loss_weights: list[float] = []
         self.param_propagate_down: list[bool] = []
         # While a solver trains, diffs of intermediate blobs are given back once they are used.
         self.releases_diffs = False
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Check the parameters and make the layer's own blobs; called once."""
+        raise self._not_defined("setup")
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Give the tops their shapes; called at first and when a bottom changes shape."""
+        raise self._not_defined("reshape")
 
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        """Compute the tops' data from the bottoms' data."""
+    # As in genuine Caffe there are no forward and backward here: hasattr() tells what a class has.
+    def __getattr__(self, name: str) -> Any:
+        raise self._not_defined(name)
 
-    def backward(
-        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
-    ) -> None:
-        """Compute the diffs of bottoms and parameters from the tops' diffs."""
+    def _not_defined(self, name: str) -> AttributeError:
+        cls = type(self)
+        told = f"'{cls.__name__}' object has no attribute '{name}'"
+        # Not by way of self: what __init__ has not made yet would be asked for here again.
+        layer_param = vars(self).get("layer_param")
+        own = _own_names(cls)
+        if name in own:
+            told += " to inherit: caffe.Layer has none, leave the call of it out"
+        elif name in _METHODS and layer_param is not None:
+            near = difflib.get_close_matches(name, own, n=1, cutoff=0.7)
+            told += (
+                f": layer '{layer_param.name}' needs def {name}({_METHODS[name]}) in class "
+                f"{cls.__name__}{_place_of(cls)}"
+                f"{f', which defines {near[0]!r}' if near else ''}"
+            )
+        return AttributeError(told, name=name, obj=self)
 
     def allows_force_backward(self, bottom_index: int) -> bool:
         """Tell whether `force_backward` reaches this bottom (not the labels of a loss)."""
@@ -145,7 +189,25 @@ class Layer:
         return diff if self.releases_diffs else diff.clone()
 
 
-class NeuronLayer(Layer):
+class BuiltInLayer(Layer):
+    """A layer of this engine; what it need not do it inherits."""
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Check the parameters and make the layer's own blobs; called once."""
+
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Give the tops their shapes; called at first and when a bottom changes shape."""
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Compute the tops' data from the bottoms' data."""
+
+    def backward(
+        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
+    ) -> None:
+        """Compute the diffs of bottoms and parameters from the tops' diffs."""
+
+
+class NeuronLayer(BuiltInLayer):
     """A layer with one bottom and one top of the same shape, element by element."""
 
     bottom_range = top_range = (1, 1)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from caffe import device, fillers
 from caffe.blob import Blob, Side
 from caffe.layers import winograd
-from caffe.layers.base import Layer, register
+from caffe.layers.base import BuiltInLayer, register
 from caffe.layers.windows import windows
 
 # Kernel elements times input channels up to which the weights' gradient is one product of matrices.
@@ -21,7 +21,7 @@ _FEW_TAPS = 32
 _WINDOWS = 2**20
 
 
-class _ConvolutionBase(Layer):
+class _ConvolutionBase(BuiltInLayer):
     """What both directions share: kernels, strides, parameters and gradients.
 
     Notes

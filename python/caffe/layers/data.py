@@ -9,12 +9,12 @@ import torch
 
 from caffe import device, fillers
 from caffe.blob import Blob
-from caffe.layers.base import Layer, register
+from caffe.layers.base import BuiltInLayer, register
 from caffe.proto import caffe_pb2
 
 
 @register("Input")
-class Input(Layer):
+class Input(BuiltInLayer):
     """Blobs that the user writes into."""
 
     bottom_range = (0, 0)
@@ -33,7 +33,7 @@ class Input(Layer):
 
 
 @register("DummyData")
-class DummyData(Layer):
+class DummyData(BuiltInLayer):
     """Blobs filled by fillers: constants once, random ones before each pass."""
 
     bottom_range = (0, 0)
@@ -61,7 +61,7 @@ class DummyData(Layer):
 
 
 @register("Parameter")
-class Parameter(Layer):
+class Parameter(BuiltInLayer):
     """A parameter as a top."""
 
     bottom_range = (0, 0)
@@ -85,7 +85,7 @@ class Parameter(Layer):
 
 
 @register("MemoryData")
-class MemoryData(Layer):
+class MemoryData(BuiltInLayer):
     """Batches of arrays that a program hands over with `net.set_input_arrays`."""
 
     bottom_range = (0, 0)

@@ -11,7 +11,7 @@ import numpy as np
 
 from caffe import ranks
 from caffe.blob import Blob
-from caffe.layers.base import Layer, register
+from caffe.layers.base import BuiltInLayer, register
 from caffe.layers.pictures import decode
 from caffe.layers.transform import Transformer, give_batch
 from caffe.proto import caffe_pb2
@@ -43,7 +43,7 @@ def _shared(path: str) -> _Database:
 
 
 @register("Data")
-class Data(Layer):
+class Data(BuiltInLayer):
     """Batches of Datum messages, in the order of their keys, over and over.
 
     Notes

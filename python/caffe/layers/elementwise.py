@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from caffe.blob import Blob
-from caffe.layers.base import Layer, NeuronLayer, register
+from caffe.layers.base import BuiltInLayer, NeuronLayer, register
 from caffe.proto import caffe_pb2
 
 _PROD = caffe_pb2.EltwiseParameter.PROD
@@ -16,7 +16,7 @@ _SUM = caffe_pb2.EltwiseParameter.SUM
 
 
 @register("Eltwise")
-class Eltwise(Layer):
+class Eltwise(BuiltInLayer):
     """Product, weighted sum or maximum of two or more blobs of one shape.
 
     Notes
@@ -200,7 +200,7 @@ class AbsVal(NeuronLayer):
 
 
 @register("Reduction")
-class Reduction(Layer):
+class Reduction(BuiltInLayer):
     """coeff times the sum of x, |x| or x^2, or the mean, over the axes from `axis` on."""
 
     bottom_range = top_range = (1, 1)

@@ -13,13 +13,13 @@ from caffe import device, glog, ranks
 from caffe.blob import Blob
 from caffe.errors import CaffeError
 from caffe.files import atomic_path, read_list
-from caffe.layers.base import Layer, register
+from caffe.layers.base import BuiltInLayer, register
 
 _log = glog.Log("hdf5_data_layer.cpp")
 
 
 @register("HDF5Data")
-class HDF5Data(Layer):
+class HDF5Data(BuiltInLayer):
     """Rows of the data sets named as the tops, from the files that a list names, over and over.
 
     Notes
@@ -111,7 +111,7 @@ class HDF5Data(Layer):
 
 
 @register("HDF5Output")
-class HDF5Output(Layer):
+class HDF5Output(BuiltInLayer):
     """Write two bottoms to the data sets `data` and `label` of a file, anew in each pass."""
 
     bottom_range = (2, 2)

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 import torch
 
 from caffe.blob import Blob
-from caffe.layers.base import Layer, register
+from caffe.layers.base import BuiltInLayer, register
 from caffe.layers.windows import windows
 
 
 @register("Im2col")
-class Im2col(Layer):
+class Im2col(BuiltInLayer):
     """The window around each place as a column: channels times window elements, then places."""
 
     bottom_range = top_range = (1, 1)

@@ -9,14 +9,14 @@ import numpy as np
 from caffe import device, glog, ranks
 from caffe.blob import Blob
 from caffe.files import read_list
-from caffe.layers.base import Layer, register
+from caffe.layers.base import BuiltInLayer, register
 from caffe.layers.pictures import decode, resize
 from caffe.layers.transform import Transformer, give_batch
 from caffe.proto import caffe_pb2
 
 
 @register("ImageData")
-class ImageData(Layer):
+class ImageData(BuiltInLayer):
     """Batches of the pictures that a list names, `PATH LABEL` a line, over and over."""
 
     bottom_range = (0, 0)

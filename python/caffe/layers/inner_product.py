@@ -9,11 +9,11 @@ import torch
 
 from caffe import device, fillers
 from caffe.blob import Blob
-from caffe.layers.base import Layer, register
+from caffe.layers.base import BuiltInLayer, register
 
 
 @register("InnerProduct")
-class InnerProduct(Layer):
+class InnerProduct(BuiltInLayer):
     """Weights times the axes from `axis` on, taken as one vector, plus a bias."""
 
     bottom_range = top_range = (1, 1)
@@ -75,7 +75,7 @@ class InnerProduct(Layer):
 
 
 @register("Embed")
-class Embed(Layer):
+class Embed(BuiltInLayer):
     """Row number x of the weights, for each x, plus a bias."""
 
     bottom_range = top_range = (1, 1)

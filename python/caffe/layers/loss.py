@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from caffe.blob import Blob
-from caffe.layers.base import Layer, register
+from caffe.layers.base import BuiltInLayer, register
 from caffe.proto import caffe_pb2
 
 
@@ -17,7 +17,7 @@ def loss_weight(top: Blob) -> float:
     return float(top.diff_side.tensor())
 
 
-class LossLayer(Layer):
+class LossLayer(BuiltInLayer):
     """A layer whose first top is a scalar that training makes smaller."""
 
     bottom_range = (2, 2)
@@ -61,7 +61,7 @@ class EuclideanLoss(LossLayer):
 
 
 @register("Accuracy")
-class Accuracy(Layer):
+class Accuracy(BuiltInLayer):
     """The share of predictions whose label is among the top_k scores; a second top: per class.
 
     Notes

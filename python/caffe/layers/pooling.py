@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from caffe import device
 from caffe.blob import Blob
-from caffe.layers.base import Layer, register
+from caffe.layers.base import BuiltInLayer, register
 from caffe.proto import caffe_pb2
 
 _MAX = caffe_pb2.PoolingParameter.MAX
@@ -19,7 +19,7 @@ _STOCHASTIC = caffe_pb2.PoolingParameter.STOCHASTIC
 
 
 @register("Pooling")
-class Pooling(Layer):
+class Pooling(BuiltInLayer):
     """Maximum, average, or one value drawn at random, of each window of a 4-D blob.
 
     Notes
@@ -173,7 +173,7 @@ class Pooling(Layer):
 
 
 @register("SPP")
-class SPP(Layer):
+class SPP(BuiltInLayer):
     """Spatial pyramid: each plane pooled to 1, 2 x 2, 4 x 4, ... values, in one row per item.
 
     References

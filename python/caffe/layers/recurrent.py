@@ -17,7 +17,7 @@ import torch
 
 from caffe import fillers
 from caffe.blob import Blob
-from caffe.layers.base import Layer, register
+from caffe.layers.base import BuiltInLayer, register
 
 
 def _lstm_step(
@@ -30,7 +30,7 @@ def _lstm_step(
     return new, torch.sigmoid(leave) * torch.tanh(new)
 
 
-class _Recurrent(Layer, ABC):
+class _Recurrent(BuiltInLayer, ABC):
     """What recurrent layers share: sequences, the state between passes, and going back.
 
     Notes
@@ -199,7 +199,7 @@ class LSTM(_Recurrent):
 
 
 @register("LSTMUnit")
-class LSTMUnit(Layer):
+class LSTMUnit(BuiltInLayer):
     """One step of an LSTM: cell, gates and where it goes on, to the next cell and hidden state."""
 
     bottom_range = (3, 3)

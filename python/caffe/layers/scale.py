@@ -8,11 +8,11 @@ import torch
 
 from caffe import fillers
 from caffe.blob import Blob
-from caffe.layers.base import Layer, register
+from caffe.layers.base import BuiltInLayer, register
 from caffe.proto import caffe_pb2
 
 
-class _Broadcast(Layer):
+class _Broadcast(BuiltInLayer):
     """What Scale and Bias share: a second factor, a bottom or a parameter, laid along axes."""
 
     bottom_range = (1, 2)

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import torch
 
 from caffe.blob import Blob
-from caffe.layers.base import Layer, register
+from caffe.layers.base import BuiltInLayer, register
 
 
 @register("ArgMax")
-class ArgMax(Layer):
+class ArgMax(BuiltInLayer):
     """Where the top_k largest values lie, along an axis or in each item, and how large they are.
 
     Notes
@@ -64,7 +64,7 @@ class ArgMax(Layer):
 
 
 @register("BatchReindex")
-class BatchReindex(Layer):
+class BatchReindex(BuiltInLayer):
     """Items of the first bottom, in the order of the numbers in the second."""
 
     bottom_range = (2, 2)
@@ -95,7 +95,7 @@ class BatchReindex(Layer):
 
 
 @register("Filter")
-class Filter(Layer):
+class Filter(BuiltInLayer):
     """Items of each bottom but the last, where the last one, the selector, is not 0."""
 
     bottom_range = (2, None)

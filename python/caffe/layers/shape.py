@@ -10,7 +10,7 @@ import torch
 
 from caffe import glog
 from caffe.blob import MAX_AXES, AliasSide, Blob
-from caffe.layers.base import Layer, register
+from caffe.layers.base import BuiltInLayer, register
 
 
 def _share(bottom: Blob, top: Blob, shape: tuple[int, ...]) -> None:
@@ -19,7 +19,7 @@ def _share(bottom: Blob, top: Blob, shape: tuple[int, ...]) -> None:
     top.diff_side = AliasSide(bottom.diff_side, shape)
 
 
-class _SharingLayer(Layer):
+class _SharingLayer(BuiltInLayer):
     """A layer whose bottoms and top may lie in one memory as long as nobody writes there."""
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
@@ -39,7 +39,7 @@ class _SharingLayer(Layer):
 
 
 @register("Split")
-class Split(Layer):
+class Split(BuiltInLayer):
     """Hand one blob to several readers; the gradients are added. Nets insert it by themselves.
 
     Notes
@@ -158,7 +158,7 @@ class Concat(_SharingLayer):
 
 
 @register("Slice")
-class Slice(Layer):
+class Slice(BuiltInLayer):
     """Cut a blob along an axis at slice_point, or into equal parts.
 
     Notes
@@ -267,7 +267,7 @@ class Crop(_SharingLayer):
 
 
 @register("Silence")
-class Silence(Layer):
+class Silence(BuiltInLayer):
     """Read blobs so that they are no outputs of the net."""
 
     bottom_range = (1, None)
@@ -282,7 +282,7 @@ class Silence(Layer):
 
 
 @register("Flatten")
-class Flatten(Layer):
+class Flatten(BuiltInLayer):
     """Take the axes from `axis` to `end_axis` as one.
 
     Notes
@@ -349,7 +349,7 @@ class Reshape(Flatten):
 
 
 @register("Tile")
-class Tile(Layer):
+class Tile(BuiltInLayer):
     """Repeat a blob along an axis."""
 
     bottom_range = top_range = (1, 1)

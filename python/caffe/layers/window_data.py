@@ -10,7 +10,7 @@ import numpy as np
 from caffe import device, weights_io
 from caffe.blob import Blob
 from caffe.files import read_list
-from caffe.layers.base import Layer, register
+from caffe.layers.base import BuiltInLayer, register
 from caffe.layers.pictures import load, resize
 from caffe.layers.transform import give_batch
 
@@ -26,7 +26,7 @@ class _Window:
 
 
 @register("WindowData")
-class WindowData(Layer):
+class WindowData(BuiltInLayer):
     """Batches of windows drawn at random: first background, then objects.
 
     Notes
