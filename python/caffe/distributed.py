@@ -104,7 +104,7 @@ class _Training:
         rank: int,
         count: int,
         where: int | str,
-        uid: str,
+        uid: bytes,
         prepared: Callable[[], None] = lambda: None,
     ) -> None:
         """Train in this process; call `prepared` when `prepare` has been called."""
@@ -330,7 +330,7 @@ def _answering(handler: signal.Handlers | Callable[[int, object], None]) -> Iter
 
 
 def _run(
-    training: _Training, rank: int, count: int, where: int | str, uid: str, told: Connection
+    training: _Training, rank: int, count: int, where: int | str, uid: bytes, told: Connection
 ) -> None:
     threading.Thread(target=_follow, daemon=True).start()
     if where == "cpu" and "OMP_NUM_THREADS" not in os.environ:

@@ -41,8 +41,11 @@ class LostError(CaffeError):
 
 
 def has_nccl() -> bool:
-    """Tell whether this PyTorch can train in several processes."""
-    return dist.is_available()
+    """Tell whether gradients can travel by NVIDIA's NCCL: this PyTorch has it, and a GPU is there.
+
+    Without it solvers in several processes work as well, on CPUs, by Gloo.
+    """
+    return dist.is_available() and dist.is_nccl_available() and torch.cuda.is_available()
 
 
 class NCCL:
@@ -52,9 +55,9 @@ class NCCL:
     ----------
     solver : Solver
         This process's solver; `set_solver_count` and `set_solver_rank` say which of how many it is.
-    uid : str
-        From `NCCL.new_uid`, the same for all. Processes that torchrun started, on one machine or
-        on several, meet where it says instead.
+    uid : bytes
+        From `NCCL.new_uid`, the same for all; a str will do. Processes that torchrun started, on
+        one machine or on several, meet where it says instead.
 
     Raises
     ------
@@ -82,10 +85,10 @@ class NCCL:
     compute theirs.
     """
 
-    def __init__(self, solver: Solver, uid: str) -> None:
+    def __init__(self, solver: Solver, uid: bytes | str) -> None:
         self._solver = solver
         ranks.check()
-        _meet(uid)
+        _meet(os.fsdecode(uid))
         # Layer -> parameters whose gradients are whole once it has run backward: layers that share
         # one are gone through from the last to the first.
         self._ready_after: dict[int, list[Blob]] = {}
@@ -102,14 +105,14 @@ class NCCL:
         self._under_way: list[tuple[dist.Work, torch.Tensor, torch.Tensor]] = []
 
     @staticmethod
-    def new_uid() -> str:
+    def new_uid() -> bytes:
         """Return what lets the solvers of one machine find each other.
 
         It names a folder that is removed when this process ends.
         """
         folder = tempfile.mkdtemp(prefix=_PREFIX)
         Finalize(None, shutil.rmtree, (folder,), {"ignore_errors": True}, exitpriority=0)
-        return folder
+        return os.fsencode(folder)
 
     def bcast(self) -> None:
         """Give all solvers the parameters of solver 0."""
@@ -160,7 +163,7 @@ class NCCL:
 def _meet(uid: str) -> None:
     """Make this process one of torch.distributed's default group, unless it is already."""
     global _met
-    if not has_nccl():
+    if not dist.is_available():
         raise CaffeError("this PyTorch was built without torch.distributed: train in one process")
     count, rank = ranks.solver_count(), ranks.solver_rank()
     place = "env://" if _is_started_by_torchrun() else uid

@@ -1,10 +1,7 @@
-"""Caffe's messages: caffe.proto, and caffe_pb2, which protoc generates from it.
+r"""Caffe's messages: caffe.proto, what protoc makes of it (caffe.binpb), and their classes.
 
-After a change to caffe.proto, in this folder:
+After a change to caffe.proto, in the folder `python`, with grpcio-tools installed:
 
-    pip install 'grpcio-tools==1.60.*'
-    python -m grpc_tools.protoc -I. --python_out=. caffe.proto
-
-That release's output loads with protobuf 4.25 and all later ones; newer releases' output needs the
-protobuf of their day.
+    python -m grpc_tools.protoc -I. --descriptor_set_out=caffe/proto/caffe.binpb \
+        caffe/proto/caffe.proto
 """

@@ -445,9 +445,77 @@ def solvers():
     keep("solver by hand", third.net.params["conv"][0].data)
 
 
+def kind(thing):
+    """Return what a thing is: Boost's vectors stand for lists, its functions for Python's."""
+    if isinstance(thing, type):
+        return "class"
+    if callable(thing):
+        return "function"
+    name = type(thing).__name__
+    if name in ("list", "tuple") or name.endswith("Vec"):
+        return "list of " + ", ".join(sorted({type(item).__name__ for item in thing}))
+    return name
+
+
+def kinds():
+    """Enter the kind of every member, and of what every function returns."""
+    net = fill(caffe.Net(text_file(NET), caffe.TRAIN))
+    solver = caffe.SGDSolver(text_file(SOLVER % (os.path.join(FOLDER, "kinds"), text_file(NET))))
+    spec = caffe.NetSpec()
+    spec.x = L.DummyData(shape=dict(dim=[1, 2]))
+    timer = caffe.Timer()
+    picture = np.zeros((3, 4, 5), np.uint8)
+    for key, thing in {
+        "caffe": caffe, "net": net, "blob": net.blobs["x"], "solver": solver, "timer": timer,
+        "top": spec.x, "function": spec.x.fn, "parameters": net.params["conv"],
+        "layer": net.layers[2], "Transformer": caffe.io.Transformer({"x": (1, 3, 5, 4)}),
+    }.items():  # fmt: skip
+        for name in dir(thing):
+            # The nets' layers are of one class in genuine Caffe.
+            if name[:2] != "__" and name not in ("layers", "NCCL"):
+                keep(f"kind {key}.{name}", kind(getattr(thing, name)))
+    weights = os.path.join(FOLDER, "kinds.caffemodel")
+    for key, result in {
+        "has_nccl": caffe.has_nccl(), "layer_type_list": caffe.layer_type_list(),
+        "solver_count": caffe.solver_count(), "solver_rank": caffe.solver_rank(),
+        "TRAIN": caffe.TRAIN, "forward": net.forward(), "output": net.forward()["loss"],
+        "backward": net.backward(), "input diff": net.backward()["x"],
+        "_forward": net._forward(0, 2), "_backward": net._backward(2, 0),
+        "reshape": net.reshape(), "clear_param_diffs": net.clear_param_diffs(),
+        "_top_ids": net._top_ids(0), "_bottom_ids": net._bottom_ids(1),
+        "weight": net.blob_loss_weights["loss"], "name of top": net.top_names["x"],
+        "params": net.params["conv"], "layer_dict": net.layer_dict,
+        "save": net.save(weights), "copy_from": net.copy_from(weights),
+        "save_hdf5": net.save_hdf5(weights + ".h5"), "load_hdf5": net.load_hdf5(weights + ".h5"),
+        "share_with": net.share_with(net), "Blob.reshape": net.blobs["x"].reshape(2, 3, 5, 4),
+        "after_forward": net.after_forward(lambda layer: None),
+        "before_forward": net.before_forward(lambda layer: None),
+        "after_backward": net.after_backward(lambda layer: None),
+        "before_backward": net.before_backward(lambda layer: None),
+        "add_callback": solver.add_callback(lambda: None, lambda: None),
+        "step": solver.step(1), "apply_update": solver.apply_update(), "lr": solver.lr,
+        "snapshot": solver.snapshot(), "solve": solver.solve(), "iter": solver.iter,
+        "restore": solver.restore(os.path.join(FOLDER, "kinds_iter_2.solverstate")),
+        "share_weights": solver.share_weights(net), "start": timer.start(), "stop": timer.stop(),
+        "ms": timer.ms, "P": P.Pooling.MAX, "to_proto": spec.to_proto(), "tops": spec.tops,
+        "L": L.ReLU(spec.x), "L of two": L.Slice(spec.x, ntop=2), "L of none": L.Silence(ntop=0),
+        "fn.params": spec.x.fn.params, "param_name_dict": caffe.net_spec.param_name_dict(),
+        "array_to_datum": caffe.io.array_to_datum(picture),
+        "datum_to_array": caffe.io.datum_to_array(caffe.io.array_to_datum(picture)),
+        "array_to_blobproto": caffe.io.array_to_blobproto(picture),
+        "vector": caffe.io.arraylist_to_blobprotovector_str([picture]),
+        "oversample": caffe.io.oversample([picture], (2, 2)),
+        "resize_image": caffe.io.resize_image(picture, (2, 2)),
+        "add_blob": net.params["conv"].add_blob(1), "append": net.params["conv"].append,
+    }.items():  # fmt: skip
+        keep(f"kind {key}", kind(result))
+        if isinstance(result, np.ndarray):
+            keep(f"kind {key} type", str(result.dtype))
+
+
 def main():
     """Run all parts."""
-    for part in (module, making, nets, blobs, layers, solvers):
+    for part in (module, making, nets, blobs, layers, solvers, kinds):
         part()
     give(RESULTS)
 
