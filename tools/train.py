@@ -47,7 +47,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"goes on from {resumed}" if resumed else f"starts from {options.weights or 'fillers'}"
         )
         print(f"{options.solver}: {training.parameters:,} parameters; {begins}")
-        print(f"iterations {training.solver.iter} to {training.max_iter}")
+        begin, end = training.solver.iter, training.max_iter
+        print(f"iterations {begin} to {end}")
+        if begin >= end:
+            print("nothing is left to train: --iterations asks for more")
         print(f"snapshots, curve.csv, curves.png, tensorboard: {training.folder}", flush=True)
         training.run()
         print(f"trained: {training.model}")

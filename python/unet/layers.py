@@ -76,7 +76,8 @@ class TrainingTiles(caffe.Layer):
         Raises
         ------
         InputError
-            If a key, a value, the file or the number of tops is wrong, in a sentence that names it.
+            If a key, a value, the file or the number of tops is wrong, or the slices are such that
+            nothing can be learnt from them or tested on them, in a sentence that names it.
         """
         where = "TrainingTiles"
         try:
@@ -108,6 +109,7 @@ class TrainingTiles(caffe.Layer):
         workers = parse_whole(config.get("workers", workers), 0, 256, f"{where}: workers")
         self._set = TrainingSet(config["file"])
         slices = parse_slices(config.get("slices"), self._set.shape[0], self._set.path)
+        self._set.demand_annotated(slices, classes=1 if self.phase == caffe.TEST else 2)
         self._next = 0
         if self.phase == caffe.TEST:
             places = coverage(self._set.shape, slices, self._tile)

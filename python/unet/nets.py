@@ -258,8 +258,11 @@ def own_files(
     with TrainingSet(data) as training_set:
         shape, channels, classes = training_set.shape, training_set.channels, training_set.classes
         normalised = training_set.grey_range is None
-        for slices in (train, test):
-            parse_slices(slices, shape[0], training_set.path)
+        chosen = parse_slices(train, shape[0], training_set.path)
+        training_set.demand_annotated(chosen, classes=2)
+        if test is not None:
+            held_out = parse_slices(test, shape[0], training_set.path)
+            training_set.demand_annotated(held_out, classes=1)
     always = dict(stage=["own"])
     files: dict[str, object] = {
         "train.prototxt": training_net(

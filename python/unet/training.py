@@ -23,6 +23,7 @@ from unet import snapshots
 from unet.curve import Curve
 from unet.errors import InputError
 from unet.held_out import HeldOut
+from unet.idle import IdleWatch, refuse_idle_net
 
 # The curve on disk, and its picture, follow the training at these distances, in seconds.
 _FLUSH_SECONDS = 15.0
@@ -105,6 +106,7 @@ class Training:
         rate: float | None = None,
     ) -> None:
         self.caffe = caffe
+        self.path = solver_path
         param = read_solver(solver_path)
         if rate is not None:
             if not (math.isfinite(rate) and rate >= 0):
@@ -140,6 +142,7 @@ class Training:
             param.test_interval = 2**31 - 1
             param.test_initialization = False
         self.solver = self._make_solver(param)
+        refuse_idle_net(self.solver.net, solver_path)
         names = ["test"] if len(test_iter) == 1 else [f"test{k}" for k in range(len(test_iter))]
         self._tests = {
             name: HeldOut(net, passes)
@@ -228,6 +231,8 @@ class Training:
         ------
         Diverged
             If the loss or a parameter is no number any more; the snapshots stay as they are.
+        InputError
+            If nothing is learnt: the loss stays 0, or no parameter changes.
         KeyboardInterrupt
             After Ctrl-C or SIGTERM, once a snapshot is written.
         """
@@ -254,6 +259,7 @@ class Training:
         solver = self.solver
         recent: list[float] = []
         notes: dict[str, str] = {}
+        idle = IdleWatch(solver.net, self.path)
         flushed = drawn = time.monotonic()
         while solver.iter < self.max_iter:
             iteration = solver.iter
@@ -267,6 +273,7 @@ class Training:
             curve.training(iteration, loss, rate)
             if not math.isfinite(loss):
                 raise self._diverged(f"the loss is {loss} at iteration {iteration}")
+            idle.note(loss, rate)
             recent = (recent + [loss])[-self.smooth :]
             notes["loss"] = f"{sum(recent) / len(recent):.4f}"
             bar.set_postfix(notes, refresh=False)
@@ -284,6 +291,7 @@ class Training:
             elif now - flushed > _FLUSH_SECONDS:
                 curve.flush()
                 flushed = now
+        idle.finish()
         if self._tests:
             bar.set_postfix({**notes, **self._test(curve)})
         self._snapshot(curve)

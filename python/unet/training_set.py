@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Union
 
@@ -231,6 +231,38 @@ class TrainingSet:
         usable = np.isfinite(weights).all() and (weights >= 0).all()
         self._demand(usable, "weights", index, "holds NaN, infinite or negative values")
         return weights.astype(np.float32, copy=False)
+
+    def demand_annotated(self, slices: Sequence[int], *, classes: int) -> None:
+        """Refuse slices from which nothing can be learnt, or on which nothing can be tested.
+
+        Parameters
+        ----------
+        slices : sequence of int
+            Read only as far as the answer is not known.
+        classes : int
+            How many classes must have a pixel that is annotated and weighs more than 0: 2 to learn
+            from, 1 to test on.
+
+        Raises
+        ------
+        InputError
+        """
+        found: set[int] = set()
+        for index in slices:
+            found.update(np.unique(self.labels(index)[self.weights(index) > 0]).tolist())
+            found.discard(IGNORED)
+            if len(found) >= classes:
+                return
+        which = f"{self.path}: in the slices {min(slices)} to {max(slices)}"
+        if not found:
+            raise InputError(
+                f"{which} no pixel is annotated and weighs more than 0, so there is nothing to "
+                f"{'learn from' if classes > 1 else 'test on'}; choose other slices"
+            )
+        raise InputError(
+            f"{which} all pixels that count are of class {found.pop()}, and a network learns to "
+            f"tell classes apart; choose other slices"
+        )
 
     def _demand(self, holds: bool, key: str, index: int, complaint: str) -> None:
         if not holds:

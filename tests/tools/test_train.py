@@ -171,6 +171,8 @@ def test_what_it_does_is_told_in_a_few_lines(tmp_path, capsys):
         f"snapshots, curve.csv, curves.png, tensorboard: {tmp_path / 'run'}",
         f"trained: {model}",
     ]
+    train([str(solver), "--device", "cpu", "--resume"])
+    assert "nothing is left to train: --iterations asks for more" in capsys.readouterr().out
     fine = ["--weights", str(model), "--rate", "0.125", "-o", str(tmp_path / "fine")]
     train([str(solver), *fine, "--iterations", "2"])
     assert f"starts from {model}" in capsys.readouterr().out

@@ -179,3 +179,20 @@ def test_damaged_chunk_names_file_slice_and_key(tmp_path):
     damaged = pytest.raises(InputError, match="slice 1 of /weights is damaged")
     with TrainingSet(path) as training_set, damaged:
         training_set.weights(1)
+
+
+def test_slices_are_read_until_they_are_known_to_do(tmp_path):
+    raw, labels, weights = arrays((3, 6, 7))
+    labels[0], labels[1, 0, :2], labels[1, 1:] = 1, (0, 1), 255
+    weights[0, 0], weights[1] = 0, 1
+    write_training_set(tmp_path / "a.h5", raw, labels, weights, attributes=ATTRIBUTES)
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        file["weights"][2] = np.nan
+    with TrainingSet(tmp_path / "a.h5") as training_set:
+        # The damaged slice is not needed for the answer.
+        training_set.demand_annotated([0, 2], classes=1)
+        training_set.demand_annotated([0, 1, 2], classes=2)
+        with pytest.raises(InputError, match=r"slices 0 to 0 all pixels that count are of class 1"):
+            training_set.demand_annotated([0], classes=2)
+        with pytest.raises(InputError, match="NaN"):
+            training_set.demand_annotated([0, 2], classes=2)
