@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from unet.cli import run_program
+from unet.cli import Output, add_overwrite, guard_outputs, run_program
 from unet.ctc_evaluation import is_ground_truth, score_seg, score_tracking
 from unet.ctc_sequence import is_sequence
 from unet.errors import InputError
@@ -30,6 +30,7 @@ from unet.files import atomic_path
 from unet.json_text import json_text
 from unet.metrics import score_stack
 from unet.parallel import available_cores
+from unet.provenance import KEY, SCORE_FILE, mark
 from unet.volumes import open_volume
 from unet.wording import few
 
@@ -51,11 +52,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise InputError(f"{arguments.labels}: holds the frames; name the ground truth, {truth}")
     challenge = is_ground_truth(arguments.labels)
     refuse_options(arguments, challenge)
+    if arguments.json:
+        read = [arguments.labels, arguments.prediction]
+        guard_outputs([Output(arguments.json, SCORE_FILE)], read, arguments.overwrite)
     scores = score_result(arguments) if challenge else score_membranes(arguments)
     print(table_of_result(scores) if challenge else table(scores))
     if arguments.json:
         with atomic_path(arguments.json) as path:
-            path.write_text(json_text(scores) + "\n", encoding="utf-8")
+            text = json_text({KEY: mark(SCORE_FILE), **scores})
+            path.write_text(text + "\n", encoding="utf-8")
         print(f"\nwritten: {arguments.json}")
 
 
@@ -186,6 +191,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="N",
         help="processes (all cores: %(default)s)",
     )
+    add_overwrite(parser)
     return parser.parse_args(argv)
 
 

@@ -11,11 +11,12 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from unet.cli import run_program
+from unet.cli import Output, add_overwrite, guard_outputs, run_program
 from unet.ctc_sequence import (
     ANNOTATIONS,
     UNKNOWN,
@@ -30,6 +31,7 @@ from unet.labels import KINDS
 from unet.partial_annotation import RULES, Unannotated
 from unet.preparation import Recipe, Summary, annotated_slice, make_training_set
 from unet.preview import save_preview
+from unet.provenance import PICTURE, TRAINING_SET
 from unet.training_set import TrainingSet
 from unet.volumes import Volume, open_volume
 
@@ -53,14 +55,16 @@ def progress(slices: Sequence[int], what: str) -> Iterable[int]:
     return tqdm(slices, desc=what, unit="slice", disable=None, leave=False)
 
 
-def refuse_own_input(output: str, *inputs: str) -> None:
-    """Raise `InputError` if the output would take the place of an input."""
-    for name in inputs:
-        file = name if os.path.exists(name) else name.rsplit(":", 1)[0]
-        if os.path.exists(output) and os.path.exists(file) and os.path.samefile(output, file):
-            raise InputError(
-                f"{output}: is also an input, which would be lost; name another output"
-            )
+def guard(options: argparse.Namespace, inputs: Sequence[str]) -> None:
+    """Refuse outputs that would damage something, or are of another format than their name says."""
+    if Path(options.output).suffix.lower() not in ("", ".h5", ".hdf5", ".hdf"):
+        raise InputError(f"-o {options.output}: a training set is HDF5; name it .h5")
+    outputs = [Output(options.output, TRAINING_SET)]
+    if options.preview:
+        if Path(options.preview).suffix.lower() != ".png":
+            raise InputError(f"--preview {options.preview}: the picture is PNG; name it .png")
+        outputs.append(Output(options.preview, PICTURE))
+    guard_outputs(outputs, inputs, options.overwrite)
 
 
 def write_preview(path: str, output: str, labels: Volume, slices: Sequence[int], kind: str) -> None:
@@ -235,6 +239,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--preview", metavar="PNG", help="picture of raw, labels, borders and weights side by side"
     )
+    add_overwrite(parser)
     sequence = parser.add_argument_group("sequences of the cell tracking challenge")
     sequence.add_argument(
         "--frames", metavar="A:B", help="take the annotated ones of frames A to B - 1 (all)"
@@ -308,7 +313,7 @@ def prepare_stack(options: argparse.Namespace) -> None:
             raise InputError(f"--{name.replace('_', '-')} is for sequences, DATASET/NN")
     if options.annotations != "gt" or options.unannotated != "none" or options.field:
         raise InputError("--annotations, --unannotated and --field are for sequences, DATASET/NN")
-    refuse_own_input(options.output, options.stack, options.labels)
+    guard(options, [options.stack, options.labels])
     with open_volume(options.stack) as raw, open_volume(options.labels) as labels:
         count = raw.shape[0]
         slices = parse_slices(options.slices, count, "--slices") or range(count)
@@ -327,6 +332,8 @@ def prepare_stack(options: argparse.Namespace) -> None:
 
 def prepare_sequence(options: argparse.Namespace) -> None:
     """Make a training set of the annotated frames of a sequence."""
+    sequence = os.path.abspath(options.stack)
+    guard(options, [sequence, *(f"{sequence}_{kind.upper()}" for kind in ANNOTATIONS)])
     annotated = open_frames_of_sequence(options)
     balanced = frames_as_slices(annotated, options.balance_frames)
     summary = make_training_set(

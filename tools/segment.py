@@ -28,13 +28,14 @@ from segment_options import (
     parse_tile,
 )
 from unet import procedure2015
-from unet.cli import refuse_own_inputs, run_program
+from unet.cli import Output, guard_outputs, run_program
 from unet.engine import open_engine
 from unet.errors import InputError
-from unet.grey import scale_grey
+from unet.grey import INPUT, scale_grey
 from unet.model import find_model, load_net, pass_cost
 from unet.objects import CellRules, as_stored, find_cells
 from unet.overlay import save_overlay
+from unet.provenance import PICTURE, STACK
 from unet.segmentation import VERSIONS, segment_volume
 from unet.tiles import PassCost
 from unet.volumes import Volume, VolumeWriter, open_volume
@@ -46,9 +47,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     prototxt, weights = find_model(options.weights, options.net)
     outputs, rules = output_paths(options), cell_rules(options)
     pictures = [options.overlay] if options.overlay else []
-    refuse_own_inputs(
-        [*outputs.values(), *pictures],
-        [options.stack, *([options.truth] if options.truth else []), str(prototxt), str(weights)],
+    guard_outputs(
+        [Output(path, STACK) for path in outputs.values()]
+        + [Output(path, PICTURE) for path in pictures],
+        [options.stack, *([options.truth] if options.truth else [])]
+        + [prototxt, weights, prototxt.parent / INPUT],
+        options.overwrite,
     )
     tile = parse_tile(options.tile)
     average = procedure2015.AVERAGE if options.procedure else options.average or "none"
@@ -134,7 +138,7 @@ def open_outputs(
     for what, path in paths.items():
         plane = (classes,) + tuple(shape) if what == "probability" and classes > 2 else tuple(shape)
         writers[what] = opened.enter_context(
-            VolumeWriter(path, (len(slices),) + plane, types[what])
+            VolumeWriter(path, (len(slices),) + plane, types[what], overwrite=options.overwrite)
         )
 
     def write(z: int, likely: np.ndarray) -> None:

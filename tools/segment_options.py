@@ -12,6 +12,7 @@ from typing import Callable
 import numpy as np
 
 from unet import procedure2015
+from unet.cli import add_overwrite
 from unet.deploying import is_modeldef
 from unet.engine import PRECISIONS
 from unet.errors import InputError
@@ -103,6 +104,7 @@ def parse(argv: Sequence[str] | None, description: str) -> argparse.Namespace:
     )
     add("--truth", help="true labels, drawn in the overlay under the outlines")
     add("--labels", metavar="FILE", help="write the cells' numbers, in the formats of OUT")
+    add_overwrite(parser)
     cells = parser.add_argument_group("what is a cell of --labels").add_argument
     cells(
         "--threshold",
@@ -129,6 +131,10 @@ def parse(argv: Sequence[str] | None, description: str) -> argparse.Namespace:
 
 def output_paths(options: argparse.Namespace) -> dict[str, Path]:
     """Return what is written where: "probability", "labels", "cells" -> path."""
+    if options.overlay and Path(options.overlay).suffix.lower() not in ("", ".png"):
+        raise InputError(
+            f"--overlay {options.overlay}: name a .png, or a folder (no suffix) for all slices"
+        )
     cells = {"cells": Path(options.labels)} if options.labels else {}
     if options.out is None:
         if not cells:

@@ -13,9 +13,10 @@ import time
 from collections.abc import Sequence
 
 from unet import procedure2015
-from unet.cli import refuse_own_inputs, run_program
+from unet.cli import Output, add_overwrite, guard_outputs, run_program
 from unet.ctc_format import write_masks
 from unet.errors import InputError
+from unet.provenance import RESULT
 from unet.trackers import TRACKERS
 from unet.tracking import track_cells
 from unet.volumes import open_volume
@@ -24,7 +25,7 @@ from unet.volumes import open_volume
 def main(argv: Sequence[str] | None = None) -> None:
     """Track cells."""
     options = parse(argv)
-    refuse_own_inputs([options.out], [options.labels])
+    guard_outputs([Output(options.out, RESULT)], [options.labels], options.overwrite)
     tracker, border = options.tracker or "assignment", options.field_of_interest or 0
     if options.procedure:
         if options.tracker or options.field_of_interest is not None:
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         except InputError as error:
             where = "" if str(error).startswith(labels.path) else f"{labels.path}: "
             raise InputError(f"{where}{error}") from None
-        write_masks(options.out, result.masks, result.tracks)
+        write_masks(options.out, result.masks, result.tracks, overwrite=options.overwrite)
     children = sum(track.parent > 0 for track in result.tracks)
     print(
         f"{options.labels}: {len(result.tracks)} tracks, {children} of them with a parent, in "
@@ -76,6 +77,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         choices=("2015",),
         help="as the authors in 2015: --tracker greedy --field-of-interest 50",
     )
+    add_overwrite(parser)
     return parser.parse_args(argv)
 
 

@@ -12,11 +12,11 @@ import numpy as np
 
 from unet.errors import InputError
 from unet.files import atomic_folder, atomic_path
+from unet.provenance import RESULT, mark, refuse_foreign
 from unet.volumes import Volume, open_volume
 
 TRACKS_FILE = "res_track.txt"
 _LARGEST_LABEL = np.iinfo(np.uint16).max
-_RESULT_NAME = re.compile(r"mask\d{3,}\.tif|res_track\.txt")
 PathLike = Union[str, "os.PathLike[str]"]
 
 
@@ -243,7 +243,11 @@ def read_masks(folder: PathLike, prefix: str = "mask") -> np.ndarray:
 
 
 def write_masks(
-    folder: PathLike, masks: Iterable[np.ndarray], tracks: Iterable[Track] | None = None
+    folder: PathLike,
+    masks: Iterable[np.ndarray],
+    tracks: Iterable[Track] | None = None,
+    *,
+    overwrite: bool = False,
 ) -> None:
     """Write a result: mask000.tif, mask001.tif, ..., and res_track.txt.
 
@@ -255,23 +259,21 @@ def write_masks(
         Frame after frame; 0 is background, every other number a cell, up to 65535.
     tracks : iterable of Track, optional
         None: masks alone, whose numbers say nothing from frame to frame.
+    overwrite : bool
+        Whether a folder is replaced that holds other things than a result of this function, whose
+        masks carry the mark of `unet.provenance`.
 
     Raises
     ------
     InputError
-        If the folder holds other things than a result, a number needs more than 16 bit, or a track
+        If there is such a folder, a number needs more than 16 bit, or a track
         is invalid (see `read_tracks`).
     """
     import tifffile
 
     folder = Path(folder)
-    if folder.exists() and not (
-        folder.is_dir() and all(_RESULT_NAME.fullmatch(name) for name in os.listdir(folder))
-    ):
-        raise InputError(
-            f"{folder}: exists and holds other things than mask*.tif and {TRACKS_FILE}; name "
-            "another folder"
-        )
+    if not overwrite:
+        refuse_foreign(folder, RESULT)
     tracks = None if tracks is None else list(tracks)
     _check_tracks(tracks or [], [f"{folder}, track {track.label}" for track in tracks or []])
     with atomic_folder(folder) as temporary:
@@ -288,6 +290,7 @@ def write_masks(
                 photometric="minisblack",
                 compression="zlib",
                 metadata=None,
+                software=mark(RESULT),
             )
         if tracks is not None:
             write_tracks(temporary / TRACKS_FILE, tracks)

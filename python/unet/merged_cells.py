@@ -10,6 +10,7 @@ import numpy as np
 
 from unet.files import atomic_path
 from unet.overlay import outlines
+from unet.provenance import PICTURE, PNG_KEY, mark
 
 PathLike = Union[str, "os.PathLike[str]"]
 _PANEL_INCHES = 4.2
@@ -94,4 +95,4 @@ def save_separation(
         axis.set_axis_off()
     figure.tight_layout()
     with atomic_path(path) as temporary:
-        figure.savefig(str(temporary), format="png")
+        figure.savefig(str(temporary), format="png", metadata={PNG_KEY: mark(PICTURE)})

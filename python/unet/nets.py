@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import caffe
 from caffe import NetSpec
 from caffe import layers as L
 from caffe.proto import caffe_pb2
-from unet.cli import run_program
+from unet.cli import Output, add_overwrite, guard_outputs, run_program
 from unet.errors import InputError
 from unet.files import atomic_path
 from unet.grey import INPUT, input_text
 from unet.loss import weighted_softmax_loss
 from unet.phseg_v5 import NAME as PHSEG_V5
 from unet.phseg_v5 import phseg_v5_files
+from unet.provenance import NETWORK, NETWORK_LINE
 from unet.tile_sampler import parse_slices
 from unet.tiles import BORDER, check_tile
 from unet.training_set import TrainingSet
@@ -284,15 +285,18 @@ def own_files(
     return files
 
 
-_HEADER = "# Written by `python -m unet.nets`, python/unet/nets.py."
-
-
 def write_files(files: dict[str, object], folder: Path) -> None:
     """Write messages as prototxt, and text as it is, into a folder."""
     for name, content in files.items():
-        text = content if isinstance(content, str) else f"{_HEADER}\n{content}"
+        text = content if isinstance(content, str) else f"{NETWORK_LINE}\n{content}"
         with atomic_path(folder / name) as path:
             path.write_text(text, encoding="utf-8")
+
+
+def guard_files(files: Iterable[str], options: argparse.Namespace) -> None:
+    """Refuse to write files where that would damage something."""
+    outputs = [Output(Path(options.output, name), NETWORK) for name in files]
+    guard_outputs(outputs, [options.data] if options.data else [], options.overwrite)
 
 
 def _slices(text: str) -> list[int]:
@@ -318,11 +322,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--method", choices=("SGD", "Adam"), help="by default SGD for unet, Adam for unet_slim"
     )
     parser.add_argument("-o", "--output", default="prototxt", help="folder to write to")
+    add_overwrite(parser)
     options = parser.parse_args(argv)
     if options.net is None:
-        for name in WIDTHS:
-            write_files(isbi_files(name), Path(options.output) / name)
-        write_files(phseg_v5_files(), Path(options.output) / PHSEG_V5)
+        folders = {name: isbi_files(name) for name in WIDTHS}
+        folders[PHSEG_V5] = phseg_v5_files()
+        files = {
+            f"{folder}/{name}": content
+            for folder, contents in folders.items()
+            for name, content in contents.items()
+        }
+        guard_files(files, options)
+        write_files(files, Path(options.output))
         return
     if not options.data:
         raise InputError("--data is missing: name the training set that tools/prepare.py wrote")
@@ -336,6 +347,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         test=options.test_slices,
         method=options.method or METHODS[options.net],
     )
+    guard_files(files, options)
     write_files(files, Path(options.output))
     print(f"wrote {', '.join(sorted(files))} to {options.output}")
 

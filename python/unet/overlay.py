@@ -8,6 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 from unet.files import atomic_path
+from unet.provenance import PICTURE, save_marked_png
 
 # Orange and sky blue of Okabe and Ito: told apart with any colour vision, and on grey.
 PREDICTED = (230, 159, 0)
@@ -60,7 +61,7 @@ def save_overlay(
 
     drawn = Image.fromarray(draw_overlay(picture, probabilities, truth))
     with atomic_path(path) as temporary:
-        drawn.save(str(temporary), format="PNG")
+        save_marked_png(temporary, drawn, PICTURE)
 
 
 def outlines(regions: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from scipy import ndimage
 
 from unet.files import atomic_path
 from unet.labels import IGNORED, Annotation
+from unet.provenance import PICTURE, PNG_KEY, mark
 
 PathLike = Union[str, "os.PathLike[str]"]
 _PANEL_INCHES = 4.2
@@ -90,4 +91,4 @@ def save_preview(
     figure.suptitle(title, fontsize=11)
     figure.tight_layout()
     with atomic_path(path) as temporary:
-        figure.savefig(str(temporary), format="png")
+        figure.savefig(str(temporary), format="png", metadata={PNG_KEY: mark(PICTURE)})

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from unet.files import atomic_path
+from unet.provenance import PICTURE, PNG_KEY, mark
 
 # The smoothed loss is the mean over this share of the iterations.
 _SMOOTH_SHARE = 50
@@ -86,7 +87,7 @@ def draw_curves(rows: Sequence[dict[str, float]], path: Path) -> None:
         for side in ("top", "right"):
             panel.spines[side].set_visible(False)
     with atomic_path(path) as temporary:
-        figure.savefig(str(temporary), dpi=120)
+        figure.savefig(str(temporary), dpi=120, metadata={PNG_KEY: mark(PICTURE)})
 
 
 def _draw_losses(

@@ -15,6 +15,7 @@ from unet.errors import InputError
 from unet.files import atomic_path
 from unet.grey import scale_grey
 from unet.labels import IGNORED
+from unet.provenance import KEY, TRAINING_SET, mark
 
 FORMAT = "unet-training-set"
 # 2: slices may be normalised.
@@ -70,6 +71,7 @@ class TrainingSetWriter:
         attrs["format"] = FORMAT
         attrs["format_version"] = FORMAT_VERSION
         attrs["unet_version"] = __version__
+        attrs[KEY] = mark(TRAINING_SET)
         for key, value in attributes.items():
             attrs[key] = value
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Callable, Union
@@ -14,12 +13,12 @@ import numpy as np
 
 from unet.errors import InputError
 from unet.files import atomic_folder, atomic_path
+from unet.provenance import KEY, STACK, mark, refuse_foreign, save_marked_png
 
 PathLike = Union[str, "os.PathLike[str]"]
 _IMAGEJ_TYPES = ("uint8", "uint16", "float32")
 # Leaves room below 4 GiB for the tags of the pages.
 _CLASSIC_TIFF_BYTES = (1 << 32) - (1 << 25)
-_SLICE_NAME = re.compile(r"slice_\d+\.png")
 Put = Callable[[int, np.ndarray], None]
 
 
@@ -37,11 +36,15 @@ class VolumeWriter:
         PNG holds uint8, uint16 and bool only.
     dataset : str
         Name of the dataset in HDF5.
+    overwrite : bool
+        Whether a folder (of PNG, or Zarr) is replaced that holds other things than a stack that
+        this class has written.
 
     Raises
     ------
     InputError
-        If the suffix is none of these, or the format cannot hold such a stack.
+        If the suffix is none of these, the format cannot hold such a stack, or such a folder is
+        there.
 
     Examples
     --------
@@ -52,10 +55,17 @@ class VolumeWriter:
     Notes
     -----
     An exception inside the context leaves what was there before. One slice is in memory at a time.
+    The file carries the mark of `unet.provenance`.
     """
 
     def __init__(
-        self, path: PathLike, shape: Sequence[int], dtype: np.dtype, *, dataset: str = "volume"
+        self,
+        path: PathLike,
+        shape: Sequence[int],
+        dtype: np.dtype,
+        *,
+        dataset: str = "volume",
+        overwrite: bool = False,
     ) -> None:
         self.path = Path(path)
         self.shape = tuple(int(size) for size in shape)
@@ -64,6 +74,8 @@ class VolumeWriter:
         if len(self.shape) not in (3, 4) or 0 in self.shape:
             raise ValueError(f"a stack of shape {self.shape} cannot be written")
         suffix = self.path.suffix.lower()
+        if suffix in ("", ".zarr") and not overwrite:
+            refuse_foreign(self.path, STACK)
         if suffix in (".tif", ".tiff"):
             opened = _tiff(self.path, self.shape, self.dtype)
         elif suffix in (".h5", ".hdf5", ".hdf"):
@@ -109,12 +121,14 @@ class VolumeWriter:
         self._stack.__exit__(kind, error, trace)
 
 
-def write_volume(path: PathLike, volume: np.ndarray, *, dataset: str = "volume") -> None:
+def write_volume(
+    path: PathLike, volume: np.ndarray, *, dataset: str = "volume", overwrite: bool = False
+) -> None:
     """Write a stack.
 
     Parameters
     ----------
-    path, dataset
+    path, dataset, overwrite
         As for `VolumeWriter`.
     volume : ndarray, shape (slices, height, width) or (slices, channels, height, width)
 
@@ -123,7 +137,9 @@ def write_volume(path: PathLike, volume: np.ndarray, *, dataset: str = "volume")
     InputError
         As `VolumeWriter`.
     """
-    with VolumeWriter(path, volume.shape, volume.dtype, dataset=dataset) as writer:
+    with VolumeWriter(
+        path, volume.shape, volume.dtype, dataset=dataset, overwrite=overwrite
+    ) as writer:
         for picture in volume:
             writer.write(picture)
 
@@ -143,7 +159,11 @@ def _tiff(path: Path, shape: Sequence[int], dtype: np.dtype) -> Iterator[Put]:
                 raise InputError(f"{path}: TIFF holds no channels 1 pixel wide; write .h5 instead")
             with tifffile.TiffWriter(str(temporary), bigtiff=big) as tiff:
                 yield lambda z, picture: tiff.write(
-                    _visible(picture), photometric="minisblack", metadata=None, contiguous=False
+                    _visible(picture),
+                    photometric="minisblack",
+                    metadata=None,
+                    contiguous=False,
+                    software=mark(STACK),
                 )
             return
         # Pixels lie one after the other, so the file is laid out first and slices are put into it.
@@ -155,6 +175,7 @@ def _tiff(path: Path, shape: Sequence[int], dtype: np.dtype) -> Iterator[Put]:
                 dtype=stored,
                 photometric="minisblack",
                 metadata={"axes": axes},
+                software=mark(STACK),
                 returnoffset=True,
             )
         with open(temporary, "r+b") as file:
@@ -172,6 +193,7 @@ def _hdf5(path: Path, shape: Sequence[int], dtype: np.dtype, dataset: str) -> It
     # Probabilities hardly shrink; labels do, to a hundredth.
     packing = {} if dtype.kind == "f" else {"compression": "gzip", "compression_opts": 1}
     with atomic_path(path) as temporary, h5py.File(str(temporary), "w") as file:
+        file.attrs[KEY] = mark(STACK)
         array = file.create_dataset(
             dataset, tuple(shape), dtype, chunks=(1,) + tuple(shape[1:]), **packing
         )
@@ -188,8 +210,6 @@ def _zarr(path: Path, shape: Sequence[int], dtype: np.dtype) -> Iterator[Put]:
         import zarr
     except ImportError:
         raise InputError(f"{path}: writing Zarr needs the package zarr; install it") from None
-    if path.exists() and not _is_zarr(path):
-        raise InputError(f"{path}: exists and is no Zarr array; name another or remove it")
     with atomic_folder(path) as temporary:
         array = zarr.open(
             str(temporary),
@@ -198,15 +218,12 @@ def _zarr(path: Path, shape: Sequence[int], dtype: np.dtype) -> Iterator[Put]:
             dtype=dtype,
             chunks=(1,) + tuple(shape[1:]),
         )
+        array.attrs[KEY] = mark(STACK)
 
         def put(z: int, picture: np.ndarray) -> None:
             array[z] = picture
 
         yield put
-
-
-def _is_zarr(path: Path) -> bool:
-    return (path / ".zarray").exists() or (path / "zarr.json").exists()
 
 
 def _check_png(path: Path, shape: Sequence[int], dtype: np.dtype) -> None:
@@ -223,7 +240,7 @@ def _check_png(path: Path, shape: Sequence[int], dtype: np.dtype) -> None:
 def _save_png(path: Path, picture: np.ndarray) -> None:
     from PIL import Image
 
-    Image.fromarray(_visible(picture)).save(str(path), format="PNG")
+    save_marked_png(path, Image.fromarray(_visible(picture)), STACK)
 
 
 def _visible(picture: np.ndarray) -> np.ndarray:
@@ -239,12 +256,6 @@ def _png(path: Path) -> Iterator[Put]:
 
 @contextlib.contextmanager
 def _png_folder(path: Path, slices: int) -> Iterator[Put]:
-    if path.exists() and not (
-        path.is_dir() and all(_SLICE_NAME.fullmatch(name) for name in os.listdir(path))
-    ):
-        raise InputError(
-            f"{path}: exists and holds other things than slice_*.png; name another folder"
-        )
     digits = max(4, len(str(slices - 1)))
     with atomic_folder(path) as temporary:
         yield lambda z, picture: _save_png(temporary / f"slice_{z:0{digits}d}.png", picture)

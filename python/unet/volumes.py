@@ -50,7 +50,7 @@ def open_volume(
     InputError
         If there is no such file, it is of another format, damaged, empty or has other channels.
     """
-    file, inner = _split(os.fspath(path))
+    file, inner = split_name(os.fspath(path))
     dataset = dataset if dataset is not None else inner
     if file.is_dir():
         is_zarr = any((file / mark).exists() for mark in ZARR_MARKS)
@@ -79,8 +79,8 @@ def open_volume(
     return volume
 
 
-def _split(path: str) -> tuple[Path, str | None]:
-    """Return FILE and dataset of FILE:/dataset."""
+def split_name(path: str) -> tuple[Path, str | None]:
+    """Return the file and the dataset that the name of a stack means: FILE or FILE:/dataset."""
     if not os.path.exists(path) and ":" in path:
         file, inner = path.rsplit(":", 1)
         if os.path.exists(file):

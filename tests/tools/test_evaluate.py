@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -240,6 +241,7 @@ def case(tmp_path: Path) -> tuple[Path, Path]:
 def test_a_result_of_the_cell_tracking_challenge(case, capsys):
     written = run(*case)
     cells, tracks = score_seg(*case), score_tracking(*case)
+    assert re.fullmatch(r"unet-in-caffe \S+, file of scores", written.pop("software"))
     assert written == {"truth": str(case[0]), "result": str(case[1]), **cells, **tracks}
     said = capsys.readouterr().out.splitlines()
     assert f"SEG   {cells['SEG']:.6f}  4 frames" in "\n".join(said)

@@ -390,7 +390,7 @@ def test_no_output_takes_the_place_of_an_input(run, model, stack, tmp_path, monk
         ("a_labels.tif", "-o", "link.tif"),
         ("link.tif", "-o", "./a_labels.tif"),
         ("a_labels.tif", "-o", "a.tif", "--output", "both"),
-        ("a_labels.tif", "-o", "a.tif", "--overlay", "a_labels.tif"),
+        ("folder", "-o", "a.tif", "--overlay", "folder/slice_0000.png"),
         ("folder", "-o", "folder"),
         ("folder", "-o", "folder/out.tif"),
         ("folder/slice_0000.png", "-o", "folder"),

@@ -108,7 +108,7 @@ def test_a_mistake_is_one_line_and_status_2(labels, tmp_path):
     )
     assert ended.returncode == 2
     assert len(ended.stderr.splitlines()) == 1
-    assert "holds other things" in ended.stderr
+    assert "res: exists, and is not a tracking result" in ended.stderr
     assert os.listdir(tmp_path / "res") == ["notes.txt"]
 
 

@@ -44,7 +44,7 @@ def test_a_result_is_replaced_whole_but_nothing_else(tmp_path, masks):
     write_masks(tmp_path / "02_RES", masks[:1])
     assert os.listdir(tmp_path / "02_RES") == ["mask000.tif"]
     (tmp_path / "02_RES" / "notes.txt").write_text("mine")
-    with pytest.raises(InputError, match=r"02_RES: exists and holds other things than mask"):
+    with pytest.raises(InputError, match=r"02_RES: exists, and is not a tracking result"):
         write_masks(tmp_path / "02_RES", masks)
     assert len(os.listdir(tmp_path)) == 1
 
