@@ -98,6 +98,8 @@ def report(output: str, training_set: TrainingSet, summary: Summary) -> None:
     values = training_set.attributes
     w0, sigma = values["w0"], values["sigma"]
     print(f"  weights      w0 {w0:g}, sigma {sigma:g}: up to {summary.largest:.3f}")
+    for remark in summary.remarks:
+        print(f"  look at this: {remark}")
 
 
 def parse_frames(text: str | None, option: str) -> range | None:
@@ -327,6 +329,9 @@ def prepare_stack(options: argparse.Namespace) -> None:
             balance_slices=balance_slices,
             progress=progress,
         )
+        if options.ignore_label is not None and not summary.ignored:
+            remark = f"no pixel has the label {options.ignore_label} of --ignore-label"
+            summary = summary._replace(remarks=(*summary.remarks, remark))
         tell(options, labels, slices, summary)
 
 

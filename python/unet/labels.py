@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,8 +13,6 @@ from unet.errors import InputError
 # How "not annotated" is written in a training set.
 IGNORED = 255
 KINDS = ("binary", "classes", "instances")
-# More distinct values than any list of tissue classes, fewer than the cells of a stack.
-_MOST_CLASSES = 32
 
 
 class Annotation(NamedTuple):
@@ -61,11 +59,14 @@ def annotate(labels: np.ndarray, kind: str, ignore: int | None = None) -> Annota
     InputError
         If labels are negative, not whole, or beyond the class numbers.
     """
-    labels = _whole(labels)
+    labels = whole(labels)
     ignored = np.zeros(labels.shape, bool) if ignore is None else labels == ignore
     labels = np.where(ignored, labels.dtype.type(0), labels)
     if labels.dtype.kind != "b" and labels.min() < 0:
-        raise InputError(f"the label {labels.min()} is negative; if it means ignore, say so")
+        raise InputError(
+            f"the label {labels.min()} is negative; if it means not annotated, say "
+            f"--ignore-label {labels.min()}"
+        )
     borders = np.zeros(labels.shape, bool)
     vanished = 0
     if kind == "instances":
@@ -80,8 +81,8 @@ def annotate(labels: np.ndarray, kind: str, ignore: int | None = None) -> Annota
     elif kind == "classes":
         if labels.max() >= IGNORED:
             raise InputError(
-                f"the label {labels.max()} is no class number 0..{IGNORED - 1}; "
-                "if it means ignore, say so"
+                f"the label {labels.max()} is no class number 0..{IGNORED - 1}; if it means not "
+                f"annotated, say --ignore-label {labels.max()}"
             )
         classes = labels.astype(np.uint8)
         instances = np.zeros(labels.shape, np.int32)
@@ -94,7 +95,14 @@ def annotate(labels: np.ndarray, kind: str, ignore: int | None = None) -> Annota
     return Annotation(classes, instances, borders, vanished)
 
 
-def _whole(labels: np.ndarray) -> np.ndarray:
+def whole(labels: np.ndarray) -> np.ndarray:
+    """Return labels as whole numbers; what is stored as float may be such.
+
+    Raises
+    ------
+    InputError
+        If they are not.
+    """
     if labels.dtype.kind != "f":
         return labels
     if (labels != np.rint(labels)).any():
@@ -107,40 +115,6 @@ def _renumber(labels: np.ndarray) -> np.ndarray:
     values, number = np.unique(labels, return_inverse=True)
     number = number.reshape(labels.shape).astype(np.int32)
     return number if values[0] == 0 else number + 1
-
-
-def detect_kind(slices: Iterable[np.ndarray], ignore: int | None = None) -> str:
-    """Tell what kind of labels a stack holds.
-
-    Parameters
-    ----------
-    slices : iterable of ndarray, shape (height, width)
-        Read until the answer is known.
-    ignore : int, optional
-        The label that means "not annotated".
-
-    Returns
-    -------
-    {"binary", "instances"}
-        Up to two values are binary, more than 32 are instances.
-
-    Raises
-    ------
-    InputError
-        If there are 3 to 32 values, which may mean either classes or cells.
-    """
-    values: set = set()
-    for labels in slices:
-        values.update(np.unique(labels).tolist())
-        values.discard(ignore)
-        if len(values) > _MOST_CLASSES:
-            return "instances"
-    if len(values) <= 2:
-        return "binary"
-    raise InputError(
-        f"the labels have {len(values)} values, which can be classes as well as cells; "
-        "say --label-kind classes or --label-kind instances"
-    )
 
 
 def instances_from_binary(foreground: np.ndarray) -> np.ndarray:

@@ -9,10 +9,12 @@ from typing import Any, Callable, NamedTuple, Union
 import numpy as np
 
 from unet.errors import InputError
-from unet.labels import IGNORED, Annotation, annotate, class_counts, class_weights, detect_kind
+from unet.label_kinds import detect_kind
+from unet.labels import IGNORED, Annotation, annotate, class_counts, class_weights, whole
 from unet.training_set import TrainingSetWriter
 from unet.volumes import Volume, grey_range
 from unet.weight_map import weight_map
+from unet.wording import few
 
 PathLike = Union[str, "os.PathLike[str]"]
 Progress = Callable[[Sequence[int], str], Iterable[int]]
@@ -48,6 +50,8 @@ class Summary(NamedTuple):
         Cells so thin that the borders between touching cells took all of their pixels in a slice.
     largest : float
         Largest weight.
+    remarks : tuple of str
+        What is unusual enough to be looked at, a sentence each.
     """
 
     kind: str
@@ -57,6 +61,7 @@ class Summary(NamedTuple):
     cells: int
     vanished: int
     largest: float
+    remarks: tuple[str, ...]
 
 
 def annotated_slice(labels: Volume, index: int, kind: str, ignore: int | None) -> Annotation:
@@ -64,10 +69,21 @@ def annotated_slice(labels: Volume, index: int, kind: str, ignore: int | None) -
     try:
         return annotate(labels[index], kind, ignore)
     except InputError as error:
-        place = f"{labels.path}: slice {index}"
-        raise InputError(
-            str(error) if str(error).startswith(labels.path) else f"{place}: {error}"
-        ) from None
+        raise _placed(error, labels, f": slice {index}") from None
+
+
+def _whole_slice(labels: Volume, index: int) -> np.ndarray:
+    """Return one slice of a label stack as it is; errors name file and slice."""
+    try:
+        return whole(labels[index])
+    except InputError as error:
+        raise _placed(error, labels, f": slice {index}") from None
+
+
+def _placed(error: InputError, labels: Volume, place: str = "") -> InputError:
+    """Return an error that names the labels, as those of reading them do already."""
+    text = str(error)
+    return error if text.startswith(labels.path) else InputError(f"{labels.path}{place}: {text}")
 
 
 def make_training_set(
@@ -110,7 +126,9 @@ def make_training_set(
     Raises
     ------
     InputError
-        If the stacks do not fit each other, or the labels are not of the kind.
+        If the stacks do not fit each other, the labels are not of the kind, all annotated pixels of
+        the slices taken are of one class, or every picture is of one grey value: from either
+        nothing can be learnt.
 
     References
     ----------
@@ -122,13 +140,16 @@ def make_training_set(
     kind = recipe.kind
     if kind == "auto":
         try:
-            kind = detect_kind((labels[z] for z in progress(slices, "look")), recipe.ignore)
+            kind = detect_kind(
+                (_whole_slice(labels, z) for z in progress(slices, "look")), recipe.ignore
+            )
         except InputError as error:
-            raise InputError(f"{labels.path}: {error}") from None
+            raise _placed(error, labels) from None
 
     counts = np.zeros(IGNORED, np.int64)
     balance_counts = counts.copy()
     pixels = cells = vanished = 0
+    unannotated: list[int] = []
     for z in progress(sorted({*slices, *balance_slices}), "count"):
         annotation = annotated_slice(labels, z, kind, recipe.ignore)
         found = class_counts(annotation.classes)
@@ -139,8 +160,14 @@ def make_training_set(
             pixels += annotation.classes.size
             cells += int(np.count_nonzero(np.bincount(annotation.instances.ravel())[1:]))
             vanished += annotation.vanished
+            if not found.any():
+                unannotated.append(z)
+    _demand_classes(labels, counts, kind)
     if not balance_counts.any():
-        raise InputError(f"{labels.path}: no pixel is annotated: every label is the ignored one")
+        raise InputError(
+            f"{labels.path}: no pixel of the slices to balance by is annotated: every label is the "
+            f"ignored one"
+        )
     classes = max(2, int(np.nonzero(counts + balance_counts)[0][-1]) + 1)
     weights = class_weights(balance_counts[:classes], recipe.balance)
 
@@ -165,6 +192,7 @@ def make_training_set(
         attributes["ignore_label"] = recipe.ignore
     attributes.update(notes or {})
     largest = 0.0
+    flat: list[int] = []
     shape = (len(slices),) + labels.shape[1:]
     with TrainingSetWriter(path, shape, raw.dtype, attributes, raw.channels) as writer:
         for index, z in enumerate(progress(slices, "write")):
@@ -177,15 +205,67 @@ def make_training_set(
                 sigma=recipe.sigma,
             )
             largest = max(largest, float(w.max()))
-            writer.write(index, raw[z], annotation.classes, w)
+            picture = raw[z]
+            if picture.min() == picture.max():
+                flat.append(z)
+            writer.write(index, picture, annotation.classes, w)
+        if len(flat) == len(slices):
+            raise InputError(
+                f"{raw.path}: all pixels of each slice taken are of one grey value: there is "
+                f"nothing to see; is this the stack of pictures?"
+            )
     ignored = pixels - int(counts.sum())
-    return Summary(kind, counts[:classes], weights, ignored, cells, vanished, largest)
+    remarks = _remarks(counts[:classes], balance_counts[:classes])
+    if unannotated:
+        remarks.append(f"no pixel is annotated in slices {few(unannotated)} of {labels.path}")
+    if flat:
+        remarks.append(f"all pixels are of one grey value in slices {few(flat)} of {raw.path}")
+    return Summary(
+        kind, counts[:classes], weights, ignored, cells, vanished, largest, tuple(remarks)
+    )
+
+
+def _demand_classes(labels: Volume, counts: np.ndarray, kind: str) -> None:
+    """Refuse slices in which at most one class occurs."""
+    present = np.flatnonzero(counts)
+    if len(present) > 1:
+        return
+    if not len(present):
+        raise InputError(f"{labels.path}: no pixel is annotated: every label is the ignored one")
+    if present[0] == 0:
+        what = "background (label 0)"
+    elif kind == "classes":
+        what = f"of class {present[0]}"
+    else:
+        what = "inside cells (their labels are not 0, which is background)"
+    raise InputError(
+        f"{labels.path}: all annotated pixels of the slices taken are {what}, and a network learns "
+        f"to tell classes apart; are these the labels, and the slices that are annotated?"
+    )
+
+
+def _remarks(counts: np.ndarray, balance_counts: np.ndarray) -> list[str]:
+    """Say which classes do not occur where they should."""
+    told = []
+    absent = np.flatnonzero(counts == 0).tolist()
+    if absent:
+        told.append(
+            f"class numbers {few(absent)} do not occur, but the network gets scores for all of "
+            f"0 to {len(counts) - 1}: number the classes without gaps"
+        )
+    unbalanced = np.flatnonzero((balance_counts == 0) & (counts > 0)).tolist()
+    if unbalanced:
+        told.append(f"class {few(unbalanced)} does not occur in the slices to balance by: weight 1")
+    return told
 
 
 def _check_stacks(raw: Volume, labels: Volume) -> None:
+    if os.path.realpath(raw.path) == os.path.realpath(labels.path):
+        raise InputError(f"{raw.path}: is given for the pictures and for their labels as well")
     if labels.channels is not None:
         raise InputError(
-            f"{labels.path}: labels have one number a pixel, not {labels.channels} channels"
+            f"{labels.path}: labels have one number a pixel, not {labels.channels} channels "
+            f"(colour?): save them as grey numbers"
         )
     if (raw.shape[0],) + raw.shape[-2:] != labels.shape:
         raise InputError(

@@ -322,3 +322,69 @@ def test_no_labels_and_no_sequence(tmp_path, raw):
     write_volume(tmp_path / "raw.tif", raw)
     with pytest.raises(InputError, match=r"raw\.tif: name its labels as well"):
         main([str(tmp_path / "raw.tif"), "-o", str(tmp_path / "out.h5")])
+
+
+@pytest.mark.parametrize(
+    ("labels", "options", "message"),
+    [
+        (np.zeros(SHAPE, np.uint8), [], r"are background \(label 0\)"),
+        (np.full(SHAPE, 255, np.uint8), [], "are inside cells"),
+        (1 + np.indices(SHAPE).sum(0) % 2, [], "are inside cells"),
+        (np.full(SHAPE, 2, np.uint8), ["--label-kind", "classes"], "are of class 2"),
+        (np.full(SHAPE, 7, np.uint8), ["--ignore-label", "7"], "no pixel is annotated"),
+        (np.indices(SHAPE)[0] // 3, ["--slices", "0:3"], "are background"),
+    ],
+)
+def test_labels_of_one_class_teach_nothing(tmp_path, raw, labels, options, message):
+    with pytest.raises(InputError, match=rf"labels\.tif: .*{message}"):
+        prepared(tmp_path, raw, labels.astype(np.uint8), *options)
+    assert not (tmp_path / "out.h5").exists()
+
+
+def test_single_slices_without_a_cell_are_usual(tmp_path, raw, cells, capsys):
+    labels = (cells % 3 > 0) * np.uint8(1)
+    labels[1] = 0
+    with prepared(tmp_path, raw, labels) as got:
+        assert (got.labels(1) == 0).all()
+    assert "look at this" not in capsys.readouterr().out
+
+
+def test_what_is_unusual_is_told(tmp_path, raw, cells, capsys):
+    labels = np.where(cells % 3 > 0, 3, 0).astype(np.uint8)
+    labels[1], labels[3] = 9, 0
+    labels[0, 0, 0] = 1
+    raw[2] = 80
+    options = ["--label-kind", "classes", "--ignore-label", "9", "--balance-slices", "2:4"]
+    prepared(tmp_path, raw, labels, *options).close()
+    said = capsys.readouterr().out
+    assert "class numbers 2 do not occur, but the network gets scores for all of 0 to 3" in said
+    assert "class 1 does not occur in the slices to balance by: weight 1" in said
+    assert f"no pixel is annotated in slices 1 of {tmp_path / 'labels.tif'}" in said
+    assert f"all pixels are of one grey value in slices 2 of {tmp_path / 'raw.tif'}" in said
+
+
+def test_an_ignored_label_that_no_pixel_has_is_told(tmp_path, raw, cells, capsys):
+    prepared(tmp_path, raw, cells % 2, "--ignore-label", "255").close()
+    assert "no pixel has the label 255 of --ignore-label" in capsys.readouterr().out
+
+
+def test_a_stack_without_anything_to_see_is_refused(tmp_path, raw, cells):
+    raw[...] = np.arange(SHAPE[0])[:, None, None]
+    with pytest.raises(InputError, match=r"raw\.tif: .* one grey value"):
+        prepared(tmp_path, raw, cells % 2)
+    assert not (tmp_path / "out.h5").exists()
+
+
+def test_stack_and_labels_in_the_wrong_order(tmp_path, raw, cells):
+    write_volume(tmp_path / "raw.tif", raw)
+    write_volume(tmp_path / "labels.tif", (cells % 2).astype(np.uint8))
+    swapped = [str(tmp_path / "labels.tif"), str(tmp_path / "raw.tif")]
+    with pytest.raises(InputError, match=r"raw\.tif: .* as in a picture, not as labels"):
+        main([*swapped, "-o", str(tmp_path / "out.h5")])
+
+
+def test_the_same_stack_for_both(tmp_path, raw):
+    write_volume(tmp_path / "raw.tif", raw)
+    both = [str(tmp_path / "raw.tif"), str(tmp_path / "." / "raw.tif")]
+    with pytest.raises(InputError, match="for the pictures and for their labels as well"):
+        main([*both, "-o", str(tmp_path / "out.h5")])

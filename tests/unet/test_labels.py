@@ -11,7 +11,6 @@ from unet.labels import (
     bounding_boxes,
     class_counts,
     class_weights,
-    detect_kind,
     instances_from_binary,
     separate_touching,
 )
@@ -103,7 +102,7 @@ def test_ignored_background():
 @pytest.mark.parametrize(
     ("labels", "kind", "message"),
     [
-        (np.array([[0, -1]]), "binary", "-1 is negative"),
+        (np.array([[0, -1]]), "binary", "-1 is negative.*--ignore-label -1"),
         (np.array([[0, 255]]), "classes", "255 is no class number"),
         (np.array([[0, 70000]]), "classes", "70000 is no class number"),
         (np.array([[0, 0.5]]), "binary", "not whole numbers"),
@@ -112,14 +111,6 @@ def test_ignored_background():
 def test_labels_that_are_none(labels, kind, message):
     with pytest.raises(InputError, match=message):
         annotate(labels, kind)
-
-
-def test_kind_by_the_number_of_values():
-    assert detect_kind([np.array([[0, 0]]), np.array([[255, 0]])]) == "binary"
-    assert detect_kind([np.array([[0, 1, 2]])], ignore=2) == "binary"
-    assert detect_kind([np.arange(20)[None], np.arange(20, 40)[None]]) == "instances"
-    with pytest.raises(InputError, match=r"3 values.*--label-kind"):
-        detect_kind([np.array([[0, 1]]), np.array([[2, 0]])])
 
 
 def test_class_weights_balance_the_frequencies():
