@@ -33,6 +33,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--iterations", type=int, help="in place of the solver's max_iter")
     parser.add_argument("--rate", type=float, help="in place of the solver's base_lr")
     parser.add_argument("-o", "--output", help="folder for snapshots and curves")
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="start anew among files of these names that no training has left there",
+    )
     options = parser.parse_args(argv)
     if options.weights and options.resume:
         raise InputError("--weights and --resume STATE both say where to start: give one of them")
@@ -42,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     ) as training:
         resumed = None if options.resume is None else training.resume(options.resume or None)
         if resumed is None:
-            training.begin(options.weights)
+            training.begin(options.weights, options.overwrite)
         begins = (
             f"goes on from {resumed}" if resumed else f"starts from {options.weights or 'fillers'}"
         )

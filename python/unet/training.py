@@ -24,6 +24,7 @@ from unet.curve import Curve
 from unet.errors import InputError
 from unet.held_out import HeldOut
 from unet.idle import IdleWatch, refuse_idle_net
+from unet.training_guard import guard_run
 
 # The curve on disk, and its picture, follow the training at these distances, in seconds.
 _FLUSH_SECONDS = 15.0
@@ -107,7 +108,7 @@ class Training:
     ) -> None:
         self.caffe = caffe
         self.path = solver_path
-        param = read_solver(solver_path)
+        param = self.param = read_solver(solver_path)
         if rate is not None:
             if not (math.isfinite(rate) and rate >= 0):
                 raise InputError(f"a rate of {rate} is none: give a number of at least 0")
@@ -174,13 +175,14 @@ class Training:
         """The number of trained parameters."""
         return sum(blob.count for blobs in self.solver.net.params.values() for blob in blobs)
 
-    def begin(self, weights: str | None = None) -> None:
+    def begin(self, weights: str | None = None, overwrite: bool = False) -> None:
         """Start anew, from fillers or from the parameters in a file.
 
         Raises
         ------
         InputError
-            If an earlier run has left snapshots under the same prefix.
+            If an earlier run has left snapshots under the same prefix; or as
+            `unet.training_guard.guard_run`, whose `overwrite` this is.
         """
         old = snapshots.find(self.prefix)
         if old:
@@ -188,9 +190,10 @@ class Training:
                 f"{old[0].state} is from an earlier run: add --resume to go on from it, or name "
                 "another folder with --output to start anew"
             )
+        if weights is not None and not os.path.isfile(weights):
+            raise InputError(f"{weights}: no such file of weights")
+        guard_run(self.prefix, self.path, self.param, weights, overwrite)
         if weights is not None:
-            if not os.path.isfile(weights):
-                raise InputError(f"{weights}: no such file of weights")
             self.solver.net.copy_from(weights)
 
     def resume(self, state: str | None = None) -> str | None:
