@@ -28,6 +28,8 @@ from unet.ctc_sequence import is_sequence
 from unet.errors import InputError
 from unet.files import atomic_path
 from unet.json_text import json_text
+from unet.label_kinds import MOST_CLASSES, LabelSurvey
+from unet.labels import annotate
 from unet.metrics import score_stack
 from unet.parallel import available_cores
 from unet.provenance import KEY, SCORE_FILE, mark
@@ -70,6 +72,7 @@ def refuse_options(arguments: argparse.Namespace, challenge: bool) -> None:
         "--slices": arguments.slices is not None,
         "--every-third": arguments.every_third,
         "--unscaled": arguments.unscaled,
+        "--label-kind": arguments.label_kind != "auto",
         "--no-warping": not arguments.warping,
     }
     of_cells = {"--frames": arguments.frames is not None, "--no-tracking": not arguments.tracking}
@@ -85,15 +88,16 @@ def score_membranes(arguments: argparse.Namespace) -> dict[str, Any]:
     labels, prediction, numbers = choose_slices(
         labels, prediction, arguments.slices, arguments.every_third
     )
-    probabilities, scaling = rescale(prediction, arguments.unscaled)
+    cells, kind = true_cells(labels, arguments.label_kind, arguments.labels)
+    if are_cell_numbers(prediction):
+        found, how = true_cells(prediction, arguments.label_kind, arguments.prediction)
+        probabilities = found.astype(np.float32)
+        scaling = f"{prediction.dtype}, cell numbers taken as {how}"
+    else:
+        probabilities, scaling = rescale(prediction, arguments.unscaled)
 
-    if not (labels > 0).any():
-        raise InputError(
-            f"{arguments.labels}: no pixel of the slices scored is above 0, so there is no true "
-            f"cell to compare with; is this the label stack?"
-        )
     scores = score_stack(
-        labels,
+        cells,
         probabilities,
         warping=arguments.warping,
         workers=arguments.workers,
@@ -105,6 +109,7 @@ def score_membranes(arguments: argparse.Namespace) -> dict[str, Any]:
         labels=str(arguments.labels),
         prediction=str(arguments.prediction),
         slices_without_cells=[one["slice"] for one in scores["per_slice"] if not one["cells"]],
+        label_kind=kind,
         label_bitdepth=labels.dtype.itemsize * 8,
         proposal_bitdepth=prediction.dtype.itemsize * 8,
         prediction_scaling=scaling,
@@ -148,6 +153,14 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         type=Path,
         metavar="FILE",
         help="write every score: overall, per threshold, per slice (null where there is no value)",
+    )
+    parser.add_argument(
+        "--label-kind",
+        choices=("auto", "binary", "instances"),
+        default="auto",
+        help="binary: cells are what is connected and above 0; instances: numbers of cells, which "
+        "get thin borders where they touch, as in tools/prepare.py, also in a prediction of such "
+        "numbers (auto: by how they lie)",
     )
     parser.add_argument(
         "--no-warping",
@@ -248,6 +261,61 @@ def describe(stack: np.ndarray) -> str:
     return f"{slices} slice{'s' if slices > 1 else ''} of {height}x{width}"
 
 
+def true_cells(stack: np.ndarray, kind: str, path: Path) -> tuple[np.ndarray, str]:
+    """Return which pixels are inside a cell, and what kind of labels said so: binary or instances.
+
+    The challenge's scores are of the 4-connected components of a picture of cells and membrane.
+    Numbers of cells that touch become one as a network learns it: thin borders are put between.
+    """
+    survey, asked = LabelSurvey(), kind
+    try:
+        for picture in stack:
+            survey.add(picture)
+        if kind == "auto":
+            kind = kind_of(survey)
+        if kind == "instances":
+            cells = np.stack([annotate(picture, "instances").classes > 0 for picture in stack])
+        else:
+            cells = stack > 0
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    if not cells.any():
+        raise InputError(
+            f"{path}: no pixel of the slices scored is above 0, so there is no cell to score; is "
+            f"this the right stack?"
+        )
+    if asked == "auto" and cells.all() and len(survey.values) > 1:
+        raise InputError(
+            f"{path}: the values are {few(survey.values)}, and no pixel is 0, which is membrane: "
+            f"give membrane the value 0"
+        )
+    return cells, kind
+
+
+def kind_of(survey: LabelSurvey) -> str:
+    """Tell whether labels number cells that touch."""
+    if len(survey.values) <= 2 or not survey.touching:
+        return "binary"
+    survey.refuse_pictures()
+    if len(survey.values) > MOST_CLASSES:
+        return "instances"
+    raise InputError(
+        f"labels of {len(survey.values)} values ({few(survey.values, 4)}) touch, which can be "
+        f"cells as well as classes; say --label-kind instances to put borders between them, or "
+        f"--label-kind binary to take all above 0 for the inside of cells"
+    )
+
+
+def are_cell_numbers(prediction: np.ndarray) -> bool:
+    """Tell whether a prediction numbers its cells, as tools/segment.py --labels does."""
+    if prediction.dtype.kind not in "iu" or prediction.max() == np.iinfo(prediction.dtype).max:
+        return False
+    survey = LabelSurvey()
+    for picture in prediction:
+        survey.add(picture)
+    return len(survey.values) > 2 and survey.lie_as_labels()
+
+
 def rescale(prediction: np.ndarray, unscaled: bool) -> tuple[np.ndarray, str]:
     """Return the prediction as float32 in [0, 1], and in words what was done to it."""
     dtype = prediction.dtype
@@ -279,8 +347,9 @@ def table(scores: dict[str, Any]) -> str:
     """Write the scores as text: overall with the best thresholds, then slice by slice."""
     shown = [(key, title) for key, title in SCORES if key in scores]
     size = f"{scores['slices']} x {scores['height']} x {scores['width']}"
+    kind = ", instances with borders between them" if scores["label_kind"] == "instances" else ""
     lines = [
-        f"labels      {scores['labels']}  ({size})",
+        f"labels      {scores['labels']}  ({size}{kind})",
         f"prediction  {scores['prediction']}  ({scores['prediction_scaling']})",
         "",
         f"{'overall':<14}{'value':>11}  best above",

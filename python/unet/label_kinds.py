@@ -62,6 +62,17 @@ class LabelSurvey:
         """The values that there are, sorted."""
         return sorted(self.pixels)
 
+    def _main_and_others(self) -> tuple[list, list]:
+        """Return the two values that most pixels have, and the others; sorted."""
+        main = sorted(value for value, _ in self.pixels.most_common(2))
+        return main, [value for value in self.values if value not in main]
+
+    def lie_as_labels(self) -> bool:
+        """Tell whether values fill 3 x 3 pixels somewhere, as those of labels do."""
+        loose = [value for value in self.pixels if value not in self._solid]
+        others = self._main_and_others()[1]
+        return self._small or not others or 2 * len(loose) <= len(others)
+
     def refuse_pictures(self) -> None:
         """Refuse values that lie as those of pictures do, and of labels do not.
 
@@ -72,13 +83,9 @@ class LabelSurvey:
         InputError
             If most values, or most beside two that nearly all pixels have, lie in smaller bits.
         """
-        loose = [value for value in self.pixels if value not in self._solid]
-        others = self.values
-        main = sorted(value for value, _ in self.pixels.most_common(2))
-        for value in main:
-            others.remove(value)
-        if self._small or not others or 2 * len(loose) <= len(others):
+        if self.lie_as_labels():
             return
+        main, others = self._main_and_others()
         share = sum(self.pixels[value] for value in others) / sum(self.pixels.values())
         if self._solid.issuperset(main) and share < _RIM:
             raise InputError(
@@ -87,12 +94,11 @@ class LabelSurvey:
                 f"leaves them: threshold the labels first, or say --label-kind binary to take all "
                 f"above 0 for cells, or --ignore-label N where one of them means not annotated"
             )
-        if len(self.pixels) > MOST_CLASSES:
-            raise InputError(
-                f"the labels have {len(self.pixels)} values, most of which nowhere fill 3 x 3 "
-                f"pixels: they lie as in a picture, not as labels do; is this the label stack? If "
-                f"cells are as small as that, say --label-kind instances"
-            )
+        raise InputError(
+            f"the labels have {len(self.pixels)} values, most of which nowhere fill 3 x 3 pixels: "
+            f"they lie as in a picture or a smoothed mask, not as labels do; is this the label "
+            f"stack? If cells are as small as that, say --label-kind instances"
+        )
 
 
 def _shown(values: list) -> str:

@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from scipy import ndimage
 
 import evaluate
 from tests.unet.ctc_cases import make_case
 from unet.ctc_evaluation import score_seg, score_tracking
 from unet.errors import InputError
+from unet.labels import separate_touching
 from unet.metrics import score_stack
 
 PROGRAM = Path(__file__).parents[2] / "tools" / "evaluate.py"
@@ -112,6 +114,74 @@ def test_it_is_said_where_a_slice_of_one_cell_makes_v_info_0(labels, save, capsy
     assert "slices 5, 6 hold one true cell only: V_info of such a slice is 0" in (
         capsys.readouterr().out
     )
+
+
+# --- numbers of cells that touch ----------------------------------------------------------------
+
+
+@pytest.fixture
+def touching() -> np.ndarray:
+    """Two slices of 3 x 8 cells of 8 x 8 pixels, all touching, each with a number of its own."""
+    rows, columns = np.mgrid[:24, :64]
+    cells = 1 + 8 * (rows // 8) + columns // 8
+    return np.stack([cells, cells + 24]).astype(np.uint16)
+
+
+def test_cells_that_touch_are_told_apart_as_in_training(touching, save, capsys):
+    truth = save("l.tif", touching)
+    bordered = np.stack([separate_touching(slice_) for slice_ in touching]) > 0
+    written = run(truth, save("p.tif", bordered.astype(np.float32)))
+    assert written["rand_error"] == written["pixel_error"] == written["warping_error"] == 0
+    assert written["v_rand_thin"] == pytest.approx(1) == written["v_info_thin"]
+    assert (written["cells"], written["label_kind"]) == (48, "instances")
+    assert "(2 x 24 x 64, instances with borders between them)" in capsys.readouterr().out
+    # All of it as one cell is another matter.
+    everything = run(truth, save("q.tif", np.ones(touching.shape, np.float32)))
+    assert everything["rand_error"] > 0.9
+
+
+def test_two_cells_that_touch_by_hand(save):
+    truth = save("l.tif", np.array([[1, 1, 1, 2, 2, 2]] * 3, np.uint8))
+    merged = save("p.tif", np.array([[1] * 6] * 3, np.uint8))
+    # The borders leave 6 pixels of each: tp = 2 * 6^2, tp + fp = 12^2, tp + fn = tp: F = 2/3.
+    instances = run(truth, merged, "--label-kind", "instances")
+    assert instances["rand_error"] == pytest.approx(1 / 3)
+    assert run(truth, merged, "--label-kind", "binary")["rand_error"] == 0
+    with pytest.raises(InputError, match=r"l\.tif: the values are 1, 2, and no pixel is 0"):
+        run(truth, merged)
+
+
+def test_few_values_that_touch_have_to_be_named(save):
+    labels = np.zeros((12, 20), np.uint8)
+    labels[2:10, 2:9], labels[2:10, 9:16] = 1, 2
+    truth, prediction = save("l.tif", labels), save("p.tif", (labels > 0).astype(np.float32))
+    with pytest.raises(InputError, match=r"l\.tif: labels of 3 values .*--label-kind instances"):
+        run(truth, prediction)
+    assert run(truth, prediction, "--label-kind", "binary")["rand_error"] == 0
+    assert run(truth, prediction, "--label-kind", "instances")["rand_error"] > 0.3
+
+
+def test_numbers_of_cells_that_do_not_touch_are_as_good_as_binary(labels, probabilities, save):
+    numbers = ndimage.label(labels > 0)[0].astype(np.uint8)
+    assert len(np.unique(numbers)) > 3
+    written = run(save("l.tif", numbers), save("p.tif", probabilities))
+    binary = run(save("m.tif", labels), save("p.tif", probabilities))
+    assert {key: written[key] for key in SCORES} == {key: binary[key] for key in SCORES}
+    assert written["label_kind"] == "binary"
+
+
+def test_a_prediction_of_cell_numbers(touching, save, capsys):
+    truth = save("l.tif", touching)
+    renumbered = np.where(touching > 24, touching - 24, touching + 24)
+    written = run(truth, save("p.tif", renumbered))
+    assert written["rand_error"] == written["pixel_error"] == 0
+    assert "uint16, cell numbers taken as instances" in capsys.readouterr().out
+
+
+def test_a_smoothed_truth_is_refused(labels, probabilities, save):
+    smooth = ndimage.gaussian_filter(labels, (0, 0.7, 0.7))
+    with pytest.raises(InputError, match=r"l\.tif: the labels have .* smoothed mask"):
+        run(save("l.tif", smooth), save("p.tif", probabilities))
 
 
 def test_without_warping(labels, probabilities, save, capsys):

@@ -379,7 +379,7 @@ def test_stack_and_labels_in_the_wrong_order(tmp_path, raw, cells):
     write_volume(tmp_path / "raw.tif", raw)
     write_volume(tmp_path / "labels.tif", (cells % 2).astype(np.uint8))
     swapped = [str(tmp_path / "labels.tif"), str(tmp_path / "raw.tif")]
-    with pytest.raises(InputError, match=r"raw\.tif: .* as in a picture, not as labels"):
+    with pytest.raises(InputError, match=r"raw\.tif: .* as in a picture or a smoothed mask, not"):
         main([*swapped, "-o", str(tmp_path / "out.h5")])
 
 

@@ -76,7 +76,7 @@ def test_how_a_smoothed_mask_is_told():
 def test_pictures_are_no_labels(dtype):
     noise = np.random.default_rng(0).normal(size=(64, 96))
     picture = 100 + 40 * ndimage.gaussian_filter(noise, 1.5) * 4 + 5 * noise
-    with pytest.raises(InputError, match=r"as in a picture.* is this the label stack"):
+    with pytest.raises(InputError, match=r"as in a picture.*is this the label stack"):
         detect_kind([np.clip(picture, 0, 255).astype(dtype)])
 
 
