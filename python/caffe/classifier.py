@@ -51,7 +51,19 @@ class Classifier(Net):
         Returns
         -------
         float32 array, shape (pictures, classes)
+
+        Raises
+        ------
+        IndexError
+            If there are no pictures, or they have no axis of channels.
         """
+        if not len(inputs):
+            raise IndexError("list index out of range: no pictures were given")
+        if np.ndim(inputs[0]) < 3:
+            raise IndexError(
+                "tuple index out of range: a picture has three axes (height, width, channels), not "
+                f"the shape {np.shape(inputs[0])}"
+            )
         resized = np.stack([io.resize_image(picture, self.image_dims) for picture in inputs])
         if oversample:
             crops = io.oversample(resized, self.crop_dims)

@@ -41,13 +41,15 @@ def conv_params(fn: Function) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
     Raises
     ------
     AssertionError
-        If it says kernel_h and the like, which have no place for other numbers of axes.
+        If it says pad_h and the like, which have no place for other numbers of axes.
+    KeyError
+        If it has no kernel_size.
     """
     name = "pooling_param" if fn.type_name == "Pooling" else "convolution_param"
     params = _own(fn.params, name)
+    kernel = np.array(params["kernel_size"], ndmin=1)
     named = {f"{what}_{side}" for what in ("pad", "kernel", "stride") for side in "hw"}
     assert not named & set(params), "cropping does not support legacy _h/_w params"
-    kernel = np.array(params["kernel_size"], ndmin=1)
     dilation = np.array(params.get("dilation", 1), ndmin=1)
     return (
         params.get("axis", 1),

@@ -151,16 +151,16 @@ class Detector(Net):
 
         Raises
         ------
-        ImportError
+        ModuleNotFoundError
             If the package selective_search_ijcv_with_python, which calls Matlab, is missing.
         """
         try:
             import selective_search_ijcv_with_python as selective_search
         except ImportError:
-            raise ImportError(
-                "proposing windows needs the package selective_search_ijcv_with_python "
-                "(https://github.com/sergeyk/selective_search_ijcv_with_python), which is not "
-                "installed; or give windows yourself, to detect_windows"
+            raise ModuleNotFoundError(
+                "No module named 'selective_search_ijcv_with_python': proposing windows needs this "
+                "package (https://github.com/sergeyk/selective_search_ijcv_with_python); or give "
+                "windows yourself, to detect_windows"
             ) from None
         names = [os.path.abspath(name) for name in image_fnames]
         windows = selective_search.get_windows(names, cmd="selective_search_rcnn")

@@ -12,6 +12,7 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 import torch
 
+from caffe.arguments import WHOLE, takes
 from caffe.errors import CaffeError
 
 PRECISIONS = ("fp32", "tf32", "bf16")
@@ -23,12 +24,14 @@ _seed: int | None = None
 _generators: dict[torch.device, torch.Generator] = {}
 
 
+@takes()
 def set_mode_cpu() -> None:
     """Compute on the CPU from now on."""
     global _mode
     _mode = "cpu"
 
 
+@takes()
 def set_mode_gpu() -> None:
     """Compute on the GPU chosen by `set_device` (0 by default) from now on.
 
@@ -46,6 +49,7 @@ def set_mode_gpu() -> None:
     _choose_tf32()
 
 
+@takes(device_id=WHOLE)
 def set_device(device_id: int) -> None:
     """Choose the GPU by its number.
 
@@ -101,6 +105,7 @@ def current() -> torch.device:
     return torch.device("cpu") if _mode == "cpu" else torch.device("cuda", _device_id)
 
 
+@takes(seed=WHOLE)
 def set_random_seed(seed: int) -> None:
     """Start the random numbers of fillers, drop-out and data layers anew from `seed`."""
     global _seed

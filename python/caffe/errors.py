@@ -22,3 +22,18 @@ class CaffeError(RuntimeError):
     def __init__(self, message: str, layer: str | None = None) -> None:
         super().__init__(message)
         self.layer = layer
+
+
+class NotAKeyError(CaffeError, KeyError):
+    """A name that a dictionary of genuine Caffe's lacks."""
+
+    # That of KeyError puts quotation marks around the sentence.
+    __str__ = CaffeError.__str__
+
+
+class NotAnItemError(CaffeError, ValueError):
+    """A name that a list of genuine Caffe's lacks."""
+
+
+class NotAnAttributeError(CaffeError, AttributeError):
+    """A name that an object or a message lacks."""

@@ -12,6 +12,24 @@ from pathlib import Path
 from caffe.errors import CaffeError
 
 
+def check_there(path: str) -> None:
+    """Refuse a file that does not exist; as genuine Caffe words it.
+
+    Raises
+    ------
+    CaffeError
+        Names the folder that a relative path counts from.
+    """
+    if not os.path.exists(path):
+        raise CaffeError(f"Could not open file {missing(path)}")
+
+
+def missing(path: str) -> str:
+    """Return the sentence about a file that does not exist."""
+    from_where = "" if os.path.isabs(path) else f" in the working folder {os.getcwd()}"
+    return f"{path}: no such file{from_where}"
+
+
 def read_list(path: str) -> str:
     """Return the text of a file that lists others.
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+from caffe.arguments import refused
 from caffe.errors import CaffeError
 
 INFO, WARNING, ERROR = 0, 1, 2
@@ -152,7 +153,7 @@ def init_log(level: int = INFO, stderr: bool = False) -> None:
         If `level` is no number.
     """
     if not isinstance(level, int):
-        raise TypeError(f"the level is 0 (INFO), 1 (WARNING) or 2 (ERROR), not {level!r}")
+        raise refused("init_log", (level,), "the level is 0 (INFO), 1 (WARNING) or 2 (ERROR)")
     configure(level, INFO if stderr else ERROR)
 
 
@@ -165,7 +166,7 @@ def log(message: str) -> None:
         If it is no string.
     """
     if not isinstance(message, str):
-        raise TypeError(f"a string is logged, not {message!r}")
+        raise refused("log", (message,), "text is logged")
     write(INFO, message, depth=2)
 
 

@@ -55,7 +55,10 @@ def array_to_datum(arr: np.ndarray, label: int | None = None) -> caffe_pb2.Datum
         If the array has not three axes.
     """
     if arr.ndim != 3:
-        raise ValueError(f"a Datum has three axes (channels, height, width), not {arr.ndim}")
+        raise ValueError(
+            "Incorrect array shape: a Datum has three axes (channels, height, width), not "
+            f"{arr.ndim}"
+        )
     datum = caffe_pb2.Datum()
     datum.channels, datum.height, datum.width = arr.shape
     if arr.dtype == np.uint8:
@@ -153,7 +156,8 @@ class Transformer:
         self._check_input(in_)
         if len(order) != len(self.inputs[in_]) - 1:
             raise Exception(
-                f"the transpose order of {in_} needs {len(self.inputs[in_]) - 1} axes, not {order}"
+                "Transpose order needs to have the same number of dimensions as the input: "
+                f"{len(self.inputs[in_]) - 1} for {in_}, not {order}"
             )
         self.transpose[in_] = order
 
@@ -162,7 +166,8 @@ class Transformer:
         self._check_input(in_)
         if len(order) != self.inputs[in_][1]:
             raise Exception(
-                f"the channel swap of {in_} needs {self.inputs[in_][1]} channels, not {order}"
+                "Channel swap needs to have the same number of dimensions as the input channels: "
+                f"{self.inputs[in_][1]} for {in_}, not {order}"
             )
         self.channel_swap[in_] = order
 
@@ -183,13 +188,18 @@ class Transformer:
         """
         self._check_input(in_)
         shape = tuple(self.inputs[in_][1:])
-        if mean.ndim == 1:
+        if len(mean.shape) == 1:
             if mean.shape[0] != shape[0]:
-                raise ValueError(f"{in_} has {shape[0]} channels, the mean has {mean.shape[0]}")
+                raise ValueError(
+                    f"Mean channels incompatible with input: {in_} has {shape[0]}, the mean "
+                    f"{mean.shape[0]}"
+                )
             mean = mean[:, np.newaxis, np.newaxis]
         elif (1,) * (3 - mean.ndim) + mean.shape != shape:
             if mean.ndim != 3:
-                raise ValueError(f"{in_} is of shape {shape}, the mean of shape {mean.shape}")
+                raise ValueError(
+                    f"Mean shape invalid: {in_} is of shape {shape}, the mean of {mean.shape}"
+                )
             mean = resize_image(mean.transpose(1, 2, 0), shape[1:]).transpose(2, 0, 1)
         self.mean[in_] = mean
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,9 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from caffe import device, net_log, parameters, prototxt
+from caffe.arguments import PATH, WHOLE, kind_of, not_converted, refused, takes
 from caffe.assembly import Assembly
 from caffe.blob import Blob
-from caffe.errors import CaffeError
+from caffe.errors import CaffeError, NotAKeyError, NotAnItemError
+from caffe.files import check_there
 from caffe.graph import filter_net, insert_splits
 from caffe.layers import BlobVec
 from caffe.passes import Passes
@@ -49,8 +52,11 @@ class Net(Passes):
     ------
     CaffeError
         If the net cannot be made; names the file and line, or the layer and the shapes.
+    ArgumentError
+        If an argument is of another type, such as the phase as text.
     """
 
+    @takes(network_file=(*PATH, caffe_pb2.NetParameter), level=(*PATH, WHOLE))
     def __init__(
         self,
         network_file: str | os.PathLike | caffe_pb2.NetParameter,
@@ -59,15 +65,37 @@ class Net(Passes):
         stages: Sequence[str] | None = None,
         weights: str | os.PathLike | None = None,
     ) -> None:
-        if isinstance(phase, (str, os.PathLike)):
+        given = phase
+        if isinstance(phase, PATH):
             weights, phase, level = phase, level, None
+        if not isinstance(phase, WHOLE):
+            raise refused(
+                "Net.__init__",
+                (self, network_file, given),
+                f"the phase is to be caffe.TRAIN or caffe.TEST, not {_told_phase(given)}",
+            )
+        if level is not None and not isinstance(level, WHOLE):
+            raise refused(
+                "Net.__init__",
+                (self, network_file, given, level),
+                f"level is to be a whole number, not {kind_of(level)}",
+            )
+        if stages is not None and len(stages):
+            for stage in stages:
+                if not isinstance(stage, str):
+                    raise not_converted("std::string", stage, "stages are names")
+        if weights is not None and not isinstance(weights, PATH):
+            raise not_converted("std::string", weights, "weights are a file's path")
         if phase not in (TRAIN, TEST):
             raise CaffeError(f"the phase must be caffe.TRAIN or caffe.TEST, not {phase!r}")
         if isinstance(network_file, caffe_pb2.NetParameter):
             param, source = network_file, network_file.name or "<net>"
         else:
             source = os.fspath(network_file)
+            check_there(source)
             param = prototxt.read_net(network_file)
+        if weights is not None:
+            check_there(os.fspath(weights))
         state_given = caffe_pb2.NetParameter()
         state_given.CopyFrom(param)
         state_given.state.phase = phase
@@ -215,11 +243,19 @@ class Net(Passes):
         try:
             return self._layer_names.index(layer)
         except ValueError:
-            raise CaffeError(f"the net has no layer '{layer}'") from None
+            near = difflib.get_close_matches(str(layer), self._layer_names, n=3)
+            hint = f"; did you mean {' or '.join(near)}?" if near else ""
+            if layer in self._blob_names:
+                hint = "; it is a blob, start and end name layers"
+            raise NotAnItemError(
+                f"{layer!r} is not in list: the net has no layer of this name{hint}"
+            ) from None
 
     def _blob(self, name: str) -> Blob:
         if name not in self.blobs:
-            raise CaffeError(f"the net has no blob '{name}'")
+            near = difflib.get_close_matches(str(name), self._blob_names, n=3)
+            hint = f"; did you mean {' or '.join(near)}?" if near else ""
+            raise NotAKeyError(f"{name!r}: the net has no blob of this name{hint}")
         return self.blobs[name]
 
     def _fill(
@@ -227,14 +263,17 @@ class Net(Passes):
     ) -> None:
         if set(values) != set(names):
             raise CaffeError(
-                f"values for {sorted(values)} do not match the net's {kind} blobs {sorted(names)}"
+                f"{'Top diff' if diff else 'Input blob'} arguments do not match net {kind}s: "
+                f"{sorted(values)} were given, the net has {sorted(names)}"
             )
         for name, value in values.items():
             blob = self.blobs[name]
-            if np.shape(value)[:1] != blob.shape[:1]:
+            shape = np.shape(value) if isinstance(value, (list, tuple)) else value.shape
+            if shape[:1] != blob.shape[:1]:
                 raise CaffeError(
-                    f"{kind} '{name}' is of shape {blob.shape}, values of shape "
-                    f"{np.shape(value)} were given: the numbers of items differ"
+                    f"{'Diff' if diff else 'Input'} is not batch sized: '{name}' is of shape "
+                    f"{blob.shape}, values of shape {shape} were given; reshape the blob first: "
+                    f"net.blobs['{name}'].reshape(*array.shape)"
                 )
             (blob.diff if diff else blob.data)[...] = value
 
@@ -294,7 +333,10 @@ class Net(Passes):
             if hasattr(layer, "set_arrays"):
                 layer.set_arrays(data, labels)
                 return
-        raise CaffeError("the net has no MemoryData layer")
+        raise CaffeError(
+            "set_input_arrays may only be called if the first layer is a MemoryDataLayer: "
+            "this net has none"
+        )
 
     # -- parameters ----------------------------------------------------------------------------
 
@@ -304,10 +346,12 @@ class Net(Passes):
             blob.diff_side.clear()
         self._updated = False
 
+    @takes(other=Passes)
     def share_with(self, other: Net) -> None:
         """Use the parameters of `other` wherever a layer of the same name has them."""
         parameters.share(self.layer_dict, other.layer_dict)
 
+    @takes(path=PATH)
     def copy_from(self, path: str | os.PathLike) -> None:
         """Copy parameters by layer name from a .caffemodel or HDF5 file.
 
@@ -320,14 +364,29 @@ class Net(Passes):
         """
         parameters.copy_from(path, self.layer_dict)
 
+    @takes(path=PATH)
     def load_hdf5(self, path: str | os.PathLike) -> None:
         """Copy parameters from an HDF5 file; as `copy_from`."""
         self.copy_from(path)
 
+    @takes(path=PATH)
     def save(self, path: str | os.PathLike) -> None:
         """Write all parameters to a .caffemodel."""
         parameters.save(path, self.param, self.layer_dict)
 
+    @takes(path=PATH)
     def save_hdf5(self, path: str | os.PathLike, write_diff: bool = False) -> None:
         """Write all parameters, with `write_diff` their diffs too, to an HDF5 file."""
         parameters.save_hdf5(path, self.layer_dict, write_diff)
+
+
+def _told_phase(given: object) -> str:
+    """Return what was given as the phase, or in its place."""
+    if given is None:
+        return "left out"
+    if not isinstance(given, PATH):
+        return kind_of(given)
+    name = os.fspath(given)
+    if name in ("TRAIN", "TEST"):
+        return f"the text {name!r}"
+    return f"left out after the weights {name!r}"

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import difflib
 from collections import Counter, OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
-from caffe.errors import CaffeError
+from caffe.errors import NotAKeyError, NotAnAttributeError
 from caffe.proto import caffe_pb2
+
+# What a field of a type takes, and what genuine Caffe's protobuf calls that.
+_WHOLE = ((int, np.integer), "int, long")
+_FLOAT = ((int, float, np.number), "int, long, float")
+_EXPECTED = {
+    **dict.fromkeys(
+        (FieldDescriptor.TYPE_INT32, FieldDescriptor.TYPE_INT64, FieldDescriptor.TYPE_UINT32),
+        _WHOLE,
+    ),
+    FieldDescriptor.TYPE_BOOL: _WHOLE,
+    FieldDescriptor.TYPE_FLOAT: _FLOAT,
+    FieldDescriptor.TYPE_STRING: ((str, bytes), "bytes, unicode"),
+}
 
 
 def param_name_dict() -> dict[str, str]:
@@ -46,9 +62,11 @@ def assign_proto(proto: Message, name: str, value: Any) -> None:
     TypeError, ValueError
         If the field cannot hold the value.
     """
-    field = proto.DESCRIPTOR.fields_by_name.get(name)
+    owner = proto.DESCRIPTOR
+    field = owner.fields_by_name.get(name)
     if field is None:
-        raise AttributeError(f"{proto.DESCRIPTOR.name} has no field '{name}'")
+        near = _near(name, owner.fields_by_name)
+        raise NotAnAttributeError(f"{name} is not a field of {owner.name}{near}")
     target = getattr(proto, name)
     if hasattr(target, "extend") and not isinstance(value, (list, tuple)):
         value = [value]
@@ -66,7 +84,45 @@ def assign_proto(proto: Message, name: str, value: Any) -> None:
         else:
             target.extend(value)
     except (TypeError, ValueError) as error:
-        raise type(error)(f"{proto.DESCRIPTOR.name}.{name}: {error}") from None
+        raise _worded(error, field, value) from None
+
+
+def _worded(error: Exception, field: FieldDescriptor, value: Any) -> Exception:
+    """Return what protobuf says of a value in the words of genuine Caffe's protobuf."""
+    where = f"{field.containing_type.name}.{field.name}"
+    for item in value if isinstance(value, (list, tuple)) else [value]:
+        if field.enum_type is not None:
+            values = field.enum_type.values_by_name
+            if isinstance(item, int) and item not in field.enum_type.values_by_number:
+                return ValueError(f"Unknown enum value: {item}; {where} is {_one_of(values)}")
+            if isinstance(item, str) and item not in values:
+                return TypeError(
+                    f"{item!r} has type str, but expected one of: int, long; {where} is "
+                    f"{_one_of(values)}"
+                )
+        elif field.type in _EXPECTED and not isinstance(item, _EXPECTED[field.type][0]):
+            kinds = _EXPECTED[field.type][1]
+            return TypeError(
+                f"{item!r} has type {type(item).__name__}, but expected one of: {kinds} ({where})"
+            )
+    return type(error)(f"{error} ({where})")
+
+
+def _one_of(names: Iterable[str]) -> str:
+    return f"one of {', '.join(names)}"
+
+
+def _near(name: str, names: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(names), n=3)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+def _several(value: object) -> str:
+    return ": unpack the tops of a layer of several" if isinstance(value, (list, tuple)) else ""
+
+
+class _NoTopError(NotAKeyError, AttributeError):
+    """A top that a net does not have; an AttributeError too, so that hasattr can be asked."""
 
 
 class Top:
@@ -95,8 +151,8 @@ class Function:
         for place, value in enumerate(inputs):
             if not isinstance(value, Top):
                 raise TypeError(
-                    f"{type_name}: input {place} is no Top but {type(value).__name__} "
-                    "(a layer of several tops must be unpacked)"
+                    f"{type_name} input {place} is not a Top (type is {type(value)})"
+                    f"{_several(value)}"
                 )
         self.inputs = tuple(inputs)
         self.params = params
@@ -146,10 +202,13 @@ class Function:
             if inner is not None and key in inner.DESCRIPTOR.fields_by_name:
                 assign_proto(inner, key, value)
             else:
-                try:
-                    assign_proto(layer, key, value)
-                except AttributeError:
-                    raise CaffeError(f"a {self.type_name} layer has no parameter '{key}'") from None
+                if key not in layer.DESCRIPTOR.fields_by_name:
+                    names = [*layer.DESCRIPTOR.fields_by_name]
+                    names += inner.DESCRIPTOR.fields_by_name if inner is not None else []
+                    raise NotAnAttributeError(
+                        f"{key} is not a parameter of a {self.type_name} layer{_near(key, names)}"
+                    )
+                assign_proto(layer, key, value)
         layers[self] = layer
 
 
@@ -173,38 +232,37 @@ class NetSpec:
         self[name] = value
 
     def __getattr__(self, name: str) -> Top:
-        try:
-            return self.tops[name]
-        except KeyError:
-            raise AttributeError(f"the net has no top '{name}' yet") from None
+        return self[name]
 
     def __setitem__(self, name: str, value: Top | Function) -> None:
-        if not isinstance(value, (Top, Function)):
-            raise TypeError(
-                f"'{name}' can be a layer's top, not a {type(value).__name__} "
-                "(a layer of several tops must be unpacked)"
-            )
         self.tops[name] = value
 
     def __getitem__(self, name: str) -> Top:
+        if name not in self.tops:
+            raise _NoTopError(f"{name!r}: the net has no top of this name{_near(name, self.tops)}")
         return self.tops[name]
 
     def __delitem__(self, name: str) -> None:
-        del self.tops[name]
+        del self.tops[self[name] and name]
 
     def __delattr__(self, name: str) -> None:
-        del self.tops[name]
+        del self[name]
 
     def update(self, name: str, params: Mapping) -> None:
         """Change parameters of the layer that makes top `name`."""
-        self.tops[name]._update(params)
+        self[name]._update(params)
 
     def to_proto(self) -> caffe_pb2.NetParameter:
         """Return the net; layers are named after their first named top."""
         names = {top: name for name, top in self.tops.items()}
         autonames: Counter[str] = Counter()
         layers: OrderedDict[Function, caffe_pb2.LayerParameter] = OrderedDict()
-        for top in self.tops.values():
+        for name, top in self.tops.items():
+            if not isinstance(top, (Top, Function)):
+                raise AttributeError(
+                    f"{type(top).__name__!r} object has no attribute '_to_proto': top {name!r} of "
+                    f"the net is not a layer's top{_several(top)}"
+                )
             top._to_proto(layers, names, autonames)
         net = caffe_pb2.NetParameter()
         net.layer.extend(layers.values())

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 import torch
 
 from caffe import net_log
+from caffe.arguments import WHOLE, takes
 from caffe.assembly import Assembly, Place, checked
 from caffe.blob import Blob, Side
 from caffe.errors import CaffeError
@@ -95,6 +96,7 @@ class Passes:
             checked(place.layer, place.layer.reshape, place.bottoms, place.tops)
             place.seen_shapes = shapes
 
+    @takes(start=WHOLE, end=WHOLE)
     @torch.no_grad()
     def _forward(
         self, start: int, end: int, keep: Collection[str] = (), before_backward: bool = False
@@ -152,6 +154,7 @@ class Passes:
             "retain_data to True before the forward pass"
         )
 
+    @takes(start=WHOLE, end=WHOLE)
     @torch.no_grad()
     def _backward(
         self,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import operator
-
+from caffe.arguments import WHOLE, takes
 from caffe.errors import CaffeError
 from caffe.proto import caffe_pb2
 
@@ -16,6 +15,7 @@ def solver_count() -> int:
     return _count
 
 
+@takes(count=WHOLE)
 def set_solver_count(count: int) -> None:
     """Say how many solvers train together.
 
@@ -25,7 +25,7 @@ def set_solver_count(count: int) -> None:
         If there is none.
     """
     global _count
-    if operator.index(count) < 1:
+    if count < 1:
         raise CaffeError(f"solver count {count} must be positive")
     _count = int(count)
 
@@ -35,6 +35,7 @@ def solver_rank() -> int:
     return _rank
 
 
+@takes(rank=WHOLE)
 def set_solver_rank(rank: int) -> None:
     """Say which of the solvers this process runs; only solver 0 displays, tests and snapshots.
 
@@ -44,11 +45,12 @@ def set_solver_rank(rank: int) -> None:
         If the number is negative.
     """
     global _rank
-    if operator.index(rank) < 0:
+    if rank < 0:
         raise CaffeError(f"solver rank {rank} must not be negative")
     _rank = int(rank)
 
 
+@takes(multiprocess=WHOLE)
 def set_multiprocess(multiprocess: bool) -> None:
     """Say that each solver has a process of its own, as scripts of pycaffe do; here it always has.
 
@@ -57,7 +59,6 @@ def set_multiprocess(multiprocess: bool) -> None:
     TypeError
         If it is no number.
     """
-    operator.index(multiprocess)
 
 
 def is_root() -> bool:

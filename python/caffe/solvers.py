@@ -12,6 +12,7 @@ import torch
 
 from caffe import device, net_log, prototxt, ranks, snapshots, solver_log, solver_nets, update_rules
 from caffe.actions import Action
+from caffe.arguments import PATH, WHOLE, refused, takes
 from caffe.errors import CaffeError
 from caffe.net import Net
 from caffe.proto import caffe_pb2
@@ -47,6 +48,7 @@ class Solver:
 
     rule = "SGD"
 
+    @takes(solver_file=(*PATH, caffe_pb2.SolverParameter))
     def __init__(
         self,
         solver_file: str | os.PathLike | caffe_pb2.SolverParameter,
@@ -96,13 +98,21 @@ class Solver:
         Or an NCCL alone, which has both.
         """
         if on_gradients_ready is None:
+            if not hasattr(on_start, "on_gradients_ready"):
+                raise refused(
+                    "Solver.add_callback",
+                    (self, on_start),
+                    "two functions are wanted, on_start and on_gradients_ready, or an NCCL",
+                )
             on_start, on_gradients_ready = on_start.on_start, on_start.on_gradients_ready
         self._callbacks.append((on_start, on_gradients_ready))
 
+    @takes(net=Net)
     def share_weights(self, net: Net) -> None:
         """Let `net` use the parameters of the trained net."""
         net.share_with(self.net)
 
+    @takes(resume_file=PATH)
     def solve(self, resume_file: str | os.PathLike | None = None) -> None:
         """Train up to max_iter, from a .solverstate if one is given; for solver 0 of several."""
         self._must_be_root("solve")
@@ -128,6 +138,7 @@ class Solver:
             self.test_all()
         solver_log.done()
 
+    @takes(iterations=WHOLE)
     def step(self, iterations: int) -> None:
         """Train for a number of iterations.
 
@@ -322,6 +333,7 @@ class Solver:
         self._must_be_root("snapshot")
         snapshots.write(self.param, self.net, self.iter, self._history)
 
+    @takes(state_file=PATH)
     def restore(self, state_file: str | os.PathLike) -> None:
         """Go on from a .solverstate, and the parameters that it names.
 
@@ -381,6 +393,7 @@ SOLVERS: dict[str, type[Solver]] = {
 }
 
 
+@takes(solver_file=(*PATH, caffe_pb2.SolverParameter))
 def get_solver(
     solver_file: str | os.PathLike | caffe_pb2.SolverParameter, source: str = "<solver>"
 ) -> Solver:

@@ -153,7 +153,7 @@ def test_a_gpu_that_is_not_there_is_told(line, monkeypatch, folder):
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("time -model absent.prototxt", "absent.prototxt: no such file"),
+        ("time -model /nowhere/net", "Could not open file /nowhere/net: no such file"),
         (
             "train -solver solver.prototxt -gpu all",
             "-gpu all: there is no GPU, PyTorch finds no CUDA device here",

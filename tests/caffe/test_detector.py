@@ -62,5 +62,5 @@ def test_a_context_that_does_not_fit_the_input_is_refused(make, height, width, p
 
 
 def test_selective_search_names_the_package_it_needs(make):
-    with pytest.raises(ImportError, match="package selective_search_ijcv_with_python"):
+    with pytest.raises(ImportError, match="named 'selective_search_ijcv_with_python': proposing"):
         make().detect_selective_search(["picture.png"])

@@ -180,17 +180,22 @@ def test_a_list_fills_a_repeated_field_and_a_dictionary_a_message():
 def test_a_parameter_that_no_layer_of_the_type_has_is_refused():
     n = caffe.NetSpec()
     n.data = L.Input(shape=dict(dim=[1]), paddling=3)
-    with pytest.raises((caffe.errors.CaffeError, AttributeError), match=r"Input.*paddling"):
+    with pytest.raises(
+        (caffe.errors.CaffeError, AttributeError), match=r"^paddling .* Input layer"
+    ):
         n.to_proto()
 
 
 @pytest.mark.parametrize(
     ("call", "told"),
     [
-        (lambda n: L.ReLU("data"), "ReLU: input 0 is no Top but str"),
-        (lambda n: L.ReLU(L.Slice(n.data, ntop=2)), "no Top but tuple"),
-        (lambda n: L.ReLU(n.dta), "the net has no top 'dta'"),
-        (lambda n: setattr(n, "x", L.Slice(n.data, ntop=2)), "'x'.*tuple"),
+        (lambda n: L.ReLU("data"), r"^ReLU input 0 is not a Top \(type is <class 'str'>\)$"),
+        (lambda n: L.ReLU(L.Slice(n.data, ntop=2)), r"Top \(type is <class 'tuple'>\): unpack"),
+        (lambda n: L.ReLU(n.dta), r"^'dta': the net has no top of this name; did you mean data\?"),
+        (lambda n: setattr(n, "x", 3) or n.to_proto(), "^'int' object has no .* top 'x'"),
+        (lambda n: setattr(n, "x", (n.data,)) or n.to_proto(), "top 'x' .*: unpack the tops"),
+        (lambda n: L.Pooling(n.data, pool="MAXIMUM").to_proto(), "one of MAX, AVE, STOCHASTIC"),
+        (lambda n: L.Pooling(n.data, pool=7).to_proto(), "^Unknown enum value: 7; Pooling"),
         (lambda n: P.Pooling.MAXIMUM, "MAXIMUM"),
         (lambda n: P.Pool.MAX, "Pool"),
     ],
@@ -198,8 +203,9 @@ def test_a_parameter_that_no_layer_of_the_type_has_is_refused():
 def test_mistakes_are_told(call, told):
     n = caffe.NetSpec()
     n.data = L.Input(shape=dict(dim=[1, 2]))
-    with pytest.raises((TypeError, AttributeError), match=told):
+    with pytest.raises((TypeError, AttributeError, ValueError), match=told):
         call(n)
+    assert not hasattr(n, "dta")
 
 
 def test_a_number_of_the_wrong_kind_is_refused_with_its_field():
