@@ -51,6 +51,21 @@ def read_list(path: str) -> str:
         raise CaffeError(f"{path!r}: is no name of a file") from None
 
 
+def refuse_own_input(output: str | os.PathLike, *inputs: str | os.PathLike) -> None:
+    """Refuse to write a file that is read, under whatever name.
+
+    Raises
+    ------
+    CaffeError
+    """
+    for path in inputs:
+        if os.path.exists(output) and os.path.exists(path) and os.path.samefile(output, path):
+            raise CaffeError(
+                f"{os.fspath(output)}: is the input {os.fspath(path)}, which would be lost; name "
+                "another output"
+            )
+
+
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a path beside `path` to write to; rename it over `path` on success, else remove it.

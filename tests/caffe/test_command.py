@@ -211,6 +211,31 @@ def test_several_gpus_train_in_a_process_each(gpus, trained, capsys, text, numbe
     ]
 
 
+@pytest.mark.parametrize(("snapshot", "iteration"), [(0, 4), (2, 2), (2, 4)])
+def test_no_snapshot_takes_the_place_of_the_weights(folder, trained, snapshot, iteration):
+    text = SOLVER + f" snapshot: {snapshot}"
+    (folder / "solver.prototxt").write_text(text)
+    weights = folder / f"snap_iter_{iteration}.caffemodel"
+    weights.write_bytes(b"years of training")
+    (folder / "w.caffemodel").hardlink_to(weights)
+    for given in (weights.name, weights, "w.caffemodel", f"other.caffemodel,{weights}"):
+        with pytest.raises(CaffeError, match=f"{weights.name}: is the input .* would be lost"):
+            run(["train", "-solver", "solver.prototxt", "-weights", str(given)])
+    (folder / "solver.prototxt").write_text(f'{text} weights: "w.caffemodel"')
+    with pytest.raises(CaffeError, match=r"is the input w.caffemodel, which would be lost"):
+        run(["train", "-solver", "solver.prototxt"])
+    assert weights.read_bytes() == b"years of training"
+
+
+def test_weights_that_no_snapshot_replaces_are_taken(gpus, folder, trained):
+    (folder / "solver.prototxt").write_text(SOLVER + " snapshot: 2")
+    for iteration in (1, 3, 5, 6):
+        (folder / f"snap_iter_{iteration}.caffemodel").write_bytes(b"weights")
+        weights = f"snap_iter_{iteration}.caffemodel"
+        run(["train", "-solver", "solver.prototxt", "-gpu", "all", "-weights", weights])
+        assert list(trained[-1][0][0].weights) == [weights]
+
+
 def test_a_snapshot_takes_the_place_of_weights(gpus, trained, folder):
     (folder / "solver.prototxt").write_text(SOLVER + ' weights: "a" solver_mode: GPU device_id: 1')
     run(["train", "-solver", "solver.prototxt", "-snapshot", "s", "-gpu", "0,2"])

@@ -134,3 +134,13 @@ def test_the_program_names_what_is_missing(tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "caffe.draw")
     with pytest.raises(caffe.CaffeError, match="pip install pydot"):
         draw_net.main([str(tmp_path / "net.prototxt"), str(tmp_path / "net.raw")])
+
+
+def test_the_picture_does_not_take_the_nets_place(tmp_path):
+    net = tmp_path / "net.prototxt"
+    net.write_text("name: 'n'")
+    (tmp_path / "net.png").hardlink_to(net)
+    for output in ("net.prototxt", "net.png"):
+        with pytest.raises(caffe.CaffeError, match=f"{output}: is the input .* would be lost"):
+            draw_net.main([str(net), str(tmp_path / output)])
+    assert net.read_text() == "name: 'n'"

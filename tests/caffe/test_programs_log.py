@@ -274,3 +274,21 @@ def test_a_bug_keeps_its_traceback_and_an_interruption_is_status_130():
     assert left.value.code == 130
     with pytest.raises(ZeroDivisionError):
         run_program(lambda argv: 1 // 0)
+
+
+def test_no_output_takes_the_place_of_a_log(tmp_path):
+    log = tmp_path / "a.log"
+    log.write_text("a training")
+    for output in ("a.log.train", "a.log.test", "picture.png"):
+        (tmp_path / output).hardlink_to(log)
+        with pytest.raises(
+            caffe.CaffeError, match=f"{output}: is the input .*, which would be lost"
+        ):
+            if output == "picture.png":
+                plot_training_log.main(["6", str(tmp_path / output), "absent.log", str(log)])
+            else:
+                parse_log.main([str(log), str(tmp_path)])
+        (tmp_path / output).unlink()
+    with pytest.raises(caffe.CaffeError, match=r"a.log: is the input .*, which would be lost"):
+        plot_training_log.main(["6", str(log), "absent.log", str(log)])
+    assert log.read_text() == "a training"

@@ -163,3 +163,17 @@ def test_a_file_can_be_upgraded_in_place(tmp_path):
     )
     assert upgrade_net_proto_binary.main([str(path), str(path)]) == 0
     assert caffe_pb2.NetParameter.FromString(path.read_bytes()).layer[0].type == "InnerProduct"
+
+
+@pytest.mark.parametrize("program", ["upgrade_net_proto_text", "upgrade_net_proto_binary"])
+def test_in_place_nothing_is_left_out(tmp_path, program):
+    net = text_format.Parse(NETS["v0 too much"], caffe_pb2.NetParameter())
+    binary = program == "upgrade_net_proto_binary"
+    before = net.SerializeToString() if binary else NETS["v0 too much"].encode()
+    (tmp_path / "net").write_bytes(before)
+    (tmp_path / "hard").hardlink_to(tmp_path / "net")
+    (tmp_path / "soft").symlink_to("net")
+    for name in ("net", "hard", "soft"):
+        with pytest.raises(CaffeError, match=r"is the input .*, which would be lost"):
+            PROGRAMS[program].main([str(tmp_path / "net"), str(tmp_path / name)])
+        assert (tmp_path / "net").read_bytes() == (tmp_path / name).read_bytes() == before

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import os
+import re
 
 import torch
 
@@ -11,6 +13,7 @@ from caffe.actions import Action, answer_signals
 from caffe.command import given
 from caffe.command.flags import Flags
 from caffe.errors import CaffeError
+from caffe.files import refuse_own_input
 from caffe.proto import caffe_pb2
 from caffe.solvers import get_solver
 
@@ -36,6 +39,7 @@ def train(flags: Flags) -> None:
         param.ClearField("weights")
     if flags.weights:
         param.weights.append(flags.weights)
+    _refuse_own_weights(param)
     gpus = _gpus(flags, param)
     if len(gpus) > 1 or distributed.from_environment():
         _log.info("Starting Optimization")
@@ -50,6 +54,21 @@ def train(flags: Flags) -> None:
         _log.info("Starting Optimization")
         solver.solve()
     _log.info("Optimization Done.")
+
+
+def _refuse_own_weights(param: caffe_pb2.SolverParameter) -> None:
+    """Refuse weights whose place a snapshot of this training takes; genuine Caffe loses them."""
+    folder, name = os.path.split(param.snapshot_prefix)
+    suffix = ".h5" if param.snapshot_format == param.HDF5 else ""
+    pattern = re.compile(rf"{re.escape(name)}_iter_(\d+)\.(caffemodel|solverstate){suffix}")
+    for entry in os.listdir(folder or ".") if os.path.isdir(folder or ".") else ():
+        found = pattern.fullmatch(entry)
+        iteration = int(found[1]) if found else 0
+        due = bool(param.snapshot) and iteration % param.snapshot == 0
+        last = param.snapshot_after_train and iteration == param.max_iter
+        if found and 0 < iteration <= param.max_iter and (due or last):
+            for weights in ",".join(param.weights).split(","):
+                refuse_own_input(os.path.join(folder, entry), weights)
 
 
 def _action(flags: Flags, name: str) -> Action:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from caffe import prototxt
 from caffe.errors import CaffeError
+from caffe.files import refuse_own_input
 from caffe.programs.run import run_program
 from caffe.proto import caffe_pb2
 
@@ -42,6 +43,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Draw a net."""
     options = parse_args(argv)
+    refuse_own_input(options.output_image_file, options.input_net_proto_file)
     try:
         from caffe import draw
     except ImportError as error:

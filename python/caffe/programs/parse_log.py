@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from caffe.errors import CaffeError
-from caffe.files import atomic_path
+from caffe.files import atomic_path, refuse_own_input
 from caffe.programs.run import run_program
 from caffe.training_log import Row, read_training_log
 
@@ -48,9 +48,15 @@ def save_csv_files(
     verbose: bool = False,
 ) -> None:
     """Write the rows of `parse_log` to LOG.train and LOG.test in `output_dir`."""
+    train, test = tables_of(logfile_path, output_dir)
+    write_csv(train, train_dict_list, delimiter, verbose)
+    write_csv(test, test_dict_list, delimiter, verbose)
+
+
+def tables_of(logfile_path: str | os.PathLike, output_dir: str | os.PathLike) -> tuple[Path, Path]:
+    """Return the paths of LOG.train and LOG.test in `output_dir`."""
     name = Path(logfile_path).name
-    write_csv(Path(output_dir, name + ".train"), train_dict_list, delimiter, verbose)
-    write_csv(Path(output_dir, name + ".test"), test_dict_list, delimiter, verbose)
+    return Path(output_dir, f"{name}.train"), Path(output_dir, f"{name}.test")
 
 
 def write_csv(
@@ -105,6 +111,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parse_args(argv)
     if len(options.delimiter) != 1:
         raise CaffeError(f"--delimiter must be one character, not {options.delimiter!r}")
+    for output in tables_of(options.logfile_path, options.output_dir):
+        refuse_own_input(output, options.logfile_path)
     train, test = parse_log(options.logfile_path)
     save_csv_files(
         options.logfile_path, options.output_dir, train, test, options.delimiter, options.verbose

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from caffe.errors import CaffeError
-from caffe.files import atomic_path
+from caffe.files import atomic_path, refuse_own_input
 from caffe.programs.run import run_program
 from caffe.training_log import Point, TrainingLog, read_training_log
 
@@ -117,6 +117,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Plot logs."""
     options = parse_args(argv)
+    refuse_own_input(options.path_to_png, *options.log_files)
     figure = make_figure(options.chart_type, options.log_files)
     with atomic_path(options.path_to_png) as temporary:
         figure.savefig(temporary, format="png", dpi=150)

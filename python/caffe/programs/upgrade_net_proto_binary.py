@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     source, target = paths
     net = read_binary(source)
     needed = upgrade.net_needs_upgrade(net)
-    status = tell(source, needed, upgrade.upgrade_net_as_needed(net, source))
+    status = tell(source, target, needed, upgrade.upgrade_net_as_needed(net, source))
     with atomic_path(target) as temporary:
         temporary.write_bytes(net.SerializeToString())
     glog.info(f"Wrote upgraded NetParameter binary proto to {target}")

@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     source, target = paths
     net = prototxt.read_text(source, caffe_pb2.NetParameter())
     needed = upgrade.net_needs_upgrade(net)
-    status = tell(source, needed, upgrade.upgrade_net_as_needed(net, source))
+    status = tell(source, target, needed, upgrade.upgrade_net_as_needed(net, source))
     prototxt.write_text(net, target)
     glog.info(f"Wrote upgraded NetParameter text proto to {target}")
     return status

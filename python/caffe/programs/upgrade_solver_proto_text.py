@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_USAGE
     source, target = paths
     solver = prototxt.read_text(source, caffe_pb2.SolverParameter())
-    status = tell(source, needed=solver.HasField("solver_type"))
+    status = tell(source, target, needed=solver.HasField("solver_type"))
     upgrade.upgrade_solver_as_needed(solver, source)
     prototxt.write_text(solver, target)
     glog.info(f"Wrote upgraded SolverParameter text proto to {target}")

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from caffe import glog
+from caffe.files import refuse_own_input
 
 EXIT_INCOMPLETE = EXIT_USAGE = 1
 
@@ -19,11 +20,19 @@ def two_paths(usage: str, argv: Sequence[str] | None) -> tuple[str, str] | None:
     return words[0], words[1]
 
 
-def tell(source: str, needed: bool, complete: bool = True) -> int:
-    """Log whether there was anything to do and whether it could be done; return the exit status."""
+def tell(source: str, target: str, needed: bool, complete: bool = True) -> int:
+    """Log whether there was anything to do and whether it could be done; return the exit status.
+
+    Raises
+    ------
+    CaffeError
+        If it could not, and the file is to be upgraded in place: what is left out would be lost.
+        Genuine Caffe writes it all the same.
+    """
     if not needed:
         glog.error(f"File already in latest proto format: {source}")
-    if not complete:
-        glog.error("Encountered error(s) while upgrading prototxt; see details above.")
-        return EXIT_INCOMPLETE
-    return 0
+    if complete:
+        return 0
+    glog.error("Encountered error(s) while upgrading prototxt; see details above.")
+    refuse_own_input(target, source)
+    return EXIT_INCOMPLETE
