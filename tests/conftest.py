@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -80,6 +82,34 @@ def reference() -> Engine:
     if check.returncode:
         unavailable(check.stderr.strip())
     return Engine.genuine()
+
+
+class SmallDisk(type(Path())):
+    """The folder of a file system of its own."""
+
+    @contextlib.contextmanager
+    def read_only(self) -> Iterator[None]:
+        """Let nothing be written for a while."""
+        subprocess.run(["mount", "-o", "remount,ro", str(self)], check=True)
+        try:
+            yield
+        finally:
+            subprocess.run(["mount", "-o", "remount,rw", str(self)], check=True)
+
+
+@pytest.fixture
+def small_disk(tmp_path) -> Iterator[SmallDisk]:
+    """Return the folder of a disk of 256 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        unavailable(f"a small disk needs the rights to mount one: {done.stderr.strip()}")
+    try:
+        yield SmallDisk(folder)
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 # Type, cases and largest difference of each layer type that was held against genuine Caffe.

@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from unet.cli import EXIT_INTERRUPTED
+from unet.cli import EXIT_STOPPED
 from unet.files import atomic_path
+from unet.signals import ASKING, Stopped
 
 
 class StepFailed(Exception):
@@ -81,7 +82,7 @@ class Pipeline:
         StepFailed
             If the program fails.
         KeyboardInterrupt
-            If the program was interrupted.
+            If the program, or this one, was asked to stop.
         """
         print(f"\n== {step.title} ({time.monotonic() - self.began:.0f} s)")
         print("$ " + shlex.join([shown(sys.executable), *step.command]), flush=True)
@@ -90,8 +91,8 @@ class Pipeline:
             print("already done")
             return
         status = call([sys.executable, *step.command])
-        if status == EXIT_INTERRUPTED:
-            raise KeyboardInterrupt
+        if status - EXIT_STOPPED in ASKING:
+            raise Stopped(status - EXIT_STOPPED)
         if status:
             raise StepFailed(status)
         self.remember(step.title, fingerprint)
@@ -123,20 +124,36 @@ class Pipeline:
 def call(command: Sequence[str]) -> int:
     """Run a program to its end, also through Ctrl-C, which it gets itself; return its exit status.
 
-    SIGTERM is passed on, so that a training writes its snapshot before it stops.
+    SIGTERM and SIGHUP are passed on, so that a training writes its snapshot before it stops.
+
+    Raises
+    ------
+    Stopped
+        If one of them came, once the program has ended.
     """
-    process = subprocess.Popen(command)
+    process: subprocess.Popen | None = None
+    asked: list[int] = []
 
     def pass_on(number: int, _frame: object) -> None:
-        if number == signal.SIGTERM:
+        asked.append(number)
+        if process is not None and number != signal.SIGINT:
             process.send_signal(number)
 
-    handlers = {n: signal.signal(n, pass_on) for n in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {}
     try:
-        status = process.wait()
+        for number in ASKING:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                handlers[number] = signal.signal(number, pass_on)
+        if not asked:
+            process = subprocess.Popen(command)
+            for number in list(asked):
+                pass_on(number, None)
+            status = process.wait()
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
+    if asked:
+        raise Stopped(asked[0])
     return 128 - status if status < 0 else status
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from h5py import h5d, h5g, h5i, h5l, h5o, h5s, h5t
 
 from caffe.errors import CaffeError
-from caffe.files import atomic_path
+from caffe.hdf5_output import written_hdf5
 
 _MAGIC = b"\x89HDF\r\n\x1a\n"
 
@@ -208,7 +208,7 @@ def write_weights_hdf5(
     diffs : mapping
         The same for /diff.
     """
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+    with written_hdf5(path) as file:
         for group, arrays in (("data", blobs), ("diff", diffs)):
             if arrays is None:
                 continue
@@ -229,7 +229,7 @@ def write_solverstate(
 ) -> None:
     """Write a solver state; as `weights_io.write_solverstate`."""
     name = learned_net.encode()
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+    with written_hdf5(path) as file:
         file.create_dataset("iter", data=np.array([iteration], np.int32))
         # Genuine Caffe reads a string of fixed length up to its final zero.
         file.create_dataset("learned_net", data=np.array(name, dtype=f"S{len(name) + 1}"))

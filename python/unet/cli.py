@@ -1,9 +1,10 @@
-"""What all programs share: how a mistake is told, and that no output damages what is there."""
+"""What all programs share: how they end, and that no output damages what is there."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -11,12 +12,15 @@ from typing import Callable, NamedTuple, Union
 
 from unet.errors import InputError
 from unet.provenance import is_folder, refuse_foreign
+from unet.signals import Stopped, unwinding
+from unet.terminal import never_in_the_way
 from unet.volumes import split_name
 
 PathLike = Union[str, "os.PathLike[str]"]
 
 EXIT_MISTAKE = 2
-EXIT_INTERRUPTED = 130
+# Plus the number of the signal: 130 for Ctrl-C.
+EXIT_STOPPED = 128
 
 
 def _is_mistake(error: BaseException) -> bool:
@@ -37,25 +41,31 @@ def run_program(main: Callable[[Sequence[str] | None], int | None]) -> None:
     Notes
     -----
     A user's mistake (`InputError`, `OSError`, `MemoryError`, an error of the engine) is one line on
-    standard error and status 2; Ctrl-C is status 130; anything else is a bug and keeps its
-    traceback.
+    standard error and status 2; Ctrl-C, SIGTERM and SIGHUP undo what is half done and end with 128
+    plus the signal's number; anything else is a bug and keeps its traceback. What becomes of the
+    terminal does not matter, unless the program has called `unet.terminal.is_the_output`.
     """
+    with unwinding(), never_in_the_way():
+        status = _status(main)
+    sys.exit(status)
+
+
+def _status(main: Callable[[Sequence[str] | None], int | None]) -> int | None:
     try:
         status = main(None)
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        status = EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # The reader of a pipe (head, less) has gone: nothing is wrong with the input.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 0
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt as stop:
+        number = stop.number if isinstance(stop, Stopped) else signal.SIGINT
+        if number != signal.SIGPIPE:
+            print("stopped", file=sys.stderr)
+        return EXIT_STOPPED + number
     except Exception as error:
         if not _is_mistake(error):
             raise
         text = str(error) or type(error).__name__
         print(f"{Path(sys.argv[0]).name}: {text}", file=sys.stderr)
-        status = EXIT_MISTAKE
-    sys.exit(status)
+        return EXIT_MISTAKE
 
 
 class Output(NamedTuple):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import csv
 import math
+import os
+import socket
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from unet.errors import InputError
-from unet.files import atomic_path
+from unet.files import atomic_path, sweep, writing
 from unet.report import draw_curves
 
 CSV_NAME = "curve.csv"
@@ -64,9 +66,8 @@ class Curve:
     def __init__(self, folder: Path, start: int) -> None:
         self._folder = folder
         self._path = folder / CSV_NAME
-        # A training that was killed while it wrote leaves its temporary file behind.
-        for left in [*folder.glob(f".{CSV_NAME}.*"), *folder.glob(f".{PNG_NAME}.*")]:
-            left.unlink()
+        # Also where none of them is written this time.
+        sweep(folder, lambda name: name in (CSV_NAME, PNG_NAME))
         old = read_curve(self._path) if start and self._path.exists() else []
         self._rows = [row for row in old if row["iteration"] < start]
         self._before = max((row["seconds"] for row in self._rows), default=0.0)
@@ -122,22 +123,33 @@ class Curve:
 class _Board:
     """TensorBoard's events."""
 
-    def __init__(self, writer: Any, start: int) -> None:
+    def __init__(self, folder: Path, start: int) -> None:
         from tensorboard.compat.proto import event_pb2, summary_pb2
+        from tensorboard.summary.writer.record_writer import RecordWriter
 
-        self._writer, self._event, self._summary = writer, event_pb2, summary_pb2
+        self._event, self._summary = event_pb2, summary_pb2
+        name = f"{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}"
+        self._path = folder / f"events.out.tfevents.{name}"
+        with writing(self._path):
+            folder.mkdir(parents=True, exist_ok=True)
+            # Not TensorBoard's own writer: its thread ends with a traceback when the disk is full.
+            self._records = RecordWriter(open(self._path, "ab"))  # noqa: SIM115 - closed by close
+        self._add(0, file_version="brain.Event:2")
         # Lets TensorBoard drop what a run that was killed had noted beyond its last snapshot.
-        log = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-        writer.add_event(event_pb2.Event(wall_time=time.time(), step=start, session_log=log))
+        self._add(start, session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START))
 
     @classmethod
     def open(cls, folder: Path, start: int) -> _Board | None:
         try:
-            from tensorboard.summary.writer.event_file_writer import EventFileWriter
+            return cls(folder, start)
         except ImportError as error:
             print(f"no TensorBoard events: {error}; pip install tensorboard", file=sys.stderr)
             return None
-        return cls(EventFileWriter(str(folder)), start)
+
+    def _add(self, iteration: int, **what: Any) -> None:
+        event = self._event.Event(wall_time=time.time(), step=iteration, **what)
+        with writing(self._path):
+            self._records.write(event.SerializeToString())
 
     def add(self, iteration: int, values: dict[str, float]) -> None:
         summary = self._summary.Summary()
@@ -146,12 +158,12 @@ class _Board:
                 # "test_loss" is shown in the group "test".
                 tag = name.replace("_", "/", 1) if name.startswith("test") else f"train/{name}"
                 summary.value.add(tag=tag, simple_value=value)
-        self._writer.add_event(
-            self._event.Event(wall_time=time.time(), step=iteration, summary=summary)
-        )
+        self._add(iteration, summary=summary)
 
     def flush(self) -> None:
-        self._writer.flush()
+        with writing(self._path):
+            self._records.flush()
 
     def close(self) -> None:
-        self._writer.close()
+        with writing(self._path):
+            self._records.close()

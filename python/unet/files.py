@@ -1,21 +1,72 @@
-"""Files and folders that are whole or absent: written beside their place, then moved there."""
+"""Files and folders that are whole or absent, whatever happens to the program that writes them.
+
+They are written in a folder beside their place, .NAME.XXXXXXXX.part, and moved there when they are
+done. The folder holds a file, `lock`, which its program keeps locked: the next program that writes
+the same output removes the folders that nobody holds, those of programs that were killed.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import errno
+import fcntl
+import json
 import os
+import re
+import secrets
 import shutil
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Callable
 
 from unet.errors import InputError
+from unet.signals import held
+
+# In a folder of temporaries: its lock, what is new, what was there, and what is to be moved.
+_LOCK, _NEW, _OLD, _PARTS = "lock", "new", "old", "parts.json"
+_TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{8}\.part", re.DOTALL)
+# Names are at most 255 bytes long.
+_LONGEST = 200
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+_REASONS = {
+    errno.ENOSPC: "the disk is full; make room, or name a place on another disk",
+    errno.EDQUOT: "your share of the disk, its quota, is used up; make room, or name another place",
+    errno.EFBIG: "it would be larger than the file system or the shell's ulimit -f allows",
+    errno.EROFS: "the file system is read-only; name another place",
+    errno.EACCES: "its folder may not be written to; name another place",
+    errno.EPERM: "its folder may not be written to; name another place",
+    errno.ENOTDIR: "a part of its path is a file, not a folder",
+    errno.EEXIST: "a part of its path is a file, not a folder",
+    errno.EIO: "the disk fails (input/output error); name a place on another disk",
+}
+_OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextlib.contextmanager
+def writing(target: str | os.PathLike) -> Iterator[None]:
+    """Turn what the system says of a write that fails into a sentence that names the output.
+
+    Parameters
+    ----------
+    target : path
+        As the user knows it.
+
+    Raises
+    ------
+    InputError
+        In place of every OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = _REASONS.get(error.errno, error.strerror or f"{error}; is the disk full?")
+        raise InputError(f"{os.fspath(target)}: cannot be written: {reason}") from None
 
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
-    """Give a temporary path beside `path`, which it replaces on success; else it is removed.
+    """Give a temporary path, which replaces `path` on success; else it is removed.
 
     Parameters
     ----------
@@ -25,30 +76,27 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     Yields
     ------
     pathlib.Path
-        The path to write to, with the suffixes of `path`.
+        The path to write to, of the same name; nothing is there yet.
 
     Raises
     ------
-    OSError
-        If the folder cannot be made or the file cannot be renamed.
+    InputError
+        If `path` is there and is not a file, or cannot be written: the disk is full, say.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(
-        dir=str(target.parent), prefix=f".{target.name}.", suffix="".join(target.suffixes)
-    )
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        mode = target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_umask()
-        os.chmod(temporary, mode)
-        with open(temporary, "rb") as written:
-            os.fsync(written.fileno())
-        os.replace(temporary, target)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
+    if target.exists() and not target.is_file():
+        kind = "a folder" if target.is_dir() else "not a regular file"
+        raise InputError(f"{target}: is {kind}; name another output")
+    with _holder(target.parent, target.name, target) as holder:
+        temporary = holder / target.name
+        with _failing_writes(target, holder):
+            yield temporary
+        with writing(target):
+            if target.exists():
+                os.chmod(temporary, target.stat().st_mode & 0o777)
+            with open(temporary, "rb") as written:
+                os.fsync(written.fileno())
+            os.replace(temporary, target)
 
 
 @contextlib.contextmanager
@@ -66,20 +114,54 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
     Raises
     ------
-    OSError
-        If a folder cannot be made or renamed.
+    InputError
+        If it cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    holder = Path(tempfile.mkdtemp(dir=str(path.parent), prefix=f".{path.name}."))
-    try:
-        fresh = holder / "new"
-        fresh.mkdir()
-        yield fresh
-        if path.exists():
-            os.replace(path, holder / "old")
-        os.replace(fresh, path)
-    finally:
-        shutil.rmtree(holder, ignore_errors=True)
+    path = Path(path)
+    with _holder(path.parent, path.name, path) as holder:
+        with writing(path):
+            fresh = holder / _NEW / path.name
+            fresh.mkdir(parents=True)
+        with _failing_writes(path, holder):
+            yield fresh
+        with writing(path):
+            _move(holder, path.parent, [path.name])
+
+
+@contextlib.contextmanager
+def atomic_parts(
+    folder: Path, order: Callable[[str], object] = lambda part: part
+) -> Iterator[Path]:
+    """Give an empty folder whose content moves into `folder` on success, all of it or nothing.
+
+    What is in `folder` under other names stays. A move that a kill interrupts is brought to its end
+    by the next `atomic_parts` or `sweep_parts` of the folder.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Made if it is not there.
+    order : callable
+        Key by which the parts are moved, smallest first: last comes what tells that all is there.
+
+    Yields
+    ------
+    pathlib.Path
+
+    Raises
+    ------
+    InputError
+        If it cannot be written.
+    """
+    folder = Path(folder)
+    with _holder(folder, _PARTS, folder) as holder:
+        with writing(folder):
+            fresh = holder / _NEW
+            fresh.mkdir()
+        with _failing_writes(folder, holder):
+            yield fresh
+        with writing(folder):
+            _move(holder, folder, sorted(os.listdir(fresh), key=order))
 
 
 def replace_parts(
@@ -93,37 +175,168 @@ def replace_parts(
 
     Parameters
     ----------
-    folder : pathlib.Path
-        Made if it is not there.
+    folder, order
+        As for `atomic_parts`.
     source : pathlib.Path
         Where the files come from: what errors name.
     fill, check : callable
         Called with the new folder; what they raise leaves `folder` as it was.
-    order : callable
-        Key by which the parts are moved, smallest first: last comes what tells that all is there.
 
     Raises
     ------
     InputError
         If `check` raises it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=str(folder), prefix=".new") as temporary:
-        fresh, old = Path(temporary, "fresh"), Path(temporary, "old")
-        fresh.mkdir()
-        old.mkdir()
+    with atomic_parts(folder, order) as fresh:
         fill(fresh)
         try:
             check(fresh)
         except InputError as error:
             raise InputError(str(error).replace(str(fresh), str(source))) from None
-        for part in sorted(os.listdir(fresh), key=order):
-            if (folder / part).exists():
-                os.replace(folder / part, old / part)
-            os.replace(fresh / part, folder / part)
 
 
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
+def is_temporary(name: str) -> bool:
+    """Tell whether a folder's name is that of something being written, or left by a kill."""
+    return _TEMPORARY.fullmatch(name) is not None
+
+
+def sweep_parts(folder: str | os.PathLike) -> None:
+    """Remove what a killed `atomic_parts` left in a folder; a move it had begun is finished first.
+
+    Parameters
+    ----------
+    folder : path
+        May be missing.
+    """
+    sweep(folder, lambda name: name == _PARTS)
+
+
+def sweep(folder: str | os.PathLike, of: Callable[[str], bool]) -> None:
+    """Remove what killed programs left of outputs in a folder; what a program still writes stays.
+
+    Parameters
+    ----------
+    folder : path
+        May be missing.
+    of : callable
+        Tells by the name of an output whether it is meant.
+    """
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return
+    for name in names:
+        match = _TEMPORARY.fullmatch(name)
+        if match and of(match[1]):
+            _remove_unheld(Path(folder, name))
+
+
+def _remove_unheld(holder: Path) -> None:
+    # Held: stays. Where there are no locks, so does everything.
+    with contextlib.suppress(OSError):
+        lock = os.open(holder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if (holder / _PARTS).exists():
+                _finish_move(holder, holder.parent)
+            shutil.rmtree(holder, ignore_errors=True)
+        finally:
+            os.close(lock)
+
+
+@contextlib.contextmanager
+def _holder(folder: Path, name: str, target: Path) -> Iterator[Path]:
+    """Give a folder of temporaries for `name` in `folder`, locked; remove it at the end."""
+    short = os.fsdecode(os.fsencode(name)[:_LONGEST])
+    sweep(folder, lambda other: other == short)
+    made: list[Path] = []
+    holder: Path | None = None
+    try:
+        with held(), writing(target):
+            while holder is None:
+                made += _make_folders(folder)
+                holder, lock = _claim(folder / f".{short}.{secrets.token_hex(4)}.part")
+        yield holder
+    finally:
+        if holder is not None:
+            shutil.rmtree(holder, ignore_errors=True)
+            os.close(lock)
+        for parent in reversed(made):
+            # Those that hold something stay.
+            with contextlib.suppress(OSError):
+                parent.rmdir()
+
+
+def _make_folders(folder: Path) -> list[Path]:
+    """Make a folder and those above it; return those that were missing, the topmost first."""
+    missing = [place for place in (folder, *folder.parents) if not place.exists()][::-1]
+    folder.mkdir(parents=True, exist_ok=True)
+    return missing
+
+
+def _claim(holder: Path) -> tuple[Path | None, int]:
+    """Make a folder of temporaries and lock it; None if somebody has swept it away meanwhile."""
+    try:
+        holder.mkdir()
+        lock = os.open(holder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    except (FileExistsError, FileNotFoundError):
+        if not holder.parent.is_dir():
+            raise
+        return None, -1
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        held_by_us = os.path.samestat(os.fstat(lock), os.stat(holder / _LOCK))
+    except (BlockingIOError, FileNotFoundError):
+        held_by_us = False
+    except OSError:
+        # A file system without locks: nobody sweeps there either.
+        held_by_us = True
+    if not held_by_us:
+        os.close(lock)
+        return None, -1
+    return holder, lock
+
+
+@contextlib.contextmanager
+def _failing_writes(target: Path, holder: Path) -> Iterator[None]:
+    """Tell of writes in the holder that fail as `writing` does; other errors pass, as of reads."""
+    try:
+        yield
+    except OSError as error:
+        named = error.filename if isinstance(error.filename, (str, bytes)) else ""
+        inside = os.fsdecode(named).startswith(str(holder))
+        if not inside and (named or error.errno not in _OF_WRITING):
+            raise
+        with writing(target):
+            raise
+
+
+def _move(holder: Path, folder: Path, names: Sequence[str]) -> None:
+    """Move what is new into `folder`; from here on a kill is made good by the next sweep."""
+    fresh = holder / _NEW
+    # Their inodes tell later which of them are still to be moved.
+    parts = {name: (fresh / name).stat().st_ino for name in names}
+    listed = holder / f"{_PARTS}.new"
+    listed.write_text(json.dumps(parts))
+    os.replace(listed, holder / _PARTS)
+    _finish_move(holder, folder)
+
+
+def _finish_move(holder: Path, folder: Path) -> None:
+    with held():
+        for name, inode in json.loads((holder / _PARTS).read_text()).items():
+            new, place = holder / _NEW / name, folder / name
+            if not new.exists() or new.stat().st_ino != inode:
+                continue
+            if place.exists() and not _exchange(new, place):
+                (holder / _OLD).mkdir(exist_ok=True)
+                os.replace(place, holder / _OLD / name)
+            if new.exists() and new.stat().st_ino == inode:
+                os.replace(new, place)
+
+
+def _exchange(new: Path, place: Path) -> bool:
+    """Have two paths change places at once; False where the system cannot."""
+    exchange = getattr(ctypes.CDLL(None), "renameat2", None)
+    names = (_AT_FDCWD, os.fsencode(new), _AT_FDCWD, os.fsencode(place), _RENAME_EXCHANGE)
+    return exchange is not None and exchange(*names) == 0

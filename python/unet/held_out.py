@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Callable
 
 import numpy as np
 
@@ -74,14 +74,22 @@ class HeldOut:
                 self._pair = tuple(net.bottom_names[name][:2])
                 self._skipped.update(net.top_names[name])
 
-    def __call__(self) -> dict[str, float]:
-        """Return the scores of the parameters as they are now: name -> value."""
+    def __call__(self, is_to_stop: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
+        """Return the scores of the parameters as they are now: name -> value.
+
+        Parameters
+        ----------
+        is_to_stop : callable
+            Asked before each pass; True ends the test, and None is returned.
+        """
         for layer in self._feeds:
             layer.seek(0)
         sums: dict[str, float] = {}
         right = annotated = 0
         counts = np.zeros((2, 12), np.int64)
         for _ in range(self._passes):
+            if is_to_stop():
+                return None
             for name, values in self._net.forward().items():
                 if name not in self._skipped:
                     sums[name] = sums.get(name, 0.0) + float(np.mean(values))

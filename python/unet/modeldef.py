@@ -20,6 +20,7 @@ import numpy as np
 
 from unet.errors import InputError
 from unet.files import atomic_path
+from unet.hdf5_output import Hdf5Output
 
 PathLike = Union[str, "os.PathLike[str]"]
 
@@ -176,7 +177,7 @@ def _numbers(file: h5py.File, name: str, source: str) -> list[float] | None:
 def write_modeldef(path: PathLike, definition: ModelDefinition) -> None:
     """Write a .modeldef.h5; whole or not at all."""
     text = h5py.special_dtype(vlen=str)
-    with atomic_path(path) as temporary, h5py.File(os.fspath(temporary), "w") as file:
+    with atomic_path(path) as temporary, Hdf5Output(temporary) as out, out.changing() as file:
 
         def write_text(name: str, value: str) -> None:
             file.create_dataset(name, data=value, dtype=text)

@@ -17,6 +17,7 @@ import h5py
 
 from unet import __version__
 from unet.errors import InputError
+from unet.files import is_temporary
 
 #: What a file is; part of its mark, so that scores do not replace a training set.
 STACK = "stack"
@@ -86,13 +87,17 @@ def may_replace(path: str | os.PathLike, kind: str) -> bool:
     """
     path = Path(path)
     if path.is_dir():
-        names = [name for name in os.listdir(path) if name not in _OF_SYSTEM]
+        names = [name for name in os.listdir(path) if not _is_no_matter(name)]
         return not names or any(holds(path, names, kind) for holds in _FOLDERS.get(kind, ()))
     if not path.exists():
         return True
     if not path.is_file():
         return False
     return path.stat().st_size == 0 or _is_marked(path, kind)
+
+
+def _is_no_matter(name: str) -> bool:
+    return name in _OF_SYSTEM or is_temporary(name)
 
 
 def refuse_foreign(path: str | os.PathLike, kind: str) -> None:

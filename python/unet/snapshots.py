@@ -14,7 +14,9 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
+from unet import files
 from unet.errors import InputError
+from unet.hdf5_output import Hdf5Output
 
 # Of a run's snapshots these stay on disk: the newest, one to fall back on, and every tenth.
 NEWEST_KEPT = 2
@@ -61,10 +63,8 @@ def prune(prefix: str, interval: int) -> None:
 def sweep(prefix: str) -> None:
     """Remove what a snapshot left half-written when the process was killed."""
     folder, name = os.path.split(prefix)
-    pattern = re.compile(r"\." + re.escape(name) + r"_iter_\d+\.(caffemodel|solverstate)(\.h5)?\.")
-    for entry in os.listdir(folder or "."):
-        if pattern.match(entry):
-            os.unlink(os.path.join(folder, entry))
+    pattern = re.compile(re.escape(name) + r"_iter_\d+\.(caffemodel|solverstate)(\.h5)?")
+    files.sweep(folder or ".", lambda other: pattern.fullmatch(other) is not None)
 
 
 def _read(path: str, kind: str) -> Any:
@@ -171,7 +171,7 @@ def _beside_its_model(snapshot: Snapshot) -> Iterator[str]:
         model = os.path.abspath(snapshot.model)
         if hdf5:
             shutil.copyfile(snapshot.state, copy)
-            with h5py.File(copy, "r+") as file:
+            with Hdf5Output(copy, "r+") as output, output.changing() as file:
                 del file["learned_net"]
                 file["learned_net"] = np.bytes_(model.encode())
         else:

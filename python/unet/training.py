@@ -7,11 +7,9 @@ import fcntl
 import hashlib
 import math
 import os
-import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,6 +22,7 @@ from unet.curve import Curve
 from unet.errors import InputError
 from unet.held_out import HeldOut
 from unet.idle import IdleWatch, refuse_idle_net
+from unet.signals import Stopped, noting
 from unet.training_guard import guard_run
 
 # The curve on disk, and its picture, follow the training at these distances, in seconds.
@@ -149,7 +148,8 @@ class Training:
             name: HeldOut(net, passes)
             for name, net, passes in zip(names, self.solver.test_nets, test_iter)
         }
-        self._stop_signal: int | None = None
+        # The signals that have come, and ask the training to stop.
+        self._asked: list[int] = []
         # The iteration of the newest snapshot that this run has written.
         self._saved: int | None = None
 
@@ -165,6 +165,7 @@ class Training:
     def __enter__(self) -> Training:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(self.folder)
+        snapshots.sweep(self.prefix)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -209,7 +210,6 @@ class Training:
         InputError
             If the snapshot cannot be used, or the run has later ones that would be overwritten.
         """
-        snapshots.sweep(self.prefix)
         if state is None:
             snapshot, passed = snapshots.newest_whole(self.prefix, self.solver)
             for why in passed:
@@ -236,8 +236,9 @@ class Training:
             If the loss or a parameter is no number any more; the snapshots stay as they are.
         InputError
             If nothing is learnt: the loss stays 0, or no parameter changes.
-        KeyboardInterrupt
-            After Ctrl-C or SIGTERM, once a snapshot is written.
+        Stopped
+            After Ctrl-C, SIGTERM or SIGHUP, once the iteration that is running is done and a
+            snapshot is written. A second one does not hurry that: nothing that was learnt is lost.
         """
         solver = self.solver
         for layer in solver.net.layers:
@@ -255,7 +256,7 @@ class Training:
             mininterval=0.1 if sys.stderr.isatty() else _LOG_SECONDS,
             maxinterval=10 if sys.stderr.isatty() else _LOG_SECONDS,
         )
-        with self._signals(), contextlib.closing(curve), bar:
+        with noting() as self._asked, contextlib.closing(curve), bar:
             self._loop(curve, bar)
 
     def _loop(self, curve: Curve, bar: tqdm) -> None:
@@ -268,6 +269,7 @@ class Training:
             iteration = solver.iter
             if self._test_is_due(iteration):
                 notes.update(self._test(curve))
+                self._stop_if_asked(curve, bar)
             # Caffe keeps rates in single precision.
             rate = float(f"{solver.lr:.7g}")
             self.caffe.set_random_seed(iteration_seed(self.seed, iteration))
@@ -281,10 +283,7 @@ class Training:
             notes["loss"] = f"{sum(recent) / len(recent):.4f}"
             bar.set_postfix(notes, refresh=False)
             bar.update(1)
-            if self._stop_signal is not None:
-                self._snapshot(curve)
-                bar.write(f"stopped; {self.prefix}_iter_{solver.iter}.solverstate is written")
-                raise KeyboardInterrupt
+            self._stop_if_asked(curve, bar)
             if self.snapshot_interval and solver.iter % self.snapshot_interval == 0:
                 self._snapshot(curve)
             now = time.monotonic()
@@ -295,28 +294,17 @@ class Training:
                 curve.flush()
                 flushed = now
         idle.finish()
+        # Before the test: what was learnt counts more than its score.
+        self._snapshot(curve)
         if self._tests:
             bar.set_postfix({**notes, **self._test(curve)})
-        self._snapshot(curve)
+            self._stop_if_asked(curve, bar)
 
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Let Ctrl-C and SIGTERM end the training after the iteration that is running."""
-        before = {
-            number: signal.signal(number, self._note_signal)
-            for number in (signal.SIGINT, signal.SIGTERM)
-        }
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def _note_signal(self, number: int, _frame: Any) -> None:
-        if self._stop_signal is not None:
-            # Asked twice: stop at once; the last snapshot is whole.
-            raise KeyboardInterrupt
-        self._stop_signal = number
+    def _stop_if_asked(self, curve: Curve, bar: tqdm) -> None:
+        if self._asked:
+            self._snapshot(curve)
+            bar.write(f"stopped; {self.prefix}_iter_{self.solver.iter}.solverstate is written")
+            raise Stopped(self._asked[0])
 
     def _test_is_due(self, iteration: int) -> bool:
         return bool(
@@ -336,10 +324,14 @@ class Training:
         )
 
     def _test(self, curve: Curve) -> dict[str, str]:
-        """Score the held-out tiles; return what the progress bar shows."""
+        """Score the held-out tiles, unless asked to stop; return what the progress bar shows."""
         notes = {}
         for name, test in self._tests.items():
-            scores = {f"{name}_{key}": value for key, value in test().items()}
+            found = test(lambda: bool(self._asked))
+            if found is None:
+                # A resumed training makes the whole test again.
+                return notes
+            scores = {f"{name}_{key}": value for key, value in found.items()}
             curve.test(self.solver.iter, scores)
             notes.update({key: f"{value:.4f}" for key, value in scores.items()})
         return notes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -12,8 +13,9 @@ import numpy as np
 
 from unet import __version__
 from unet.errors import InputError
-from unet.files import atomic_path
+from unet.files import atomic_path, writing
 from unet.grey import scale_grey
+from unet.hdf5_output import Hdf5Output
 from unet.labels import IGNORED
 from unet.provenance import KEY, TRAINING_SET, mark
 
@@ -49,37 +51,19 @@ class TrainingSetWriter:
         attributes: Mapping[str, Any],
         channels: int | None = None,
     ) -> None:
-        self._target = atomic_path(path)
-        self._file = h5py.File(str(self._target.__enter__()), "w")
-        slices, height, width = shape
-        plane = (height, width) if channels is None else (channels, height, width)
-        for name, dtype, inner in (
-            ("raw", np.uint8 if raw_dtype == np.bool_ else raw_dtype, plane),
-            ("labels", np.uint8, (height, width)),
-            ("weights", np.float32, (height, width)),
-        ):
-            self._file.create_dataset(
-                name,
-                (slices,) + inner,
-                dtype=dtype,
-                chunks=(1,) + inner,
-                compression="gzip",
-                compression_opts=1,
-                shuffle=True,
-            )
-        attrs = self._file.attrs
-        attrs["format"] = FORMAT
-        attrs["format_version"] = FORMAT_VERSION
-        attrs["unet_version"] = __version__
-        attrs[KEY] = mark(TRAINING_SET)
-        for key, value in attributes.items():
-            attrs[key] = value
+        self._path = path
+        with contextlib.ExitStack() as opened:
+            self._output = opened.enter_context(Hdf5Output(opened.enter_context(atomic_path(path))))
+            with self._output.changing() as file:
+                _lay_out(file, shape, raw_dtype, attributes, channels)
+            self._opened = opened.pop_all()
 
     def write(self, index: int, raw: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> None:
         """Write slice `index`."""
-        self._file["raw"][index] = raw
-        self._file["labels"][index] = labels
-        self._file["weights"][index] = weights
+        with writing(self._path), self._output.changing() as file:
+            file["raw"][index] = raw
+            file["labels"][index] = labels
+            file["weights"][index] = weights
 
     def __enter__(self) -> TrainingSetWriter:
         return self
@@ -90,8 +74,38 @@ class TrainingSetWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._file.close()
-        self._target.__exit__(kind, error, trace)
+        self._opened.__exit__(kind, error, trace)
+
+
+def _lay_out(
+    file: h5py.File,
+    shape: tuple[int, int, int],
+    raw_dtype: np.dtype,
+    attributes: Mapping[str, Any],
+    channels: int | None,
+) -> None:
+    slices, height, width = shape
+    plane = (height, width) if channels is None else (channels, height, width)
+    for name, dtype, inner in (
+        ("raw", np.uint8 if raw_dtype == np.bool_ else raw_dtype, plane),
+        ("labels", np.uint8, (height, width)),
+        ("weights", np.float32, (height, width)),
+    ):
+        file.create_dataset(
+            name,
+            (slices,) + inner,
+            dtype=dtype,
+            chunks=(1,) + inner,
+            compression="gzip",
+            compression_opts=1,
+            shuffle=True,
+        )
+    file.attrs["format"] = FORMAT
+    file.attrs["format_version"] = FORMAT_VERSION
+    file.attrs["unet_version"] = __version__
+    file.attrs[KEY] = mark(TRAINING_SET)
+    for key, value in attributes.items():
+        file.attrs[key] = value
 
 
 def write_training_set(

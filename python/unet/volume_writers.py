@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Callable, Union
 
-import h5py
 import numpy as np
 
 from unet.errors import InputError
-from unet.files import atomic_folder, atomic_path
+from unet.files import atomic_folder, atomic_path, writing
+from unet.hdf5_output import Hdf5Output
 from unet.provenance import KEY, STACK, mark, refuse_foreign, save_marked_png
 
 PathLike = Union[str, "os.PathLike[str]"]
@@ -43,8 +43,8 @@ class VolumeWriter:
     Raises
     ------
     InputError
-        If the suffix is none of these, the format cannot hold such a stack, or such a folder is
-        there.
+        If the suffix is none of these, the format cannot hold such a stack, such a folder is there,
+        or it cannot be written: the disk is full, say.
 
     Examples
     --------
@@ -100,12 +100,15 @@ class VolumeWriter:
         ------
         ValueError
             If its shape is another, or all slices are written.
+        InputError
+            If it cannot be written.
         """
         if picture.shape != self.shape[1:] or self.written == self.shape[0]:
             raise ValueError(
                 f"slice {self.written} of shape {picture.shape} does not fit into {self.shape}"
             )
-        self._put(self.written, np.ascontiguousarray(picture, self.dtype))
+        with writing(self.path):
+            self._put(self.written, np.ascontiguousarray(picture, self.dtype))
         self.written += 1
 
     def __enter__(self) -> VolumeWriter:
@@ -192,14 +195,16 @@ def _tiff(path: Path, shape: Sequence[int], dtype: np.dtype) -> Iterator[Put]:
 def _hdf5(path: Path, shape: Sequence[int], dtype: np.dtype, dataset: str) -> Iterator[Put]:
     # Probabilities hardly shrink; labels do, to a hundredth.
     packing = {} if dtype.kind == "f" else {"compression": "gzip", "compression_opts": 1}
-    with atomic_path(path) as temporary, h5py.File(str(temporary), "w") as file:
-        file.attrs[KEY] = mark(STACK)
-        array = file.create_dataset(
-            dataset, tuple(shape), dtype, chunks=(1,) + tuple(shape[1:]), **packing
-        )
+    with atomic_path(path) as temporary, Hdf5Output(temporary) as output:
+        with output.changing() as file:
+            file.attrs[KEY] = mark(STACK)
+            array = file.create_dataset(
+                dataset, tuple(shape), dtype, chunks=(1,) + tuple(shape[1:]), **packing
+            )
 
         def put(z: int, picture: np.ndarray) -> None:
-            array[z] = picture
+            with output.changing():
+                array[z] = picture
 
         yield put
 

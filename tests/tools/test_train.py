@@ -131,7 +131,7 @@ def test_interrupted_and_resumed_is_bit_identical(engine, number, undisturbed, t
     wait_for_iteration(process, folder, 7)
     # Ctrl-C in a terminal reaches the workers too.
     os.killpg(process.pid, number)
-    out, err = finish(process, 130)
+    out, err = finish(process, 128 + number)
     assert "solverstate is written" in out + err
     assert snapshots.find(str(folder / "small"))[0].iteration < STEPS
     finish(start(engine, solver, "--resume"))

@@ -92,7 +92,7 @@ def test_tensorboard_reads_the_events_and_drops_what_a_killed_run_had_noted(tmp_
 
 
 def test_training_goes_on_without_matplotlib_or_tensorboard(tmp_path, monkeypatch, capsys):
-    for module in ("matplotlib.figure", "tensorboard.summary.writer.event_file_writer"):
+    for module in ("matplotlib.figure", "tensorboard.summary.writer.record_writer"):
         monkeypatch.setitem(__import__("sys").modules, module, None)
     record(tmp_path, 0, 2)
     said = capsys.readouterr().err

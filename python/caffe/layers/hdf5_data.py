@@ -12,7 +12,8 @@ import torch
 from caffe import device, glog, ranks
 from caffe.blob import Blob
 from caffe.errors import CaffeError
-from caffe.files import atomic_path, read_list
+from caffe.files import read_list
+from caffe.hdf5_output import written_hdf5
 from caffe.layers.base import BuiltInLayer, register
 
 _log = glog.Log("hdf5_data_layer.cpp")
@@ -129,7 +130,7 @@ class HDF5Output(BuiltInLayer):
             )
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        with atomic_path(self.path) as path, h5py.File(path, "w") as file:
+        with written_hdf5(self.path) as file:
             for name, blob in zip(("data", "label"), bottom):
                 file[name] = blob.data_side.tensor().cpu().numpy()
 
