@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import weakref
 from collections.abc import Callable
 
@@ -10,7 +11,9 @@ import numpy as np
 import torch
 
 from caffe import device
+from caffe.arguments import not_converted
 from caffe.errors import CaffeError
+from caffe.shown import Shown
 
 Shape = tuple[int, ...]
 
@@ -292,22 +295,22 @@ class Blob:
         self.data_side = Side(shape)
         self.diff_side = Side(shape)
 
-    @property
+    @Shown
     def data(self) -> np.ndarray:
         """The values, float32, live: writing into them changes the blob."""
         return self.data_side.numpy()
 
-    @property
+    @Shown
     def diff(self) -> np.ndarray:
         """The gradients, float32, live: writing into them changes the blob."""
         return self.diff_side.numpy()
 
-    @property
+    @Shown
     def shape(self) -> Shape:
         """The shape."""
         return self.data_side.shape
 
-    @property
+    @Shown
     def count(self) -> int:
         """The number of elements."""
         return math.prod(self.shape)
@@ -320,22 +323,22 @@ class Blob:
             )
         return shape[axis] if axis < len(shape) else 1
 
-    @property
+    @Shown
     def num(self) -> int:
         """The first axis of up to four, 1 if there is none."""
         return self._legacy(0)
 
-    @property
+    @Shown
     def channels(self) -> int:
         """The second axis of up to four, 1 if there is none."""
         return self._legacy(1)
 
-    @property
+    @Shown
     def height(self) -> int:
         """The third axis of up to four, 1 if there is none."""
         return self._legacy(2)
 
-    @property
+    @Shown
     def width(self) -> int:
         """The fourth axis of up to four, 1 if there is none."""
         return self._legacy(3)
@@ -348,8 +351,8 @@ class Blob:
         CaffeError
             If an axis is negative or the blob would hold 2^31 elements or more.
         """
-        if dims != self.data_side.shape:
-            shape = _checked(dims)
+        shape = _checked(dims)
+        if shape != self.data_side.shape:
             self.data_side.reshape(shape)
             self.diff_side.reshape(shape)
 
@@ -365,9 +368,16 @@ class Blob:
 def _checked(dims: Shape) -> Shape:
     if len(dims) > MAX_AXES:
         raise CaffeError(f"a blob cannot have {len(dims)} axes: {MAX_AXES} are the most")
-    shape = tuple(int(dim) for dim in dims)
+    shape = tuple(map(_whole, dims))
     if any(dim < 0 for dim in shape):
         raise CaffeError(f"a blob cannot have the shape {shape}: an axis is negative")
     if math.prod(filter(None, shape)) > MAX_COUNT:
         raise CaffeError(f"a blob of shape {shape} has more than 2^31 - 1 elements")
     return shape
+
+
+def _whole(dim: int) -> int:
+    try:
+        return operator.index(dim)
+    except TypeError:
+        raise not_converted("int", dim, f"{dim!r} is not a whole number") from None

@@ -107,9 +107,17 @@ def current() -> torch.device:
 
 @takes(seed=WHOLE)
 def set_random_seed(seed: int) -> None:
-    """Start the random numbers of fillers, drop-out and data layers anew from `seed`."""
+    """Start the random numbers of fillers, drop-out and data layers anew from `seed`.
+
+    Raises
+    ------
+    OverflowError
+        If it is negative.
+    """
     global _seed
     _seed = int(seed)
+    if _seed < 0:
+        raise OverflowError("can't convert negative value to unsigned int: a seed is 0 or more")
     for generator in _generators.values():
         generator.manual_seed(_seed)
 

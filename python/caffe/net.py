@@ -4,24 +4,52 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from caffe import device, net_log, parameters, prototxt
 from caffe.arguments import PATH, WHOLE, kind_of, not_converted, refused, takes
-from caffe.assembly import Assembly
+from caffe.assembly import Assembly, Place
 from caffe.blob import Blob
 from caffe.errors import CaffeError, NotAKeyError, NotAnItemError
 from caffe.files import check_there
 from caffe.graph import filter_net, insert_splits
-from caffe.layers import BlobVec
+from caffe.layers import BlobVec, Layer
 from caffe.passes import Passes
 from caffe.proto import caffe_pb2
+from caffe.shown import OrderedDict, Shown, Vector
 
 TRAIN = caffe_pb2.TRAIN
 TEST = caffe_pb2.TEST
+
+
+class LayerVec(Vector[Layer]):
+    """The layers of a net; one that is put in the place of another runs there.
+
+    Parameters
+    ----------
+    places : list of Place
+    """
+
+    kind = Layer
+
+    def __init__(self, places: Sequence[Place]) -> None:
+        self._places = places
+        super().__init__(place.layer for place in places)
+
+    def __getitem__(self, index: int | slice) -> Layer | list[Layer]:
+        return self._items[index if isinstance(index, slice) else self._place(index)]
+
+    def _replace(self, place: int, item: Layer) -> None:
+        super()._replace(place, item)
+        self._places[place].layer = item
+
+    def _grow(self, items: list[Layer]) -> None:
+        raise TypeError("a net cannot be given further layers: change the prototxt")
+
+    def _cut(self, part: slice, items: list[Layer]) -> None:
+        raise TypeError("a net's layers cannot be removed: change the prototxt")
 
 
 class Net(Passes):
@@ -122,27 +150,87 @@ class Net(Passes):
         self.param = param
         self.name = param.name
         self.phase = param.state.phase
-        self.layers = [place.layer for place in made.places]
-        self.layer_dict = OrderedDict((place.name, place.layer) for place in made.places)
-        self.top_names = OrderedDict((place.name, place.top_names) for place in made.places)
-        self.bottom_names = OrderedDict((place.name, place.bottom_names) for place in made.places)
-        self.blob_loss_weights = made.loss_weights
-        self.inputs, self.outputs = made.inputs, made.outputs
+        self._layers = LayerVec(made.places)
+        self._loss_weights = made.loss_weights
+        # The dictionaries and lists of names are the user's own, to change at will.
+        self._shown_blobs = OrderedDict(
+            made.blobs, "write net.blobs['{name}'].data[...] = array to change its values"
+        )
+        self._shown_layers = OrderedDict(
+            ((place.name, place.layer) for place in made.places),
+            "a layer is changed in the prototxt",
+        )
+        self._shown_params = OrderedDict(
+            ((place.name, place.layer.blobs) for place in made.places if place.layer.blobs),
+            "write net.params['{name}'][0].data[...] = array to change its values",
+        )
+        self._shown_tops = OrderedDict((place.name, [*place.top_names]) for place in made.places)
+        self._shown_bottoms = OrderedDict(
+            (place.name, [*place.bottom_names]) for place in made.places
+        )
+        self._shown_inputs, self._shown_outputs = [*made.inputs], [*made.outputs]
         self.lr_mults, self.decay_mults = made.lr_mults, made.decay_mults
+
+    # -- what it shows -------------------------------------------------------------------------
+
+    @Shown
+    def blobs(self) -> OrderedDict[str, Blob]:
+        """The blobs by name, in the order they are made."""
+        return self._shown_blobs
+
+    @Shown
+    def params(self) -> OrderedDict[str, BlobVec]:
+        """The parameter blobs of every layer that has any, by layer name."""
+        return self._shown_params
+
+    @Shown
+    def layers(self) -> LayerVec:
+        """The layers in order."""
+        return self._layers
+
+    @Shown
+    def layer_dict(self) -> OrderedDict[str, Layer]:
+        """The layers by name."""
+        return self._shown_layers
+
+    @Shown
+    def top_names(self) -> OrderedDict[str, list[str]]:
+        """The names of the blobs that each layer makes, by layer name."""
+        return self._shown_tops
+
+    @Shown
+    def bottom_names(self) -> OrderedDict[str, list[str]]:
+        """The names of the blobs that each layer reads, by layer name."""
+        return self._shown_bottoms
+
+    @Shown
+    def inputs(self) -> list[str]:
+        """The names of the blobs of Input layers."""
+        return self._shown_inputs
+
+    @Shown
+    def outputs(self) -> list[str]:
+        """The names of the blobs that nobody reads."""
+        return self._shown_outputs
+
+    @Shown
+    def blob_loss_weights(self) -> OrderedDict[str, float]:
+        """What each blob counts in the loss, by name; made anew each time."""
+        return OrderedDict(self._loss_weights, "give the layer a loss_weight in the prototxt")
 
     # -- running it ----------------------------------------------------------------------------
 
     @property
     def _layer_names(self) -> list[str]:
-        return list(self.top_names)
+        return [place.name for place in self._places]
 
     @property
     def _blob_names(self) -> list[str]:
-        return list(self.blobs)
+        return list(self._made_blobs)
 
     @property
-    def _blobs(self) -> list[Blob]:
-        return list(self.blobs.values())
+    def _blobs(self) -> BlobVec:
+        return BlobVec(self._made_blobs.values())
 
     @property
     def _inputs(self) -> list[int]:
@@ -154,20 +242,13 @@ class Net(Passes):
 
     @property
     def _blob_loss_weights(self) -> list[float]:
-        return list(self.blob_loss_weights.values())
+        return list(self._loss_weights.values())
 
     def _top_ids(self, index: int) -> list[int]:
-        return [self._blob_names.index(n) for n in self.top_names[self._layer_names[index]]]
+        return [self._blob_names.index(name) for name in self._places[index].top_names]
 
     def _bottom_ids(self, index: int) -> list[int]:
-        return [self._blob_names.index(n) for n in self.bottom_names[self._layer_names[index]]]
-
-    @property
-    def params(self) -> OrderedDict[str, BlobVec]:
-        """The parameter blobs of every layer that has any, by layer name."""
-        return OrderedDict(
-            (name, layer.blobs) for name, layer in self.layer_dict.items() if layer.blobs
-        )
+        return [self._blob_names.index(name) for name in self._places[index].bottom_names]
 
     def reshape(self) -> None:
         """Give every blob the shape that follows from the inputs' shapes."""
@@ -340,6 +421,9 @@ class Net(Passes):
 
     # -- parameters ----------------------------------------------------------------------------
 
+    def _by_name(self) -> dict[str, Layer]:
+        return {place.name: place.layer for place in self._places}
+
     def clear_param_diffs(self) -> None:
         """Set the diffs of all parameters to zero."""
         for blob in self.learnable:
@@ -349,7 +433,7 @@ class Net(Passes):
     @takes(other=Passes)
     def share_with(self, other: Net) -> None:
         """Use the parameters of `other` wherever a layer of the same name has them."""
-        parameters.share(self.layer_dict, other.layer_dict)
+        parameters.share(self._by_name(), other._by_name())
 
     @takes(path=PATH)
     def copy_from(self, path: str | os.PathLike) -> None:
@@ -362,7 +446,7 @@ class Net(Passes):
         CaffeError
             If the file cannot be read, or a shape differs: the message names layer and both shapes.
         """
-        parameters.copy_from(path, self.layer_dict)
+        parameters.copy_from(path, self._by_name())
 
     @takes(path=PATH)
     def load_hdf5(self, path: str | os.PathLike) -> None:
@@ -372,12 +456,12 @@ class Net(Passes):
     @takes(path=PATH)
     def save(self, path: str | os.PathLike) -> None:
         """Write all parameters to a .caffemodel."""
-        parameters.save(path, self.param, self.layer_dict)
+        parameters.save(path, self.param, self._by_name())
 
     @takes(path=PATH)
     def save_hdf5(self, path: str | os.PathLike, write_diff: bool = False) -> None:
         """Write all parameters, with `write_diff` their diffs too, to an HDF5 file."""
-        parameters.save_hdf5(path, self.layer_dict, write_diff)
+        parameters.save_hdf5(path, self._by_name(), write_diff)
 
 
 def _told_phase(given: object) -> str:

@@ -27,8 +27,6 @@ class Passes:
 
     Attributes
     ----------
-    blobs : collections.OrderedDict
-        Name -> Blob.
     learnable : list of Blob
         Parameter blobs, shared ones once.
     last_used_by : dict of int to list of int
@@ -45,7 +43,7 @@ class Passes:
 
     def __init__(self, made: Assembly, source: str, debug_info: bool) -> None:
         self.source = source
-        self.blobs = made.blobs
+        self._made_blobs = made.blobs
         self.learnable = made.learnable
         self.retain_diffs = True
         self.retain_data = True
@@ -143,8 +141,10 @@ class Passes:
 
     def _give_back(self, names: Collection[str], keep: Collection[str] = ()) -> None:
         for name in names:
-            side = self.blobs[name].data_side
-            kept = any(self.blobs[n].data_side.source is side for n in keep if n in self.blobs)
+            side = self._made_blobs[name].data_side
+            kept = any(
+                self._made_blobs[n].data_side.source is side for n in keep if n in self._made_blobs
+            )
             if not kept and not side.is_held():
                 side.defer(lambda name=name: self._refuse_released(name))
 

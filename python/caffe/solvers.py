@@ -16,10 +16,17 @@ from caffe.arguments import PATH, WHOLE, refused, takes
 from caffe.errors import CaffeError
 from caffe.net import Net
 from caffe.proto import caffe_pb2
+from caffe.shown import Shown, Vector
 from caffe.update_rules import RETURNS_HISTORY, RULES, current_step, learning_rate
 
 if TYPE_CHECKING:
     from caffe.nccl import NCCL
+
+
+class NetVec(Vector[Net]):
+    """The nets that a solver tests."""
+
+    kind = Net
 
 
 class Solver:
@@ -55,20 +62,20 @@ class Solver:
         source: str = "<solver>",
     ) -> None:
         if isinstance(solver_file, caffe_pb2.SolverParameter):
-            self.param, self.source = solver_file, source
+            self._param, self.source = solver_file, source
         else:
             self.source = os.fspath(solver_file)
-            self.param = prototxt.read_solver(solver_file)
+            self._param = prototxt.read_solver(solver_file)
         param = self.param
         solver_log.parameters(param)
         if param.random_seed >= 0:
             device.set_random_seed(param.random_seed + ranks.solver_rank())
         update_rules.check(param, self.source)
-        self.iter = 0
-        self.net = solver_nets.training_net(param, self.source)
+        self._iter = 0
+        self._net = solver_nets.training_net(param, self.source)
         # Nobody looks at intermediate diffs as a rule; whoever does gets them all the same.
         self.net.retain_diffs = False
-        self.test_nets = solver_nets.test_nets(param, self.source)
+        self._test_nets = NetVec(solver_nets.test_nets(param, self.source))
         histories = RULES[self.rule][1]
         self._history = [
             torch.zeros(blob.shape) for _ in range(histories) for blob in self.net.learnable
@@ -83,7 +90,27 @@ class Solver:
 
     # -- what scripts use ----------------------------------------------------------------------
 
-    @property
+    @Shown
+    def net(self) -> Net:
+        """The net that is trained."""
+        return self._net
+
+    @Shown
+    def test_nets(self) -> NetVec:
+        """The nets that are tested."""
+        return self._test_nets
+
+    @Shown
+    def iter(self) -> int:
+        """Iterations done."""
+        return self._iter
+
+    @Shown
+    def param(self) -> caffe_pb2.SolverParameter:
+        """The solver's parameters."""
+        return self._param
+
+    @Shown
     def lr(self) -> float:
         """The learning rate of the next iteration."""
         return learning_rate(self.param, self.iter)
@@ -250,7 +277,7 @@ class Solver:
                 self._update(place, rate)
         self._updated_already.clear()
         net._updated = True
-        self.iter += 1
+        self._iter += 1
 
     def _tell_rate(self, rate: float) -> None:
         param = self.param
@@ -348,7 +375,7 @@ class Solver:
         solver_log.restoring_history(os.fspath(state_file))
         for mine, theirs in zip(self._history, state.history):
             mine.copy_(torch.from_numpy(theirs).view(mine.shape))
-        self.iter = state.iteration
+        self._iter = state.iteration
 
 
 class SGDSolver(Solver):

@@ -12,6 +12,7 @@ import torch
 from caffe.blob import Blob
 from caffe.errors import CaffeError
 from caffe.proto import caffe_pb2
+from caffe.shown import Shown, Vector
 
 LAYERS: dict[str, type[Layer]] = {}
 
@@ -21,7 +22,7 @@ def register(name: str):
 
     def enter(cls: type[Layer]) -> type[Layer]:
         LAYERS[name] = cls
-        cls.type = name
+        cls._kind = name
         return cls
 
     return enter
@@ -49,14 +50,29 @@ def _place_of(cls: type) -> str:
         return ""
 
 
-class BlobVec(list):
+class BlobVec(Vector[Blob]):
     """A list of blobs that makes new ones, as a layer's parameters are."""
+
+    kind = Blob
+    hint = "; to change values write blobs[i].data[...] = array"
 
     def add_blob(self, *shape: int) -> Blob:
         """Append a blob of zeros of the given shape."""
         blob = Blob(shape)
         self.append(blob)
         return blob
+
+    def _replace(self, place: int, item: Blob) -> None:
+        # Genuine Caffe would read and write beyond the end of what is smaller.
+        if item.shape != self[place].shape:
+            raise TypeError(
+                f"Invalid assignment: a blob of shape {item.shape} in the place of one of shape "
+                f"{self[place].shape}"
+            )
+        super()._replace(place, item)
+
+    def _cut(self, part: slice, items: list[Blob]) -> None:
+        raise TypeError("a layer's parameters cannot be removed: the layer needs them")
 
 
 class Layer:
@@ -82,7 +98,7 @@ class Layer:
     else leave gradients of 0 behind without a word.
     """
 
-    type = ""
+    _kind = ""
     # The least and the largest number of bottoms and tops; None is any number.
     bottom_range: tuple[int, int | None] = (0, None)
     top_range: tuple[int, int | None] = (0, None)
@@ -100,10 +116,20 @@ class Layer:
         self.name = self.layer_param.name
         self.phase = self.layer_param.phase
         self.param_str = ""
-        self.blobs = BlobVec()
+        self._blobs = BlobVec()
         self.param_propagate_down: list[bool] = []
         # While a solver trains, diffs of intermediate blobs are given back once they are used.
         self.releases_diffs = False
+
+    @Shown
+    def blobs(self) -> BlobVec:
+        """The parameters."""
+        return self._blobs
+
+    @Shown
+    def type(self) -> str:
+        """The type as in the prototxt."""
+        return self._kind
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Check the parameters and make the layer's own blobs; called once."""

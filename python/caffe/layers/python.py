@@ -48,13 +48,13 @@ class Python(Layer):
                 f"{where}: '{wanted.layer}' of module '{wanted.module}' makes a value of type "
                 f"{type(layer).__name__}, not a caffe.Layer"
             )
-        if "blobs" not in vars(layer):
+        if "_blobs" not in vars(layer):
             raise CaffeError(
                 f"{where}: class '{type(layer).__name__}' has an __init__ that does not call "
                 "caffe.Layer's: write super().__init__(layer_param) there, or use setup in its "
                 "place"
             )
-        layer.type = "Python"
+        layer._kind = "Python"
         layer.param_str = wanted.param_str
         layer.always_reshape = True
         return layer
