@@ -39,7 +39,8 @@ class TrainingLog:
     ----------
     train, test : list of dict
         One row for each time the outputs were printed: "NumIters", "Seconds", "LearningRate", then
-        the outputs by name.
+        the outputs by name. The rate is the last that was printed before them, that of the row
+        before, as in the tables of Caffe's own script; the first row has the second one's.
     losses : list of Point
         The training loss, averaged over the solver's average_loss iterations.
     rates : list of Point
@@ -125,9 +126,6 @@ def read_training_log(path: str | os.PathLike) -> TrainingLog:
         if found := _RATE.search(text):
             rate = float(found[1])
             log.rates.append(Point(iteration, seconds, rate))
-            # The rate of an iteration is printed after its outputs.
-            for row in current.values():
-                row["LearningRate"] = rate
         if found := _LOSS.search(text):
             log.losses.append(Point(iteration, seconds, float(found[1])))
         if found := _OUTPUT.search(text):
@@ -136,7 +134,8 @@ def read_training_log(path: str | os.PathLike) -> TrainingLog:
                 current[kind] = {"NumIters": iteration, "Seconds": seconds, "LearningRate": rate}
                 rows[kind].append(current[kind])
             current[kind][found[3]] = float(found[4])
-    for row in log.train + log.test:
-        if math.isnan(row["LearningRate"]) and log.rates:
-            row["LearningRate"] = log.rates[0].value
+    for table in (log.train, log.test):
+        # The rate of an iteration is printed after its outputs: none before the first ones.
+        if len(table) > 1:
+            table[0]["LearningRate"] = table[1]["LearningRate"]
     return log

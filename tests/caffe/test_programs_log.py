@@ -81,15 +81,18 @@ TRAIN = [0, 2, 4, 6, 8]
 TEST = [0, 3, 6, 9]
 
 
-def check(train, test, train_at=TRAIN, test_at=TEST) -> None:
+def check(train, test, train_at=TRAIN, test_at=TEST, resumed=False) -> None:
     """Compare rows with what the formulas give at the iterations given."""
     assert [row["NumIters"] for row in train] == train_at
     assert [row["NumIters"] for row in test] == test_at
     for row in [*train, *test]:
         at = int(row["NumIters"])
         assert row["loss"] == pytest.approx(loss(at), rel=1e-4)
-        # The rate is printed at the iterations of TRAIN only: others have the one before.
-        assert row["LearningRate"] == pytest.approx(rate(at if at in TRAIN else at - 1), rel=1e-4)
+        # The rate is printed at the iterations of TRAIN, after the outputs: as in the tables of
+        # Caffe's own script a row has what was printed before it, the first what the second has.
+        before = max((printed for printed in TRAIN if printed < at), default=0)
+        if not resumed:
+            assert row["LearningRate"] == pytest.approx(rate(before), rel=1e-4)
     for row in test:
         assert row["accuracy"] == pytest.approx(weight(int(row["NumIters"])) / 10, rel=1e-4)
     names = ["NumIters", "Seconds", "LearningRate"]
@@ -119,7 +122,10 @@ def test_a_log_becomes_rows(logs, name):
 
 def test_a_resumed_training_goes_on(logs):
     train, test = parse_log.parse_log(logs["resumed"])
-    check(train, test, [*TRAIN, 6, 8], [*TEST, 6, 9])
+    check(train, test, [*TRAIN, 6, 8], [*TEST, 6, 9], resumed=True)
+    # At 6 what the first training printed last, at 8.
+    rates = [row["LearningRate"] for row in train]
+    assert rates == pytest.approx([rate(at) for at in (0, 0, 2, 4, 6, 8, 6)], rel=1e-4)
     wanted = seconds(logs["resumed"].read_text(), "Train net output #0")
     assert [row["Seconds"] for row in train] == pytest.approx(wanted, abs=1e-6)
 
@@ -128,7 +134,7 @@ def test_a_resumed_training_begins_a_row_of_its_own_at_the_same_iteration(logs, 
     whole, second = (logs["resumed"].with_name(f"{name}.log") for name in ("whole", "second"))
     cut = whole.read_text().split("Iteration 8")[0].rsplit("\n", 1)[0]
     (tmp_path / "log").write_text(f"{cut}\n{second.read_text()}")
-    check(*parse_log.parse_log(tmp_path / "log"), [0, 2, 4, 6, 6, 8], [0, 3, 6, 6, 9])
+    check(*parse_log.parse_log(tmp_path / "log"), [0, 2, 4, 6, 6, 8], [0, 3, 6, 6, 9], True)
 
 
 def made_up(lines: list[tuple[str, str]]) -> str:

@@ -26,7 +26,8 @@ def parse_log(path_to_log: str | os.PathLike) -> tuple[list[Row], list[Row]]:
     -------
     train_dict_list, test_dict_list : lists of dict
         One row for each time outputs were printed: "NumIters", "Seconds" since the training began,
-        "LearningRate", then the outputs by name.
+        "LearningRate" (the last printed before them: that of the row before), then the outputs by
+        name.
 
     Raises
     ------
