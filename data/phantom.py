@@ -21,8 +21,9 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from unet.cli import run_program
+from unet.cli import Output, add_overwrite, guard_outputs, run_program
 from unet.errors import InputError
+from unet.provenance import STACK
 from unet.volumes import write_volume
 
 # Everything in pixels and grey values; measured by eye and histogram on ISBI 2012.
@@ -246,12 +247,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--size", type=int, help="height and width in pixels (512; 384 with --cells)"
     )
     parser.add_argument("--seed", type=int, default=1, help="another number, another tissue (1)")
+    add_overwrite(parser)
     options = parser.parse_args(argv)
+    paths = [Path(options.output) / name for name in ("train-volume.tif", "train-labels.tif")]
+    guard_outputs([Output(path, STACK) for path in paths], [], options.overwrite)
     make, size = (touching_cells, 384) if options.cells else (phantom, 512)
     size = size if options.size is None else options.size
     volume, labels = make(options.slices, size, options.seed)
-    for name, stack in (("train-volume.tif", volume), ("train-labels.tif", labels)):
-        path = Path(options.output) / name
+    for path, stack in zip(paths, (volume, labels)):
         write_volume(path, stack)
         print(f"{path}: {options.slices} slices of {size} x {size}")
 

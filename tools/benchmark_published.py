@@ -26,13 +26,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from data import release2015
 from pipeline_cells import DATA
 from steps import StepFailed, shown
-from unet.cli import run_program
+from unet.cli import Output, add_overwrite, guard_outputs, run_program
 from unet.ctc_evaluation import score_seg, score_tracking
 from unet.ctc_format import numbered_files, open_frames
 from unet.ctc_metrics import match_objects, seg
 from unet.errors import InputError
 from unet.files import atomic_path
 from unet.json_text import json_text
+from unet.provenance import KEY, RESULT, SCORE_FILE, STACK, mark
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 OURS = REPOSITORY / "models" / "phc-u373_slim"
@@ -74,6 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--model", default=str(OURS), help="our model folder; passed over where there is none")
     add("--device", default="auto", help="auto, cpu or the number of a GPU (%(default)s)")
     add("-o", "--output", default="runs/published", help="folder for the results (%(default)s)")
+    add_overwrite(parser)
     options = parser.parse_args(argv)
 
     release = release2015.fetch(options.data, options.release or None)
@@ -88,12 +90,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     else:
         print(f"{options.model}: there is no such model folder, so nothing to compare with")
     rows, output = [], Path(options.output)
+    folders = {
+        sequence: [output / f"{sequence.name}_{name}" for name in ("authors", "ours")]
+        for sequence in release.sequences
+    }
+    guard(options, release, [folder for both in folders.values() for folder in both])
     for sequence, count in release.sequences.items():
         truth = find_truth(sequence, Path(options.truth))
         results = []
-        for number, network in enumerate(networks):
-            folder = output / f"{sequence.name}_{'ours' if number else 'authors'}"
-            row = run_network(network, sequence, folder, options.device)
+        for folder, network in zip(folders[sequence], networks):
+            overwrite = ["--overwrite"] * options.overwrite
+            row = run_network(network, sequence, folder, options.device, overwrite)
             row["seconds"] /= count
             results.append(folder / "result")
             rows.append({"sequence": sequence.name, **row, **scores(truth, results[-1])})
@@ -101,8 +108,20 @@ def main(argv: Sequence[str] | None = None) -> None:
             rows[-1]["agreement"] = agreement(*results)
     print(f"\n{table(rows)}")
     with atomic_path(output / "scores.json") as path:
-        path.write_text(json_text(rows) + "\n", encoding="utf-8")
+        path.write_text(json_text({KEY: mark(SCORE_FILE), "rows": rows}) + "\n", encoding="utf-8")
     print(f"written: {output / 'scores.json'}")
+
+
+def guard(
+    options: argparse.Namespace, release: release2015.Release, folders: Sequence[Path]
+) -> None:
+    """Refuse outputs that would damage something, before anything is computed."""
+    outputs = [Output(Path(options.output) / "scores.json", SCORE_FILE)]
+    for folder in folders:
+        outputs += [Output(folder / "cells.tif", STACK), Output(folder / "result", RESULT)]
+    inputs = [release.net, release.weights, *release.sequences, options.model, options.truth]
+    inputs += [sequence.with_name(f"{sequence.name}_GT") for sequence in release.sequences]
+    guard_outputs(outputs, inputs, options.overwrite)
 
 
 def find_truth(sequence: Path, dataset: Path) -> Path | None:
@@ -124,15 +143,17 @@ def find_truth(sequence: Path, dataset: Path) -> Path | None:
     return truth if same else None
 
 
-def run_network(network: Network, sequence: Path, folder: Path, device: str) -> dict[str, Any]:
+def run_network(
+    network: Network, sequence: Path, folder: Path, device: str, overwrite: list[str]
+) -> dict[str, Any]:
     """Segment and track a sequence into folder/result; return name, seconds and peak memory."""
     folder.mkdir(parents=True, exist_ok=True)
     cells = str(folder / "cells.tif")
     seconds, peak = 0.0, 0.0
     for command in (
         ["segment.py", str(sequence), "--weights", str(network.weights), "--device", device]
-        + ["--labels", cells, *network.segment],
-        ["track.py", cells, "-o", str(folder / "result"), *network.track],
+        + ["--labels", cells, *network.segment, *overwrite],
+        ["track.py", cells, "-o", str(folder / "result"), *network.track, *overwrite],
     ):
         program = shown(str(REPOSITORY / "tools" / command[0]))
         print("\n$ " + shlex.join([shown(sys.executable), program, *command[1:]]), flush=True)

@@ -2,11 +2,39 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
+from unet.errors import InputError
 from unet.files import atomic_path
 from unet.grey import INPUT
+
+_CARD = "README.md"
+# Says in the card that the folder may be made anew.
+_LINE = "<!-- Written by tools/model_folder.py: the folder is replaced when the model is. -->"
+
+
+def guard_model_folder(target: Path) -> None:
+    """Refuse to make a model folder in the place of another; called before the training.
+
+    Raises
+    ------
+    InputError
+        Unless nothing is there, or a folder whose card says that it was made here.
+    """
+    card = target / _CARD
+    if os.path.lexists(target) and not (
+        target.is_dir()
+        and (
+            not os.listdir(target)
+            or (card.is_file() and _LINE in card.read_text("utf-8", "replace").splitlines())
+        )
+    ):
+        raise InputError(
+            f"{target}: exists, and its {_CARD} does not say that it is a model folder made here; "
+            "move it away"
+        )
 
 
 def make_model_folder(
@@ -27,7 +55,13 @@ def make_model_folder(
     card : str
         README.md.
     scored : bool
+
+    Raises
+    ------
+    InputError
+        As `guard_model_folder`.
     """
+    guard_model_folder(target)
     files = {
         "weights.caffemodel": model,
         "deploy.prototxt": deploy,
@@ -40,5 +74,5 @@ def make_model_folder(
     for name, source in files.items():
         with atomic_path(target / name) as path:
             shutil.copyfile(source, path)
-    with atomic_path(target / "README.md") as path:
-        path.write_text(card, encoding="utf-8")
+    with atomic_path(target / _CARD) as path:
+        path.write_text(f"{card}\n{_LINE}\n", encoding="utf-8")

@@ -23,7 +23,7 @@ from choices import (
     choose,
     whole_number,
 )
-from model_folder import make_model_folder
+from model_folder import guard_model_folder, make_model_folder
 from steps import Pipeline, Step, StepFailed
 from unet.cli import run_program
 
@@ -171,6 +171,8 @@ def train_isbi(options: argparse.Namespace) -> None:
     split = "holdout" if holdout else "isbi"
     solver = prototxt / f"solver_{split}{'' if choice.method == 'sgd' else '_adam'}.prototxt"
     folder = Path("runs", f"isbi2012_{net}_{options.split}_{choice.method}_{choice.weighting}")
+    target = Path("models", folder.name)
+    guard_model_folder(target)
     pipeline = Pipeline(folder)
     pipeline.run(Step("data", ["data/isbi2012.py", "-o", str(STACKS)]))
     data = STACKS / "isbi2012.h5"
@@ -207,7 +209,6 @@ def train_isbi(options: argparse.Namespace) -> None:
         "dihedral",
         device,
     )
-    target = Path("models", folder.name)
     command = f"make train-isbi SPLIT={options.split} {choice.variables()}"
     scores = json.loads((folder / "scores.json").read_text()) if scored is not None else {}
     text = card(net, options.split, command, scores)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from choices import WEIGHTINGS, Choice, add_choices, check_device, choose
-from model_folder import make_model_folder
+from model_folder import guard_model_folder, make_model_folder
 from steps import Pipeline, Step, StepFailed
 from unet.cli import run_program
 from unet.ctc_sequence import find_sequence
@@ -85,6 +85,8 @@ def train(options: argparse.Namespace) -> None:
     choice = choose(options, CPU_ITERATIONS, WEIGHTING, make)
     name = f"{options.data}_{choice.net}_{options.split}_{choice.method}_{choice.weighting}"
     folder = Path("runs", name)
+    target = Path("models", name)
+    guard_model_folder(target)
     pipeline = Pipeline(folder)
     pipeline.run(Step("data", ["data/ctc.py", options.data, "-o", str(about.folder)]))
     model, deploy = _train(pipeline, folder, about, choice, options.split)
@@ -108,7 +110,6 @@ def train(options: argparse.Namespace) -> None:
                 [scores],
             )
         )
-    target = Path("models", name)
     command = f"make {make} SPLIT={options.split} {choice.variables()}"
     found = json.loads(scores.read_text()) if scored else {}
     text = card(about, choice.net, options.split, command, found)

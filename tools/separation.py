@@ -15,11 +15,12 @@ import numpy as np
 
 from choices import CPU_NET, check_device, whole_number
 from steps import Pipeline, Step, StepFailed
-from unet.cli import run_program
+from unet.cli import Output, add_overwrite, guard_outputs, run_program
 from unet.engine import PRECISIONS
 from unet.files import atomic_path
 from unet.json_text import json_text
 from unet.merged_cells import merged_cells, save_separation
+from unet.provenance import KEY, PICTURE, SCORE_FILE, mark
 from unet.volumes import read_volume
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -83,6 +84,8 @@ def train_and_segment(
 def compare(options: argparse.Namespace) -> None:
     """Train twice, count, draw."""
     folder, stacks = Path("runs/separation"), Path("data/phantom-cells")
+    scores, picture = folder / "separation.json", folder / "separation.png"
+    guard_outputs([Output(scores, SCORE_FILE), Output(picture, PICTURE)], [], options.overwrite)
     pipeline = Pipeline(folder)
     pipeline.run(
         Step(
@@ -103,6 +106,7 @@ def compare(options: argparse.Namespace) -> None:
     }
     total = sum(len(np.unique(slice_[slice_ > 0])) for slice_ in truth)
     result = {
+        KEY: mark(SCORE_FILE),
         "iterations": options.iterations,
         "cells": total,
         "merged": {f"w0 = {w0}": sum(counts) for w0, counts in merged.items()},
@@ -110,10 +114,10 @@ def compare(options: argparse.Namespace) -> None:
             f"w0 = {w0}": int(sum(slice_.max() for slice_ in cells)) for w0, cells in found.items()
         },
     }
-    with atomic_path(folder / "separation.json") as path:
+    with atomic_path(scores) as path:
         path.write_text(json_text(result), encoding="utf-8")
     save_separation(
-        folder / "separation.png",
+        picture,
         pictures[0],
         truth[0],
         {f"w0 = {w0}": cells[0] for w0, cells in found.items()},
@@ -121,7 +125,7 @@ def compare(options: argparse.Namespace) -> None:
     print(f"\n{total} cells in slices {TEST}, {options.iterations} iterations each:")
     for name, count in result["merged"].items():
         print(f"  {name:>7}: {count:4d} cells merged, {result['found'][name]:4d} found")
-    print(f"the picture: {folder / 'separation.png'}")
+    print(f"the picture: {picture}")
 
 
 def main(argv: Sequence[str] | None = None) -> int | None:
@@ -130,6 +134,7 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     parser.add_argument("--iterations", type=whole_number, default=2200, help="of each training")
     parser.add_argument("--device", default="auto", help="auto, cpu or the number of a GPU")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of convolutions")
+    add_overwrite(parser)
     options = parser.parse_args(argv)
     check_device(parser, options.device)
     os.chdir(REPOSITORY)

@@ -18,6 +18,7 @@ from benchmark_published import agreement, find_truth, main
 from tests import release2015
 from tests.conftest import REPOSITORY
 from unet.ctc_format import Track, read_tracks, write_masks, write_tracks
+from unet.errors import InputError
 
 WIDTH = 2
 SHAPE = (120, 130)
@@ -55,7 +56,7 @@ def run(place: Path, out: Path, *words: str | Path) -> subprocess.CompletedProce
 def test_both_networks_are_run_and_compared(place, tmp_path):
     done = run(place, tmp_path, "--from", place / "release.tar.gz")
     assert done.returncode == 0, done.stderr
-    rows = json.loads((tmp_path / "results" / "scores.json").read_text())
+    rows = json.loads((tmp_path / "results" / "scores.json").read_text())["rows"]
     assert [row["network"] for row in rows] == ["the authors', 2015", "ours"]
     # Both call every pixel a cell: one track, and no two pixels differ.
     assert rows[1]["agreement"] == {"pixels": 1.0, "SEG": 1.0}
@@ -85,7 +86,7 @@ def test_ground_truth_beside_the_frames_is_scored(place, tmp_path, capsys):
         ["--device", "cpu", "--from", str(release), "--data", str(tmp_path / "copy")]
         + ["--model", str(tmp_path / "none"), "-o", str(tmp_path / "results")]
     )
-    (row,) = json.loads((tmp_path / "results" / "scores.json").read_text())
+    (row,) = json.loads((tmp_path / "results" / "scores.json").read_text())["rows"]
     assert row["SEG"] == pytest.approx((SHAPE[0] // 2 + 1) / SHAPE[0])
     assert (row["DET"], row["TRA"]) == (1, 1)
     assert "there is no such model folder" in capsys.readouterr().out
@@ -137,3 +138,27 @@ def test_a_program_that_fails_ends_it_with_its_status(place, tmp_path):
     assert "phseg_v5.caffemodel" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "results" / "scores.json").exists()
+
+
+def test_no_output_takes_the_place_of_an_input_or_of_others_work(place, tmp_path):
+    release = tmp_path / "release"
+    shutil.copytree(place / "u-net-release", release)
+    results = tmp_path / "results"
+    sequence = release / "PhC-C2DH-U373" / "01"
+    model = tmp_path / "model"
+    shutil.copytree(place / "model", model)
+    words = ["--device", "cpu", "--data", str(release), "--model", str(model)]
+    lost = r"is, holds or lies in the input .*, which would be damaged"
+    for output in (sequence, sequence.with_name("01_GT"), model, model / "deep"):
+        with pytest.raises(InputError, match=lost):
+            main([*words, "-o", str(output)])
+    for name in ("scores.json", "01_authors/cells.tif", "01_ours/result/notes.txt"):
+        path = results / name
+        path.parent.mkdir(parents=True)
+        path.write_text("mine")
+        with pytest.raises(InputError, match=r"exists, and is not a .* --overwrite"):
+            main([*words, "-o", str(results)])
+        assert path.read_text() == "mine"
+        shutil.rmtree(results)
+    assert not (model / "deep").exists()
+    assert sorted(path.name for path in sequence.iterdir()) == ["t000.tif", "t001.tif"]

@@ -13,8 +13,9 @@ import pytest
 
 import choices
 import pipeline
-from model_folder import make_model_folder
+from model_folder import guard_model_folder, make_model_folder
 from steps import Pipeline, Step, StepFailed, call
+from unet.errors import InputError
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 APPEND = "import sys; open(sys.argv[2], 'a').write(open(sys.argv[1]).read())"
@@ -253,6 +254,15 @@ def test_the_model_folder_has_what_is_needed_and_a_card_with_the_scores(tmp_path
     card = (target / "README.md").read_text()
     assert command in card
     assert "| rand_error | 0.250000 |" in card
+    # Made anew as long as its card says what it is.
+    make_model_folder(target, run, model, deploy, text, scored=True)
+    (target / "README.md").write_text("my notes")
+    for guarded in (target, target / "README.md"):
+        with pytest.raises(InputError, match=r"exists, and its README.md does not say .* move it"):
+            guard_model_folder(guarded)
+    with pytest.raises(InputError, match="move it away"):
+        make_model_folder(target, run, model, deploy, text, scored=True)
+    assert (target / "README.md").read_text() == "my notes"
 
 
 def test_the_phantom_stands_in_where_there_is_no_network(monkeypatch, tmp_path):
