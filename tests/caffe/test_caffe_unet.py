@@ -77,6 +77,65 @@ def test_weighted_loss_and_gradient_are_those_of_the_formula(tmp_path, scale, ig
     np.testing.assert_allclose(net.blobs["score"].diff, 3 * gradient, rtol=1e-4, atol=1e-8)
 
 
+@pytest.mark.parametrize(
+    ("param", "loss"),
+    [
+        # 32 labels of weight 2, each at log 3.
+        ("", 1.0986),
+        ("normalization: VALID", 1.0986),
+        ("normalize: true", 1.0986),
+        ("normalization: FULL", 2.1972),
+        ("normalization: BATCH_SIZE", 35.156),
+        ("normalize: false", 35.156),
+        ("normalization: NONE", 70.311),
+    ],
+)
+def test_the_weighted_loss_is_divided_by_what_loss_param_says(tmp_path, param, loss):
+    text = loss_text((2, 1, 4, 4), f"loss_param {{ {param} }}")
+    net = open_net(
+        tmp_path, text.replace(input_of("score", 2, 3, 4, 5), input_of("score", 2, 3, 4, 4))
+    )
+    net.blobs["weight"].data[...] = 2
+    net.forward()
+    net.backward()
+    assert net.blobs["loss"].data == pytest.approx(loss, rel=1e-4)
+    # The gradient is that of VALID in all of them.
+    np.testing.assert_allclose(net.blobs["score"].diff[:, 0], -2 / 3 / 32, rtol=1e-5)
+    np.testing.assert_allclose(net.blobs["score"].diff[:, 1:], 1 / 3 / 32, rtol=1e-5)
+
+
+@pytest.mark.parametrize("axis", [1, 2, -1])
+def test_weighted_losses_of_other_axes_count_labels_that_are_not_ignored(tmp_path, axis):
+    random = np.random.default_rng(5)
+    shape = np.insert([2, 4, 5], axis % 4, 3)
+    one = np.insert([2, 4, 5], axis % 4, 1)
+    score, weight = random.normal(0, 2, shape), random.random(one)
+    label = random.integers(0, 3, one)
+    moved = (np.moveaxis(array, axis, 1) for array in (score, label, weight))
+    valid, gradient = naive_loss(*moved, ignored=2)
+    kept = weight[label != 2].sum()
+    divisors = {"VALID": int(kept), "FULL": 40, "BATCH_SIZE": np.prod(shape[: axis % 4]), "NONE": 1}
+    for kind, divisor in divisors.items():
+        net = open_net(
+            tmp_path,
+            "force_backward: true\n"
+            + input_of("score", *shape)
+            + input_of("label", *one)
+            + input_of("weight", *one)
+            + 'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "score" bottom: "label" '
+            f'bottom: "weight" top: "loss" softmax_param {{ axis: {axis} }} '
+            f"loss_param {{ ignore_label: 2 normalization: {kind} }} }}",
+        )
+        for name, value in (("score", score), ("label", label), ("weight", weight)):
+            net.blobs[name].data[...] = value
+        net.forward()
+        net.backward()
+        assert net.blobs["loss"].data == pytest.approx(valid * int(kept) / divisor, rel=1e-5)
+        np.testing.assert_allclose(
+            net.blobs["score"].diff, np.moveaxis(gradient, 1, axis), rtol=1e-4, atol=1e-7
+        )
+
+
 def test_a_hopeless_score_costs_what_the_smallest_float_costs(tmp_path):
     net = open_net(tmp_path, loss_text())
     net.blobs["score"].data[:, 1] = 500

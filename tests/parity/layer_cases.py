@@ -738,10 +738,17 @@ def accuracy(draw: Draw) -> Case:
 # -- recurrent -------------------------------------------------------------------------------------
 
 
+def _flags(draw: Draw, shape: tuple[int, ...]) -> np.ndarray:
+    """Draw where sequences go on: 0 or 1, or anything about that."""
+    values = draw.rng.random(shape)
+    between = 3 * values - 1
+    return (between if draw.flip(0.3) else values < 0.7).astype(np.float32)
+
+
 def _sequences(draw: Draw, states: int) -> Case:
     time, streams, maps = draw.whole(1, 5), draw.whole(1, 4), draw.whole(1, 4)
     exposed = draw.flip()
-    go_on = (draw.rng.random((time, streams)) < 0.7).astype(np.float32)
+    go_on = _flags(draw, (time, streams))
     inputs = [draw.values((time, streams, *draw.shape(1, 2, 4))), go_on]
     if draw.flip():
         inputs.append(draw.values((streams, *draw.shape(1, 2, 4))))
@@ -774,6 +781,6 @@ def lstm_unit(draw: Draw) -> Case:
     inputs = [
         draw.values(cell),
         3 * draw.values((1, streams, 4 * maps)),
-        draw.numbers((1, streams), 2),
+        _flags(draw, (1, streams)),
     ]
     return case(draw, inputs, [cell, cell], learnt=[0, 1])

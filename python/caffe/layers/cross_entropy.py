@@ -44,8 +44,9 @@ class SoftmaxWithLoss(LossLayer):
     Notes
     -----
     A third bottom, which BVLC's layer does not take, weights every label, as in caffe_unet (Falk et
-    al., Nature Methods 16, 2019): the loss is sum(w * -log p) / max(1, int(sum w)), its gradient
-    w * (p - onehot) / sum w, whatever loss_param says of normalisation.
+    al., Nature Methods 16, 2019): the loss is sum(w * -log p) / max(1, n), n being int(sum w) with
+    VALID, the number of labels with FULL, of items with BATCH_SIZE, 1 with NONE; its gradient is
+    that of VALID, w * (p - onehot) / sum w, whatever loss_param says of normalisation.
     """
 
     bottom_range = (2, 3)
@@ -114,7 +115,7 @@ class SoftmaxWithLoss(LossLayer):
             weights = bottom[2].data_side.tensor().reshape(self.outer, 1, self.inner)
             self.counts = weights.masked_fill(~self.kept, 0)
             total = float(self.counts.sum(dtype=torch.float64))
-            self.norm, self.gradient_norm = max(1.0, math.trunc(total)), total or 1.0
+            self.norm, self.gradient_norm = self._normalizer(math.trunc(total)), total or 1.0
         else:
             self.counts = self.kept
             self.norm = self.gradient_norm = self._normalizer(int(self.kept.sum()))

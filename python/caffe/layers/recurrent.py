@@ -20,13 +20,32 @@ from caffe.blob import Blob
 from caffe.layers.base import BuiltInLayer, register
 
 
+class _Kept(torch.autograd.Function):
+    """flag * sigmoid(x), with genuine Caffe's derivative y (1 - y) by x.
+
+    That of the sigmoid alone where the flag is 0 or 1, as it should be; genuine Caffe takes the
+    product for a sigmoid in between and beyond, too.
+    """
+
+    @staticmethod
+    def forward(ctx, x: torch.Tensor, flag: torch.Tensor) -> torch.Tensor:
+        y = flag * torch.sigmoid(x)
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    def backward(ctx, grad: torch.Tensor) -> tuple[torch.Tensor, None]:
+        (y,) = ctx.saved_tensors
+        return grad * y * (1 - y), None
+
+
 def _lstm_step(
     cell: torch.Tensor, gates: torch.Tensor, go_on: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return cell and hidden state after one step; gates are input, forget, output, candidate."""
     enter, keep, leave, candidate = gates.chunk(4, -1)
     new = torch.sigmoid(enter) * torch.tanh(candidate)
-    new = new + go_on[..., None] * torch.sigmoid(keep) * cell
+    new = new + _Kept.apply(keep, go_on[..., None]) * cell
     return new, torch.sigmoid(leave) * torch.tanh(new)
 
 
