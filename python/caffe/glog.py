@@ -81,14 +81,22 @@ def write(level: int, message: str, depth: int = 1, file: str | None = None) -> 
     place = f"{file or Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
     stamp += f".{int(now % 1 * 1e6):06d} {threading.get_native_id():5d}"
     line = f"{_NAMES[level][0]}{stamp} {place}] {message}\n"
-    if level >= _settings.stderr:
-        sys.stderr.write(line)
-        sys.stderr.flush()
+    # As in genuine Caffe a log that cannot be written stops nothing: its reader may have gone, its
+    # disk may be full.
+    if level >= _settings.stderr and sys.stderr is not None:
+        with contextlib.suppress(OSError):
+            sys.stderr.write(line)
+            sys.stderr.flush()
     if _settings.folder is not None:
-        for below in range(level + 1):
-            if below not in _settings.files:
-                _settings.files[below] = _open(_settings.folder, _settings.program, _NAMES[below])
-            _settings.files[below].write(line)
+        with contextlib.suppress(OSError):
+            _write_to_files(level, line)
+
+
+def _write_to_files(level: int, line: str) -> None:
+    for below in range(level + 1):
+        if below not in _settings.files:
+            _settings.files[below] = _open(_settings.folder, _settings.program, _NAMES[below])
+        _settings.files[below].write(line)
 
 
 def info(message: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from caffe import solver_log, weights_io
+from caffe import files, solver_log, weights_io
 from caffe.errors import CaffeError
 from caffe.net import Net
 from caffe.proto import caffe_pb2
@@ -38,10 +38,11 @@ def write(
     Raises
     ------
     CaffeError
-        If a file would become larger than its format allows.
-    OSError
-        If a file cannot be written.
+        If a file would become larger than its format allows, or cannot be written.
     """
+    folder, prefix = os.path.split(param.snapshot_prefix)
+    # What killed processes left of this training's snapshots, of whatever iteration.
+    files.sweep(folder or ".", lambda name: name.startswith(f"{prefix}_iter_"))
     model, state = (_path(param, iteration, end) for end in (".caffemodel", ".solverstate"))
     hdf5 = param.snapshot_format == caffe_pb2.SolverParameter.HDF5
     solver_log.snapshot_model(model, hdf5)

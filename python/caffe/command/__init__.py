@@ -14,7 +14,7 @@ from caffe.command.test import test
 from caffe.command.timing import time
 from caffe.command.train import train
 from caffe.errors import CaffeError
-from caffe.programs.run import run_program
+from caffe.programs.run import run_program, terminal_is_the_output
 
 COMMANDS: dict[str, Callable[[Flags], None]] = {
     "device_query": device_query,
@@ -66,6 +66,8 @@ def run(argv: Sequence[str] | None = None) -> int:
         glog.INFO if flags.alsologtostderr or flags.logtostderr else flags.stderrthreshold,
         "" if flags.logtostderr else flags.log_dir,
     )
+    if command is not train and not flags.log_dir:
+        terminal_is_the_output()
     command(flags)
     return 0
 

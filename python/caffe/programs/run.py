@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import io
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, TextIO
 
 from caffe.errors import CaffeError
 
 EXIT_MISTAKE = 2
-EXIT_INTERRUPTED = 130
+# Plus the number of the signal: 130 for Ctrl-C.
+EXIT_STOPPED = 128
+
+
+class Stopped(KeyboardInterrupt):
+    """The program was asked to stop, by the signal of that number."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.number = number
 
 
 def run_program(main: Callable[[Sequence[str] | None], int | None]) -> None:
@@ -24,18 +38,117 @@ def run_program(main: Callable[[Sequence[str] | None], int | None]) -> None:
     Notes
     -----
     A user's mistake (`CaffeError`, `OSError`, `MemoryError`) is one line on standard error and
-    status 2; Ctrl-C is status 130; anything else is a bug and keeps its traceback.
+    status 2; Ctrl-C, SIGTERM and SIGHUP undo what is half done and end with 128 plus the signal's
+    number; anything else is a bug and keeps its traceback. What becomes of the terminal does not
+    matter, unless the program has called `terminal_is_the_output`.
     """
+    with _unwinding(), _streams():
+        status = _status(main)
+    sys.exit(status)
+
+
+def terminal_is_the_output() -> None:
+    """Say that what is printed and logged is all the program makes: without a reader, it ends."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, _Stream):
+            stream.decides = True
+
+
+def _status(main: Callable[[Sequence[str] | None], int | None]) -> int | None:
     try:
         status = main(None)
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        status = EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # The reader of a pipe (head, less) has gone: nothing is wrong with the input.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 0
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt as stop:
+        number = stop.number if isinstance(stop, Stopped) else signal.SIGINT
+        if number != signal.SIGPIPE:
+            print("stopped", file=sys.stderr)
+        return EXIT_STOPPED + number
     except (CaffeError, OSError, MemoryError) as error:
         print(f"{Path(sys.argv[0]).stem}: {error or type(error).__name__}", file=sys.stderr)
-        status = EXIT_MISTAKE
-    sys.exit(status)
+        return EXIT_MISTAKE
+
+
+@contextlib.contextmanager
+def _unwinding() -> Iterator[None]:
+    """Have signals raise `Stopped`, unless they are ignored; after the first, only Ctrl-C does."""
+    asked = False
+
+    def stop(number: int, frame: object) -> None:
+        nonlocal asked
+        if asked and number != signal.SIGINT:
+            return
+        asked = True
+        raise Stopped(number)
+
+    before = {}
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+                before[number] = signal.signal(number, stop)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Stream:
+    """A text stream that takes everything, also where the reader has gone or the disk is full."""
+
+    def __init__(self, stream: TextIO, name: str) -> None:
+        self._stream, self._name = stream, name
+        self.decides = False
+
+    def write(self, text: str) -> int:
+        with self._losing():
+            try:
+                self._stream.write(text)
+            except UnicodeEncodeError:
+                code = self._stream.encoding
+                self._stream.write(text.encode(code, "backslashreplace").decode(code))
+        return len(text)
+
+    def flush(self) -> None:
+        with self._losing():
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    @contextlib.contextmanager
+    def _losing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            with contextlib.suppress(io.UnsupportedOperation):
+                # What is left in buffers, and what processes started from here say, goes nowhere.
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, self._stream.fileno())
+                os.close(nowhere)
+            if self.decides:
+                if error.errno == errno.EPIPE:
+                    raise Stopped(signal.SIGPIPE) from None
+                raise CaffeError(f"{self._name}: {error.strerror}") from None
+
+
+@contextlib.contextmanager
+def _streams() -> Iterator[None]:
+    """Let nothing that is printed fail for a while, whether streams are closed, broken or full."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # Else the next file that is opened, a snapshot perhaps, becomes standard error.
+            os.open(os.devnull, os.O_RDWR)
+    before = sys.stdout, sys.stderr
+    with open(os.devnull, "w") as nowhere:
+        out = _Stream(sys.stdout or nowhere, "standard output")
+        err = _Stream(sys.stderr or nowhere, "standard error")
+        sys.stdout, sys.stderr = out, err
+        try:
+            yield
+        finally:
+            out.decides = err.decides = False
+            out.flush()
+            err.flush()
+            sys.stdout, sys.stderr = before
