@@ -10,9 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import h5py
 import numpy as np
-from h5py import h5d, h5g, h5i, h5l, h5o, h5s, h5t
+from h5py import h5d, h5g, h5i, h5o, h5s, h5t
 
 from caffe.errors import CaffeError
+from caffe.hdf5 import ElsewhereError, find, lies_elsewhere
 from caffe.hdf5_output import written_hdf5
 
 _MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -66,10 +67,12 @@ class _Reader:
     Parameters
     ----------
     path : str
+    file : h5py.File
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, file: h5py.File) -> None:
         self.path = path
+        self.root = h5o.open(file.id, b"/")
         # Bytes that are left to read: links may show one data set many times.
         size = os.path.getsize(path)
         self._plain, self._packed = size, max(_PACKED, _COMPRESSION * size)
@@ -82,7 +85,7 @@ class _Reader:
     def _spend(self, dataset: h5d.DatasetID) -> tuple[int, ...]:
         """Return the shape of a data set that there is in the file."""
         layout = dataset.get_create_plist()
-        if layout.get_layout() == h5d.VIRTUAL or layout.get_external_count():
+        if lies_elsewhere(dataset):
             raise self.fail(dataset, "lies in another file; copy it into this one")
         chunk = layout.get_chunk() if layout.get_layout() == h5d.CHUNKED else ()
         plain = layout.get_nfilters() == 0
@@ -127,11 +130,14 @@ class _Reader:
 
     def member(self, group: h5g.GroupID, key: bytes) -> h5i.ObjectID:
         """Return an entry of a group that lies in this file."""
-        # Other links lead to any file, or to none.
-        if group.links.get_info(key).type != h5l.TYPE_HARD:
+        try:
+            entry = find(self.root, group, key)
+        except ElsewhereError:
+            entry = None
+        if entry is None:
             name = key.decode("utf-8", "replace")
-            raise self.fail(group, f"has '{_short(name)}' as a link to something else")
-        return h5o.open(group, key)
+            raise self.fail(group, f"has '{_short(name)}' as a link to nothing in this file")
+        return entry
 
     def members(self, group: h5g.GroupID) -> dict[bytes, h5i.ObjectID]:
         """Return all entries of a group, in the order of their names."""
@@ -181,9 +187,8 @@ def read_layers(path: str) -> dict[str, list[np.ndarray | None]]:
     """Read the parameters from Caffe's HDF5; as `weights_io.read_layers`."""
     weights: dict[str, list[np.ndarray | None]] = {}
     with _opened(path, "HDF5 weights") as file:
-        reader = _Reader(path)
-        root = h5o.open(file.id, b"/")
-        top = reader.member(root, b"data") if b"data" in root else None
+        reader = _Reader(path, file)
+        top = reader.member(reader.root, b"data") if reader.root.links.exists(b"data") else None
         if not isinstance(top, h5g.GroupID):
             raise CaffeError(f"{path}: has no group /data: it holds no weights of Caffe")
         # A layer's name may hold a slash: its group lies deeper then.
@@ -242,8 +247,8 @@ def write_solverstate(
 def read_solverstate(path: str) -> tuple[int, str, list[np.ndarray], int]:
     """Return (iteration, learned_net, history, current_step) of a solver state in HDF5."""
     with _opened(path, "a solver state") as file:
-        reader = _Reader(path)
-        entries = reader.members(h5o.open(file.id, b"/"))
+        reader = _Reader(path, file)
+        entries = reader.members(reader.root)
         for key in (b"iter", b"history"):
             if key not in entries:
                 raise CaffeError(f"{path}: has no /{key.decode()}: it is no solver state of Caffe")

@@ -16,6 +16,7 @@ from typing import Any, Union
 
 import h5py
 
+from unet.hdf5 import find, open_hdf5_file
 from unet.modeldef import SUFFIX, check_segments, read_modeldef
 from unet.tiles import SMALLEST
 
@@ -91,8 +92,8 @@ def _stored_channels(weights: PathLike, layer: str) -> int | None:
     """Return the inputs of a convolution in a file of weights; None if it cannot be told."""
     path = os.fspath(weights)
     if h5py.is_hdf5(path):
-        with h5py.File(path, "r") as file:
-            entry = file.get(f"data/{layer}/0")
+        with open_hdf5_file(path) as file:
+            entry = find(file, f"data/{layer}/0")
             shape = getattr(entry, "shape", ())
     else:
         from google.protobuf.message import DecodeError

@@ -12,6 +12,7 @@ import numpy as np
 
 from unet.deploying import open_deployed
 from unet.errors import InputError
+from unet.hdf5 import check_weights, datasets, find, open_hdf5_file
 from unet.modeldef import SUFFIX as MODELDEF_SUFFIX
 from unet.modeldef import WEIGHTS_SUFFIX
 from unet.tiles import BORDER, GRID, SMALLEST, PassCost
@@ -87,9 +88,10 @@ def load_net(caffe: ModuleType, prototxt: PathLike, weights: PathLike) -> Any:
     InputError
         If the network does not turn n x n pixels of `data` into (n - 184) x (n - 184) of `score`;
         if these depend on where in a tile they lie; if a layer's weights are missing in the file or
-        not finite; if the file holds those of layers that the network lacks. A damaged file is the
-        engine's error.
+        not finite; if the file holds those of layers that the network lacks; if it is HDF5 and
+        damaged, or not all of it lies in it. Damage of another file is the engine's error.
     """
+    check_weights(weights)
     net = open_deployed(caffe, prototxt, weights)
     # Nobody looks at the maps between (genuine Caffe keeps them regardless).
     net.retain_data = False
@@ -127,15 +129,10 @@ def _listed(names: list[str]) -> str:
 
 def _stored_layers(weights: PathLike) -> list[str]:
     """Return the names of the layers that a file of weights holds, as far as it names them."""
-    path, names = os.fspath(weights), []
+    path = os.fspath(weights)
     if h5py.is_hdf5(path):
-
-        def visit(name: str, entry: h5py.Group | h5py.Dataset) -> None:
-            if isinstance(entry, h5py.Dataset):
-                names.append(name.rpartition("/")[0])
-
-        with h5py.File(path, "r") as file:
-            file["data"].visititems(visit)
+        with open_hdf5_file(path) as file:
+            names = [name.rpartition("/")[0] for name, _ in datasets(find(file, "data"))]
         return list(dict.fromkeys(names))
     from caffe.proto import caffe_pb2
 

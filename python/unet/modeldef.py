@@ -20,6 +20,7 @@ import numpy as np
 
 from unet.errors import InputError
 from unet.files import atomic_path
+from unet.hdf5 import damage_is_told, find
 from unet.hdf5_output import Hdf5Output
 
 PathLike = Union[str, "os.PathLike[str]"]
@@ -90,19 +91,14 @@ def read_modeldef(path: PathLike) -> ModelDefinition:
     Raises
     ------
     InputError
-        If the file is missing, damaged or of another kind, or a value is none of its type.
+        If the file is missing, damaged or of another kind, or a value is none of its type or lies
+        in another file.
     """
     source = os.fspath(path)
     if not os.path.isfile(source):
         raise InputError(f"{source}: there is no such model definition")
-    try:
-        with h5py.File(source, "r") as file:
-            return _read(file, source)
-    except InputError:
-        raise
-    # h5py reports damage by any of these.
-    except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise InputError(f"{source}: cannot be read as a model definition: {error}") from None
+    with damage_is_told(source, "a model definition"), h5py.File(source, "r") as file:
+        return _read(file, source)
 
 
 def _read(file: h5py.File, source: str) -> ModelDefinition:
@@ -137,7 +133,7 @@ def _read(file: h5py.File, source: str) -> ModelDefinition:
 
 
 def _dataset(file: h5py.File, name: str, source: str) -> h5py.Dataset | None:
-    entry = file.get(name)
+    entry = find(file, name)
     if entry is not None and not isinstance(entry, h5py.Dataset):
         raise InputError(f"{source}: /{name} is a group where a value should be")
     return entry

@@ -27,6 +27,10 @@ RESULT = "tracking result"
 SCORE_FILE = "file of scores"
 NETWORK = "file of a network"
 
+#: Data sets of a training set that hold a number a slice: in a long stack more than the 64 kB of an
+#: attribute.
+PER_SLICE = ("slices", "balance_slices", "frames")
+
 #: Attribute of HDF5 files and Zarr arrays, and key of JSON files, that holds the mark.
 KEY = "software"
 #: Chunk of a PNG that holds it; in a TIFF it is the tag of the same name.
@@ -142,7 +146,8 @@ def _fits(found: object, kind: str) -> bool:
 def _is_marked_hdf5(path: Path, kind: str) -> bool:
     with h5py.File(str(path), "r") as file:
         names = set(file)
-        whole = len(names) == 1 if kind == STACK else names == {"raw", "labels", "weights"}
+        arrays = names - set(PER_SLICE) if kind == TRAINING_SET else names
+        whole = len(arrays) == 1 if kind == STACK else arrays == {"raw", "labels", "weights"}
         flat = all(isinstance(file.get(name), h5py.Dataset) for name in names)
         return whole and flat and _fits(file.attrs.get(KEY), kind)
 

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import h5py
 import numpy as np
 
 from unet import files
 from unet.errors import InputError
+from unet.hdf5 import check_all_inside, damage_is_told, datasets, open_hdf5_file
 from unet.hdf5_output import Hdf5Output
 
 # Of a run's snapshots these stay on disk: the newest, one to fall back on, and every tenth.
@@ -89,15 +89,12 @@ def _parameters(path: str) -> dict[str, list[int]]:
     if not path.endswith(".h5"):
         net = _read(path, "NetParameter")
         return {layer.name: [_count(blob) for blob in layer.blobs] for layer in net.layer}
-    with h5py.File(path, "r") as file:
-        found: dict[str, dict[int, int]] = {}
-
-        def note(name: str, item: Any) -> None:
-            if isinstance(item, h5py.Dataset):
-                layer, _, number = name.rpartition("/")
-                found.setdefault(layer, {})[int(number)] = int(np.prod(item.shape))
-
-        file["data"].visititems(note)
+    found: dict[str, dict[int, int]] = {}
+    with open_hdf5_file(path) as file, damage_is_told(path, "parameters"):
+        check_all_inside(file)
+        for name, item in datasets(file["data"]):
+            layer, _, number = name.rpartition("/")
+            found.setdefault(layer, {})[int(number)] = int(np.prod(item.shape))
     return {layer: [blobs[k] for k in sorted(blobs)] for layer, blobs in found.items()}
 
 
@@ -105,7 +102,8 @@ def _history(path: str) -> list[int]:
     """Return the number of values in each history blob of a solver state."""
     if not path.endswith(".h5"):
         return [_count(blob) for blob in _read(path, "SolverState").history]
-    with h5py.File(path, "r") as file:
+    with open_hdf5_file(path) as file, damage_is_told(path, "a solver state"):
+        check_all_inside(file)
         history = file["history"]
         return [int(np.prod(history[str(k)].shape)) for k in range(len(history))]
 

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from unet import snapshots
 from unet.curve import Curve
 from unet.errors import InputError
+from unet.hdf5 import check_weights
 from unet.held_out import HeldOut
 from unet.idle import IdleWatch, refuse_idle_net
 from unet.signals import Stopped, noting
@@ -195,6 +196,7 @@ class Training:
             raise InputError(f"{weights}: no such file of weights")
         guard_run(self.prefix, self.path, self.param, weights, overwrite)
         if weights is not None:
+            check_weights(weights)
             self.solver.net.copy_from(weights)
 
     def resume(self, state: str | None = None) -> str | None:

@@ -1,4 +1,15 @@
-"""The training set: pictures, labels and weights in one HDF5 file."""
+"""The training set: pictures, labels and weights in one HDF5 file.
+
+/raw        (slices, height, width) or (slices, channels, height, width), the type of the source
+/labels     uint8 (slices, height, width), the class of each pixel, 255 where not annotated
+/weights    float32 (slices, height, width), w(x)
+/slices, /balance_slices, /frames
+            int64, one-dimensional, where they apply: the slices of the source that were taken,
+            those whose class frequencies were balanced, and the numbers of a sequence's frames.
+            Older files have them as attributes, which hold no more than 8,190 numbers.
+
+All else that is known of the set are attributes of the file, texts as strings of fixed length.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +26,11 @@ from unet import __version__
 from unet.errors import InputError
 from unet.files import atomic_path, writing
 from unet.grey import scale_grey
+from unet.hdf5 import damage_is_told, find, open_hdf5_file
 from unet.hdf5_output import Hdf5Output
 from unet.labels import IGNORED
-from unet.provenance import KEY, TRAINING_SET, mark
+from unet.names import printable
+from unet.provenance import KEY, PER_SLICE, TRAINING_SET, mark
 
 FORMAT = "unet-training-set"
 # 2: slices may be normalised.
@@ -37,8 +50,9 @@ class TrainingSetWriter:
     raw_dtype : dtype
         /raw keeps the type of the source.
     attributes : mapping
-        Every parameter and source; must hold classes, grey_low and grey_high, and may hold
-        normalise: whether each slice is, in place of the range from low to high.
+        Every parameter and source, kept as attributes of the file; lists of a number a slice as
+        data sets. Must hold classes, grey_low and grey_high, and may hold normalise: whether each
+        slice is, in place of the range from low to high.
     channels : int, optional
         None: /raw is (slices, height, width); else (slices, channels, height, width).
     """
@@ -100,12 +114,20 @@ def _lay_out(
             compression_opts=1,
             shuffle=True,
         )
-    file.attrs["format"] = FORMAT
-    file.attrs["format_version"] = FORMAT_VERSION
-    file.attrs["unet_version"] = __version__
-    file.attrs[KEY] = mark(TRAINING_SET)
-    for key, value in attributes.items():
-        file.attrs[key] = value
+    own = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "unet_version": __version__,
+        KEY: mark(TRAINING_SET),
+    }
+    for key, value in {**own, **attributes}.items():
+        if key in PER_SLICE:
+            file[key] = np.asarray(value, np.int64)
+        elif isinstance(value, str):
+            # Text of no fixed length lies in a heap; a bit of it flipped, the HDF5 library hangs.
+            file.attrs[key] = np.bytes_(printable(value).encode())
+        else:
+            file.attrs[key] = value
 
 
 def write_training_set(
@@ -154,12 +176,13 @@ class TrainingSet:
     grey_range : tuple of float, optional
         The grey values that become 0 and 1; None: each slice is normalised.
     attributes : dict
-        All attributes of the file.
+        All attributes of the file, and the lists of a number a slice that it holds.
 
     Raises
     ------
     InputError
-        If the file is missing, truncated, no training set, or its arrays do not fit each other; on
+        If the file is missing, damaged, no training set, or its arrays do not fit each other or lie
+        in another file; on
         reading a slice, if it is damaged, or holds NaN or a label that is no class.
     """
 
@@ -167,22 +190,21 @@ class TrainingSet:
         self.path = os.fspath(path)
         if not os.path.exists(self.path):
             raise InputError(f"{self.path}: no such training set; make one with tools/prepare.py")
+        self._file = open_hdf5_file(self.path)
+        self._datasets: dict[str, h5py.Dataset] = {}
         try:
-            self._file = h5py.File(self.path, "r")
-        except OSError as error:
-            raise InputError(
-                f"{self.path}: cannot be read as HDF5 ({error}); make it anew with tools/prepare.py"
-            ) from None
-        try:
-            self._check()
+            with damage_is_told(self.path):
+                self._check()
         except BaseException:
             self._file.close()
             raise
 
     def _check(self) -> None:
-        attributes = dict(self._file.attrs)
+        attributes = {
+            key: value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+            for key, value in self._file.attrs.items()
+        }
         kind = attributes.get("format")
-        kind = kind.decode() if isinstance(kind, bytes) else kind
         if kind != FORMAT:
             raise InputError(
                 f"{self.path}: is HDF5 but no training set (attribute format is {kind!r}, "
@@ -196,16 +218,28 @@ class TrainingSet:
                 f"{self.path}: was written by a newer version (format "
                 f"{attributes['format_version']}, this one reads up to {FORMAT_VERSION})"
             )
-        for key in ("raw", "labels", "weights"):
-            if not isinstance(self._file.get(key), h5py.Dataset):
+        for key, kinds in (("raw", "buif"), ("labels", "ui"), ("weights", "uif")):
+            dataset = find(self._file, key)
+            if not isinstance(dataset, h5py.Dataset):
                 raise InputError(f"{self.path}: has no dataset /{key}")
+            if dataset.dtype.kind not in kinds:
+                raise InputError(f"{self.path}: /{key} holds {dataset.dtype}, not its numbers")
+            self._datasets[key] = dataset
+        for key in PER_SLICE:
+            dataset = find(self._file, key)
+            if isinstance(dataset, h5py.Dataset):
+                is_list = len(dataset.shape) == 1 and dataset.dtype.kind == "i"
+                # No more than the file holds: a size costs nothing to claim.
+                if not is_list or dataset.id.get_storage_size() < dataset.size:
+                    raise InputError(f"{self.path}: /{key} is no list of numbers")
+                attributes[key] = dataset[()]
         self.attributes = attributes
-        shape, raw = self._file["labels"].shape, self._file["raw"].shape
+        shape, raw = self._datasets["labels"].shape, self._datasets["raw"].shape
         if len(shape) != 3 or len(raw) not in (3, 4) or (raw[0],) + raw[-2:] != shape:
             raise InputError(f"{self.path}: /raw is {raw} but /labels is {shape}")
-        if self._file["weights"].shape != shape:
+        if self._datasets["weights"].shape != shape:
             raise InputError(
-                f"{self.path}: /weights is {self._file['weights'].shape} but /labels is {shape}"
+                f"{self.path}: /weights is {self._datasets['weights'].shape} but /labels is {shape}"
             )
         if 0 in shape + raw:
             raise InputError(f"{self.path}: is empty: /raw is {raw}")
@@ -221,8 +255,11 @@ class TrainingSet:
 
     def _read(self, key: str, index: int) -> np.ndarray:
         try:
-            return self._file[key][index]
-        except OSError as error:
+            return self._datasets[key][index]
+        except MemoryError:
+            raise
+        except Exception as error:
+            # As of a damaged file: see `damage_is_told`.
             raise InputError(
                 f"{self.path}: slice {index} of /{key} is damaged ({error}); make it anew with "
                 "tools/prepare.py"

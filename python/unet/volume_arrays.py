@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 
 from unet.errors import InputError
+from unet.hdf5 import check_all_inside, damage_is_told, datasets, find, open_hdf5_file, shape_of
 from unet.volume_readers import Volume
 
 ZARR_MARKS = (".zarray", ".zgroup", "zarr.json")
@@ -33,23 +34,26 @@ def open_hdf5(path: Path, dataset: str | None) -> Volume:
     Raises
     ------
     InputError
-        If the file is damaged, or the dataset is missing, not unique or of the wrong shape.
+        If the file is damaged, or the dataset is missing, not unique, of the wrong shape or lies in
+        another file.
     """
+    file = open_hdf5_file(path)
     try:
-        file = h5py.File(str(path), "r")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read as HDF5 ({error}); is the file whole?") from None
-    try:
-        found: list[tuple[str, Sequence[int]]] = []
-
-        def note(name: str, item: object) -> None:
-            if isinstance(item, h5py.Dataset) and item.dtype.kind in "buif":
-                found.append((name, item.shape))
-
-        file.visititems(note)
-        array = file[choose(str(path), found, dataset)]
-        return _array_volume(f"{path}:{array.name}", array, array.chunks, file.close)
-    except Exception:
+        with damage_is_told(path):
+            name = (dataset or "").strip("/")
+            array = find(file, name) if name else None
+            if not isinstance(array, h5py.Dataset) or array.dtype.kind not in "buif":
+                found = [
+                    (name, shape_of(item))
+                    for name, item in datasets(file)
+                    if item.dtype.kind in "buif"
+                ]
+                if not found:
+                    check_all_inside(file)
+                name = choose(str(path), found, dataset)
+                array = find(file, name)
+            return _array_volume(f"{path}:/{name}", array, array.chunks, file.close)
+    except BaseException:
         file.close()
         raise
 

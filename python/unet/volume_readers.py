@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import struct
 import warnings
 from collections.abc import Iterator, Sequence
@@ -13,6 +12,7 @@ from typing import Callable
 import numpy as np
 
 from unet.errors import InputError
+from unet.names import natural_key
 
 PICTURE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
 # TIFF dialects whose page order only tifffile's series know; plain files are read page by page.
@@ -102,12 +102,6 @@ class Volume:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def natural_key(name: str) -> list:
-    """Return a sorting key that puts z2.png before z10.png."""
-    parts = re.split(r"(\d+)", name)
-    return [(1, int(part), part) if part.isdigit() else (0, 0, part) for part in parts]
 
 
 def open_tiff(path: Path) -> Volume:

@@ -70,6 +70,42 @@ def test_hdf5_without_rows_is_told(build, told, tmp_path):
     _fails(tmp_path, f'layer {{ name: "d" type: "HDF5Data" top: "d" {source} }}', told)
 
 
+def _virtual(file) -> None:
+    layout = h5py.VirtualLayout((2, 3), "f4")
+    layout[:] = h5py.VirtualSource("/etc/hostname", "x", (2, 3))
+    file.create_virtual_dataset("d", layout)
+
+
+@pytest.mark.parametrize(
+    ("build", "told"),
+    [
+        (
+            lambda file: file.create_dataset("d", (8,), "u1", external=[("/etc/passwd", 0, 8)]),
+            "lies in another file",
+        ),
+        (_virtual, "lies in another file"),
+        (lambda file: file.update({"d": h5py.ExternalLink("/etc/x", "d")}), "link out of the file"),
+        (lambda file: file.update({"d": h5py.SoftLink("/d")}), "in a circle"),
+        (lambda file: file.update({"d": h5py.SoftLink("/none")}), "has no data set 'd'"),
+    ],
+)
+def test_rows_that_lie_elsewhere_are_refused(build, told, tmp_path):
+    test_hdf5_without_rows_is_told(build, told, tmp_path)
+
+
+def test_rows_under_another_name_in_the_file_are_read(tmp_path):
+    with h5py.File(tmp_path / "rows.h5", "w") as file:
+        file["group/rows"] = np.float32([[1, 2], [3, 4]])
+        file["d"] = h5py.SoftLink("group/rows")
+    (tmp_path / "list").write_text(f"{tmp_path}/rows.h5\n")
+    (tmp_path / "net.prototxt").write_text(
+        'layer { name: "d" type: "HDF5Data" top: "d" '
+        f'hdf5_data_param {{ source: "{tmp_path}/list" batch_size: 2 }} }}'
+    )
+    net = Net(str(tmp_path / "net.prototxt"), TEST)
+    assert net.forward()["d"].tolist() == [[1, 2], [3, 4]]
+
+
 @pytest.mark.parametrize(
     "layer",
     [

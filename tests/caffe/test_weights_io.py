@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import struct
 
+import h5py
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -128,6 +129,14 @@ def test_layers_with_slashes_in_their_names_stand_in_hdf5(tmp_path):
     write_weights_hdf5(tmp_path / "w.h5", blobs)
     read = read_weights(tmp_path / "w.h5")
     _same(dict(sorted(read.items())), dict(sorted(blobs.items())))
+
+
+def test_soft_links_within_a_file_are_followed_as_genuine_caffe_does(tmp_path):
+    write_weights_hdf5(tmp_path / "a.h5", {"conv": [np.float32([1, 2])]})
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        file["data/copy/0"] = h5py.SoftLink("/data/conv/0")
+    read = read_weights(tmp_path / "a.h5")
+    assert read["copy"][0].tolist() == [1, 2]
 
 
 def test_old_formats_are_read(tmp_path):

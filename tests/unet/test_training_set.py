@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from unet.errors import InputError
+from unet.provenance import TRAINING_SET, may_replace
 from unet.training_set import TrainingSet, TrainingSetWriter, write_training_set
 
 ATTRIBUTES = {"classes": 3, "grey_low": 10.0, "grey_high": 110.0, "w0": 10.0, "sigma": 5.0}
@@ -50,7 +51,7 @@ def test_comes_back_as_it_was_written(tmp_path, channels, dtype):
     with h5py.File(tmp_path / "a.h5", "r") as file:
         assert file["raw"].dtype == dtype
         assert file["weights"].dtype == np.float32
-        assert file.attrs["format"] == "unet-training-set"
+        assert file.attrs["format"] == b"unet-training-set"
 
 
 @pytest.mark.parametrize("channels", [None, 3])
@@ -196,3 +197,44 @@ def test_slices_are_read_until_they_are_known_to_do(tmp_path):
             training_set.demand_annotated([0], classes=2)
         with pytest.raises(InputError, match="NaN"):
             training_set.demand_annotated([0, 2], classes=2)
+
+
+def test_lists_of_more_slices_than_an_attribute_holds(tmp_path):
+    numbers = np.arange(20_000)
+    lists = {"slices": numbers, "balance_slices": numbers[:2], "frames": numbers[::-1].tolist()}
+    write_training_set(tmp_path / "a.h5", *arrays(), attributes={**ATTRIBUTES, **lists})
+    with TrainingSet(tmp_path / "a.h5") as training_set:
+        for name, expected in lists.items():
+            assert np.array_equal(training_set.attributes[name], expected)
+        assert training_set.attributes["sigma"] == 5
+    assert may_replace(tmp_path / "a.h5", TRAINING_SET)
+
+
+def test_lists_of_older_files_are_attributes(tmp_path):
+    write_training_set(tmp_path / "a.h5", *arrays(), attributes=ATTRIBUTES)
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        file.attrs["slices"] = np.arange(3)
+        file.attrs["label_kind"] = "binary"
+    with TrainingSet(tmp_path / "a.h5") as training_set:
+        assert training_set.attributes["slices"].tolist() == [0, 1, 2]
+        assert training_set.attributes["label_kind"] == "binary"
+
+
+def test_sources_whose_names_are_not_utf_8(tmp_path):
+    attributes = {**ATTRIBUTES, "raw_source": "10 \udcb5m.tif", "label_kind": "binary"}
+    write_training_set(tmp_path / "\udcb5.h5", *arrays(), attributes=attributes)
+    with TrainingSet(tmp_path / "\udcb5.h5") as training_set:
+        assert training_set.attributes["raw_source"] == "10 \\xb5m.tif"
+        assert training_set.attributes["label_kind"] == "binary"
+
+
+@pytest.mark.parametrize("value", [np.ones((2, 2), int), np.bytes_(b"1 2")])
+def test_lists_that_are_none_are_refused(tmp_path, value):
+    write_training_set(tmp_path / "a.h5", *arrays(), attributes=ATTRIBUTES)
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        file["slices"] = value
+    refused(tmp_path / "a.h5", "/slices is no list of numbers")
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        del file["slices"]
+        file.create_dataset("slices", (1 << 50,), "i8")
+    refused(tmp_path / "a.h5", "/slices is no list of numbers")

@@ -8,11 +8,13 @@ from collections.abc import Sequence
 import h5py
 import numpy as np
 import torch
+from h5py import h5d, h5o
 
 from caffe import device, glog, ranks
 from caffe.blob import Blob
 from caffe.errors import CaffeError
 from caffe.files import read_list
+from caffe.hdf5 import ElsewhereError, find, lies_elsewhere
 from caffe.hdf5_output import written_hdf5
 from caffe.layers.base import BuiltInLayer, register
 
@@ -68,19 +70,30 @@ class HDF5Data(BuiltInLayer):
             raise self.fail(f"'{path}': no such file")
         try:
             with h5py.File(path, "r") as file:
-                missing = [n for n in self.names if not isinstance(file.get(n), h5py.Dataset)]
-                if missing:
-                    raise self.fail(f"'{path}' has no data set '{missing[0]}'")
-                self.rows = [np.asarray(file[name], np.float32) for name in self.names]
+                self.rows = [
+                    np.asarray(self._dataset(file, path, name), np.float32) for name in self.names
+                ]
         except CaffeError:
             raise
-        # h5py reports damage by any of these, and numpy what is no number or too large.
-        except (OSError, RuntimeError, TypeError, ValueError, MemoryError) as error:
+        # h5py reports damage by anything, and numpy what is no number or too large.
+        except Exception as error:
             raise self.fail(f"'{path}' cannot be read: {error}") from None
         counts = [rows.shape[0] if rows.ndim else 0 for rows in self.rows]
         if len(set(counts)) > 1 or not counts[0]:
             raise self.fail(f"'{path}': data sets must have equally many rows, they have {counts}")
         self.order, self.place = self._permutation(counts[0]), 0
+
+    def _dataset(self, file: h5py.File, path: str, name: str) -> h5py.Dataset:
+        root = h5o.open(file.id, b"/")
+        try:
+            entry = find(root, root, name.encode())
+        except ElsewhereError as error:
+            raise self.fail(f"'{path}': '{name}' {error}; copy it into this file") from None
+        if not isinstance(entry, h5d.DatasetID):
+            raise self.fail(f"'{path}' has no data set '{name}'")
+        if lies_elsewhere(entry):
+            raise self.fail(f"'{path}': '{name}' lies in another file; copy it into this one")
+        return h5py.Dataset(entry)
 
     def _advance(self, rows: int) -> None:
         for _ in range(rows):

@@ -1,0 +1,47 @@
+"""Names of files as text: what people and old disks call them need not be text at all."""
+
+from __future__ import annotations
+
+import re
+
+# Control characters, and what Python puts for bytes that are not UTF-8.
+_UNPRINTABLE = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    r"""Return a name, or a text with one, so that any program can print, store and split it.
+
+    Parameters
+    ----------
+    text : str
+
+    Returns
+    -------
+    str
+        Valid UTF-8 in one line: control characters, and bytes that were no UTF-8 in the name of a
+        file, are written as escapes.
+
+    Examples
+    --------
+    >>> printable("10 \udcb5m.tif")
+    '10 \\xb5m.tif'
+    >>> printable("two\nlines.tif")
+    'two\\x0alines.tif'
+    """
+
+    def escape(found: re.Match) -> str:
+        code = ord(found.group())
+        if 0xDC80 <= code <= 0xDCFF:
+            # The byte that the name has there.
+            code -= 0xDC00
+        return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+    return _UNPRINTABLE.sub(escape, text)
+
+
+def natural_key(name: str) -> list:
+    """Return a sorting key that puts z2.png before z10.png."""
+    # Parts 1, 3, 5, ... are runs of digits; what else passes for a digit, such as the 2 of m², does
+    # not read as a number.
+    parts = re.split(r"(\d+)", name)
+    return [(1, int(part), part) if k % 2 else (0, 0, part) for k, part in enumerate(parts)]
