@@ -161,7 +161,7 @@ def engine(options: argparse.Namespace) -> None:
     on_cpu = options.device == "cpu"
     if on_cpu and subprocess.run([str(REFERENCE), "--check"], check=False).returncode:
         raise InputError("genuine Caffe is not installed: run make caffe-reference first")
-    open_engine(options.device, options.precision)
+    precision = open_engine(options.device, options.precision).get_precision()
     phases = ["train", "test"] if options.phase == "both" else [options.phase]
     for phase in phases:
         arguments = ["tools/benchmark.py", "work", "--net", options.net]
@@ -187,9 +187,7 @@ def engine(options: argparse.Namespace) -> None:
                 worker.wait()
         what = "forward + backward + update" if phase == "train" else "forward"
         where = f"{options.threads} threads" if on_cpu else f"GPU {options.device}"
-        print(
-            f"{options.net}, {options.tile}x{options.tile}, {what}, {options.precision}, {where}:"
-        )
+        print(f"{options.net}, {options.tile}x{options.tile}, {what}, {precision}, {where}:")
         best = {}
         for name, rounds in results.items():
             seconds = [entry["seconds"] for entry in rounds[1:]]

@@ -39,6 +39,7 @@ class Choice:
     weighting : str
         A key of `WEIGHTINGS`.
     precision : str
+        What the device computes in.
     device : str
         auto, cpu or the number of a GPU.
     """
@@ -113,7 +114,7 @@ def choose(
         iterations,
         options.solver or SOLVERS[net],
         options.weighting or weightings[net],
-        options.precision,
+        computed_in(options.device, options.precision),
         options.device,
     )
 
@@ -126,6 +127,23 @@ def gpu_works(device: str) -> bool:
     question = f"import caffe; caffe.set_device({number}); caffe.set_mode_gpu()"
     asked = subprocess.run([sys.executable, "-c", question], capture_output=True)
     return asked.returncode == 0
+
+
+def computed_in(device: str, precision: str) -> str:
+    """Ask the engine, in a process of its own, what it computes in when asked for a precision.
+
+    Commands and cards then name what their figures were computed in, also on a machine that has
+    no instructions for bfloat16. The engine itself says why it differs.
+    """
+    if precision == "fp32":
+        return precision
+    question = (
+        f"from unet.engine import open_engine; caffe = open_engine({device!r}, {precision!r}); "
+        "print(caffe.get_precision())"
+    )
+    asked = subprocess.run([sys.executable, "-c", question], stdout=subprocess.PIPE, text=True)
+    # An engine that has no such precision says so when it is to compute in it.
+    return precision if asked.returncode else asked.stdout.strip()
 
 
 def _iterations_of(net: str) -> int:

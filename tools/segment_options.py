@@ -80,7 +80,7 @@ def parse(argv: Sequence[str] | None, description: str) -> argparse.Namespace:
         "--precision",
         choices=PRECISIONS,
         default="fp32",
-        help="of convolutions; bf16 is faster where the hardware has it (%(default)s)",
+        help="of convolutions; bf16 where the hardware has it, else fp32 (%(default)s)",
     )
     add("--slices", metavar="A:B", help="segment slices A to B - 1, from 0 (default: all)")
     add(

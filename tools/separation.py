@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from choices import CPU_NET, check_device, whole_number
+from choices import CPU_NET, check_device, computed_in, whole_number
 from steps import Pipeline, Step, StepFailed
 from unet.cli import Output, add_overwrite, guard_outputs, run_program
 from unet.engine import PRECISIONS
@@ -83,6 +83,7 @@ def train_and_segment(
 
 def compare(options: argparse.Namespace) -> None:
     """Train twice, count, draw."""
+    options.precision = computed_in(options.device, options.precision)
     folder, stacks = Path("runs/separation"), Path("data/phantom-cells")
     scores, picture = folder / "separation.json", folder / "separation.png"
     guard_outputs([Output(scores, SCORE_FILE), Output(picture, PICTURE)], [], options.overwrite)
@@ -108,6 +109,7 @@ def compare(options: argparse.Namespace) -> None:
     result = {
         KEY: mark(SCORE_FILE),
         "iterations": options.iterations,
+        "precision": options.precision,
         "cells": total,
         "merged": {f"w0 = {w0}": sum(counts) for w0, counts in merged.items()},
         "found": {

@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--precision",
         choices=PRECISIONS,
         default="fp32",
-        help="of convolutions; bf16 is faster where the hardware has it (%(default)s)",
+        help="of convolutions; bf16 where the hardware has it, else fp32 (%(default)s)",
     )
     parser.add_argument("--iterations", type=int, help="in place of the solver's max_iter")
     parser.add_argument("--rate", type=float, help="in place of the solver's base_lr")

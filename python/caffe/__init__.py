@@ -6,6 +6,7 @@ from caffe import io
 from caffe.classifier import Classifier
 from caffe.detector import Detector
 from caffe.device import (
+    get_precision,
     set_device,
     set_mode_cpu,
     set_mode_gpu,
@@ -61,6 +62,7 @@ __all__ = [
     "RMSPropSolver",
     "SGDSolver",
     "Timer",
+    "get_precision",
     "get_solver",
     "has_nccl",
     "init_log",

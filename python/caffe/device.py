@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import sys
 
@@ -12,6 +13,7 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 import torch
 
+from caffe import glog
 from caffe.arguments import WHOLE, takes
 from caffe.errors import CaffeError
 
@@ -75,8 +77,9 @@ def set_precision(precision: str) -> None:
     ----------
     precision : {"fp32", "tf32", "bf16"}
         "fp32": float32. "tf32": the same, but GPUs that can multiply with 10 bits of mantissa.
-        "bf16": bfloat16, 7 bits of mantissa, half the memory; fast on GPUs, and on CPUs that have
-        instructions for it.
+        "bf16": bfloat16, 7 bits of mantissa, half the memory, where the device has instructions for
+        it: CPUs with AVX512_BF16 or AMX, GPUs of compute capability 8.0. Elsewhere it would be
+        slower, so float32 is computed and a line of the log says so; see `get_precision`.
 
     Raises
     ------
@@ -88,6 +91,52 @@ def set_precision(precision: str) -> None:
         raise CaffeError(f"unknown precision {precision!r}; there are {', '.join(PRECISIONS)}")
     _precision = precision
     _choose_tf32()
+    # Said now, not in the middle of the first pass.
+    get_precision()
+
+
+def get_precision() -> str:
+    """Return what convolutions and inner products compute in, on the current device.
+
+    Returns
+    -------
+    {"fp32", "tf32", "bf16"}
+        What `set_precision` chose, but "fp32" for "bf16" where that gains nothing.
+    """
+    if _precision == "bf16" and not _gains_by_bf16(current()):
+        return "fp32"
+    return _precision
+
+
+@functools.cache
+def _gains_by_bf16(where: torch.device) -> bool:
+    """Tell whether a device has instructions for bfloat16; say so once where it has not."""
+    if where.type == "cuda":
+        major, minor = torch.cuda.get_device_capability(where)
+        if torch.version.hip or major >= 8:
+            return True
+        lacks = f"GPU {where.index} is of compute capability {major}.{minor}, below 8.0"
+    else:
+        if _cpu_multiplies_bf16():
+            return True
+        lacks = "oneDNN finds neither AVX512_BF16 nor AMX_BF16 in this CPU"
+    glog.warning(f"bf16 would be slower than float32, which is computed instead: {lacks}")
+    return False
+
+
+def _cpu_multiplies_bf16() -> bool:
+    """Tell whether oneDNN multiplies bfloat16 by instructions made for it.
+
+    Without AVX-512 it refuses, with AVX-512 alone it makes float32 of all values and takes two to
+    three times as long as in float32. Asked is oneDNN itself, which knows what this CPU, the
+    system and ONEDNN_MAX_CPU_ISA allow: by a product with a number below 2^-126, which the
+    instructions take for zero (Intel, Instruction Set Reference, VDPBF16PS, TDPBF16PS).
+    """
+    mkldnn = torch.backends.mkldnn.is_available()
+    if not (mkldnn and torch.ops.mkldnn._is_mkldnn_bf16_supported()):
+        return False
+    tiny, huge = (torch.full((16, 16, 1, 1), 2.0**e, dtype=torch.bfloat16) for e in (-130, 100))
+    return not torch.conv2d(tiny, huge).any()
 
 
 def _choose_tf32() -> None:
@@ -97,7 +146,7 @@ def _choose_tf32() -> None:
 
 def compute_dtype() -> torch.dtype:
     """Return the type that convolutions and inner products compute in."""
-    return torch.bfloat16 if _precision == "bf16" else torch.float32
+    return torch.bfloat16 if get_precision() == "bf16" else torch.float32
 
 
 def current() -> torch.device:

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 import caffe
+from caffe import device
 from caffe import layers as L
 
 # bfloat16 keeps 8 bits: rounding is off by 2^-9 of the value at most.
@@ -16,8 +24,12 @@ HALF_BIT = 2.0**-9
 @pytest.fixture
 def bf16():
     caffe.set_precision("bf16")
-    yield
+    computed = caffe.get_precision()
+    if computed == "bf16":
+        yield
     caffe.set_precision("fp32")
+    if computed != "bf16":
+        pytest.skip("this CPU has no instructions for bfloat16")
 
 
 def net(make, shape, phase=caffe.TRAIN):
@@ -124,17 +136,14 @@ def passed(made):
     return loss, grads
 
 
-def test_a_net_comes_near_float32_and_back_to_it():
+def test_a_net_comes_near_float32_and_back_to_it(bf16):
     made = net(u_like, (1, 1, 12, 12))
     made_again = net(u_like, (1, 1, 12, 12))
     made_again.share_with(made)
+    reduced_loss, reduced = passed(made_again)
+    assert all(blob.data.dtype == np.float32 for blob in made_again.blobs.values())
+    caffe.set_precision("fp32")
     loss, grads = passed(made)
-    caffe.set_precision("bf16")
-    try:
-        reduced_loss, reduced = passed(made_again)
-        assert all(blob.data.dtype == np.float32 for blob in made_again.blobs.values())
-    finally:
-        caffe.set_precision("fp32")
     assert reduced_loss != loss
     assert reduced_loss == pytest.approx(loss, rel=0.02)
     for given, expected in zip(reduced, grads):
@@ -186,6 +195,68 @@ def test_unknown_precision():
         caffe.set_precision("fp8")
 
 
+def on_cpu_up_to(isa: str, *arguments: str) -> subprocess.CompletedProcess:
+    """Run this file in a process for which the CPU has no more than these instructions."""
+    return subprocess.run(
+        [sys.executable, __file__, *arguments],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"ONEDNN_MAX_CPU_ISA": isa, "GLOG_minloglevel": "1"},
+    )
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="names instructions of x86-64")
+@pytest.mark.parametrize("isa", ["SSE41", "AVX2", "AVX512_CORE"])
+def test_where_it_would_be_slower_float32_is_computed_and_said_so_once(isa):
+    done = on_cpu_up_to(isa)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["precision"] == "fp32"
+    assert told["loss of bf16"] == told["loss of fp32"]
+    assert told["types"] == ["torch.float32"]
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("W")
+    assert line.endswith(
+        "] bf16 would be slower than float32, which is computed instead: oneDNN finds neither "
+        "AVX512_BF16 nor AMX_BF16 in this CPU"
+    )
+
+
+def test_a_cpu_with_instructions_for_it_computes_in_it():
+    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    if not {"avx512_bf16", "amx_bf16"} & set(flags.split()):
+        pytest.skip("this CPU has no instructions for bfloat16")
+    done = on_cpu_up_to("DEFAULT")
+    assert (done.returncode, done.stderr) == (0, "")
+    told = json.loads(done.stdout)
+    assert told["precision"] == "bf16"
+    assert told["loss of bf16"] != told["loss of fp32"]
+    assert told["types"] == ["torch.bfloat16"]
+
+
+@pytest.mark.parametrize(
+    ("capability", "computed", "said"),
+    [((9, 0), "bf16", ""), ((8, 0), "bf16", ""), ((7, 5), "fp32", "GPU 3 is of compute cap")],
+)
+def test_gpus_have_it_from_compute_capability_8_0_on(
+    monkeypatch, capsys, capability, computed, said
+):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda where: capability)
+    monkeypatch.setattr(device, "_mode", "gpu")
+    monkeypatch.setattr(device, "_device_id", 3)
+    device._gains_by_bf16.cache_clear()
+    try:
+        for _ in range(2):
+            caffe.set_precision("bf16")
+            assert caffe.get_precision() == computed
+        errors = capsys.readouterr().err
+        assert errors.count("\n") == bool(said)
+        assert said in errors
+    finally:
+        caffe.set_precision("fp32")
+        device._gains_by_bf16.cache_clear()
+
+
 def wide(n):
     n.out = L.Convolution(n.data, num_output=64, kernel_size=3, weight_filler=MSRA)
 
@@ -205,3 +276,19 @@ def test_tf32_is_used_only_if_asked_for():
     scale = np.abs(on_cpu).max()
     assert np.abs(exact - on_cpu).max() < 1e-5 * scale
     assert 1e-5 * scale < np.abs(reduced - on_cpu).max() < 1e-2 * scale
+
+
+def main() -> None:
+    """Tell what a net computes in float32 and when asked for bf16."""
+    told = {}
+    made = net(u_like, (1, 1, 12, 12))
+    for precision in ("fp32", "bf16"):
+        caffe.set_precision(precision)
+        told[f"loss of {precision}"] = passed(made)[0]
+    inner = [made.blobs[name].data_side.activation().dtype for name in ("a", "b", "s", "u")]
+    told |= {"precision": caffe.get_precision(), "types": sorted({str(kind) for kind in inner})}
+    print(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main()

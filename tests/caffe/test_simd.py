@@ -1,8 +1,11 @@
 """Loops over vectors, compiled: against numpy."""
 
 import numpy as np
+import pytest
 
 from caffe import simd
+
+pytestmark = pytest.mark.skipif(not simd.available(), reason="llvmlite is not installed")
 
 
 def test_loops_loads_sums_and_stores():

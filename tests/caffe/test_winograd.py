@@ -8,6 +8,8 @@ import caffe
 from caffe import simd
 from caffe.layers import winograd
 
+pytestmark = pytest.mark.skipif(not simd.available(), reason="llvmlite is not installed")
+
 
 def close(found, wanted, relative):
     """Hold values against wanted ones, to a fraction of the largest."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -191,6 +192,16 @@ def test_with_a_gpu_the_papers_net_is_trained_as_its_solver_says(monkeypatch):
     assert chosen.variables() == (
         "NET=unet_slim SOLVER=sgd WEIGHTING=none ITERATIONS=7 PRECISION=fp32"
     )
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="names instructions of x86-64")
+def test_a_card_names_the_precision_that_was_computed_in(no_gpu, monkeypatch, capfd):
+    monkeypatch.chdir(TOOLS.parent)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    chosen = choose(isbi("--net", "unet_slim", "--precision", "bf16"))
+    assert chosen.variables().endswith("PRECISION=fp32")
+    assert capfd.readouterr().err.count("bf16 would be slower than float32") == 1
+    assert choices.computed_in("cpu", "tf32") == "tf32"
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,7 @@ def test_merged_cells_are_counted_and_drawn(steps, capsys):
     assert result.pop("software").endswith("file of scores")
     assert result == {
         "iterations": 9,
+        "precision": "fp32",
         "cells": 30,
         "merged": {"w0 = 10": 0, "w0 = 0": 30},
         "found": {"w0 = 10": 30, "w0 = 0": 10},
