@@ -23,18 +23,18 @@ import argparse
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Union
 
+from data.placing import once, place
 from unet.archive import open_zip
 from unet.cli import run_program
 from unet.ctc_format import numbered_files, open_frames, read_tracks
 from unet.ctc_sequence import ANNOTATIONS, find_sequence
 from unet.download import download
 from unet.errors import InputError
-from unet.files import replace_parts
-from unet.volumes import open_volume
+from unet.volumes import Volume
 
 PathLike = Union[str, "os.PathLike[str]"]
 _URL = "https://data.celltrackingchallenge.net/training-datasets/"
@@ -44,6 +44,12 @@ _MEMBER = re.compile(
     r"|\d\d_GT/TRA/man_track(?:\d{3,}\.tif|\.txt))"
 )
 _LARGEST_ARCHIVE = 1 << 31  # bytes unpacked; these data sets have a tenth of it
+
+
+def _belongs(name: str) -> str | None:
+    """Return where a file belongs by the end of its name, if it is one of the layout."""
+    found = _MEMBER.fullmatch(name)
+    return found and found.group(1)
 
 
 class Dataset(NamedTuple):
@@ -170,11 +176,12 @@ def _take(source: Path, folder: Path, dataset: Dataset) -> None:
     """Put the sequences that a folder or zip holds into a folder, once they are all checked."""
     if source.is_dir() and folder.is_dir() and source.samefile(folder):
         return
-    replace_parts(
+    place(
         folder,
         source,
         lambda fresh: _copy(source, fresh) if source.is_dir() else _unpack(source, fresh),
         lambda fresh: _check(dataset, fresh, source),
+        lambda path: _belongs(path) == path,
         # Frames last: a sequence that is there has its annotations.
         lambda part: -len(part),
     )
@@ -188,21 +195,23 @@ def _copy(source: Path, fresh: Path) -> None:
 
 
 def _files(source: Path) -> Iterator[Path]:
-    for place in ("??/t*.tif", "??_GT/SEG/*", "??_GT/TRA/*", "??_ST/SEG/*"):
-        for path in sorted(source.glob(place)):
-            if _MEMBER.fullmatch(path.relative_to(source).as_posix()) and path.is_file():
+    for pattern in ("??/t*.tif", "??_GT/SEG/*", "??_GT/TRA/*", "??_ST/SEG/*"):
+        for path in sorted(source.glob(pattern)):
+            if _belongs(path.relative_to(source).as_posix()) and path.is_file():
                 yield path
 
 
 def _unpack(source: Path, fresh: Path) -> None:
     with open_zip(source) as archive:
         # By the end of the name, so that no member leaves the folder.
-        members = {
-            found.group(1): info
-            for info in archive.infolist()
-            for found in [_MEMBER.fullmatch(info.filename)]
-            if found and "__MACOSX" not in info.filename
-        }
+        members = once(
+            (
+                (_belongs(info.filename), info)
+                for info in archive.infolist()
+                if _belongs(info.filename) and "__MACOSX" not in info.filename
+            ),
+            source,
+        )
         total = sum(info.file_size for info in members.values())
         if total > _LARGEST_ARCHIVE:
             raise InputError(f"{source}: would unpack to {total:,} bytes")
@@ -228,7 +237,7 @@ def check(name: str, folder: PathLike) -> list[Found]:
     ------
     InputError
         If there is no sequence; frames are missing, of another size or not of 8 bit; annotations
-        are of frames that are not there; or man_track.txt is damaged.
+        are of frames that are not there or of another size; or a file is damaged.
     """
     return _check(DATASETS[name], Path(folder), Path(folder))
 
@@ -247,23 +256,38 @@ def _check(dataset: Dataset, folder: Path, source: Path) -> list[Found]:
                     f"{source}: frames of {path.name} are {volume.dtype} of {volume.shape[1:]}, "
                     f"not uint8 of {dataset.size} as in {dataset.folder}"
                 )
+            _read_all(volume)
         drawn = {kind: 0 for kind in ANNOTATIONS}
         for kind in ANNOTATIONS:
             if (folder / f"{path.name}_{kind.upper()}" / "SEG").is_dir():
                 files = find_sequence(path, kind)
                 drawn[kind] = len(files.cells)
-                with open_volume(next(iter(files.cells.values()))) as cells:
-                    if cells.shape[1:] != dataset.size:
-                        raise InputError(f"{cells.path}: is {cells.shape[1:]}, not {dataset.size}")
+                _check_masks(files.cells, dataset)
         tracking = folder / f"{path.name}_GT" / "TRA"
         markers = tracks = 0
         if tracking.is_dir():
-            markers = len(numbered_files(tracking, "man_track"))
+            marked = numbered_files(tracking, "man_track")
+            _check_masks(marked, dataset)
+            markers = len(marked)
             tracks = len(read_tracks(tracking / "man_track.txt"))
         found.append(Found(path, len(frames), drawn["gt"], drawn["st"], markers, tracks))
     if not found:
         raise InputError(f"{source}: holds no sequence (01, 02) of {dataset.folder}")
     return found
+
+
+def _check_masks(files: Mapping[int, Path], dataset: Dataset) -> None:
+    with open_frames(files, masks=True) as masks:
+        if masks.shape[1:] != dataset.size:
+            first = next(iter(files.values()))
+            raise InputError(f"{first}: is {masks.shape[1:]}, not {dataset.size}")
+        _read_all(masks)
+
+
+def _read_all(volume: Volume) -> None:
+    """Read every slice: a damaged one raises `InputError`."""
+    for _ in volume:
+        pass
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -17,17 +17,17 @@ import argparse
 import hashlib
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Union
 
 import numpy as np
 
+from data.placing import once, place
 from unet.archive import open_zip
 from unet.cli import run_program
 from unet.download import download
 from unet.errors import InputError
-from unet.files import atomic_path
 from unet.volumes import read_volume
 
 URL = "https://downloads.imagej.net/ISBI-2012-challenge.zip"
@@ -53,7 +53,7 @@ def fetch(
     Parameters
     ----------
     folder : path
-        Where they go. What is there already is checked and kept.
+        Where they go. What is there already is checked and kept, unless a source is named.
     source : path, optional
         Folder or zip to take them from; by default what ISBI_DIR names, else the archive at `url`.
     url : str
@@ -88,35 +88,59 @@ def fetch(
 
 
 def _take(source: Path, folder: Path) -> None:
-    """Copy the stacks that a folder or zip holds."""
-    if source.is_dir():
-        found = {name: source / name for name in REQUIRED + OPTIONAL if (source / name).is_file()}
-        _demand(source, found)
-        for name, path in found.items():
-            target = folder / name
-            if not (target.exists() and target.samefile(path)):
-                with atomic_path(target) as temporary:
-                    shutil.copyfile(path, temporary)
-        return
+    """Put the stacks that a folder or zip holds into a folder, once they are all checked."""
     if not source.exists():
         raise InputError(f"{source}: there is no such folder or zip")
+    if source.is_dir() and all(
+        (folder / name).exists() and (folder / name).samefile(source / name)
+        for name in REQUIRED + OPTIONAL
+        if (source / name).exists()
+    ):
+        _demand(source, os.listdir(source))
+        return
+    place(
+        folder,
+        source,
+        lambda fresh: _copy(source, fresh) if source.is_dir() else _unpack(source, fresh),
+        lambda fresh: _check_all(fresh, folder),
+        lambda name: name in REQUIRED + OPTIONAL,
+        # Those that tell that all is there come last.
+        lambda name: (name in REQUIRED, name),
+    )
+
+
+def _copy(source: Path, fresh: Path) -> None:
+    names = [name for name in REQUIRED + OPTIONAL if (source / name).is_file()]
+    _demand(source, names)
+    for name in names:
+        shutil.copyfile(source / name, fresh / name)
+
+
+def _unpack(source: Path, fresh: Path) -> None:
     with open_zip(source) as archive:
         # By their last name only: where a member wants to be unpacked does not matter.
-        members = {
-            PurePosixPath(info.filename).name: info
+        members = (
+            (PurePosixPath(info.filename).name, info)
             for info in archive.infolist()
             if not info.is_dir() and "__MACOSX" not in info.filename
-        }
-        found = {name: members[name] for name in REQUIRED + OPTIONAL if name in members}
+        )
+        found = once((pair for pair in members if pair[0] in REQUIRED + OPTIONAL), source)
         _demand(source, found)
         for name, info in found.items():
             if info.file_size > _LARGEST_MEMBER:
                 raise InputError(f"{source}: {name} would unpack to {info.file_size:,} bytes")
-            with atomic_path(folder / name) as temporary:
-                temporary.write_bytes(archive.read(info))
+            (fresh / name).write_bytes(archive.read(info))
 
 
-def _demand(source: Path, found: dict) -> None:
+def _check_all(fresh: Path, folder: Path) -> None:
+    """Check the new stacks, and the old ones that stay beside them."""
+    for name in REQUIRED + OPTIONAL:
+        path = next((path for path in (fresh / name, folder / name) if path.exists()), None)
+        if path is not None:
+            check(path)
+
+
+def _demand(source: Path, found: Container[str]) -> None:
     missing = [name for name in REQUIRED if name not in found]
     if missing:
         raise InputError(f"{source}: has no {' and no '.join(missing)}")

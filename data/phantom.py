@@ -23,11 +23,16 @@ from scipy.spatial import cKDTree
 
 from unet.cli import Output, add_overwrite, guard_outputs, run_program
 from unet.errors import InputError
+from unet.files import replace_parts
 from unet.provenance import STACK
 from unet.volumes import write_volume
 
+NAMES = ("train-volume.tif", "train-labels.tif")
+
 # Everything in pixels and grey values; measured by eye and histogram on ISBI 2012.
 CELL_DIAMETER = 48.0
+# Smaller pictures may lie in one cell.
+SMALLEST_SIZE = 64
 DRIFT = 2.5  # of a cell from slice to slice
 BEND, BEND_SCALE = 7.0, 16.0  # how far membranes bend, and over what distance
 LABEL_HALF_WIDTH = 2.8
@@ -66,7 +71,7 @@ def phantom(slices: int = 30, size: int = 512, seed: int = 1) -> tuple[np.ndarra
     ----------
     slices : int
     size : int
-        Height and width in pixels, at least 16.
+        Height and width in pixels, at least 64.
     seed : int, not negative
 
     Returns
@@ -164,7 +169,7 @@ def touching_cells(
     ----------
     slices : int
     size : int
-        Height and width in pixels, at least 16.
+        Height and width in pixels, at least 64.
     seed : int, not negative
 
     Returns
@@ -229,9 +234,10 @@ def _colonies(random: np.random.Generator, inside: np.ndarray, distance: np.ndar
 
 
 def _check_numbers(slices: int, size: int, seed: int) -> None:
-    if slices < 1 or size < 16 or seed < 0:
+    if slices < 1 or size < SMALLEST_SIZE or seed < 0:
         raise InputError(
-            f"slices {slices}, size {size}, seed {seed}: at least 1 slice of size 16 and seed 0"
+            f"slices {slices}, size {size}, seed {seed}: at least 1 slice of size {SMALLEST_SIZE} "
+            f"and seed 0"
         )
 
 
@@ -249,14 +255,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=1, help="another number, another tissue (1)")
     add_overwrite(parser)
     options = parser.parse_args(argv)
-    paths = [Path(options.output) / name for name in ("train-volume.tif", "train-labels.tif")]
-    guard_outputs([Output(path, STACK) for path in paths], [], options.overwrite)
+    folder = Path(options.output)
+    guard_outputs([Output(folder / name, STACK) for name in NAMES], [], options.overwrite)
     make, size = (touching_cells, 384) if options.cells else (phantom, 512)
     size = size if options.size is None else options.size
-    volume, labels = make(options.slices, size, options.seed)
-    for path, stack in zip(paths, (volume, labels)):
-        write_volume(path, stack)
-        print(f"{path}: {options.slices} slices of {size} x {size}")
+    stacks = make(options.slices, size, options.seed)
+
+    def fill(fresh: Path) -> None:
+        for name, stack in zip(NAMES, stacks):
+            write_volume(fresh / name, stack)
+
+    # Pictures and labels of two tissues must never lie side by side.
+    replace_parts(folder, folder, fill, lambda fresh: None, NAMES.index)
+    for name in NAMES:
+        print(f"{folder / name}: {options.slices} slices of {size} x {size}")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import math
 import os
 import re
 import shutil
@@ -25,11 +26,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Union
 
+from google.protobuf.message import DecodeError
+
+from caffe.proto import caffe_pb2
+from data.placing import once, place
 from unet.cli import run_program
 from unet.ctc_format import numbered_files, open_frames
 from unet.download import download
 from unet.errors import InputError
-from unet.files import replace_parts
 
 PathLike = Union[str, "os.PathLike[str]"]
 URL = "https://lmb.informatik.uni-freiburg.de/people/ronneber/u-net/u-net-release-2015-10-02.tar.gz"
@@ -45,6 +49,12 @@ _LARGEST_ARCHIVE = 1 << 32  # bytes unpacked; packed it has 184 MB
 _MOST_MEMBERS = 100_000
 _GZIP = b"\x1f\x8b"
 _BLOCK = 1 << 20
+
+
+def _belongs(name: str) -> str | None:
+    """Return where a file belongs by the end of its name, if it is one that is used."""
+    found = _MEMBER.fullmatch(name)
+    return found and found.group(1)
 
 
 class Release(NamedTuple):
@@ -105,21 +115,28 @@ def _take(source: Path, folder: Path) -> None:
         raise InputError(f"{source}: there is no such folder or archive")
     if source.is_dir() and folder.is_dir() and source.samefile(folder):
         return
-    replace_parts(
+    place(
         folder,
         source,
-        lambda fresh: _copy(source, fresh) if source.is_dir() else _unpack(source, fresh),
+        lambda fresh: _copy(source, fresh, folder) if source.is_dir() else _unpack(source, fresh),
         check,
+        lambda path: _belongs(path) == path,
         # Weights last: where they are, all is.
         lambda part: (part == WEIGHTS, part),
     )
 
 
-def _copy(source: Path, fresh: Path) -> None:
-    for path in sorted(source.rglob("*")):
-        found = _MEMBER.fullmatch(path.relative_to(source).as_posix())
-        if found and path.is_file():
-            target = fresh / found[1]
+def _copy(source: Path, fresh: Path, folder: Path) -> None:
+    own = folder.resolve()
+    files = [
+        (_belongs(path.relative_to(source).as_posix()), path)
+        for path in sorted(source.rglob("*"))
+        # The target may lie in the source; what it holds is not the source's.
+        if own == source.resolve() or own not in path.resolve().parents
+    ]
+    for place_, path in once((pair for pair in files if pair[0]), source).items():
+        if path.is_file():
+            target = fresh / place_
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
 
@@ -166,16 +183,22 @@ def _unpack(source: Path, fresh: Path) -> None:
 
 def _members(archive: tarfile.TarFile, source: Path) -> Iterator[tuple[tarfile.TarInfo, str]]:
     """Yield the members that are used, and where each belongs."""
+    given: set[str] = set()
     for count, info in enumerate(archive):
         if count >= _MOST_MEMBERS:
             raise InputError(f"{source}: holds more than {_MOST_MEMBERS:,} files; is it another?")
         # By the end of the name, so that no member leaves the folder.
-        found = _MEMBER.fullmatch(info.name)
-        if not found:
+        belongs = _belongs(info.name)
+        if belongs is None:
             continue
+        if belongs in given:
+            raise InputError(
+                f"{source}: holds {belongs} twice; name a source that holds one data set"
+            )
+        given.add(belongs)
         if not info.isreg():
             raise InputError(f"{source}: {info.name} is a link or device where a file should be")
-        yield info, found[1]
+        yield info, belongs
 
 
 def check(folder: PathLike) -> Release:
@@ -184,8 +207,8 @@ def check(folder: PathLike) -> Release:
     Raises
     ------
     InputError
-        If a file is missing or empty, the network is not in the V1 format, or frames are not of
-        8 bit or of different sizes.
+        If a file is missing, empty or damaged, the network is not in the V1 format, or frames are
+        not of 8 bit or of different sizes.
     """
     folder = Path(folder)
     net, weights = folder / NET, folder / WEIGHTS
@@ -195,6 +218,7 @@ def check(folder: PathLike) -> Release:
     text = net.read_bytes().decode("utf-8", "replace")
     if not re.search(r"(?m)^\s*layers\s*\{", text) or "\0" in text:
         raise InputError(f"{net}: is no network in the V1 format (layers {{ ... }})")
+    _check_weights(weights)
     sequences = {}
     place = folder / FRAMES
     for path in sorted(place.iterdir()) if place.is_dir() else ():
@@ -203,8 +227,29 @@ def check(folder: PathLike) -> Release:
             with open_frames(files, masks=False) as volume:
                 if volume.dtype.name != "uint8":
                     raise InputError(f"{path}: frames are {volume.dtype}, not uint8")
+                for _ in volume:
+                    pass
             sequences[path] = len(files)
     return Release(net, weights, sequences)
+
+
+def _check_weights(path: Path) -> None:
+    """See that a .caffemodel is whole: every blob has as many numbers as its shape."""
+    message = caffe_pb2.NetParameter()
+    try:
+        message.ParseFromString(path.read_bytes())
+    except DecodeError:
+        raise InputError(f"{path}: is no whole .caffemodel") from None
+    blobs = [(layer.name, blob) for layer in message.layers for blob in layer.blobs]
+    for name, blob in blobs:
+        sizes = blob.shape.dim or (blob.num, blob.channels, blob.height, blob.width)
+        if len(blob.data) != math.prod(sizes):
+            raise InputError(
+                f"{path}: layer '{name}' has {len(blob.data)} numbers of {math.prod(sizes)}: the "
+                f"file is damaged"
+            )
+    if not blobs:
+        raise InputError(f"{path}: holds no weights of layers in the V1 format")
 
 
 def describe(release: Release) -> list[str]:

@@ -98,14 +98,63 @@ def test_from_the_variable_unless_it_is_there(tmp_path, dataset, wanted, monkeyp
     assert list(ctc.fetch(NAME, tmp_path)) == ["01", "02"]
 
 
-def test_a_source_replaces_what_was_there_but_nothing_else(tmp_path, dataset, wanted):
-    (tmp_path / "01").mkdir()
-    (tmp_path / "01" / "t0009.tif").write_text("old")
-    (tmp_path / "phc.h5").write_text("made of it")
+def test_a_source_replaces_its_files_and_nothing_else(tmp_path, dataset, wanted):
+    others = {"phc.h5": b"made of it", "01/notes.txt": b"mine", "02_GT/SEG/mine/x.tif": b"mine"}
+    for name, content in {**others, "01/t0002.tif": b"old"}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    for source in (dataset, tmp_path):
+        ctc.fetch(NAME, tmp_path, source)
+        assert files(tmp_path) == {**wanted, **others}
+
+
+def test_frames_that_the_source_lacks_are_neither_lost_nor_mixed_with_its_own(tmp_path, dataset):
     ctc.fetch(NAME, tmp_path, dataset)
-    assert files(tmp_path) == {**wanted, "phc.h5": b"made of it"}
-    ctc.fetch(NAME, tmp_path, tmp_path)
-    assert files(tmp_path) == {**wanted, "phc.h5": b"made of it"}
+    (tmp_path / "01" / "t0003.tif").write_bytes((tmp_path / "01" / "t0002.tif").read_bytes())
+    before = files(tmp_path)
+    with pytest.raises(InputError, match=r"t0003\.tif: is not in .*; move it away"):
+        ctc.fetch(NAME, tmp_path, dataset)
+    assert files(tmp_path) == before
+
+
+def test_a_link_to_a_sequence_elsewhere_leaves_that_as_it_is(tmp_path, dataset, wanted):
+    shutil.copytree(dataset / "01", tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "t0001.tif").write_text("changed")
+    before = files(tmp_path / "elsewhere")
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "01").symlink_to(tmp_path / "elsewhere")
+    ctc.fetch(NAME, tmp_path / "here", dataset)
+    assert files(tmp_path / "here") == wanted
+    assert files(tmp_path / "elsewhere") == before
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    ["01/t0001.tif", "01_GT/SEG/man_seg0002.tif", "01_ST/SEG/man_seg0001.tif"]
+    + ["02_GT/TRA/man_track0002.tif", "02_GT/TRA/man_track.txt"],
+)
+@pytest.mark.parametrize("packs", [False, True])
+def test_a_damaged_source_leaves_what_is_there(tmp_path, dataset, damaged, packs):
+    ctc.fetch(NAME, tmp_path / "here", dataset)
+    before = files(tmp_path / "here")
+    shutil.copytree(dataset, tmp_path / "bad")
+    path = tmp_path / "bad" / damaged
+    path.write_bytes(path.read_bytes()[:-20] if path.suffix == ".tif" else b"1 2\n")
+    source = tmp_path / "bad"
+    if packs:
+        source = tmp_path / "bad.zip"
+        source.write_bytes(pack(tmp_path / "bad"))
+    with pytest.raises(InputError, match=f"{source}"):
+        ctc.fetch(NAME, tmp_path / "here", source)
+    assert files(tmp_path / "here") == before
+
+
+def test_a_zip_with_two_data_sets_is_refused(tmp_path, dataset):
+    with zipfile.ZipFile(tmp_path / "two.zip", "w") as file:
+        for prefix in ("a", "b"):
+            file.write(dataset / "01" / "t0000.tif", f"{prefix}/01/t0000.tif")
+    with pytest.raises(InputError, match=r"two\.zip: holds 01/t0000\.tif twice"):
+        ctc.fetch(NAME, tmp_path / "new", tmp_path / "two.zip")
 
 
 @pytest.mark.parametrize("prefix", ["PhC-C2DH-U373/", "", "../../", "/etc/"])

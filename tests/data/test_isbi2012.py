@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -54,6 +55,60 @@ def test_from_a_folder(tmp_path, stacks):
     assert np.array_equal(
         read_volume(found["train-labels.tif"]), read_volume(stacks / "train-labels.tif")
     )
+
+
+def bad_pixels(folder: Path) -> None:
+    write_volume(folder / "train-labels.tif", np.full((30, 512, 512), 7, np.uint8))
+
+
+def bad_page(folder: Path) -> None:
+    path = folder / "test-volume.tif"
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def missing(folder: Path) -> None:
+    (folder / "train-labels.tif").unlink()
+
+
+@pytest.mark.parametrize("spoil", [bad_pixels, bad_page, missing])
+@pytest.mark.parametrize("packs", [False, True])
+def test_a_bad_source_leaves_what_is_there(tmp_path, stacks, spoil, packs):
+    here, bad = tmp_path / "here", tmp_path / "bad"
+    isbi2012.fetch(here, stacks)
+    before = {path.name: path.read_bytes() for path in here.iterdir()}
+    shutil.copytree(stacks, bad)
+    spoil(bad)
+    if packs:
+        with zipfile.ZipFile(tmp_path / "bad.zip", "w") as file:
+            for path in bad.iterdir():
+                file.write(path, path.name)
+        bad = tmp_path / "bad.zip"
+    with pytest.raises(InputError, match=f"{bad}"):
+        isbi2012.fetch(here, bad)
+    assert {path.name: path.read_bytes() for path in here.iterdir()} == before
+
+
+def test_a_bad_stack_that_would_stay_beside_the_new_is_told_before(tmp_path, stacks):
+    write_volume(tmp_path / "test-labels.tif", np.zeros((3, 4, 5), np.uint8))
+    with pytest.raises(InputError, match=r"test-labels\.tif: is uint8 of \(3, 4, 5\)"):
+        isbi2012.fetch(tmp_path, stacks)
+    assert names(tmp_path) == ["test-labels.tif"]
+
+
+def test_a_folder_in_place_of_a_stack_is_not_replaced(tmp_path, stacks):
+    (tmp_path / "train-volume.tif").mkdir()
+    (tmp_path / "train-volume.tif" / "mine.png").write_bytes(b"mine")
+    with pytest.raises(InputError, match=r"train-volume\.tif: is a folder"):
+        isbi2012.fetch(tmp_path, stacks)
+    assert names(tmp_path / "train-volume.tif") == ["mine.png"]
+
+
+def test_a_zip_with_two_stacks_of_a_name_is_refused(tmp_path, stacks):
+    with zipfile.ZipFile(tmp_path / "two.zip", "w") as file:
+        for place in ("a/train-volume.tif", "b/train-volume.tif"):
+            file.write(stacks / "train-volume.tif", place)
+    with pytest.raises(InputError, match=r"two\.zip: holds train-volume\.tif twice"):
+        isbi2012.fetch(tmp_path / "out", tmp_path / "two.zip")
 
 
 def test_from_the_variable(tmp_path, stacks, monkeypatch):

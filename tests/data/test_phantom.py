@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import tifffile
 from scipy import ndimage
 
 from data.phantom import SMALLEST_CELL, main, phantom, touching_cells
@@ -66,7 +67,7 @@ def test_command_writes_the_files_of_isbi(tmp_path, capsys):
 
 @pytest.mark.parametrize("numbers", [(0, 64, 1), (1, 8, 1), (1, 64, -1)])
 def test_numbers_too_small(numbers):
-    with pytest.raises(InputError, match="at least 1 slice of size 16"):
+    with pytest.raises(InputError, match="at least 1 slice of size 64"):
         phantom(*numbers)
 
 
@@ -110,3 +111,17 @@ def test_command_writes_cells_and_their_numbers(tmp_path):
     volume, labels = touching_cells(1, 96, 2)
     assert np.array_equal(read_volume(tmp_path / "train-volume.tif"), volume)
     assert np.array_equal(read_volume(tmp_path / "train-labels.tif"), labels)
+
+
+def test_stacks_of_somebody_else_are_not_replaced(tmp_path):
+    small = ["-o", str(tmp_path), "--slices", "1", "--size", "64"]
+    main(small)
+    real = np.arange(256, dtype=np.uint8).reshape(1, 16, 16)
+    tifffile.imwrite(tmp_path / "train-labels.tif", real, photometric="minisblack")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(InputError, match=r"train-labels\.tif: exists"):
+        main([*small, "--seed", "2"])
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    main([*small, "--seed", "2", "--overwrite"])
+    assert set(tmp_path.iterdir()) == set(before)
+    assert all(path.read_bytes() != content for path, content in before.items())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from caffe.proto import caffe_pb2
 from data import release2015
 from tests import release2015 as made
 from tests.unet.test_download import server
@@ -94,13 +96,82 @@ def with_member(release: Path, info: tarfile.TarInfo, content: bytes = b"") -> b
     "name", ["../../phseg_v5.caffemodel", "/tmp/phseg_v5.caffemodel", "a/../../phseg_v5.caffemodel"]
 )
 def test_members_stay_in_the_folder(tmp_path, release, name):
-    data = with_member(release, tarfile.TarInfo(name), b"other weights")
-    (tmp_path / "local.tar.gz").write_bytes(data)
+    weights = release / "phseg_v5.caffemodel"
+    with tarfile.open(tmp_path / "local.tar.gz", "w:gz") as archive:
+        archive.add(release / "phseg_v5-train.prototxt")
+        archive.add(weights, name)
     found = release2015.fetch(tmp_path / "deep" / "new", tmp_path / "local.tar.gz")
-    assert found.weights.read_bytes() == b"other weights"
+    assert found.weights.read_bytes() == weights.read_bytes()
     assert not (tmp_path / "phseg_v5.caffemodel").exists()
     assert not Path("/tmp/phseg_v5.caffemodel").exists()
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["new"]
+
+
+def content(folder: Path) -> dict:
+    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def cut_weights(folder: Path) -> None:
+    path = folder / "phseg_v5.caffemodel"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def no_weights(folder: Path) -> None:
+    (folder / "phseg_v5.caffemodel").write_bytes(
+        caffe_pb2.NetParameter(name="a").SerializeToString()
+    )
+
+
+def fewer_numbers(folder: Path) -> None:
+    path = folder / "phseg_v5.caffemodel"
+    message = caffe_pb2.NetParameter.FromString(path.read_bytes())
+    next(layer for layer in message.layers if layer.blobs).blobs[0].data.pop()
+    path.write_bytes(message.SerializeToString())
+
+
+def cut_frame(folder: Path) -> None:
+    path = sorted((folder / "PhC-C2DH-U373" / "01").iterdir())[1]
+    path.write_bytes(path.read_bytes()[:-50])
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (cut_weights, "(is no whole .caffemodel|the file is damaged)"),
+        (no_weights, "holds no weights"),
+        (fewer_numbers, r"layer '[^']+' has \d+ numbers of \d+: the file is damaged"),
+        (cut_frame, r"slice 1|is cut off|t001\.tif"),
+    ],
+)
+def test_a_damaged_source_leaves_what_is_there(tmp_path, release, damage, message):
+    release2015.fetch(tmp_path / "here", release)
+    before = content(tmp_path / "here")
+    shutil.copytree(release, tmp_path / "bad")
+    damage(tmp_path / "bad")
+    with pytest.raises(InputError, match=message):
+        release2015.fetch(tmp_path / "here", tmp_path / "bad")
+    assert content(tmp_path / "here") == before
+
+
+def test_a_target_that_lies_in_its_source(tmp_path, release):
+    shutil.copytree(release, tmp_path / "all")
+    target = tmp_path / "all" / "data" / "release"
+    for _ in range(2):
+        release2015.fetch(target, tmp_path / "all")
+        check(target, release)
+
+
+@pytest.mark.parametrize("packs", [False, True])
+def test_a_source_with_two_of_a_kind_is_refused(tmp_path, release, packs):
+    source = tmp_path / "two"
+    shutil.copytree(release, source / "a")
+    shutil.copytree(release, source / "b")
+    if packs:
+        with tarfile.open(tmp_path / "two.tar.gz", "w:gz") as archive:
+            archive.add(source)
+        source = tmp_path / "two.tar.gz"
+    with pytest.raises(InputError, match=r"two.*: holds .* twice"):
+        release2015.fetch(tmp_path / "new", source)
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE])

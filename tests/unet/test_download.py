@@ -112,6 +112,13 @@ def test_wrong_checksum(tmp_path):
     assert not (tmp_path / "file.zip").exists()
 
 
+def test_what_is_there_stays_unless_the_right_file_comes(tmp_path):
+    (tmp_path / "file.zip").write_bytes(b"an older one")
+    with server() as (url, _), pytest.raises(InputError, match="is not the file expected"):
+        download(url, tmp_path, "0" * 64, retries=0)
+    assert (tmp_path / "file.zip").read_bytes() == b"an older one"
+
+
 def test_missing_file_says_404(tmp_path):
     with server(status=404) as (url, _), pytest.raises(InputError) as caught:
         download(url, tmp_path)
