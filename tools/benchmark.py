@@ -24,6 +24,7 @@ import numpy as np
 from unet.cli import run_program
 from unet.engine import open_engine
 from unet.errors import InputError
+from unet.terminal import is_the_output
 from unet.tiles import BORDER, check_tile
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -326,6 +327,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tiles", type=int, default=100, help="how many are cut (tiles)")
     options = parser.parse_args(argv)
+    is_the_output()
     if options.what == "work":
         work(options)
     elif options.what == "engine":

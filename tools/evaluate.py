@@ -33,6 +33,7 @@ from unet.labels import annotate
 from unet.metrics import score_stack
 from unet.parallel import available_cores
 from unet.provenance import KEY, SCORE_FILE, mark
+from unet.terminal import is_the_output
 from unet.volumes import open_volume
 from unet.wording import few
 
@@ -57,6 +58,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.json:
         read = [arguments.labels, arguments.prediction]
         guard_outputs([Output(arguments.json, SCORE_FILE)], read, arguments.overwrite)
+    else:
+        is_the_output()
     scores = score_result(arguments) if challenge else score_membranes(arguments)
     print(table_of_result(scores) if challenge else table(scores))
     if arguments.json:

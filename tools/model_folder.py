@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from unet.errors import InputError
-from unet.files import atomic_path
+from unet.files import atomic_parts
 from unet.grey import INPUT
 
 _CARD = "README.md"
@@ -71,8 +71,7 @@ def make_model_folder(
     }
     if scored:
         files["scores.json"] = run / "scores.json"
-    for name, source in files.items():
-        with atomic_path(target / name) as path:
-            shutil.copyfile(source, path)
-    with atomic_path(target / _CARD) as path:
-        path.write_text(f"{card}\n{_LINE}\n", encoding="utf-8")
+    with atomic_parts(target, lambda name: (name == _CARD, name)) as fresh:
+        for name, source in files.items():
+            shutil.copyfile(source, fresh / name)
+        (fresh / _CARD).write_text(f"{card}\n{_LINE}\n", encoding="utf-8")

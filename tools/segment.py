@@ -31,6 +31,7 @@ from unet import procedure2015
 from unet.cli import Output, guard_outputs, run_program
 from unet.engine import open_engine
 from unet.errors import InputError
+from unet.files import atomic_parts, atomic_path, writing
 from unet.grey import INPUT, scale_grey
 from unet.model import find_model, load_net, pass_cost
 from unet.objects import CellRules, as_stored, find_cells
@@ -76,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(describe(volume, slices, tile, cost, tiles, versions), flush=True)
 
         write = open_outputs(options, outputs, rules, slices, shape, classes, opened)
-        draw = open_overlay(options.overlay, slices)
+        draw = open_overlay(options.overlay, slices, opened)
         begin = time.perf_counter()
         bar = opened.enter_context(tqdm(total=passes, unit="pass", disable=None, leave=False))
         probabilities = segment_volume(
@@ -158,12 +159,15 @@ def open_outputs(
     return write
 
 
-def open_overlay(path: str | None, slices: range) -> Callable[..., None]:
-    """Return what draws a slice, if it is to be drawn."""
-    folder = None
-    if path and Path(path).suffix.lower() != ".png":
-        folder = Path(path)
-        folder.mkdir(parents=True, exist_ok=True)
+def open_overlay(
+    path: str | None, slices: range, opened: contextlib.ExitStack
+) -> Callable[..., None]:
+    """Return what draws a slice, if it is to be drawn; the pictures appear together at the end."""
+    folder = single = None
+    if path and Path(path).suffix.lower() == ".png":
+        single = opened.enter_context(atomic_path(path))
+    elif path:
+        folder = opened.enter_context(atomic_parts(Path(path)))
 
     def draw(
         z: int,
@@ -175,8 +179,9 @@ def open_overlay(path: str | None, slices: range) -> Callable[..., None]:
         if path is None or (folder is None and z != slices[len(slices) // 2]):
             return
         picture = scale_grey(np.reshape(volume[z], (-1,) + volume.shape[-2:]), grey)
-        file = folder / f"slice_{z:04d}.png" if folder else Path(path)
-        save_overlay(file, picture, likely, truth(z) if truth else None)
+        file = folder / f"slice_{z:04d}.png" if folder else single
+        with writing(path):
+            save_overlay(file, picture, likely, truth(z) if truth else None)
 
     return draw
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import hashlib
 import os
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Union
 
 from unet.errors import InputError
+from unet.files import writing
 
 PathLike = Union[str, "os.PathLike[str]"]
 _BLOCK = 1 << 16  # bytes; what a broken connection may lose
@@ -36,28 +41,56 @@ def download(url: str, folder: PathLike, sha256: str | None = None, retries: int
     InputError
         If the file cannot be had or has another checksum.
     """
-    import pooch
     import requests
 
-    base, name = url.rsplit("/", 1)
-    pooch.get_logger().setLevel("WARNING")
-    store = pooch.create(
-        path=str(folder),
-        base_url=base + "/",
-        registry={name: f"sha256:{sha256}" if sha256 else None},
-        retry_if_failed=retries,
-    )
-    part = Path(folder) / f"{name}.part"
+    folder, name = Path(folder), url.rsplit("/", 1)[1]
+    target, part = folder / name, folder / f"{name}.part"
+    with writing(target):
+        folder.mkdir(parents=True, exist_ok=True)
+    with _alone(folder):
+        if target.exists() and _fits(target, sha256):
+            return target
+        for attempt in range(retries + 1):
+            time.sleep(min(attempt, 10))
+            try:
+                _resume(url, part, target)
+            except requests.RequestException as error:
+                if attempt == retries:
+                    raise InputError(f"{url} cannot be downloaded ({_reason(error)})") from None
+            else:
+                if _fits(part, sha256):
+                    with writing(target):
+                        os.replace(part, target)
+                    return target
+                part.unlink()
+    raise InputError(f"{url} is not the file expected (its SHA-256 is not {sha256})")
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait until nobody else downloads into a folder."""
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        return Path(store.fetch(name, downloader=lambda url, output, _: _resume(url, output, part)))
-    except requests.RequestException as error:
-        raise InputError(f"{url} cannot be downloaded ({_reason(error)})") from None
-    except ValueError as error:
-        raise InputError(f"{url} is not the file expected ({error})") from None
+        # A file system without locks: alone or not, the checksum decides.
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
-def _resume(url: str, output: PathLike, part: Path) -> None:
-    """Fetch what `part` lacks of the file, then move it to `output`."""
+def _fits(path: Path, sha256: str | None) -> bool:
+    if sha256 is None:
+        return True
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest() == sha256
+
+
+def _resume(url: str, part: Path, target: Path) -> None:
+    """Fetch what `part` lacks of the file; errors of writing name `target`."""
     import requests
     from tqdm import tqdm
 
@@ -66,7 +99,6 @@ def _resume(url: str, output: PathLike, part: Path) -> None:
     with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as reply:
         if reply.status_code == 416:
             if reply.headers.get("Content-Range") == f"bytes */{have}":
-                os.replace(part, output)
                 return
             # The part is longer than the file, so it is of another: begin anew.
             part.unlink()
@@ -81,13 +113,16 @@ def _resume(url: str, output: PathLike, part: Path) -> None:
         )
         # A connection that breaks is seen below, by what is missing, if the length is known.
         broken = () if total is None else (requests.exceptions.ChunkedEncodingError,)
-        with bar, open(part, "ab" if resumed else "wb") as file, contextlib.suppress(*broken):
+        with writing(target):
+            file = open(part, "ab" if resumed else "wb")  # noqa: SIM115 - closed below
+        with bar, file, contextlib.suppress(*broken):
             for block in reply.iter_content(_BLOCK):
-                file.write(block)
+                with writing(target):
+                    file.write(block)
+                    file.flush()
                 bar.update(len(block))
     if total is not None and part.stat().st_size != total:
         raise requests.ConnectionError(f"{part.stat().st_size} of {total} bytes came")
-    os.replace(part, output)
 
 
 def _reason(error: Exception) -> str:

@@ -17,7 +17,7 @@ from caffe import layers as L
 from caffe.proto import caffe_pb2
 from unet.cli import Output, add_overwrite, guard_outputs, run_program
 from unet.errors import InputError
-from unet.files import atomic_path
+from unet.files import atomic_parts
 from unet.grey import INPUT, input_text
 from unet.loss import weighted_softmax_loss
 from unet.phseg_v5 import NAME as PHSEG_V5
@@ -286,11 +286,11 @@ def own_files(
 
 
 def write_files(files: dict[str, object], folder: Path) -> None:
-    """Write messages as prototxt, and text as it is, into a folder."""
-    for name, content in files.items():
-        text = content if isinstance(content, str) else f"{NETWORK_LINE}\n{content}"
-        with atomic_path(folder / name) as path:
-            path.write_text(text, encoding="utf-8")
+    """Write messages as prototxt, and text as it is, into a folder: all or none."""
+    with atomic_parts(folder) as fresh:
+        for name, content in files.items():
+            text = content if isinstance(content, str) else f"{NETWORK_LINE}\n{content}"
+            (fresh / name).write_text(text, encoding="utf-8")
 
 
 def guard_files(files: Iterable[str], options: argparse.Namespace) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from unet.files import atomic_path
 from unet.provenance import PICTURE, save_marked_png
 
 # Orange and sky blue of Okabe and Ito: told apart with any colour vision, and on grey.
@@ -59,9 +58,7 @@ def save_overlay(
     """Write the picture of `draw_overlay`, whose other parameters these are, as PNG."""
     from PIL import Image
 
-    drawn = Image.fromarray(draw_overlay(picture, probabilities, truth))
-    with atomic_path(path) as temporary:
-        save_marked_png(temporary, drawn, PICTURE)
+    save_marked_png(path, Image.fromarray(draw_overlay(picture, probabilities, truth)), PICTURE)
 
 
 def outlines(regions: np.ndarray) -> np.ndarray:

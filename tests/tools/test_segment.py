@@ -411,9 +411,9 @@ def test_no_output_takes_the_place_of_an_input(run, model, stack, tmp_path, monk
 
 def test_a_place_that_cannot_be_written_is_refused_first(run, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match="file"):
+    with pytest.raises(InputError, match="a part of its path is a file"):
         run("-o", tmp_path / "file" / "out.tif")
-    with pytest.raises(OSError, match="file"):
+    with pytest.raises(InputError, match="a part of its path is a file"):
         run("-o", tmp_path / "out.tif", "--overlay", tmp_path / "file" / "all")
     assert sorted(os.listdir(tmp_path)) == ["file", "stack.tif"]
 
