@@ -82,6 +82,8 @@ class Assembly:
     ----------
     param : caffe_pb2.NetParameter
         Filtered by state and with splits inserted.
+    source : str
+        Where it comes from, a file as a rule.
 
     Attributes
     ----------
@@ -104,7 +106,8 @@ class Assembly:
         Names the layer, and the shapes if they are what does not fit.
     """
 
-    def __init__(self, param: caffe_pb2.NetParameter) -> None:
+    def __init__(self, param: caffe_pb2.NetParameter, source: str) -> None:
+        self._source = source
         self.phase = param.state.phase
         self.places: list[Place] = []
         self.blobs: OrderedDict[str, Blob] = OrderedDict()
@@ -149,6 +152,7 @@ class Assembly:
         except Exception as error:
             net_log.note_layer(error, param.name, param.type, "__init__")
             raise
+        layer._source = self._source
         bottoms = [self.blobs[name] for name in param.bottom]
         for name in param.bottom:
             self._unread.pop(name, None)

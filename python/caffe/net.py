@@ -67,6 +67,8 @@ class Net(Passes):
         Stages of the NetState.
     weights : path, optional
         A .caffemodel or HDF5 file whose parameters are copied by layer name.
+    source : str, optional
+        The file that a NetParameter was read from.
 
     Attributes
     ----------
@@ -92,6 +94,8 @@ class Net(Passes):
         level: int | None = None,
         stages: Sequence[str] | None = None,
         weights: str | os.PathLike | None = None,
+        *,
+        source: str | None = None,
     ) -> None:
         given = phase
         if isinstance(phase, PATH):
@@ -117,7 +121,7 @@ class Net(Passes):
         if phase not in (TRAIN, TEST):
             raise CaffeError(f"the phase must be caffe.TRAIN or caffe.TEST, not {phase!r}")
         if isinstance(network_file, caffe_pb2.NetParameter):
-            param, source = network_file, network_file.name or "<net>"
+            param, source = network_file, source or network_file.name or "<net>"
         else:
             source = os.fspath(network_file)
             check_there(source)
@@ -144,7 +148,7 @@ class Net(Passes):
             self.copy_from(weights)
 
     def _build(self, param: caffe_pb2.NetParameter, source: str) -> None:
-        made = Assembly(param)
+        made = Assembly(param, source)
         device.tune_allocator(4 * sum(blob.count for blob in made.blobs.values()))
         super().__init__(made, source, param.debug_info)
         self.param = param

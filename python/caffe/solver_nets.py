@@ -84,14 +84,12 @@ def _make(
     whole = caffe_pb2.NetParameter()
     whole.CopyFrom(description)
     whole.state.MergeFrom(state)
+    if not isinstance(value, str):
+        return Net(whole, phase)
     try:
-        net = Net(whole, phase)
+        return Net(whole, phase, source=value)
     except CaffeError as error:
-        if isinstance(value, str):
-            raise prototxt.located_in_file(error, value) from error
-        raise
-    net.source = value if isinstance(value, str) else net.source
-    return net
+        raise prototxt.located_in_file(error, value) from error
 
 
 def _load_weights(net: Net, param: caffe_pb2.SolverParameter) -> None:

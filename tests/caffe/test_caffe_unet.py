@@ -9,7 +9,7 @@ import pytest
 
 import caffe
 from caffe.errors import CaffeError
-from caffe.layers.shape import Concat
+from caffe.proto import caffe_pb2
 from tests import caffe_unet
 from tests.parity.harness import Case, assert_close, run_cases
 
@@ -177,9 +177,9 @@ def test_weights_must_be_as_many_as_labels(tmp_path):
 
 
 def concat_text(crop: bool) -> str:
-    """Return a net that joins maps of 5 x 4, 9 x 4 and 6 x 7; with Crop layers, or by Concat."""
+    """Return a net that joins maps of 5 x 4, 9 x 4 and 7 x 8; with Crop layers, or by Concat."""
     text = "force_backward: true\n"
-    for name, shape in (("a", (2, 2, 5, 4)), ("b", (2, 3, 9, 4)), ("c", (2, 1, 6, 7))):
+    for name, shape in (("a", (2, 2, 5, 4)), ("b", (2, 3, 9, 4)), ("c", (2, 1, 7, 8))):
         text += input_of(f"in_{name}", *shape)
         text += (
             f'layer {{ name: "{name}" type: "Power" bottom: "in_{name}" top: "{name}" '
@@ -188,7 +188,7 @@ def concat_text(crop: bool) -> str:
     joined = ["a", "b", "c"]
     if crop:
         joined = ["a", "b_cut", "c_cut"]
-        for name, offsets in (("b", (2, 0)), ("c", (0, 1))):
+        for name, offsets in (("b", (2, 0)), ("c", (1, 2))):
             text += (
                 f'layer {{ name: "{name}_cut" type: "Crop" bottom: "{name}" bottom: "a" '
                 f'top: "{name}_cut" crop_param {{ axis: 2 offset: {offsets[0]} '
@@ -202,7 +202,7 @@ def test_concat_cuts_in_the_middle_as_crop_layers_of_genuine_caffe_do(ours, refe
     random = np.random.default_rng(3)
     inputs = {
         f"in_{name}": random.normal(size=shape)
-        for name, shape in (("a", (2, 2, 5, 4)), ("b", (2, 3, 9, 4)), ("c", (2, 1, 6, 7)))
+        for name, shape in (("a", (2, 2, 5, 4)), ("b", (2, 3, 9, 4)), ("c", (2, 1, 7, 8)))
     }
     diffs = {"joined": random.normal(size=(2, 6, 5, 4)).astype(np.float32)}
     theirs = run_cases(reference, {"": Case(concat_text(True), inputs, diffs)})[""]
@@ -211,14 +211,49 @@ def test_concat_cuts_in_the_middle_as_crop_layers_of_genuine_caffe_do(ours, refe
     assert_close({name: got[name] for name in names}, {name: theirs[name] for name in names})
 
 
-def test_that_it_cuts_is_said_once(tmp_path, capfd, monkeypatch):
-    monkeypatch.setattr(Concat, "_warned", False)
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            concat_text(False),
+            r":8:1: layer 'joined' \(Concat\): cuts bottom 1 to .* in the middle, as caffe_unet",
+        ),
+        (
+            loss_text(),
+            r":5:1: layer 'loss' \(SoftmaxWithLoss\): takes the labels' weights as a third",
+        ),
+    ],
+)
+def test_what_genuine_caffe_refuses_is_said_once_of_each_net(
+    tmp_path, capfd, monkeypatch, text, told
+):
     monkeypatch.delenv("GLOG_minloglevel", raising=False)
-    for _ in range(2):
-        open_net(tmp_path, concat_text(False))
-    warnings = re.findall(r"'joined' \(Concat\): cuts bottom 1.*", capfd.readouterr().err)
-    assert len(warnings) == 1
-    assert "BVLC's Caffe refuses such nets" in warnings[0]
+    paths = [tmp_path / f"{number}.prototxt" for number in range(2)]
+    for path in paths:
+        path.write_text(text)
+        caffe.Net(str(path), caffe.TEST)
+        caffe.Net(str(path), caffe.TRAIN)
+    solver = caffe_pb2.SolverParameter(net=str(paths[0]), base_lr=1, lr_policy="fixed")
+    caffe.SGDSolver(solver)
+    log = capfd.readouterr().err
+    for path in paths:
+        (warning,) = re.findall(rf"^W.*{path}{told}.*", log, re.MULTILINE)
+        assert warning.endswith("; genuine BVLC Caffe refuses this")
+
+
+def test_weights_that_are_none_are_no_extension(tmp_path, capfd, monkeypatch):
+    monkeypatch.delenv("GLOG_minloglevel", raising=False)
+    plain = loss_text().replace('bottom: "weight"', "").replace(input_of("weight", 2, 1, 4, 5), "")
+    open_net(tmp_path, plain)
+    assert "BVLC" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 6, 4), (2, 2, 5, 7), (2, 2, 7, 7)])
+def test_an_odd_difference_has_no_middle_and_is_refused(tmp_path, shape):
+    text = input_of("a", 2, 2, 5, 4) + input_of("b", *shape)
+    text += 'layer { name: "joined" type: "Concat" bottom: "a" bottom: "b" top: "joined" }'
+    with pytest.raises(CaffeError, match=r"net.prototxt:3:1: layer 'joined'.*bottom 1.*is odd"):
+        open_net(tmp_path, text)
 
 
 @pytest.mark.parametrize("shape", [(2, 2, 5, 3), (1, 2, 5, 4), (3, 2, 5, 4), (2, 2, 5)])

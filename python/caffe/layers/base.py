@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from caffe import net_log
 from caffe.blob import Blob
 from caffe.errors import CaffeError
 from caffe.proto import caffe_pb2
@@ -120,6 +121,8 @@ class Layer:
         self.param_propagate_down: list[bool] = []
         # While a solver trains, diffs of intermediate blobs are given back once they are used.
         self.releases_diffs = False
+        # Where the net's description comes from.
+        self._source = ""
 
     @Shown
     def blobs(self) -> BlobVec:
@@ -167,6 +170,16 @@ class Layer:
     def fail(self, message: str) -> CaffeError:
         """Return an error that names this layer."""
         return CaffeError(f"layer '{self.name}' ({self.type}): {message}", self.name)
+
+    def beyond_bvlc(self, what: str) -> None:
+        """Say once in the log that the layer does what genuine Caffe refuses.
+
+        Parameters
+        ----------
+        what : str
+            What it does, and whose Caffe has it.
+        """
+        net_log.beyond_bvlc(self._source, self.fail(what))
 
     def check_blob_counts(self, bottoms: int, tops: int) -> None:
         """Refuse a number of bottoms or tops that this type does not take.

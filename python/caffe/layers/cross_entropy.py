@@ -59,6 +59,8 @@ class SoftmaxWithLoss(LossLayer):
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         param = self.layer_param.loss_param
+        if self._is_weighted(bottom):
+            self.beyond_bvlc("takes the labels' weights as a third bottom, as caffe_unet does")
         self.ignore = param.ignore_label if param.HasField("ignore_label") else None
         if not param.HasField("normalization") and param.HasField("normalize"):
             kinds = caffe_pb2.LossParameter

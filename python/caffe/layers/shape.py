@@ -8,7 +8,6 @@ from itertools import pairwise
 
 import torch
 
-from caffe import glog
 from caffe.blob import MAX_AXES, AliasSide, Blob
 from caffe.layers.base import BuiltInLayer, register
 
@@ -76,14 +75,13 @@ class Concat(_SharingLayer):
     -----
     Bottoms whose pixels (axes from 2 on) are more than the first one's are cut to its size in the
     middle, as in caffe_unet (Falk et al., Nature Methods 16, 2019); their gradient is 0 outside.
-    BVLC's Caffe refuses such nets, so this is said in a warning, once.
+    An odd difference has no middle, and is refused there, too.
 
     A single bottom and the top have the same data and diff.
     """
 
     bottom_range = (1, None)
     top_range = (1, 1)
-    _warned = False
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         super().setup(bottom, top)
@@ -116,12 +114,16 @@ class Concat(_SharingLayer):
                 f"bottoms may differ on axis {self.axis} only: bottom 0 is {first}, "
                 f"bottom {index} is {shape}"
             )
-        if not Concat._warned:
-            Concat._warned = True
-            glog.warning(
-                f"layer '{self.name}' (Concat): cuts bottom {index}, {shape}, to {own} in the "
-                f"middle, as caffe_unet does; BVLC's Caffe refuses such nets"
-            )
+        for axis, (size, wanted) in enumerate(zip(shape, own)):
+            if (size - wanted) % 2:
+                raise self.fail(
+                    f"bottom {index} has {size} values on axis {axis} where bottom 0 has {wanted}: "
+                    f"the difference of {size - wanted} is odd, so that no middle lies on bottom "
+                    "0; change the input's size, or name the place in a Crop layer"
+                )
+        self.beyond_bvlc(
+            f"cuts bottom {index} to the size of bottom 0 in the middle, as caffe_unet does"
+        )
         return tuple(slice(m // 2, m // 2 + wanted) for m, wanted in zip(more, own))
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
