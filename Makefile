@@ -24,7 +24,6 @@ setup: $(READY) ## .venv with tested versions; PYTHON=python3.12 chooses the Pyt
 
 $(READY): pyproject.toml constraints.txt tools/setup
 	@tools/setup $(PYTHON)
-	@touch $@
 
 demo: $(READY) ## the whole way in under 5 minutes: data, training, segmenting, scores, pictures
 	@$(RUN) tools/pipeline.py demo --device "$(DEVICE)"
@@ -66,5 +65,5 @@ caffe-reference: ## genuine Caffe 1.0, the judge of the tests; needs root, 1.5 G
 	@tools/caffe-reference --install
 
 clean: ## remove what was built, keep data, runs and genuine Caffe
-	@rm -rf .venv build python/*.egg-info .pytest_cache .ruff_cache .hypothesis
+	@rm -rf .venv .venv.lock build python/*.egg-info .pytest_cache .ruff_cache .hypothesis
 	@find python tools tests data -name __pycache__ -prune -exec rm -rf {} +

@@ -34,6 +34,7 @@ from unet.ctc_format import numbered_files, open_frames, read_tracks
 from unet.ctc_sequence import ANNOTATIONS, find_sequence
 from unet.download import download
 from unet.errors import InputError
+from unet.files import sweep_parts
 from unet.volumes import Volume
 
 PathLike = Union[str, "os.PathLike[str]"]
@@ -135,6 +136,7 @@ def fetch(
     """
     dataset = DATASETS[name]
     folder = Path("data", dataset.folder) if folder is None else Path(folder)
+    sweep_parts(folder)
     if source is None and not _sequences(folder):
         source = os.environ.get("CTC_DIR") or None
     if source is not None:

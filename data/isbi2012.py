@@ -28,6 +28,7 @@ from unet.archive import open_zip
 from unet.cli import run_program
 from unet.download import download
 from unet.errors import InputError
+from unet.files import sweep_parts
 from unet.volumes import read_volume
 
 URL = "https://downloads.imagej.net/ISBI-2012-challenge.zip"
@@ -69,6 +70,7 @@ def fetch(
         If they cannot be had, or are not these stacks.
     """
     folder = Path(folder)
+    sweep_parts(folder)
     source = source or os.environ.get("ISBI_DIR")
     if source:
         _take(Path(source), folder)

@@ -34,6 +34,7 @@ from unet.cli import run_program
 from unet.ctc_format import numbered_files, open_frames
 from unet.download import download
 from unet.errors import InputError
+from unet.files import sweep_parts
 
 PathLike = Union[str, "os.PathLike[str]"]
 URL = "https://lmb.informatik.uni-freiburg.de/people/ronneber/u-net/u-net-release-2015-10-02.tar.gz"
@@ -95,6 +96,7 @@ def fetch(
         If it cannot be had, or is not this release.
     """
     folder = Path(folder)
+    sweep_parts(folder)
     if source is not None:
         _take(Path(source), folder)
     elif not (folder / WEIGHTS).is_file():
@@ -174,7 +176,8 @@ def _unpack(source: Path, fresh: Path) -> None:
                         shutil.copyfileobj(archive.extractfile(info), out, _BLOCK)
     # tarfile meets damaged headers with ValueError and the like.
     except (tarfile.TarError, zlib.error, EOFError, OSError, ValueError) as error:
-        if isinstance(error, InputError):
+        # What has an errno is not of the archive: a disk that is full, for one.
+        if isinstance(error, InputError) or getattr(error, "errno", None):
             raise
         raise InputError(
             f"{source}: is no whole .tar.gz ({error}); remove it and run this again"
