@@ -168,12 +168,7 @@ class Passes:
             place = self._places[index]
             self._call("before_backward", index)
             if place.needs_backward:
-                place.layer.releases_diffs = release
-                try:
-                    place.layer.backward(place.tops, place.bottom_needs, place.bottoms)
-                except Exception as error:
-                    net_log.note_layer(error, place.name, place.layer.type, "backward")
-                    raise
+                self._backward_alone(index, release)
                 if self.debug_info:
                     net_log.backward(place)
                 if release:
@@ -183,6 +178,17 @@ class Passes:
             self._call("after_backward", index)
             if not self.retain_data:
                 self._give_back(place.spent_backward)
+
+    @torch.no_grad()
+    def _backward_alone(self, index: int, release: bool = False) -> None:
+        """Run one layer backward, also where no loss lies above or nothing learns."""
+        place = self._places[index]
+        place.layer.releases_diffs = release
+        try:
+            place.layer.backward(place.tops, place.bottom_needs, place.bottoms)
+        except Exception as error:
+            net_log.note_layer(error, place.name, place.layer.type, "backward")
+            raise
 
     def _forget_released(self) -> None:
         # A new pass begins: what the last one released cannot be made again.

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -383,3 +386,51 @@ def test_what_genuine_caffe_aborts_on_is_refused_in_one_sentence(ran, name):
     assert last.startswith("caffe: ")
     assert REFUSED[name][1] in last
     assert "Traceback" not in got["err"]
+
+
+COUNTING = """
+import caffe
+
+class Count(caffe.Layer):
+    def setup(self, bottom, top):
+        self.blobs.add_blob(1)
+    def reshape(self, bottom, top):
+        top[0].reshape(*bottom[0].data.shape)
+    def forward(self, bottom, top):
+        pass
+    def backward(self, top, propagate_down, bottom):
+        with open(self.param_str, "a") as file:
+            file.write("%s\\n" % list(map(bool, propagate_down)))
+"""
+
+
+@pytest.mark.parametrize("loss", ["", "loss_weight: 1"])
+@pytest.mark.parametrize("learns", ["", "param { lr_mult: 0 }"])
+def test_time_runs_every_layer_backward_with_or_without_a_loss(tmp_path, reference, loss, learns):
+    (tmp_path / "counting.py").write_text(COUNTING)
+    calls = {}
+    for engine, caffe_program in (
+        ("ours", [str(Path(sys.executable).with_name("caffe"))]),
+        ("genuine", [reference.command[0], "env", f"PYTHONPATH={tmp_path}:/opt/method", "caffe"]),
+    ):
+        calls[engine] = tmp_path / f"{engine}.txt"
+        net = tmp_path / f"{engine}.prototxt"
+        net.write_text(
+            'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }\n'
+            f'layer {{ name: "a" type: "Python" bottom: "x" top: "a" {learns} python_param {{ '
+            f'module: "counting" layer: "Count" param_str: "{calls[engine]}" }} }}\n'
+            f'layer {{ name: "b" type: "Python" bottom: "a" top: "b" {learns} python_param {{ '
+            f'module: "counting" layer: "Count" param_str: "{calls[engine]}" }} }}\n'
+            f'layer {{ name: "end" type: "Reduction" bottom: "b" top: "end" {loss} }}\n'
+        )
+        done = subprocess.run(
+            [*caffe_program, "time", "-model", str(net), "-iterations", "3"],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+    got, wanted = (file.read_text() for file in calls.values())
+    assert got == wanted
+    assert len(wanted.splitlines()) >= 6
