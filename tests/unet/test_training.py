@@ -15,6 +15,7 @@ from tests.unet.small_net import write_training
 from unet import snapshots
 from unet.curve import read_curve
 from unet.errors import InputError
+from unet.signals import Stopped
 from unet.training import Diverged, Training, iteration_seed
 
 
@@ -94,6 +95,96 @@ def test_stopped_and_resumed_is_bit_identical_to_the_undisturbed_run(run, tmp_pa
     # The momentum too.
     assert state(resumed).history == state(whole).history
     assert curve(resumed.folder) == curve(whole.folder)
+
+
+def in_test(training: Training, iteration: int, what) -> list[int]:
+    """Do something in the third pass of the held-out test before an iteration; count the passes."""
+    passes: list[int] = []
+    net = training.solver.test_nets[0]
+    real = net.forward
+
+    def forward(*arguments):
+        passes.append(training.solver.iter)
+        if passes.count(iteration) == 3 and training.solver.iter == iteration:
+            what()
+        return real(*arguments)
+
+    net.forward = forward
+    return passes
+
+
+@pytest.mark.parametrize(
+    ("iteration", "numbers"),
+    [(0, [signal.SIGTERM]), (6, [signal.SIGINT] * 3), (12, [signal.SIGHUP] * 2)],
+)
+def test_stopped_in_a_held_out_test_it_loses_nothing(run, tmp_path, iteration, numbers):
+    solver = write_training(tmp_path)
+    with Training(caffe, str(solver), str(tmp_path / "run")) as training:
+        training.begin()
+        passes = in_test(
+            training, iteration, lambda: [os.kill(os.getpid(), number) for number in numbers]
+        )
+        with pytest.raises(Stopped) as stopped:
+            training.run()
+    assert stopped.value.number == numbers[0]
+    # Of 30.
+    assert passes.count(iteration) == 3
+    assert snapshots.find(training.prefix)[0].iteration == iteration
+    resumed = train(solver, tmp_path / "run", resume=True)
+    assert_same_parameters(resumed.solver, run[1].solver)
+    assert state(resumed).history == state(run[1]).history
+    assert curve(resumed.folder) == curve(run[1].folder)
+
+
+def test_the_last_snapshot_is_written_before_the_last_test(tmp_path):
+    solver = write_training(tmp_path)
+    with Training(caffe, str(solver), str(tmp_path / "run")) as training:
+        training.begin()
+        seen: list[int] = []
+        in_test(training, 12, lambda: seen.extend(s.iteration for s in snapshots.find(prefix)))
+        prefix = training.prefix
+        training.run()
+    assert seen[0] == 12
+
+
+def test_a_signal_that_is_ignored_stops_nothing(tmp_path):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        solver = write_training(tmp_path)
+        with Training(caffe, str(solver), str(tmp_path / "run")) as training:
+            training.begin()
+            at_iteration(training, 3, lambda: os.kill(os.getpid(), signal.SIGHUP))
+            training.run()
+        assert training.solver.iter == 12
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_what_a_killed_snapshot_leaves_is_removed_by_the_next_run(tmp_path):
+    solver, folder = write_training(tmp_path), tmp_path / "run"
+    left = folder / ".small_iter_5.caffemodel.0123abcd.part"
+    left.mkdir(parents=True)
+    (left / "small_iter_5.caffemodel").touch()
+    train(solver, folder)
+    assert not left.exists()
+
+
+def test_a_full_disk_is_a_sentence_and_the_snapshots_before_stay(small_disk, tmp_path):
+    solver = write_training(tmp_path, max_iter=4000, snapshot=1, test_interval=9999)
+    folder = small_disk / "run"
+    with Training(caffe, str(solver), str(folder)) as training:
+        training.begin()
+        free = os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize
+        at_iteration(training, 5, lambda: (small_disk / "other").write_bytes(bytes(free - 16384)))
+        with pytest.raises(InputError, match=r"run/\S+: cannot be written: the disk is full"):
+            training.run()
+    newest, older = snapshots.find(training.prefix)[:2]
+    assert newest.iteration == older.iteration + 1
+    assert not [name for name in os.listdir(folder) if name.startswith(".")]
+    (small_disk / "other").unlink()
+    with Training(caffe, str(solver), str(folder), iterations=newest.iteration + 1) as training:
+        assert training.resume() == newest.state
+        training.run()
 
 
 def test_a_different_seed_trains_differently(run, tmp_path):
