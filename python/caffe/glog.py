@@ -46,6 +46,8 @@ class _Settings:
 
 
 _settings = _Settings(None, INFO, None, "", {})
+# What is written once a process.
+_said: set[str] = set()
 
 
 def is_on(level: int = INFO) -> bool:
@@ -107,6 +109,13 @@ def info(message: str) -> None:
 def warning(message: str) -> None:
     """Write a WARNING line."""
     write(WARNING, message, depth=2)
+
+
+def warning_once(message: str) -> None:
+    """Write a WARNING line, unless the process has written the same before."""
+    if message not in _said:
+        _said.add(message)
+        write(WARNING, message, depth=2)
 
 
 def error(message: str) -> None:

@@ -27,9 +27,6 @@ _factory = glog.Log("layer_factory.hpp")
 
 _FLOAT_BYTES = 4
 
-# What has been said of nets that genuine Caffe refuses.
-_said: set[str] = set()
-
 
 def beyond_bvlc(source: str, what: CaffeError) -> None:
     """Warn, once, that genuine Caffe refuses a net that this engine takes.
@@ -43,10 +40,7 @@ def beyond_bvlc(source: str, what: CaffeError) -> None:
     """
     if os.path.isfile(source):
         what = prototxt.located_in_file(what, source)
-    told = f"{what}; genuine BVLC Caffe refuses this"
-    if told not in _said:
-        _said.add(told)
-        glog.warning(told)
+    glog.warning_once(f"{what}; genuine BVLC Caffe refuses this")
 
 
 def _has_inner_layer(param: caffe_pb2.LayerParameter) -> bool:

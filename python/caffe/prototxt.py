@@ -17,6 +17,7 @@ from caffe import glog
 from caffe.errors import CaffeError
 from caffe.files import atomic_path
 from caffe.proto import caffe_pb2
+from caffe.synonyms import say_round_mode
 from caffe.text_places import MAX_BYTES, check_size, place_of_layer, place_of_message, unclosed
 from caffe.upgrade import upgrade_net, upgrade_solver
 
@@ -66,6 +67,7 @@ def _explain(message: str, root: Descriptor, text: str) -> str:
 
 def _parse(text: str, message: M, source: str) -> M:
     check_size(text, source)
+    text = say_round_mode(text, source)
     try:
         text_format.Parse(text, message)
     except text_format.ParseError as error:

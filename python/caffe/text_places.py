@@ -14,11 +14,11 @@ from caffe.errors import CaffeError
 # A residual net of a thousand convolutions, about the largest published, takes 111,000 tokens.
 MAX_BYTES = 2 * 2**20
 MAX_LINE = 2**19
-MAX_TOKENS = 200_000
+MAXTOKENS = 200_000
 MAX_DEPTH = 100
 
 # Each alternative takes what it begins, closed or not: a text is gone through once, whatever it is.
-_TOKEN = re.compile(
+TOKEN = re.compile(
     r'"[^"\\\n]*(?:\\.[^"\\\n]*)*"?'
     r"|'[^'\\\n]*(?:\\.[^'\\\n]*)*'?"
     r"|#[^\n]*|[A-Za-z_]\w*|[^\s\"'#{}<>\[\]:,;]+|[^\s]"
@@ -35,7 +35,8 @@ class _Opened:
     counts: dict[str, int]
 
 
-def _line_column(text: str, place: int) -> str:
+def line_column(text: str, place: int) -> str:
+    """Return line:column of a place in a text, both from 1."""
     return f"{text.count(chr(10), 0, place) + 1}:{place - text.rfind(chr(10), 0, place)}"
 
 
@@ -57,11 +58,11 @@ def check_size(text: str, source: str) -> None:
             raise CaffeError(f"{source}:{line}: the line is longer than {MAX_LINE} bytes")
         start = end + 1 if end >= 0 else -1
     depth = 0
-    for number, token in enumerate(_TOKEN.finditer(text)):
-        if number == MAX_TOKENS:
+    for number, token in enumerate(TOKEN.finditer(text)):
+        if number == MAXTOKENS:
             line = text.count("\n", 0, token.start()) + 1
             raise CaffeError(
-                f"{source}:{line}: more than {MAX_TOKENS} words and signs are too many for a "
+                f"{source}:{line}: more than {MAXTOKENS} words and signs are too many for a "
                 "prototxt"
             )
         sign = token.group()
@@ -78,7 +79,7 @@ def _walk(text: str) -> Iterator[tuple[list[_Opened], str, str]]:
     """Yield what is open around each token, the last word before it, and the token."""
     opened = [_Opened("", 0, 0, {})]
     word, word_place = "", 0
-    for token in _TOKEN.finditer(text):
+    for token in TOKEN.finditer(text):
         sign = token.group()
         if sign[0] == "#":
             continue
@@ -99,19 +100,19 @@ def _walk(text: str) -> Iterator[tuple[list[_Opened], str, str]]:
 def unclosed(text: str) -> str:
     """Return line:column of the innermost brace that is not closed, or nothing."""
     opened: list[int] = []
-    for token in _TOKEN.finditer(text):
+    for token in TOKEN.finditer(text):
         if token.group() in ("{", "<"):
             opened.append(token.start())
         elif token.group() in ("}", ">") and opened:
             opened.pop()
-    return _line_column(text, opened[-1]) if opened else ""
+    return line_column(text, opened[-1]) if opened else ""
 
 
 def place_of_message(text: str, path: Sequence[tuple[str, int]]) -> str:
     """Return line:column where the message at a path of (field, index) begins, or nothing."""
     for opened, _, sign in _walk(text):
         if sign in ("{", "<") and [(entry.field, entry.index) for entry in opened[1:]] == [*path]:
-            return _line_column(text, opened[-1].place)
+            return line_column(text, opened[-1].place)
     return ""
 
 
@@ -130,7 +131,7 @@ def place_of_layer(text: str, name: str) -> str:
         if word == "name" and sign[0] in "\"'" and opened[-1].field in ("layer", "layers"):
             names[around.place] = _unquoted(sign)
     place = next((place for place, given in names.items() if given == name), None)
-    return "" if place is None else _line_column(text, place)
+    return "" if place is None else line_column(text, place)
 
 
 def _unquoted(token: str) -> str:
