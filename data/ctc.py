@@ -29,7 +29,7 @@ from typing import NamedTuple, Union
 
 from data.placing import once, place
 from unet.archive import open_zip
-from unet.cli import run_program
+from unet.cli import add_overwrite, run_program
 from unet.ctc_format import numbered_files, open_frames, read_tracks
 from unet.ctc_sequence import ANNOTATIONS, find_sequence
 from unet.download import download
@@ -110,7 +110,10 @@ class Found(NamedTuple):
 
 
 def fetch(
-    name: str, folder: PathLike | None = None, source: PathLike | None = None
+    name: str,
+    folder: PathLike | None = None,
+    source: PathLike | None = None,
+    overwrite: bool = False,
 ) -> dict[str, Path]:
     """Put the training sequences of a data set into a folder, checked.
 
@@ -123,6 +126,8 @@ def fetch(
     source : path, optional
         Folder or zip to take them from; by default what CTC_DIR names, else the challenge's
         archive.
+    overwrite : bool
+        Whether files that are there are replaced if they differ from those of the source.
 
     Returns
     -------
@@ -140,7 +145,7 @@ def fetch(
     if source is None and not _sequences(folder):
         source = os.environ.get("CTC_DIR") or None
     if source is not None:
-        _take(_locate(Path(source), dataset), folder, dataset)
+        _take(_locate(Path(source), dataset), folder, dataset, overwrite)
     elif not _sequences(folder):
         try:
             archive = download(dataset.url, folder, dataset.sha256)
@@ -149,7 +154,7 @@ def fetch(
                 f"{error}; put {dataset.folder}.zip into {folder}, or name a folder that holds "
                 f"{dataset.folder} in CTC_DIR"
             ) from None
-        _take(archive, folder, dataset)
+        _take(archive, folder, dataset, overwrite)
     return {found.path.name: found.path for found in check(name, folder)}
 
 
@@ -174,7 +179,7 @@ def _locate(source: Path, dataset: Dataset) -> Path:
     return source
 
 
-def _take(source: Path, folder: Path, dataset: Dataset) -> None:
+def _take(source: Path, folder: Path, dataset: Dataset, overwrite: bool) -> None:
     """Put the sequences that a folder or zip holds into a folder, once they are all checked."""
     if source.is_dir() and folder.is_dir() and source.samefile(folder):
         return
@@ -186,6 +191,7 @@ def _take(source: Path, folder: Path, dataset: Dataset) -> None:
         lambda path: _belongs(path) == path,
         # Frames last: a sequence that is there has its annotations.
         lambda part: -len(part),
+        overwrite,
     )
 
 
@@ -303,8 +309,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         metavar="FOLDER_OR_ZIP",
         help="take it from here (the variable CTC_DIR does the same) instead of downloading",
     )
+    add_overwrite(parser)
     options = parser.parse_args(argv)
-    sequences = fetch(options.name, options.output, options.source)
+    sequences = fetch(options.name, options.output, options.source, options.overwrite)
     folder = next(iter(sequences.values())).parent
     for found in check(options.name, folder):
         print(

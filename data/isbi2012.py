@@ -25,7 +25,7 @@ import numpy as np
 
 from data.placing import once, place
 from unet.archive import open_zip
-from unet.cli import run_program
+from unet.cli import add_overwrite, run_program
 from unet.download import download
 from unet.errors import InputError
 from unet.files import sweep_parts
@@ -47,7 +47,10 @@ PathLike = Union[str, "os.PathLike[str]"]
 
 
 def fetch(
-    folder: PathLike = FOLDER, source: PathLike | None = None, url: str = URL
+    folder: PathLike = FOLDER,
+    source: PathLike | None = None,
+    url: str = URL,
+    overwrite: bool = False,
 ) -> dict[str, Path]:
     """Put the stacks into a folder, checked.
 
@@ -58,6 +61,8 @@ def fetch(
     source : path, optional
         Folder or zip to take them from; by default what ISBI_DIR names, else the archive at `url`.
     url : str
+    overwrite : bool
+        Whether stacks that are there are replaced if their pixels differ from the source's.
 
     Returns
     -------
@@ -73,7 +78,7 @@ def fetch(
     sweep_parts(folder)
     source = source or os.environ.get("ISBI_DIR")
     if source:
-        _take(Path(source), folder)
+        _take(Path(source), folder, overwrite)
     elif not all((folder / name).exists() for name in REQUIRED):
         try:
             archive = download(url, folder)
@@ -82,14 +87,14 @@ def fetch(
                 f"{error}; put {', '.join(REQUIRED)} (or {Path(url).name}) into {folder}, or run "
                 "make demo, which does with made-up tissue"
             ) from None
-        _take(archive, folder)
+        _take(archive, folder, overwrite)
     stacks = {name: folder / name for name in REQUIRED + OPTIONAL if (folder / name).exists()}
     for path in stacks.values():
         check(path)
     return stacks
 
 
-def _take(source: Path, folder: Path) -> None:
+def _take(source: Path, folder: Path, overwrite: bool) -> None:
     """Put the stacks that a folder or zip holds into a folder, once they are all checked."""
     if not source.exists():
         raise InputError(f"{source}: there is no such folder or zip")
@@ -108,7 +113,17 @@ def _take(source: Path, folder: Path) -> None:
         lambda name: name in REQUIRED + OPTIONAL,
         # Those that tell that all is there come last.
         lambda name: (name in REQUIRED, name),
+        overwrite,
+        _same_pixels,
     )
+
+
+def _same_pixels(old: Path, new: Path) -> bool:
+    """Tell whether two files hold one stack: it goes round in several encodings."""
+    try:
+        return np.array_equal(read_volume(old), read_volume(new))
+    except InputError:
+        return False
 
 
 def _copy(source: Path, fresh: Path) -> None:
@@ -191,12 +206,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         metavar="FOLDER_OR_ZIP",
         help="take them from here (the variable ISBI_DIR does the same) instead of downloading",
     )
+    add_overwrite(parser)
     options = parser.parse_args(argv)
     told = {
         "verified": "every pixel as tested",
         "plausible": "shape, type and values are right; there is no checksum for its pixels",
     }
-    for _name, path in fetch(options.output, options.source).items():
+    for _name, path in fetch(options.output, options.source, overwrite=options.overwrite).items():
         print(f"{path}: {told[check(path)]}")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import filecmp
+import functools
 import os
 import shutil
 from collections.abc import Iterable
@@ -19,10 +21,13 @@ def place(
     check: Callable[[Path], object],
     is_member: Callable[[str], bool],
     order: Callable[[str], object],
+    overwrite: bool,
+    same: Callable[[Path, Path], bool] = functools.partial(filecmp.cmp, shallow=False),
 ) -> None:
     """Put the files of a data set into a folder, in place of those that are there.
 
-    What else the user has in the folder, and in the folders of the data set, stays.
+    What else the user has in the folder, and in the folders of the data set, stays; so does,
+    unless `overwrite`, what the user has made of the data set's files.
 
     Parameters
     ----------
@@ -38,20 +43,43 @@ def place(
         Tells by a path, relative to the folder, whether a file is one of the data set's.
     order : callable
         Key by which the files and folders at the top are moved, smallest first.
+    overwrite : bool
+        Whether files are replaced that differ from those of the source.
+    same : callable
+        Tells of a file that is there and the new one whether nothing is lost with the first.
 
     Raises
     ------
     InputError
         If `check` or `fill` raises it, or the folder holds files of the data set that the source
-        lacks: among the new ones they would be taken for parts of it.
+        lacks: among the new ones they would be taken for parts of it; or that differ from those of
+        the source.
     """
 
     # A check reads for long; what is in the way is told before.
     def checked(fresh: Path) -> None:
         _keep_others(fresh, folder, source, is_member)
         check(fresh)
+        if not overwrite:
+            _keep_changed(fresh, folder, source, same)
 
     replace_parts(folder, source, fill, checked, order)
+
+
+def _keep_changed(
+    fresh: Path, folder: Path, source: Path, same: Callable[[Path, Path], bool]
+) -> None:
+    """Refuse to replace a file by another: somebody may have corrected it."""
+    for path in sorted(fresh.rglob("*")):
+        inside = path.relative_to(fresh)
+        there = folder / inside
+        # What a link leads to is not touched.
+        linked = there.is_symlink() or (folder / inside.parts[0]).is_symlink()
+        if path.is_file() and there.is_file() and not linked and not same(there, path):
+            raise InputError(
+                f"{there}: differs from what {source} holds; move it away, or replace it with "
+                "--overwrite"
+            )
 
 
 def _keep_others(fresh: Path, folder: Path, source: Path, is_member: Callable[[str], bool]) -> None:

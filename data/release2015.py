@@ -30,7 +30,7 @@ from google.protobuf.message import DecodeError
 
 from caffe.proto import caffe_pb2
 from data.placing import once, place
-from unet.cli import run_program
+from unet.cli import add_overwrite, run_program
 from unet.ctc_format import numbered_files, open_frames
 from unet.download import download
 from unet.errors import InputError
@@ -74,7 +74,11 @@ class Release(NamedTuple):
 
 
 def fetch(
-    folder: PathLike = FOLDER, source: PathLike | None = None, url: str = URL, sha256: str = SHA256
+    folder: PathLike = FOLDER,
+    source: PathLike | None = None,
+    url: str = URL,
+    sha256: str = SHA256,
+    overwrite: bool = False,
 ) -> Release:
     """Put the release into a folder, checked.
 
@@ -85,6 +89,8 @@ def fetch(
     source : path, optional
         Folder or .tar.gz to take it from; by default the archive at `url`.
     url, sha256 : str
+    overwrite : bool
+        Whether files that are there are replaced if they differ from those of the source.
 
     Returns
     -------
@@ -98,7 +104,7 @@ def fetch(
     folder = Path(folder)
     sweep_parts(folder)
     if source is not None:
-        _take(Path(source), folder)
+        _take(Path(source), folder, overwrite)
     elif not (folder / WEIGHTS).is_file():
         try:
             archive = download(url, folder, sha256)
@@ -107,11 +113,11 @@ def fetch(
                 f"{error}; get {Path(url).name} another way and name it, or the folder it was "
                 f"unpacked to, with --from (make benchmark-published: RELEASE=)"
             ) from None
-        _take(archive, folder)
+        _take(archive, folder, overwrite)
     return check(folder)
 
 
-def _take(source: Path, folder: Path) -> None:
+def _take(source: Path, folder: Path, overwrite: bool) -> None:
     """Put the files that a folder or archive holds into a folder, once they are all checked."""
     if not source.exists():
         raise InputError(f"{source}: there is no such folder or archive")
@@ -125,6 +131,7 @@ def _take(source: Path, folder: Path) -> None:
         lambda path: _belongs(path) == path,
         # Weights last: where they are, all is.
         lambda part: (part == WEIGHTS, part),
+        overwrite,
     )
 
 
@@ -274,8 +281,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         metavar="FOLDER_OR_ARCHIVE",
         help="take it from here instead of downloading",
     )
+    add_overwrite(parser)
     options = parser.parse_args(argv)
-    for line in describe(fetch(options.output, options.source)):
+    for line in describe(fetch(options.output, options.source, overwrite=options.overwrite)):
         print(line)
 
 

@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_overwrite(parser)
     options = parser.parse_args(argv)
 
-    release = release2015.fetch(options.data, options.release or None)
+    release = release2015.fetch(options.data, options.release or None, overwrite=options.overwrite)
     print("\n".join(release2015.describe(release)), flush=True)
     if not release.sequences:
         raise InputError(f"{options.data}: the release holds no frames of {release2015.FRAMES}")

@@ -16,7 +16,7 @@ from typing import Callable
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from data import ctc, isbi2012, release2015
-from unet.cli import run_program
+from unet.cli import add_overwrite, run_program
 
 # Of each name the program that gets it, from the arguments after the name.
 FETCHED: dict[str, Callable[[list[str]], None]] = {
@@ -35,9 +35,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("name", choices=sorted(FETCHED))
     parser.add_argument("--from", dest="source", metavar="FOLDER_OR_ARCHIVE", help="take it there")
     parser.add_argument("-o", "--output", metavar="FOLDER", help="where it goes (data/...)")
+    add_overwrite(parser)
     options = parser.parse_args(argv)
     given = {"--from": options.source, "-o": options.output}
-    FETCHED[options.name]([word for pair in given.items() if pair[1] for word in pair])
+    words = [word for pair in given.items() if pair[1] for word in pair]
+    FETCHED[options.name](words + ["--overwrite"] * options.overwrite)
 
 
 if __name__ == "__main__":

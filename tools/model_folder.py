@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from unet.errors import InputError
-from unet.files import atomic_parts
+from unet.files import atomic_parts, is_temporary
 from unet.grey import INPUT
 
 _CARD = "README.md"
@@ -27,7 +27,7 @@ def guard_model_folder(target: Path) -> None:
     if os.path.lexists(target) and not (
         target.is_dir()
         and (
-            not os.listdir(target)
+            all(is_temporary(name) for name in os.listdir(target))
             or (card.is_file() and _LINE in card.read_text("utf-8", "replace").splitlines())
         )
     ):

@@ -327,13 +327,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.net is None:
         folders = {name: isbi_files(name) for name in WIDTHS}
         folders[PHSEG_V5] = phseg_v5_files()
-        files = {
-            f"{folder}/{name}": content
-            for folder, contents in folders.items()
-            for name, content in contents.items()
-        }
-        guard_files(files, options)
-        write_files(files, Path(options.output))
+        guard_files([f"{folder}/{name}" for folder in folders for name in folders[folder]], options)
+        for folder, files in folders.items():
+            write_files(files, Path(options.output) / folder)
         return
     if not options.data:
         raise InputError("--data is missing: name the training set that tools/prepare.py wrote")

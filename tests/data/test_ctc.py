@@ -103,8 +103,12 @@ def test_a_source_replaces_its_files_and_nothing_else(tmp_path, dataset, wanted)
     for name, content in {**others, "01/t0002.tif": b"old"}.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(content)
-    for source in (dataset, tmp_path):
-        ctc.fetch(NAME, tmp_path, source)
+    before = files(tmp_path)
+    with pytest.raises(InputError, match=r"01/t0002\.tif: differs from what .* --overwrite"):
+        ctc.fetch(NAME, tmp_path, dataset)
+    assert files(tmp_path) == before
+    for source, overwrite in ((dataset, True), (dataset, False), (tmp_path, False)):
+        ctc.fetch(NAME, tmp_path, source, overwrite)
         assert files(tmp_path) == {**wanted, **others}
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 
 from data import isbi2012
 from tests.unet.test_download import server
@@ -55,6 +56,24 @@ def test_from_a_folder(tmp_path, stacks):
     assert np.array_equal(
         read_volume(found["train-labels.tif"]), read_volume(stacks / "train-labels.tif")
     )
+
+
+def test_stacks_of_other_pixels_stay_unless_asked(tmp_path, stacks):
+    shutil.copytree(stacks, tmp_path / "here")
+    labels = tmp_path / "here" / "train-labels.tif"
+    # The same pixels in another encoding: nothing is lost with them.
+    tifffile.imwrite(labels, read_volume(labels), compression="zlib")
+    isbi2012.fetch(tmp_path / "here", stacks)
+    assert labels.read_bytes() == (stacks / labels.name).read_bytes()
+    corrected = read_volume(labels)
+    corrected[0, :9] = 0
+    write_volume(labels, corrected)
+    before = labels.read_bytes()
+    with pytest.raises(InputError, match=r"train-labels\.tif: differs from what .* --overwrite"):
+        isbi2012.fetch(tmp_path / "here", stacks)
+    assert labels.read_bytes() == before
+    isbi2012.main(["-o", str(tmp_path / "here"), "--from", str(stacks), "--overwrite"])
+    assert labels.read_bytes() == (stacks / labels.name).read_bytes()
 
 
 def bad_pixels(folder: Path) -> None:

@@ -26,6 +26,15 @@ def test_the_release_from_an_archive(tmp_path):
     size = (out / "phseg_v5.caffemodel").stat().st_size
     assert f"{out}/phseg_v5.caffemodel: {size:,} bytes" in done.stdout
     assert f"{out}/PhC-C2DH-U373/01: 2 frames" in done.stdout
+    (out / "phseg_v5-train.prototxt").write_text("layers { } # mine")
+    again = ["release-2015", "--from", tmp_path / "local.tar.gz", "-o", out]
+    done = fetch(*again)
+    assert done.returncode == 2
+    assert "phseg_v5-train.prototxt: differs from what" in done.stderr
+    assert (out / "phseg_v5-train.prototxt").read_text() == "layers { } # mine"
+    done = fetch(*again, "--overwrite")
+    assert done.returncode == 0, done.stderr
+    assert "mine" not in (out / "phseg_v5-train.prototxt").read_text()
 
 
 def test_data_sets_from_a_folder(tmp_path, shared_data):

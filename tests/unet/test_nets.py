@@ -234,3 +234,18 @@ def test_mistakes_are_told_and_nothing_is_written(tmp_path, monkeypatch, options
     with pytest.raises(InputError, match=message):
         nets.main(["unet_slim", "-o", "out", *options])
     assert not (tmp_path / "out").exists()
+
+
+def test_the_checked_in_files_are_made_anew_beside_what_else_is_there(tmp_path, repository):
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "unet" / "notes.txt").write_text("mine")
+    for _ in range(2):
+        nets.main(["-o", str(tmp_path)])
+    assert (tmp_path / "unet" / "notes.txt").read_text() == "mine"
+    made = {str(path.relative_to(tmp_path)) for path in tmp_path.glob("*/*")}
+    wanted = (repository / "prototxt").glob("*/*")
+    assert made == {f"{path.parent.name}/{path.name}" for path in wanted} | {"unet/notes.txt"}
+    (tmp_path / "unet_slim" / "test.prototxt").write_text("name: 'mine'")
+    with pytest.raises(InputError, match=r"unet_slim/test.prototxt: exists, and is not a file"):
+        nets.main(["-o", str(tmp_path)])
+    assert (tmp_path / "unet_slim" / "test.prototxt").read_text() == "name: 'mine'"
