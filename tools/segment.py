@@ -60,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with contextlib.ExitStack() as opened:
         volume = opened.enter_context(open_volume(options.stack))
         slices = parse_slices(options.slices, len(volume))
+        volume.demand(slices)
         truth = open_truth(options.truth, volume, slices, opened)
         grey = choose_grey(options, volume, prototxt)
 

@@ -137,6 +137,8 @@ def make_training_set(
     _check_stacks(raw, labels)
     slices = range(raw.shape[0]) if slices is None else slices
     balance_slices = slices if balance_slices is None else balance_slices
+    raw.demand(slices)
+    labels.demand([*slices, *balance_slices])
     kind = recipe.kind
     if kind == "auto":
         try:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Callable
+from typing import Any, Callable
 
 import h5py
 import numpy as np
@@ -81,22 +82,77 @@ def open_zarr(path: Path, dataset: str | None) -> Volume:
     except ImportError:
         raise InputError(f"{path}: reading Zarr needs the package zarr; install it") from None
     try:
-        root = zarr.open(str(path), mode="r")
+        root = zarr.open(_store_of(path), mode="r")
+        if isinstance(root, zarr.Array):
+            return _zarr_volume(str(path), root)
+        found = [(name, array.shape) for name, array in _zarr_arrays(root)]
+        name = choose(str(path), found, dataset)
+        return _zarr_volume(f"{path}:/{name}", root[name])
+    except (InputError, MemoryError):
+        raise
     except Exception as error:
         # As with TIFF: whatever the damaged metadata breaks first.
-        raise InputError(f"{path}: cannot be read as Zarr ({error})") from None
-    if isinstance(root, zarr.Array):
-        return _array_volume(str(path), root, root.chunks)
-    found = [(name, array.shape) for name, array in _zarr_arrays(root)]
-    name = choose(str(path), found, dataset)
-    return _array_volume(f"{path}:/{name}", root[name], root[name].chunks)
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{path}: cannot be read as Zarr ({reason}); is it whole?") from None
 
 
-def _zarr_arrays(group: object, prefix: str = "") -> Iterator[tuple]:
-    for name, array in group.arrays():
-        yield prefix + name, array
-    for name, inner in group.groups():
-        yield from _zarr_arrays(inner, f"{prefix}{name}/")
+def _store_of(path: Path) -> object:
+    """Return a store of zarr's, version 2 or 3, that reads no file outside the directory."""
+    import zarr.storage
+
+    root = os.path.realpath(path)
+
+    def check(file: str) -> None:
+        place = os.path.realpath(file)
+        if os.path.commonpath([root, place]) != root:
+            raise InputError(
+                f"{path}: {os.path.relpath(file, path)} leads to {place}, out of the directory; "
+                f"only what lies in it is read: copy it in place of the link"
+            )
+
+    if hasattr(zarr.storage, "DirectoryStore"):
+
+        class Directory(zarr.storage.DirectoryStore):
+            def _fromfile(self, fn: str) -> bytes:
+                check(fn)
+                return super()._fromfile(fn)
+
+        return Directory(str(path))
+
+    class Local(zarr.storage.LocalStore):
+        async def get(self, key: str, *args: Any, **options: Any) -> Any:
+            check(os.path.join(self.root, key))
+            return await super().get(key, *args, **options)
+
+        def get_sync(self, key: str, *args: Any, **options: Any) -> Any:
+            check(os.path.join(self.root, key))
+            return super().get_sync(key, *args, **options)
+
+        async def get_partial_values(self, prototype: Any, key_ranges: Any) -> Any:
+            key_ranges = list(key_ranges)
+            for key, _ in key_ranges:
+                check(os.path.join(self.root, key))
+            return await super().get_partial_values(prototype, key_ranges)
+
+    return Local(str(path), read_only=True)
+
+
+def _zarr_volume(name: str, array: Any) -> Volume:
+    stored = getattr(array, "metadata", array)
+    codecs = [getattr(stored, "compressor", None), *(getattr(stored, "filters", None) or ())]
+    # Whoever wrote a pickle chose the code that runs when it is read.
+    if any(getattr(codec, "codec_id", "") == "pickle" for codec in codecs):
+        raise InputError(f"{name}: is packed by pickle, which can run any program: it is not read")
+    return _array_volume(name, array, array.chunks)
+
+
+def _zarr_arrays(group: Any) -> Iterator[tuple[str, Any]]:
+    waiting = [("", group)]
+    while waiting:
+        prefix, group = waiting.pop()
+        for name, array in group.arrays():
+            yield prefix + name, array
+        waiting += reversed([(f"{prefix}{name}/", inner) for name, inner in group.groups()])
 
 
 def choose(path: str, found: list[tuple[str, Sequence[int]]], dataset: str | None) -> str:

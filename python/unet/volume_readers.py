@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Callable
+from typing import Any, Callable
 
 import numpy as np
 
@@ -17,6 +18,9 @@ from unet.names import natural_key
 PICTURE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
 # TIFF dialects whose page order only tifffile's series know; plain files are read page by page.
 _TIFF_DIALECTS = {"imagej", "ome", "shaped", "lsm", "stk", "fluoview", "nih", "mdgel", "scn"}
+_TIFF_DIALECTS |= {"mmstack", "ndtiff"}
+# What a header says of more is not believed: a list of them alone would fill the memory.
+_MOST_PAGES = 10_000_000
 _DESCRIPTION = 270
 
 
@@ -31,6 +35,8 @@ class Volume:
         (slices, height, width), or (slices, channels, height, width) for pictures with channels.
     dtype : numpy.dtype
         Of the pixels, in the byte order of this machine.
+    missing : tuple of int
+        Slices that the file promises and does not hold, as of an acquisition that was stopped.
 
     Notes
     -----
@@ -45,13 +51,15 @@ class Volume:
         dtype: np.dtype,
         read: Callable[[int], np.ndarray],
         close: Callable[[], None] = lambda: None,
+        missing: Iterable[int] = (),
     ) -> None:
         self.path = path
         self.shape = tuple(int(size) for size in shape)
         self.dtype = np.dtype(dtype).newbyteorder("=")
         self._read = read
         self.close = close
-        if 0 in self.shape:
+        self.missing = tuple(sorted(missing))
+        if min(self.shape) < 1:
             close()
             raise InputError(f"{path}: is empty: its shape is {self.shape}")
         if self.dtype.kind not in "buif":
@@ -66,16 +74,39 @@ class Volume:
     def __len__(self) -> int:
         return self.shape[0]
 
+    def demand(self, slices: Sequence[int]) -> None:
+        """Raise `InputError` if one of these slices is not there, before any work is done."""
+        if not self.missing:
+            return
+        lost = sorted(set(slices) & set(self.missing))
+        if lost:
+            count, there = len(self), len(self) - len(self.missing)
+            ends = [-1, *self.missing, count]
+            first, stop = max(
+                ((a + 1, b) for a, b in zip(ends, ends[1:])), key=lambda run: run[1] - run[0]
+            )
+            raise InputError(
+                f"{self.path}: slice {lost[0]} is not there: the header promises {count} slices, "
+                f"the file holds {there}; the acquisition was stopped, or the file is not whole: "
+                + (f"take what is there with --slices {first}:{stop}" if there else "copy it anew")
+            )
+
     def __getitem__(self, index: int | slice) -> np.ndarray:
         if isinstance(index, slice):
             wanted = range(*index.indices(len(self)))
-            stack = np.empty((len(wanted),) + self.shape[1:], self.dtype)
+            try:
+                stack = np.empty((len(wanted),) + self.shape[1:], self.dtype)
+            except (ValueError, MemoryError):
+                raise MemoryError(
+                    f"{self.path}: {len(wanted)} slices of {self.shape[1:]} do not fit into memory"
+                ) from None
             for row, z in enumerate(wanted):
                 stack[row] = self[z]
             return stack
         if not -len(self) <= index < len(self):
             raise IndexError(f"{self.path}: there is no slice {index}, only {len(self)}")
         index %= len(self)
+        self.demand([index])
         try:
             picture = np.asarray(self._read(index))
         except (InputError, MemoryError):
@@ -144,6 +175,7 @@ def _tiff_volume(path: Path, tiff: object) -> Volume:
     lead, lead_axes = (len(tiff.pages),), "I"
     offset, frames = None, tiff.pages
     if _TIFF_DIALECTS & set(tiff.flags):
+        _check_ome_sizes(path, tiff)
         if len(tiff.series) != 1:
             raise InputError(
                 f"{path}: holds {len(tiff.series)} separate pictures or stacks; save one as a file"
@@ -154,6 +186,12 @@ def _tiff_volume(path: Path, tiff: object) -> Volume:
         offset = series.dataoffset if hasattr(series, "dataoffset") else series.offset
         inner = len(page.axes)
         lead, lead_axes = series.shape[:-inner], series.axes[:-inner]
+        _check_folder(path, series)
+        promised, promised_axes = _promised(path, tiff, page)
+        if np.prod(promised, dtype=np.int64) > np.prod(lead, dtype=np.int64):
+            # tifffile then takes the pages for what there is.
+            lead, lead_axes = promised, promised_axes
+            offset, frames = None, tiff.pages
     if "".join(sorted(page.axes.replace("S", ""))) != "XY":
         raise InputError(f"{path}: has pages with the axes {page.axes}, not height and width")
     if len(lead) == 2 and lead_axes[1] == "Q":
@@ -172,6 +210,10 @@ def _tiff_volume(path: Path, tiff: object) -> Volume:
     per_slice = int(np.prod([lead[k] for k in channel_axes], dtype=np.int64))
     order = order.reshape(-1, per_slice)
     samples = page.axes.find("S")
+    missing: list[int] = []
+    if (offset is None and frames is not tiff.pages) or count > len(frames):
+        there = np.array([_is_there(frames, number) for number in range(count)])
+        missing = np.nonzero(~there[order].all(axis=1))[0].tolist()
 
     def frame(number: int) -> np.ndarray:
         if offset is None:
@@ -184,14 +226,79 @@ def _tiff_volume(path: Path, tiff: object) -> Volume:
 
     plane = tuple(size for size, axis in zip(page.shape, page.axes) if axis != "S")
     if samples < 0 and not channel_axes:
-        return Volume(str(path), (count,) + plane, page.dtype, frame, tiff.close)
+        return Volume(str(path), (count,) + plane, page.dtype, frame, tiff.close, missing)
     channels = per_slice * (1 if samples < 0 else page.shape[samples])
 
     def read(z: int) -> np.ndarray:
         pictures = [frame(number) for number in order[z]]
         return np.concatenate([p.reshape((-1,) + p.shape[-2:]) for p in pictures])
 
-    return Volume(str(path), (len(order), channels) + plane, page.dtype, read, tiff.close)
+    return Volume(str(path), (len(order), channels) + plane, page.dtype, read, tiff.close, missing)
+
+
+def _check_ome_sizes(path: Path, tiff: object) -> None:
+    # tifffile makes a list as long as the header says.
+    text = tiff.ome_metadata if tiff.is_ome else None
+    for pixels in re.findall(r"<(?:\w+:)?Pixels\b[^>]*", text or ""):
+        sizes = [int(size) for size in re.findall(r"\bSize[ZCT]\s*=\s*[\"'](\d{1,18})\b", pixels)]
+        if np.prod(sizes, dtype=np.float64) > _MOST_PAGES:
+            raise InputError(f"{path}: the OME header promises {sizes} pages (Z, C, T): no sense")
+
+
+def _check_folder(path: Path, series: object) -> None:
+    """Refuse pages that lie in files of other folders, which the header or an index may name."""
+    own = os.path.realpath(path.parent)
+    pages = (_page(series.pages, number) for number in range(len(series.pages)))
+    for file in {str(page.parent.filehandle.path) for page in pages if page is not None}:
+        if os.path.realpath(os.path.dirname(file)) != own:
+            raise InputError(
+                f"{path}: names the file {file}, which is in another folder and not read; put the "
+                f"files of the stack into one folder"
+            )
+
+
+def _promised(path: Path, tiff: object, page: object) -> tuple[tuple[int, ...], str]:
+    """Return how many pages the header of ImageJ or tifffile promises, by axis, and the axes."""
+    if tiff.is_imagej and tiff.imagej_metadata:
+        values = tiff.imagej_metadata
+        frames, slices, channels, images = (
+            values.get(key, 1) for key in ("frames", "slices", "channels", "images")
+        )
+        sizes, axes = (frames, slices, channels), "TZC"
+        # Colours may be declared as channels.
+        if page.samplesperpixel > 1:
+            sizes, axes = (frames, slices), "TZ"
+        elif channels == 1:
+            sizes, axes = (max(frames * slices, images),), "I"
+        elif str(values.get("order", "czt")).lower() not in ("czt", "default"):
+            return (0,), "I"
+    elif tiff.is_shaped and tiff.shaped_metadata:
+        sizes, axes = (), ""
+        shape = tuple(tiff.shaped_metadata[0].get("shape", ()))
+        while len(sizes) < len(shape) and np.prod(shape[len(sizes) :], dtype=float) > page.size:
+            sizes, axes = shape[: len(sizes) + 1], axes + "Q"
+    else:
+        return (0,), "I"
+    if not all(isinstance(size, int) and size >= 0 for size in sizes):
+        return (0,), "I"
+    if np.prod(sizes, dtype=np.float64) > _MOST_PAGES:
+        raise InputError(f"{path}: the header promises {sizes} pages: no sense")
+    return sizes, axes
+
+
+def _page(frames: Sequence, number: int) -> Any:
+    try:
+        return frames[number]
+    except IndexError:
+        return None
+
+
+def _is_there(frames: Sequence, number: int) -> bool:
+    """Tell whether a page was written; one of which no byte is stored was not."""
+    page = _page(frames, number)
+    if page is None or not any(page.databytecounts):
+        return False
+    return page.dataoffsets[-1] + page.databytecounts[-1] <= page.parent.filehandle.size
 
 
 def _check_page_chain(path: Path, tiff: object) -> None:
@@ -203,7 +310,8 @@ def _check_page_chain(path: Path, tiff: object) -> None:
     _, following = _directory(path, tiff, tiff.pages[count - 1].offset)
     if lost or following:
         raise InputError(
-            f"{path}: is cut off: {count} pages are there, something after them is not"
+            f"{path}: is cut off: {count} pages are there, something after them is not; copy it "
+            f"anew, or save the pages that are there as a stack"
         )
 
 

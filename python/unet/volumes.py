@@ -130,7 +130,9 @@ def grey_range(
         return 0.0, 255.0
     if volume.dtype == np.bool_:
         return 0.0, 1.0
-    slices = range(volume.shape[0]) if slices is None else slices
+    if slices is None:
+        missing = set(getattr(volume, "missing", ()))
+        slices = [z for z in range(volume.shape[0]) if z not in missing]
     count = min(len(slices), _GREY_SLICES)
     chosen = np.linspace(0, len(slices) - 1, count).round().astype(int)
     pixels = np.concatenate([np.asarray(volume[slices[k]]).ravel() for k in chosen])
