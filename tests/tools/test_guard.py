@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -250,3 +251,20 @@ def test_the_files_of_a_network_do_not_take_the_training_sets_place(place, capsy
     nets.main(call)
     nets.main([*call, "--iterations", "9"])
     assert "max_iter: 9" in Path("net/solver.prototxt").read_text()
+
+
+@pytest.mark.parametrize("name", ["folder", "file"])
+def test_genuine_caffe_does_not_take_a_folders_place(tmp_path, name):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "thesis.txt").write_text("years of work")
+    (tmp_path / "file").write_text("years of work")
+    before = tree(tmp_path)
+    done = subprocess.run(
+        [str(REPOSITORY / "tools" / "caffe-reference"), "--install", "file:///no/mirror"],
+        env={**os.environ, "CAFFE_REFERENCE": str(tmp_path / name)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert f"{name}: exists, and is not a root file system made by this program" in done.stderr
+    assert tree(tmp_path) == before
