@@ -149,7 +149,7 @@ def run(folder: Path, cases: list, **environment: str) -> str:
         [sys.executable, str(program), json.dumps(cases)],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1800,
         env={**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(folder), **environment},
     )
     assert done.returncode == 0, done.stderr

@@ -100,7 +100,7 @@ def start(folder: Path, *command: str, solver: str = SOLVER, **environment: str)
     )
 
 
-def wait_until(condition, seconds: float = 300) -> None:
+def wait_until(condition, seconds: float = 1800) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -135,7 +135,7 @@ def ended():
 def test_an_error_in_one_process_ends_all_with_its_message(tmp_path: Path, ended):
     process = start(tmp_path, FAIL="yes")
     ended(process)
-    out, errors = process.communicate(timeout=300)
+    out, errors = process.communicate(timeout=1800)
     assert process.returncode == 2, errors
     assert out == "ValueError: rank 1 cannot go on (solver 1 of 2, on the CPU)\n"
     assert is_gone(int((tmp_path / "0.pid").read_text()))
@@ -147,7 +147,7 @@ def test_a_stopped_solver_0_snapshots_and_ends_the_others(tmp_path: Path, ended)
     ended(process)
     children = numbers(tmp_path, process)
     process.send_signal(signal.SIGINT)
-    out, errors = process.communicate(timeout=300)
+    out, errors = process.communicate(timeout=1800)
     assert (process.returncode, out) == (0, ""), errors
     assert "Optimization stopped early." in errors
     assert all(map(is_gone, children))
@@ -160,7 +160,7 @@ def test_nothing_is_left_of_a_killed_or_interrupted_training(tmp_path: Path, end
     ended(process)
     children = numbers(tmp_path, process)
     process.send_signal(number)
-    process.communicate(timeout=300)
+    process.communicate(timeout=1800)
     assert process.returncode == -number
     wait_until(lambda: all(map(is_gone, children)))
     assert not list(tmp_path.glob("s_iter_*"))
@@ -177,7 +177,7 @@ def test_torchrun_starts_the_solvers(tmp_path: Path, ended):
         solver=SOLVER.replace("1000000000", "1").replace("1e-9", "0.1"),
     )
     ended(process)
-    _, errors = process.communicate(timeout=300)
+    _, errors = process.communicate(timeout=1800)
     assert process.returncode == 0, errors
     net = caffe.proto.caffe_pb2.NetParameter()
     net.ParseFromString((tmp_path / "s_iter_1.caffemodel").read_bytes())
@@ -202,7 +202,7 @@ def test_torchrun_starts_the_program(tmp_path: Path, ended, fields: str):
         launched = torchrun if count == 2 else ()
         process = start(tmp_path, *launched, "-m", "caffe", "train", "-solver", solver)
         ended(process)
-        _, said[count] = process.communicate(timeout=300)
+        _, said[count] = process.communicate(timeout=1800)
         assert process.returncode == 0, said[count]
     alone, several = (f"{tmp_path}/case, {count} solvers_iter_5" for count in (1, 2))
     wanted, got = (parameters(f"{path}.caffemodel") for path in (alone, several))

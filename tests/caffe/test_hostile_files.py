@@ -1,4 +1,4 @@
-"""Hostile files: each is refused within 1 s and 200 MB, and the message says where it is wrong."""
+"""Hostile files: each is refused with bounded work, and the message says where it is wrong."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 
 from tests.caffe.hostile_files import TABLE
 
-# Of the processor; half that is the most on one that has nothing else to do.
-MAX_SECONDS = 1.0
+# Of Python, the standard library's among them: a text of two million lines takes half of this.
+MAX_LINES = 50_000_000
 MAX_MEGABYTES = 200
 MAX_MESSAGE = 2000
 
@@ -28,7 +28,8 @@ def results(repository) -> dict[str, dict]:
         capture_output=True,
         text=True,
         cwd=repository,
-        timeout=300,
+        # All of them together take half a minute: what takes that long hangs.
+        timeout=3600,
         env=os.environ | {"GLOG_minloglevel": "3", "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr[-3000:]
@@ -43,5 +44,5 @@ def test_a_hostile_file_is_refused_at_once_and_cheaply(reader, name, results):
     assert re.match(rf"/.*?/file{TABLE[reader][name][1]}", told, re.DOTALL), told
     assert len(told) < MAX_MESSAGE, told
     assert told.isprintable(), told
-    assert result["seconds"] < MAX_SECONDS, result
+    assert result["lines"] < MAX_LINES, result
     assert result["megabytes"] < MAX_MEGABYTES, result

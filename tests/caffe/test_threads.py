@@ -21,7 +21,7 @@ def test_every_part_is_done_once_and_several_at_a_time(count):
     done, together = [], threading.Barrier(count)
 
     def work(first, second):
-        together.wait(timeout=20)
+        together.wait(timeout=1800)
         done.append(first * second)
 
     threads.each(work, [(number, 3) for number in range(20 * count)])

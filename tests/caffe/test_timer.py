@@ -31,9 +31,10 @@ timer.start()
 time.sleep(0.3)
 timer.start()        # a second start changes nothing
 tick(timer, 0.1)     # 5
+before = time.monotonic()
 timer.start()
 tick(timer)          # 6: a start after a stop begins anew
-json.dump(tick.told, sys.stdout)
+json.dump([tick.told, 1000 * (time.monotonic() - before)], sys.stdout)
 """
 
 
@@ -49,11 +50,12 @@ def test_it_measures_from_the_first_start_to_stop_or_reading(whose, request):
         done = request.getfixturevalue("genuine").command(
             "env", "GLOG_minloglevel=0", "python3", "-c", SCRIPT
         )
-    told = json.loads(done.stdout)
+    told, passed = json.loads(done.stdout)
     assert told[:2] == [0, 0]
     assert told[2] >= 99
     assert told[3] == told[4] == told[2]
     assert told[5] >= 399
-    assert told[6] < told[5]
+    # Microseconds are the finest that genuine Caffe counts.
+    assert told[6] < passed + 1
     # Said twice, and to standard error.
     assert done.stderr.count("Timer has never been run before reading time.") == 2

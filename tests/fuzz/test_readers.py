@@ -21,7 +21,7 @@ def test_readers_survive_the_corpus_and_a_short_fuzz(repository, tmp_path):
         capture_output=True,
         text=True,
         cwd=repository,
-        timeout=500,
+        timeout=3600,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     results = [json.loads(line) for line in done.stdout.splitlines()[:-1]]
@@ -46,6 +46,21 @@ def test_a_reader_that_fails_is_found(tmp_path, monkeypatch):
     result = readers.fuzz("bad", 2, 0, tmp_path, grow=False)
     assert result["finds"] == 1
     assert (tmp_path / "bad-0-0").read_bytes() == b"7"
+
+
+def test_a_reader_that_works_too_much_is_found(tmp_path, monkeypatch):
+    from tests.fuzz import readers, targets
+
+    def read(path) -> None:
+        for _ in range(int(path.read_bytes())):
+            (lambda: None)()
+
+    monkeypatch.setitem(targets.TARGETS, "slow", targets.Target(read, list, None, "."))
+    path = tmp_path / "file"
+    for calls, wrong in ((readers.MAX_WORK // 2, ""), (readers.MAX_WORK, "lines and calls")):
+        path.write_text(str(calls))
+        assert wrong in readers.verdict("slow", path, set())
+        assert bool(readers.verdict("slow", path, set())) == bool(wrong)
 
 
 def test_the_corpus_is_small():

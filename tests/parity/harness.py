@@ -52,7 +52,7 @@ class Engine:
         script: str | Path,
         arrays: Mapping[str, np.ndarray | str | float] | None = None,
         *arguments: str,
-        timeout: float = 600,
+        timeout: float = 3600,
         environment: Mapping[str, str] | None = None,
         cwd: Path = REPOSITORY,
     ) -> Arrays:
@@ -136,7 +136,9 @@ class Case:
     blob_diffs: bool = True
 
 
-def run_cases(engine: Engine, cases: Mapping[str, Case], timeout: float = 600) -> dict[str, Arrays]:
+def run_cases(
+    engine: Engine, cases: Mapping[str, Case], timeout: float = 3600
+) -> dict[str, Arrays]:
     """Run nets on an engine, all in one process; parameters are drawn from the layers' names.
 
     Returns

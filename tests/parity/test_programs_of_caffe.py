@@ -65,7 +65,7 @@ def run(*words: object) -> subprocess.CompletedProcess:
         list(map(str, words)),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1800,
         env={**os.environ, "OMP_NUM_THREADS": "1", "GLOG_minloglevel": "0"},
     )
     assert done.returncode == 0, done.stderr[-4000:]

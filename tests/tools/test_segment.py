@@ -434,7 +434,7 @@ def test_a_mistake_is_one_line_and_status_2(model, stack, tmp_path):
     command += ["--device", "cpu", "--net", str(model / "deploy.prototxt"), "--weights"]
     for name in ("cut.caffemodel", "stack.tif"):
         ended = subprocess.run(
-            [*command, str(tmp_path / name)], capture_output=True, text=True, timeout=120
+            [*command, str(tmp_path / name)], capture_output=True, text=True, timeout=1800
         )
         assert ended.returncode == 2
         assert len(ended.stderr.splitlines()) == 1
@@ -457,7 +457,7 @@ def test_genuine_caffe_segments_alike(run, reference, model, tmp_path):
         + ["-o", str(tmp_path / "theirs.h5"), *options, *cells, str(tmp_path / "their_cells.h5")],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1800,
     )
     assert ended.returncode == 0, ended.stderr
     ours, theirs = (read_volume(tmp_path / f"{name}.h5") for name in ("ours", "theirs"))

@@ -104,7 +104,7 @@ def test_a_mistake_is_one_line_and_status_2(labels, tmp_path):
         [sys.executable, str(PROGRAM), str(labels), "-o", str(tmp_path / "res")],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=1800,
     )
     assert ended.returncode == 2
     assert len(ended.stderr.splitlines()) == 1
@@ -118,7 +118,7 @@ def test_genuine_caffes_python_tracks_alike(labels, tmp_path, reference):
         [*reference.command, str(PROGRAM), str(labels), "-o", str(tmp_path / "theirs")],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=1800,
     )
     assert ended.returncode == 0, ended.stderr
     np.testing.assert_array_equal(read_masks(tmp_path / "ours"), read_masks(tmp_path / "theirs"))

@@ -41,13 +41,13 @@ def start(engine, *arguments: object) -> subprocess.Popen:
 
 
 def finish(process: subprocess.Popen, status: int = 0) -> tuple[str, str]:
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=1800)
     assert process.returncode == status, f"exit status {process.returncode}\n{out}\n{err}"
     return out, err
 
 
 def wait_for_iteration(process: subprocess.Popen, folder: Path, number: int) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 1800
     while not any(s.iteration >= number for s in snapshots.find(str(folder / "small"))):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
@@ -65,9 +65,12 @@ def final(folder: Path, iteration: int) -> tuple[list[bytes], list[bytes]]:
     )
 
 
-STEPS = 120
 # A snapshot at every step: most of the time is spent in writing them.
-SOLVER = dict(max_iter=STEPS, snapshot=1, test_interval=50)
+SOLVER = dict(snapshot=1, test_interval=50, lr_policy="fixed")
+# Of a training that is to be disturbed: it is never over before, however late that comes.
+ENDLESS = ("--iterations", 1_000_000)
+# Steps after the last disturbance.
+MORE = 30
 
 
 @pytest.fixture
@@ -75,19 +78,10 @@ def engine(request):
     return request.getfixturevalue(request.param)
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    """Return a function of the engine that gives the folder of a run that nothing disturbed."""
-    folders: dict[str, Path] = {}
-
-    def of(engine) -> Path:
-        if engine.name not in folders:
-            folder = tmp_path_factory.mktemp(engine.name)
-            finish(start(engine, write_training(folder, **SOLVER)))
-            folders[engine.name] = folder / "run"
-        return folders[engine.name]
-
-    return of
+def undisturbed(engine, folder: Path, steps: int) -> Path:
+    """Return the folder of a run that nothing disturbs."""
+    finish(start(engine, write_training(folder, **SOLVER), "--iterations", steps))
+    return folder / "run"
 
 
 def rows(folder: Path) -> list[dict[str, float]]:
@@ -97,23 +91,25 @@ def rows(folder: Path) -> list[dict[str, float]]:
     ]
 
 
-def test_killed_at_any_moment_and_resumed_is_bit_identical(ours, undisturbed, tmp_path):
+def test_killed_at_any_moment_and_resumed_is_bit_identical(ours, tmp_path):
     solver, folder = write_training(tmp_path, workers=1, **SOLVER), tmp_path / "run"
     for seed, reached in enumerate((3, 50)):
-        process = start(ours, solver, "--resume")
+        process = start(ours, solver, "--resume", *ENDLESS)
         wait_for_iteration(process, folder, reached)
         time.sleep(random.Random(seed).uniform(0, 0.1))
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
+        assert process.returncode == -signal.SIGKILL
         for snapshot in snapshots.find(str(folder / "small")):
             caffe_pb2.SolverState.FromString(Path(snapshot.state).read_bytes())
             caffe_pb2.NetParameter.FromString(Path(snapshot.model).read_bytes())
-        assert snapshots.find(str(folder / "small"))[0].iteration < STEPS
-    out, err = finish(start(ours, solver, "--resume"))
+    steps = snapshots.find(str(folder / "small"))[0].iteration + MORE
+    out, err = finish(start(ours, solver, "--resume", "--iterations", steps))
     assert "goes on from" in out
     assert "passed over" not in err
-    assert final(folder, STEPS) == final(undisturbed(ours), STEPS)
-    assert rows(folder) == rows(undisturbed(ours))
+    other = undisturbed(ours, tmp_path / "other", steps)
+    assert final(folder, steps) == final(other, steps)
+    assert rows(folder) == rows(other)
     assert not [path.name for path in folder.iterdir() if path.name.startswith(".")]
 
 
@@ -125,17 +121,17 @@ def test_killed_at_any_moment_and_resumed_is_bit_identical(ours, undisturbed, tm
     ],
     indirect=["engine"],
 )
-def test_interrupted_and_resumed_is_bit_identical(engine, number, undisturbed, tmp_path):
+def test_interrupted_and_resumed_is_bit_identical(engine, number, tmp_path):
     solver, folder = write_training(tmp_path, workers=1, **SOLVER), tmp_path / "run"
-    process = start(engine, solver)
+    process = start(engine, solver, *ENDLESS)
     wait_for_iteration(process, folder, 7)
     # Ctrl-C in a terminal reaches the workers too.
     os.killpg(process.pid, number)
     out, err = finish(process, 128 + number)
     assert "solverstate is written" in out + err
-    assert snapshots.find(str(folder / "small"))[0].iteration < STEPS
-    finish(start(engine, solver, "--resume"))
-    assert final(folder, STEPS) == final(undisturbed(engine), STEPS)
+    steps = snapshots.find(str(folder / "small"))[0].iteration + MORE
+    finish(start(engine, solver, "--resume", "--iterations", steps))
+    assert final(folder, steps) == final(undisturbed(engine, tmp_path / "other", steps), steps)
 
 
 def test_a_torn_snapshot_is_passed_over_on_genuine_caffe_too(reference, tmp_path):

@@ -21,7 +21,7 @@ import caffe
 from exchange import give, given
 
 GENUINE = not hasattr(caffe, "CaffeError")
-SECONDS = 120
+SECONDS = 900
 
 
 def start(arguments, out, err):
