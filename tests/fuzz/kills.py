@@ -1,0 +1,707 @@
+"""Kill the programs at random moments: python -m tests.fuzz.kills --count 1000 --seed 1.
+
+Each program works on small inputs that are made here. It gets SIGKILL, SIGTERM, SIGINT or SIGHUP
+after a random time, or at a random one of the system calls by which it writes; then it is run
+again, to its end or to another kill. Counted are outputs that are
+
+torn  neither what was there before nor what the whole run makes; a program that fails where it
+      should end with the signal's status, or the next run that does not come to its end;
+lost  inputs that changed, old results that are gone, iterations of a training that were done when
+      a signal came that can be answered, and results that differ from an undisturbed run's;
+left  files that belong to neither when the next run has come to its end.
+
+Most runs are forks of this process, which has imported everything and computed nothing; some are
+fresh processes, as a user starts them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import builtins
+import contextlib
+import hashlib
+import io
+import os
+import random
+import re
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+# Of all kills these are of fresh processes.
+FRESH = 0.04
+# And these at a call that writes, in place of after a time.
+AIMED = 0.6
+PATIENCE = 120
+ITERATIONS = 9
+# As unet.files and caffe.files name them; what a download keeps for its next run ends likewise.
+TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.part")
+EVENTS = re.compile(r"(run/)?tensorboard/events\.out\.tfevents\..*")
+# What changes files, and is counted to aim at.
+CALLS = ("replace", "rename", "fsync", "mkdir", "rmdir", "unlink", "chmod", "open", "listdir")
+
+Tree = dict[str, str]
+
+
+@dataclass
+class Case:
+    """A program with its inputs.
+
+    Attributes
+    ----------
+    name : str
+        Of the row that counts it, and what it writes.
+    program : str
+        Its file in tools/, without .py.
+    words : list of str
+    folders : list of str
+        Outputs that are folders, whole or absent.
+    again : list of str
+        Further words of the runs after a kill.
+    fresh : bool
+        Whether it can run as a process of its own.
+    before : list of str
+        Words of the run that has made older results; none if there are none.
+    """
+
+    name: str
+    program: str
+    words: list[str]
+    folders: list[str] = field(default_factory=list)
+    again: list[str] = field(default_factory=list)
+    fresh: bool = True
+    before: list[str] = field(default_factory=list)
+    template: Path = Path()
+    old: Tree = field(default_factory=dict)
+    new: Tree = field(default_factory=dict)
+    seconds: float = 0.0
+    calls: int = 0
+
+
+# -- running ---------------------------------------------------------------------------------------
+
+
+@dataclass
+class Aim:
+    """A signal to send to oneself at one of the calls that write; 0 counts them all."""
+
+    number: int
+    call: int
+    count: int = 0
+
+    def __call__(self) -> None:
+        self.count += 1
+        if self.count == self.call:
+            os.kill(os.getpid(), self.number)
+
+
+def _watch(aim: Aim) -> None:
+    """Have every call that writes counted, in this process."""
+    from unet import hdf5_output
+
+    def counted(function: Callable) -> Callable:
+        def call(*arguments: Any, **rest: Any) -> Any:
+            aim()
+            return function(*arguments, **rest)
+
+        return call
+
+    for name in CALLS:
+        setattr(os, name, counted(getattr(os, name)))
+    builtins.open = io.open = counted(io.open)
+    hdf5_output._File.write = counted(hdf5_output._File.write)
+
+
+def _fork(case: Case, folder: Path, words: list[str], aim: Aim) -> int:
+    """Run a program in a fork, its streams in the file `said` beside the folder."""
+    pid = os.fork()
+    if pid:
+        return pid
+    status = 99
+    try:
+        os.setsid()
+        for number in SIGNALS[1:]:
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.chdir(folder)
+        handle = os.open("../said", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        for stream in (1, 2):
+            os.dup2(handle, stream)
+        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+        sys.argv = [case.program, *words]
+        _watch(aim)
+        PROGRAMS[case.program]()
+    except SystemExit as end:
+        status = end.code or 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):
+                stream.flush()
+        if not aim.call:
+            Path("../calls").write_text(str(aim.count))
+        os._exit(status)
+
+
+def _start(case: Case, folder: Path, words: list[str]) -> int:
+    """Run a program as a process of its own, and as `_fork`."""
+    with open(folder.parent / "said", "w") as said:
+        return subprocess.Popen(
+            [sys.executable, str(REPOSITORY / "tools" / f"{case.program}.py"), *words],
+            cwd=folder,
+            stdout=said,
+            stderr=said,
+            start_new_session=True,
+        ).pid
+
+
+def _wait(pid: int, seconds: float) -> int | None:
+    """Return the exit status, negative for a signal; None if it is still running then."""
+    deadline = time.monotonic() + seconds
+    while True:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() > deadline:
+            return None
+        time.sleep(0.002)
+
+
+def run_whole(case: Case, folder: Path, words: list[str]) -> str:
+    """Run a program to its end in a fork; return what is wrong with that, or nothing."""
+    pid = _fork(case, folder, words, Aim(0, 0))
+    status = _wait(pid, PATIENCE)
+    if status is None:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    if status == 0:
+        return ""
+    return f"torn: the run ends with status {status}: {_said(folder)}"
+
+
+def _said(folder: Path) -> str:
+    lines = (folder.parent / "said").read_text(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "nothing said"
+
+
+# -- what there is ---------------------------------------------------------------------------------
+
+
+def tree(folder: Path) -> Tree:
+    """Return hashes of all files by their paths, an empty hash for folders."""
+    found: Tree = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_dir():
+            found[name] = ""
+        else:
+            found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
+
+
+def _kept(names: Tree) -> Tree:
+    """Return what is under final names."""
+    return {
+        name: content
+        for name, content in names.items()
+        if not any(TEMPORARY.fullmatch(part) for part in name.split("/"))
+        and not name.endswith(".zip.part")
+    }
+
+
+def _unit(case: Case, name: str) -> str:
+    return next((f for f in case.folders if name == f or name.startswith(f + "/")), name)
+
+
+def _units(case: Case, names: Tree) -> dict[str, Tree]:
+    units: dict[str, Tree] = {}
+    for name, content in _kept(names).items():
+        unit = _unit(case, name)
+        # Folders that are no output may be there or not.
+        if content or unit in case.folders:
+            units.setdefault(unit, {})[name] = content
+    return units
+
+
+def compare(case: Case, folder: Path) -> Iterator[str]:
+    """Yield what is neither as before nor as after the whole run."""
+    now, old, new = (_units(case, names) for names in (tree(folder), case.old, case.new))
+    for unit in sorted({*now, *old, *new}):
+        there, before, after = (units.get(unit, {}) for units in (now, old, new))
+        if there not in (before, after):
+            yield f"{'torn' if there else 'lost'}: {unit}"
+
+
+# -- trainings -------------------------------------------------------------------------------------
+
+
+def rows(folder: Path) -> list[dict[str, float]]:
+    """Return the rows of a training's curve, without the seconds that they took."""
+    from unet.curve import read_curve
+
+    path = folder / "run" / "curve.csv"
+    found = read_curve(path) if path.exists() else []
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in found]
+
+
+def compare_training(case: Case, folder: Path, number: int, status: int | None) -> Iterator[str]:
+    """Yield what is wrong with the files of a training that was killed."""
+    iterations = []
+    for name, content in _kept(tree(folder)).items():
+        match = re.fullmatch(r"run/small_iter_(\d+)\.(caffemodel|solverstate)", name)
+        if match:
+            if case.new.get(name) != content:
+                yield f"torn: {name}"
+            if match[2] == "solverstate":
+                iterations.append(int(match[1]))
+        elif EVENTS.fullmatch(name):
+            if not _is_log(folder / name):
+                yield f"torn: {name}"
+        elif name in case.old and case.old[name] != content:
+            yield f"lost: {name}"
+        elif name not in case.new and name != "run":
+            yield f"torn: {name} is new"
+    try:
+        noted = [row["iteration"] + 1 for row in rows(folder) if "loss" in row]
+    except Exception as error:
+        yield f"torn: {error}"
+        return
+    newest = max(iterations, default=0)
+    if status == 128 + number and noted and newest != max(noted):
+        yield f"lost: iteration {max(noted):.0f} was done, the newest snapshot is of {newest}"
+    if number == signal.SIGKILL and noted and newest < min(max(noted), ITERATIONS) // 3 * 3 - 3:
+        yield f"lost: iteration {max(noted):.0f} was done, the newest snapshot is of {newest}"
+
+
+def _is_log(path: Path) -> bool:
+    """Tell whether TensorBoard's events are whole up to the last one."""
+    from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
+
+    data, place = path.read_bytes(), 0
+    while len(data) - place >= 12:
+        size, check = struct.unpack_from("<QI", data, place)
+        if masked_crc32c(data[place : place + 8]) != check:
+            return False
+        record = data[place + 12 : place + 12 + size]
+        if len(data) >= place + size + 16:
+            (check,) = struct.unpack_from("<I", data, place + 12 + size)
+            if masked_crc32c(record) != check:
+                return False
+        place += size + 16
+    return True
+
+
+def compare_end(case: Case, folder: Path) -> Iterator[str]:
+    """Yield how the files at the end differ from those of a run that nobody disturbed."""
+    training = case.name == "train"
+    now = tree(folder)
+    for name in sorted({*now, *case.new}):
+        if EVENTS.fullmatch(name):
+            continue
+        if training and re.fullmatch(r"run/(curve.csv|curves.png|small_iter_(?!9\.).*)", name):
+            continue
+        if name not in case.new:
+            yield f"left: {name}"
+        elif now.get(name) != case.new[name]:
+            yield f"lost: {name} is not as of an undisturbed run"
+    if training and rows(folder) != rows(case.template.parent / "whole"):
+        yield "lost: the curve is not as of an undisturbed run"
+
+
+# -- inputs ----------------------------------------------------------------------------------------
+
+
+def _stack(folder: Path) -> None:
+    import numpy as np
+
+    from unet.volumes import write_volume
+
+    rng = np.random.default_rng(3)
+    for name, seed in (("stack", 0), ("other", 1)):
+        pixels = np.random.default_rng(seed).integers(0, 256, (3, 20, 30), np.uint8)
+        write_volume(folder / f"{name}.tif", pixels)
+    cells = np.zeros((3, 20, 30), np.uint16)
+    for z in range(3):
+        cells[z, 2 + z : 9 + z, 3:12], cells[z, 10:18, 14:27] = 1, 2
+    write_volume(folder / "cells.tif", cells)
+    write_volume(folder / "cells2.tif", np.where(rng.random(cells.shape) < 0.9, cells, 0))
+
+
+def _model(folder: Path) -> None:
+    import caffe
+    from unet import nets
+
+    nets.WIDTHS["tiny"] = 2
+    (folder / "model").mkdir()
+    path = folder / "model" / "deploy.prototxt"
+    path.write_text(f"{nets.deploy_net('tiny')}")
+    (folder / "model" / "input.json").write_text('{"normalise": true}\n')
+    caffe.set_random_seed(1)
+    caffe.Net(str(path), caffe.TEST).save(str(folder / "model" / "weights.caffemodel"))
+
+
+def _training(folder: Path) -> None:
+    from tests.unet.small_net import write_training
+
+    before = os.getcwd()
+    os.chdir(folder)
+    try:
+        write_training(
+            Path("."), max_iter=ITERATIONS, snapshot=3, snapshot_prefix="run/small", test_interval=4
+        )
+    finally:
+        os.chdir(before)
+
+
+def _sequences(path: Path, seed: int) -> None:
+    """Write a zip of a data set of the cell tracking challenge."""
+    import numpy as np
+    import tifffile
+
+    grey = np.add.outer(np.arange(512), np.arange(512) * (1 + seed)).astype(np.uint8)
+    cells = np.zeros((512, 512), np.uint16)
+    cells[40:90, 30:70] = 1
+    with zipfile.ZipFile(path, "w") as file:
+
+        def put(name: str, picture: np.ndarray) -> None:
+            data = io.BytesIO()
+            tifffile.imwrite(data, picture, photometric="minisblack", compression="zlib")
+            file.writestr(f"DIC-C2DH-HeLa/{name}", data.getvalue())
+
+        for sequence in ("01", "02"):
+            for number in range(2):
+                put(f"{sequence}/t{number:03d}.tif", np.roll(grey, number))
+                put(f"{sequence}_GT/TRA/man_track{number:03d}.tif", cells)
+            put(f"{sequence}_GT/SEG/man_seg001.tif", cells)
+            file.writestr(f"DIC-C2DH-HeLa/{sequence}_GT/TRA/man_track.txt", "1 0 1 0\n")
+
+
+def _archives(folder: Path) -> None:
+    _sequences(folder / "a.zip", 0)
+    _sequences(folder / "b.zip", 1)
+
+
+MAKERS: dict[str, tuple[Callable[[Path], None], ...]] = {
+    "segment": (_stack, _model),
+    "prepare": (_stack,),
+    "track": (_stack,),
+    "train": (_training,),
+    "fetch": (_archives,),
+}
+
+
+def cases() -> list[Case]:
+    """Return the programs with all that they write."""
+    net = ["--weights", "model", "--device", "cpu"]
+    found = []
+    for out in ("out.tif", "out.h5", "out.zarr", "out"):
+        folders = [out] if "." not in out or out.endswith("zarr") else []
+        words = ["-o", out, "--labels", "found.tif", *net]
+        found.append(
+            Case("segment", "segment", ["stack.tif", *words], folders, before=["other.tif", *words])
+        )
+    pictures = ["-o", "out.tif", "--overlay", "pictures", *net]
+    found.append(Case("segment", "segment", ["stack.tif", *pictures]))
+    words = ["stack.tif", "cells.tif", "-o", "set.h5", "--preview", "set.png"]
+    words += ["--label-kind", "instances"]
+    found.append(Case("prepare", "prepare", words, before=[*words, "--sigma", "3"]))
+    found.append(Case("prepare", "prepare", words))
+    words = ["-o", "RES"]
+    found.append(
+        Case("track", "track", ["cells.tif", *words], ["RES"], before=["cells2.tif", *words])
+    )
+    found.append(Case("track", "track", ["cells.tif", "-o", "RES"], ["RES"]))
+    found.append(Case("train", "train", ["solver.prototxt", "--device", "cpu"], again=["--resume"]))
+    data = [f"data/{name}" for name in ("01", "02", "01_GT", "02_GT")]
+    take = ["dic-hela", "-o", "data", "--from"]
+    found.append(Case("fetch", "fetch", [*take, "a.zip"], data, before=[*take, "b.zip"]))
+    found.append(Case("fetch", "fetch", [*take, "a.zip"], data))
+    found.append(Case("fetch", "fetch", ["dic-hela", "-o", "data"], data, fresh=False))
+    return found
+
+
+PROGRAMS: dict[str, Callable[[], None]] = {}
+
+
+def _import_programs() -> None:
+    """Import everything that the programs do, and make them quicker than for a user."""
+    sys.path[:0] = [str(REPOSITORY / "tools")]
+    import torch
+    import zarr  # noqa: F401
+
+    import caffe
+    import fetch
+    import prepare
+    import segment
+    import track
+    import train
+    import unet.layers  # noqa: F401
+    from unet import curve
+    from unet.cli import run_program
+    from unet.files import atomic_path
+
+    torch.set_num_threads(1)
+    caffe.set_mode_cpu()
+
+    def draw(_: object, path: Path) -> None:
+        # matplotlib takes a second for a picture that is of no interest here.
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(b"\x89PNG")
+
+    curve.draw_curves = draw
+    for module in (fetch, prepare, segment, track, train):
+        PROGRAMS[module.__name__] = lambda main=module.main: run_program(main)
+
+
+def _in_child(function: Callable[..., None], *arguments: object) -> None:
+    """Do something in a fork, so that this process stays without threads."""
+    pid = os.fork()
+    if not pid:
+        status = 1
+        try:
+            function(*arguments)
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    if os.waitpid(pid, 0)[1]:
+        raise RuntimeError(f"{function.__name__} fails")
+
+
+def prepare_case(case: Case, place: Path) -> None:
+    """Make inputs, older results and those of an undisturbed run; measure how long it takes."""
+    case.template = place / "template"
+    case.template.mkdir(parents=True)
+    for make in MAKERS[case.program]:
+        _in_child(make, case.template)
+    if case.before and (wrong := run_whole(case, case.template, case.before)):
+        raise RuntimeError(wrong)
+    case.old = tree(case.template)
+    whole = place / "whole"
+    if case.name == "train":
+        # Every iteration's snapshot, to hold against whichever a kill leaves.
+        every = place / "every"
+        shutil.copytree(case.template, every)
+        text = (every / "solver.prototxt").read_text()
+        (every / "solver.prototxt").write_text(re.sub(r"snapshot: 3", "snapshot: 1", text))
+        _in_child(_train_every, case, every)
+        case.new = {n: c for n, c in tree(every).items() if "_iter_" in n}
+        (place / "every").rename(place / "done")
+    shutil.copytree(case.template, whole)
+    begin = time.monotonic()
+    if wrong := run_whole(case, whole, case.words):
+        raise RuntimeError(wrong)
+    case.seconds = time.monotonic() - begin
+    case.calls = int((place / "calls").read_text())
+    case.new.update(tree(whole))
+
+
+def _train_every(case: Case, folder: Path) -> None:
+    from unet import snapshots
+
+    snapshots.prune = lambda prefix, interval: None
+    if wrong := run_whole(case, folder, case.words):
+        raise RuntimeError(wrong)
+
+
+# -- killing ---------------------------------------------------------------------------------------
+
+
+def kill(
+    case: Case, folder: Path, words: list[str], number: int, rng: random.Random, fresh: bool
+) -> tuple[int | None, list[str]]:
+    """Run a program and kill it; return its exit status and what is wrong."""
+    aimed = not fresh and rng.random() < AIMED
+    aim = Aim(number, rng.randint(1, case.calls) if aimed else -1)
+    pid = _start(case, folder, words) if fresh else _fork(case, folder, words, aim)
+    status = None
+    if not aimed:
+        # A fresh process first imports for some seconds.
+        status = _wait(pid, rng.uniform(0, 1.1 * case.seconds + (8 if fresh else 0)))
+        if status is None:
+            os.kill(pid, number)
+    if status is None:
+        status = _wait(pid, PATIENCE)
+    wrong = []
+    if status is None:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        wrong.append("torn: it does not end")
+    # Before the program has begun, a signal does what it does to any process; Python tells of
+    # Ctrl-C while it imports by a traceback.
+    allowed = {0, -number, 128 + number, *([1] if fresh else [])}
+    if status is not None and status not in allowed:
+        wrong.append(f"torn: status {status}: {_said(folder)}")
+    if not fresh and "Traceback" in (folder.parent / "said").read_text(errors="replace"):
+        wrong.append(f"torn: a traceback: {_said(folder)}")
+    return status, wrong
+
+
+def one(case: Case, place: Path, rng: random.Random, numbers: Iterable[int]) -> Iterator[tuple]:
+    """Kill a program, and its next runs, once with each signal; then let it come to its end.
+
+    Yields
+    ------
+    tuple of int and list of str
+        A signal, and what was wrong after it.
+    """
+    folder = place / "work"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(case.template, folder)
+    words = case.words
+    last = None
+    for number in numbers:
+        fresh = case.fresh and rng.random() < FRESH
+        status, wrong = kill(case, folder, words, number, rng, fresh)
+        if case.name == "train":
+            wrong += compare_training(case, folder, number, status)
+        else:
+            wrong += compare(case, folder)
+        if last is not None:
+            yield last
+        last = number, wrong
+        words = [*case.words, *case.again]
+    if wrong := run_whole(case, folder, words):
+        last[1].append(wrong)
+    last[1].extend(compare_end(case, folder))
+    yield last
+
+
+# -- the server of downloads -----------------------------------------------------------------------
+
+
+class _Slow(BaseHTTPRequestHandler):
+    content = b""
+
+    def do_GET(self) -> None:
+        first = int((self.headers.get("Range") or "bytes=0-").split("=")[1].rstrip("-"))
+        size = len(self.content)
+        if first >= size:
+            self.send_response(416)
+            self.send_header("Content-Range", f"bytes */{size}")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        self.send_response(206 if first else 200)
+        if first:
+            self.send_header("Content-Range", f"bytes {first}-{size - 1}/{size}")
+        self.send_header("Content-Length", str(size - first))
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            for start in range(first, size, 4096):
+                self.wfile.write(self.content[start : start + 4096])
+                time.sleep(0.01)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def _server(place: Path) -> Iterator[None]:
+    """Serve a data set slowly, from a process of its own."""
+    from data import ctc
+
+    _in_child(_sequences, place / "served.zip", 0)
+    http = ThreadingHTTPServer(("127.0.0.1", 0), _Slow)
+    address = f"http://127.0.0.1:{http.server_address[1]}/"
+    ctc.DATASETS["dic-hela"] = ctc.DATASETS["dic-hela"]._replace(address=address)
+    pid = os.fork()
+    if not pid:
+        _Slow.content = (place / "served.zip").read_bytes()
+        http.serve_forever()
+    http.server_close()
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+# -- the whole -------------------------------------------------------------------------------------
+
+
+def campaign(count: int, seed: int, place: Path, only: str | None, tell: Callable) -> Counter:
+    """Kill `count` times; return how often (program, signal, what) was found."""
+    _import_programs()
+    rng = random.Random(seed)
+    found: Counter = Counter()
+    with _server(place):
+        chosen = [case for case in cases() if only in (None, case.name)]
+        for index, case in enumerate(chosen):
+            prepare_case(case, place / str(index))
+            tell(f"{case.name} {' '.join(case.words)}: {case.seconds:.2f} s, {case.calls} calls")
+        done = turn = 0
+        names = list(dict.fromkeys(case.name for case in chosen))
+        while done < count:
+            # All programs alike, however many kinds of output they have.
+            of_name = [case for case in chosen if case.name == names[turn % len(names)]]
+            case = of_name[turn // len(names) % len(of_name)]
+            turn += 1
+            numbers = rng.sample(SIGNALS, min(len(SIGNALS), count - done))
+            for number, wrong in one(case, place / str(chosen.index(case)), rng, numbers):
+                done += 1
+                found[case.name, number, "kills"] += 1
+                for text in wrong:
+                    found[case.name, number, text.split(":")[0]] += 1
+                    number_name = signal.Signals(number).name
+                    tell(f"kill {done}: {case.name} {' '.join(case.words)}: {number_name}: {text}")
+            if turn % 25 == 0:
+                tell(f"{done} kills")
+    return found
+
+
+def table(found: Counter) -> str:
+    """Return the counts as lines."""
+    heads = ("kills", "torn", "lost", "left")
+    lines = [f"{'program':10s}{'signal':10s}" + "".join(f"{head:>7s}" for head in heads)]
+    pairs = sorted({(name, number) for name, number, _ in found})
+    for name, number in pairs:
+        counts = "".join(f"{found[name, number, head]:7d}" for head in heads)
+        lines.append(f"{name:10s}{signal.Signals(number).name:10s}{counts}")
+    sums = [sum(found[name, number, head] for name, number in pairs) for head in heads]
+    lines.append(f"{'all':20s}" + "".join(f"{total:7d}" for total in sums))
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Run the campaign."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--count", type=int, default=1000, help="kills (1000)")
+    parser.add_argument("--seed", type=int, default=0, help="another number, other moments (0)")
+    parser.add_argument("--only", choices=sorted(MAKERS), help="one of the programs")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as place:
+        found = campaign(
+            options.count,
+            options.seed,
+            Path(place),
+            options.only,
+            lambda line: print(line, flush=True),
+        )
+    print(table(found))
+    return int(any(number for (*_, what), number in found.items() if what != "kills"))
+
+
+if __name__ == "__main__":
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[variable] = "1"
+    os.environ["GLOG_minloglevel"] = "2"  # noqa: SIM112
+    sys.exit(main())
