@@ -26,6 +26,8 @@ from unet.signals import held
 # In a folder of temporaries: its lock, what is new, what was there, and what is to be moved.
 _LOCK, _NEW, _OLD, _PARTS = "lock", "new", "old", "parts.json"
 _TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{8}\.part", re.DOTALL)
+# So often a folder of temporaries is made anew after somebody has swept it away.
+_CLAIMS = 100
 # Names are at most 255 bytes long.
 _LONGEST = 200
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
@@ -253,9 +255,17 @@ def _holder(folder: Path, name: str, target: Path) -> Iterator[Path]:
     holder: Path | None = None
     try:
         with held(), writing(target):
-            while holder is None:
+            for _ in range(_CLAIMS):
                 made += _make_folders(folder)
                 holder, lock = _claim(folder / f".{short}.{secrets.token_hex(4)}.part")
+                if holder is not None:
+                    break
+            else:
+                # As in /proc.
+                raise InputError(
+                    f"{target}: cannot be written: no folder can be made in {folder}; name another "
+                    f"place"
+                )
         yield holder
     finally:
         if holder is not None:

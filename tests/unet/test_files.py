@@ -240,6 +240,12 @@ def test_errors_of_what_is_read_meanwhile_keep_their_own_words(tmp_path):
         (tmp_path / "absent").read_text()
 
 
+def test_a_place_in_which_no_folder_can_be_made_is_told():
+    told = pytest.raises(InputError, match=r"/proc/a\.tif: cannot be written: no folder")
+    with told, atomic_path("/proc/a.tif"):
+        pass
+
+
 def test_a_record_of_parts_holds_their_inodes(tmp_path):
     with atomic_parts(tmp_path) as fresh:
         (fresh / "a").touch()
