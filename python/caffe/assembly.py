@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import zip_longest
@@ -50,10 +50,18 @@ def _weights(blob: Blob, weight: float, count: int) -> torch.Tensor | None:
     return torch.full(blob.shape, weight) if blob.count <= count else None
 
 
-def checked(layer: Layer, step: Callable[..., None], *blobs: list[Blob]) -> None:
-    """Run `setup` or `reshape` of a layer; what PyTorch then complains of names the layer.
+def checked(layer: Layer, step: str, *blobs: object) -> None:
+    """Run a method of a layer; what PyTorch then complains of names the layer.
 
     What a layer in Python raises stays what it is.
+
+    Parameters
+    ----------
+    layer : Layer
+    step : str
+        The method's name.
+    *blobs
+        What it takes.
 
     Raises
     ------
@@ -61,17 +69,19 @@ def checked(layer: Layer, step: Callable[..., None], *blobs: list[Blob]) -> None
         Names the layer and the shapes of its bottoms.
     """
     try:
-        step(*blobs)
+        getattr(layer, step)(*blobs)
     except CaffeError as error:
         # Blobs and fillers do not know whose they are.
         if error.layer is not None:
             raise
         raise layer.fail(str(error)) from error
     except Exception as error:
-        if layer.type == "Python" or not isinstance(error, RuntimeError):
-            net_log.note_layer(error, layer.name, layer.type, step.__name__)
+        own = layer.type == "Python" or isinstance(error, torch.cuda.OutOfMemoryError)
+        if own or not isinstance(error, (RuntimeError, IndexError)):
+            net_log.note_layer(error, layer.name, layer.type, step)
             raise
-        shapes = ", ".join(str(blob.shape) for blob in blobs[0])
+        bottoms = blobs[2] if step == "backward" else blobs[0]
+        shapes = ", ".join(str(blob.shape) for blob in bottoms)
         raise layer.fail(f"{error} (bottoms: {shapes or 'none'})") from error
 
 
@@ -163,8 +173,16 @@ class Assembly:
             # A prototxt may carry the values of its parameters.
             values = weights_io.blob_to_array(proto)
             layer.blobs.add_blob(*values.shape).data_side.set(torch.from_numpy(values))
-        checked(layer, layer.setup, bottoms, tops)
-        checked(layer, layer.reshape, bottoms, tops)
+        shapes = [blob.shape for blob in bottoms]
+        checked(layer, "setup", bottoms, tops)
+        checked(layer, "reshape", bottoms, tops)
+        for blob, shape in zip(bottoms, shapes):
+            if blob.count != math.prod(shape) and layer.type != "Python":
+                # Genuine Caffe computes the new values where the old ones are still read.
+                raise layer.fail(
+                    f"cannot work in place: it makes {blob.shape} of {shape}; give the top another "
+                    "name"
+                )
         loss_weights = self._set_loss_weights(layer, param, top_names, tops)
         self._log.set_up(param.name, tops, loss_weights)
         self._add_params(layer, param)

@@ -91,7 +91,7 @@ class Passes:
     def _reshape_layer(place: Place, always: bool = False) -> None:
         shapes = tuple(blob.data_side.shape for blob in place.bottoms)
         if always or place.layer.always_reshape or shapes != place.seen_shapes:
-            checked(place.layer, place.layer.reshape, place.bottoms, place.tops)
+            checked(place.layer, "reshape", place.bottoms, place.tops)
             place.seen_shapes = shapes
 
     @takes(start=WHOLE, end=WHOLE)
@@ -121,14 +121,8 @@ class Passes:
                     if blob not in place.bottoms:
                         blob.data_side.discard()
             rectified = fuse and place.rectifies and index < end
-            try:
-                if rectified:
-                    place.layer.forward_rectified(place.bottoms, place.tops)
-                else:
-                    place.layer.forward(place.bottoms, place.tops)
-            except Exception as error:
-                net_log.note_layer(error, place.name, place.layer.type, "forward")
-                raise
+            step = "forward_rectified" if rectified else "forward"
+            checked(place.layer, step, place.bottoms, place.tops)
             for blob, weight in zip(place.tops, place.loss_weights):
                 if weight:
                     loss += float((blob.data_side.tensor() * blob.diff_side.tensor()).sum())
@@ -184,11 +178,7 @@ class Passes:
         """Run one layer backward, also where no loss lies above or nothing learns."""
         place = self._places[index]
         place.layer.releases_diffs = release
-        try:
-            place.layer.backward(place.tops, place.bottom_needs, place.bottoms)
-        except Exception as error:
-            net_log.note_layer(error, place.name, place.layer.type, "backward")
-            raise
+        checked(place.layer, "backward", place.tops, place.bottom_needs, place.bottoms)
 
     def _forget_released(self) -> None:
         # A new pass begins: what the last one released cannot be made again.

@@ -135,6 +135,8 @@ class PReLU(NeuronLayer):
         shape = bottom[0].shape
         if len(shape) < 2:
             raise self.fail(f"needs channels on axis 1, the bottom is {shape}")
+        if len(shape) > 4:
+            self.beyond_bvlc(f"works on a blob of {len(shape)} axes")
         self.shared = param.channel_shared
         if not self.blobs:
             blob = self.blobs.add_blob(*(() if self.shared else shape[1:2]))
@@ -215,7 +217,9 @@ class Clip(NeuronLayer):
         self.least, self.most = param.min, param.max
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        top[0].data_side.set(bottom[0].data_side.tensor().clamp(self.least, self.most))
+        # Not in one: where min is above max, max would win.
+        values = bottom[0].data_side.tensor().clamp(max=self.most).clamp_(min=self.least)
+        top[0].data_side.set(values)
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]

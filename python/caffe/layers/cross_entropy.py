@@ -61,6 +61,9 @@ class SoftmaxWithLoss(LossLayer):
         param = self.layer_param.loss_param
         if self._is_weighted(bottom):
             self.beyond_bvlc("takes the labels' weights as a third bottom, as caffe_unet does")
+        if len(top) > 1 and (self.weights_labels or not self.layer_param.loss_weight):
+            # Its own layers are given loss weights for other numbers of tops.
+            self.beyond_bvlc("gives the probabilities as a second top")
         self.ignore = param.ignore_label if param.HasField("ignore_label") else None
         if not param.HasField("normalization") and param.HasField("normalize"):
             kinds = caffe_pb2.LossParameter

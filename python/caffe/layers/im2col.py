@@ -24,6 +24,8 @@ class Im2col(BuiltInLayer):
         axes = len(shape) - self.axis - 1
         if axes < 1:
             raise self.fail(f"needs spatial axes after axis {self.axis}, the bottom is {shape}")
+        if any(blob in bottom for blob in top):
+            raise self.fail("cannot work in place: give the top another name")
         self.kernel, self.stride, self.pad, self.dilation = windows(self, param, axes)
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:

@@ -107,6 +107,14 @@ class Accuracy(BuiltInLayer):
             hits = torch.bincount(safe[right], minlength=classes)
             top[1].data_side.set(torch.where(counts > 0, hits / counts.clamp(min=1), 0.0).float())
 
+    def backward(
+        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
+    ) -> None:
+        for blob, down in zip(bottom, propagate_down):
+            if down:
+                self.beyond_bvlc("has no gradient, 0 is given in a backward pass that wants one")
+                blob.diff_side.clear()
+
 
 @register("HingeLoss")
 class HingeLoss(LossLayer):

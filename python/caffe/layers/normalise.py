@@ -138,12 +138,23 @@ class BatchNorm(NeuronLayer):
 
 @register("MVN")
 class MVN(NeuronLayer):
-    """Each channel, or each item, minus its mean, over its standard deviation + eps."""
+    """Each channel, or each item, minus its mean, over its standard deviation + eps.
+
+    Notes
+    -----
+    As in genuine Caffe the top has four axes where the bottom has fewer.
+    """
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         param = self.layer_param.mvn_param
         self.scaled, self.eps = param.normalize_variance, param.eps
         self.kept_axes = 1 if param.across_channels else 2
+
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        shape = bottom[0].shape
+        if len(shape) > 4:
+            self.beyond_bvlc(f"normalises a blob of {len(shape)} axes")
+        top[0].reshape(*shape, *(1,) * (4 - len(shape)))
 
     def _rows(self, tensor: torch.Tensor) -> torch.Tensor:
         """Take all that is normalised together as one row."""

@@ -15,6 +15,7 @@ from caffe.proto import caffe_pb2
 
 _MAX = caffe_pb2.PoolingParameter.MAX
 _AVE = caffe_pb2.PoolingParameter.AVE
+_KERNEL = ("kernel_size", "kernel_h", "kernel_w")
 _STOCHASTIC = caffe_pb2.PoolingParameter.STOCHASTIC
 
 
@@ -40,15 +41,36 @@ class Pooling(BuiltInLayer):
         self.maximum = param.pool == _MAX
         if len(top) > 1 and not self.maximum:
             raise self.fail("a second top, where the maxima lie, needs pool: MAX")
-        self.stride = (param.stride_h or param.stride, param.stride_w or param.stride)
-        self.pad = (param.pad_h or param.pad, param.pad_w or param.pad)
+        self.stride = self._pair("stride")
+        self.pad = self._pair("pad")
         self.global_pooling = param.global_pooling
-        self.kernel = (param.kernel_h or param.kernel_size, param.kernel_w or param.kernel_size)
-        if not self.global_pooling:
+        if any(self.pad) and param.pool == _STOCHASTIC:
+            raise self.fail("pads with pool: MAX or AVE only")
+        if self.global_pooling:
+            given = [name for name in _KERNEL if param.HasField(name)]
+            if given or any(self.pad) or self.stride != (1, 1):
+                what = given[0] if given else "pad" if any(self.pad) else "stride"
+                raise self.fail(f"takes whole planes with global_pooling: leave {what} out")
+        else:
+            size, *sides = (param.HasField(name) for name in _KERNEL)
+            if size == all(sides):
+                raise self.fail("takes either kernel_size, or kernel_h and kernel_w")
+            self.kernel = (param.kernel_size,) * 2 if size else (param.kernel_h, param.kernel_w)
             if min(self.kernel) < 1 or min(self.stride) < 1:
                 raise self.fail(f"kernel {self.kernel} and stride {self.stride} must be positive")
             if any(pad >= kernel for pad, kernel in zip(self.pad, self.kernel)):
                 raise self.fail(f"pad {self.pad} must be smaller than the kernel {self.kernel}")
+
+    def _pair(self, name: str) -> tuple[int, int]:
+        """Return what is given for height and width: one value for both, or one for each."""
+        param = self.layer_param.pooling_param
+        sides = [f"{name}_h", f"{name}_w"]
+        given = [param.HasField(side) for side in sides]
+        if not any(given):
+            return (getattr(param, name),) * 2
+        if not all(given) or param.HasField(name):
+            raise self.fail(f"takes either {name}, or {sides[0]} and {sides[1]}")
+        return getattr(param, sides[0]), getattr(param, sides[1])
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         shape = bottom[0].shape

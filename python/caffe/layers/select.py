@@ -105,6 +105,8 @@ class Filter(BuiltInLayer):
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         if len(top) != len(bottom) - 1:
             raise self.fail(f"needs a top per bottom but the last: {len(bottom) - 1}")
+        if any(above in bottom for above in top):
+            raise self.fail("cannot work in place: give the tops other names")
         self.shaped = False
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:

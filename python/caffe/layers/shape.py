@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
+from google.protobuf.message import Message
 
 from caffe.blob import MAX_AXES, AliasSide, Blob
 from caffe.layers.base import BuiltInLayer, register
@@ -16,6 +17,15 @@ def _share(bottom: Blob, top: Blob, shape: tuple[int, ...]) -> None:
     """Make a top the values of a bottom in another shape."""
     top.data_side = AliasSide(bottom.data_side, shape)
     top.diff_side = AliasSide(bottom.diff_side, shape)
+
+
+def _axis(layer: BuiltInLayer, param: Message, older: str, shape: tuple[int, ...]) -> int:
+    """Return the axis that a parameter names as `axis`, or by the older word."""
+    if not param.HasField(older):
+        return layer.canonical_axis(param.axis, shape)
+    if param.HasField("axis"):
+        raise layer.fail(f"takes either axis or {older}, both are given")
+    return layer.canonical_axis(getattr(param, older), shape)
 
 
 class _SharingLayer(BuiltInLayer):
@@ -90,10 +100,7 @@ class Concat(_SharingLayer):
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         param = self.layer_param.concat_param
         shape = bottom[0].shape
-        if param.HasField("concat_dim"):
-            self.axis = self.canonical_axis(param.concat_dim, shape)
-        else:
-            self.axis = self.canonical_axis(param.axis, shape)
+        self.axis = _axis(self, param, "concat_dim", shape)
         self.windows = [self._window(index, blob.shape, shape) for index, blob in enumerate(bottom)]
         self.sizes = [blob.shape[self.axis] for blob in bottom]
         if self.shares_tops:
@@ -106,7 +113,7 @@ class Concat(_SharingLayer):
     ) -> tuple[slice, ...] | None:
         """Return what is taken of a bottom; None: all of it."""
         own = (*first[: self.axis], *shape[self.axis : self.axis + 1], *first[self.axis + 1 :])
-        if shape == own:
+        if len(shape) == len(first) and shape == own:
             return None
         more = [size - wanted for size, wanted in zip(shape, own)]
         if len(shape) != len(first) or min(more) < 0 or any(more[:2]):
@@ -177,8 +184,7 @@ class Slice(BuiltInLayer):
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         param = self.layer_param.slice_param
         shape = bottom[0].shape
-        legacy = param.HasField("slice_dim")
-        self.axis = self.canonical_axis(param.slice_dim if legacy else param.axis, shape)
+        self.axis = _axis(self, param, "slice_dim", shape)
         size = shape[self.axis]
         if param.slice_point:
             points = [0, *param.slice_point, size]
