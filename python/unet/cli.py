@@ -45,15 +45,17 @@ def run_program(main: Callable[[Sequence[str] | None], int | None]) -> None:
     plus the signal's number; anything else is a bug and keeps its traceback. What becomes of the
     terminal does not matter, unless the program has called `unet.terminal.is_the_output`.
     """
-    with unwinding(), never_in_the_way():
+    with never_in_the_way():
         status = _status(main)
     sys.exit(status)
 
 
 def _status(main: Callable[[Sequence[str] | None], int | None]) -> int | None:
     try:
-        status = main(None)
-        sys.stdout.flush()
+        # Within: a signal that comes when all is done is answered like one that comes before.
+        with unwinding():
+            status = main(None)
+            sys.stdout.flush()
         return status
     except KeyboardInterrupt as stop:
         number = stop.number if isinstance(stop, Stopped) else signal.SIGINT

@@ -60,8 +60,10 @@ def run_tasks(tasks: Sequence[tuple[Callable, tuple]], workers: int) -> Iterator
 
 
 def _start_worker() -> None:
-    # Ctrl-C is the parent's to handle, and a parent killed outright must not leave workers behind.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # What a terminal sends to all its programs is the parent's to handle, and a parent killed
+    # outright must not leave workers behind.
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_follow_parent, daemon=True).start()
 
 

@@ -247,10 +247,11 @@ def _check_ome_sizes(path: Path, tiff: object) -> None:
 
 def _check_folder(path: Path, series: object) -> None:
     """Refuse pages that lie in files of other folders, which the header or an index may name."""
-    own = os.path.realpath(path.parent)
+    # The file itself may be a link; its pages are where it leads to.
+    own = {os.path.realpath(path.parent), os.path.dirname(os.path.realpath(path))}
     pages = (_page(series.pages, number) for number in range(len(series.pages)))
     for file in {str(page.parent.filehandle.path) for page in pages if page is not None}:
-        if os.path.realpath(os.path.dirname(file)) != own:
+        if os.path.realpath(os.path.dirname(file)) not in own:
             raise InputError(
                 f"{path}: names the file {file}, which is in another folder and not read; put the "
                 f"files of the stack into one folder"

@@ -17,6 +17,7 @@ import pipeline
 from model_folder import guard_model_folder, make_model_folder
 from steps import Pipeline, Step, StepFailed, call
 from unet.errors import InputError
+from unet.signals import Stopped
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 APPEND = "import sys; open(sys.argv[2], 'a').write(open(sys.argv[1]).read())"
@@ -84,9 +85,18 @@ def test_a_failed_step_carries_its_exit_status_and_is_not_done(tmp_path):
         assert failed.value.status == 2
 
 
-def test_an_interrupted_step_interrupts_the_pipeline(tmp_path):
-    with pytest.raises(KeyboardInterrupt):
-        Pipeline(tmp_path).run(Step("stop", ["-c", "raise SystemExit(130)"]))
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupted_step_interrupts_the_pipeline(tmp_path, number):
+    with pytest.raises(Stopped) as stopped:
+        Pipeline(tmp_path).run(Step("stop", ["-c", f"raise SystemExit({128 + number})"]))
+    assert stopped.value.number == number
+
+
+def test_a_step_that_ends_well_when_asked_to_stop_is_the_last_one():
+    ends = "import os, signal, time; os.kill(os.getppid(), signal.SIGTERM); time.sleep(0.3)"
+    ignores = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+    with pytest.raises(Stopped):
+        call([sys.executable, "-c", ignores + ends])
 
 
 def test_a_program_that_a_signal_kills_gives_the_status_of_a_shell():
@@ -129,15 +139,15 @@ CHILD = """
 import signal, sys, time
 def stop(number, frame):
     print("snapshot", flush=True)
-    sys.exit(130)
-signal.signal(signal.SIGTERM, stop)
-signal.signal(signal.SIGINT, stop)
+    sys.exit(128 + number)
+for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    signal.signal(number, stop)
 print("training", flush=True)
 time.sleep(600)
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_running_program_ends_in_its_own_way_when_the_pipeline_is_stopped(tmp_path, number):
     source = (
         f"import sys; sys.path.insert(0, {str(TOOLS)!r})\n"

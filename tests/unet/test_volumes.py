@@ -683,3 +683,10 @@ def test_memory_does_not_grow_with_slices(tmp_path, name):
         assert tracemalloc.get_traced_memory()[1] < 12 * 250_000
     finally:
         tracemalloc.stop()
+
+
+def test_a_link_to_a_tiff_in_another_folder_is_read(tmp_path):
+    (tmp_path / "there").mkdir()
+    write_volume(tmp_path / "there" / "a.tif", np.zeros((2, 3, 4), np.uint8))
+    (tmp_path / "a.tif").symlink_to("there/a.tif")
+    assert read_volume(tmp_path / "a.tif").shape == (2, 3, 4)

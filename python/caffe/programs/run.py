@@ -42,7 +42,7 @@ def run_program(main: Callable[[Sequence[str] | None], int | None]) -> None:
     number; anything else is a bug and keeps its traceback. What becomes of the terminal does not
     matter, unless the program has called `terminal_is_the_output`.
     """
-    with _unwinding(), _streams():
+    with _streams():
         status = _status(main)
     sys.exit(status)
 
@@ -56,8 +56,10 @@ def terminal_is_the_output() -> None:
 
 def _status(main: Callable[[Sequence[str] | None], int | None]) -> int | None:
     try:
-        status = main(None)
-        sys.stdout.flush()
+        # Within: a signal that comes when all is done is answered like one that comes before.
+        with _unwinding():
+            status = main(None)
+            sys.stdout.flush()
         return status
     except KeyboardInterrupt as stop:
         number = stop.number if isinstance(stop, Stopped) else signal.SIGINT

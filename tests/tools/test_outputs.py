@@ -1,8 +1,9 @@
-"""Programs on a full or read-only disk: a sentence that names the file, and nothing is left."""
+"""Programs on full and read-only disks, and without a terminal: what is written, told and left."""
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import zipfile
@@ -20,6 +21,7 @@ import segment
 import track
 from data import ctc
 from tests.conftest import SmallDisk
+from tests.unet.small_net import write_training
 from unet import nets
 from unet.errors import InputError
 from unet.volumes import write_volume
@@ -123,3 +125,48 @@ def test_the_process_ends_with_status_2_and_one_line(inputs, disk, name):
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith(f"{program}.py: {disk / name}: cannot be written: the ")
     assert (disk / "old.tif").read_text() == "old"
+
+
+def _gone() -> int:
+    """Return the end of a pipe that nobody reads, as `| head -1` leaves it."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    return writing
+
+
+def _full() -> int:
+    return os.open("/dev/full", os.O_WRONLY)
+
+
+@pytest.mark.parametrize("terminal", [_gone, _full])
+@pytest.mark.parametrize(
+    ("program", "words", "outputs"),
+    [
+        ("segment", ["stack.tif", *MODEL, "-o", "o.tif", "--overlay", "seen"], ["o.tif", "seen"]),
+        ("prepare", ["stack.tif", *LABELS, "-o", "s.h5", "--preview", "s.png"], ["s.h5", "s.png"]),
+        ("track", ["cells.tif", "-o", "RES"], ["RES"]),
+        ("train", ["solver.prototxt", "--device", "cpu"], ["run/small_iter_2.solverstate"]),
+        (
+            "evaluate",
+            ["labels.tif", "stack.tif", "--every-third", "--no-warping", "--json", "s.json"],
+            ["s.json"],
+        ),
+        ("evaluate", ["labels.tif", "stack.tif", "--every-third", "--no-warping"], []),
+    ],
+)
+def test_all_is_written_whatever_becomes_of_the_terminal(
+    inputs, tmp_path, program, words, outputs, terminal
+):
+    if program == "train":
+        write_training(tmp_path, max_iter=2)
+    for path in inputs.iterdir():
+        os.symlink(path, tmp_path / path.name)
+    tool = Path(__file__).parents[2] / "tools" / f"{program}.py"
+    done = subprocess.run(
+        [sys.executable, str(tool), *words], cwd=tmp_path, stdout=terminal(), stderr=terminal()
+    )
+    gone = 128 + signal.SIGPIPE if terminal is _gone else 2
+    # Where the table is all there is, the program ends as any other does.
+    assert done.returncode == (0 if outputs else gone)
+    for output in outputs:
+        assert (tmp_path / output).exists()
