@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--overwrite",
         action="store_true",
-        help="start anew among files of these names that no training has left there",
+        help="begin in a folder with files of these names that no training has left there",
     )
     options = parser.parse_args(argv)
     if options.weights and options.resume:
@@ -45,7 +45,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     with Training(
         caffe, options.solver, options.output, options.iterations, options.rate
     ) as training:
-        resumed = None if options.resume is None else training.resume(options.resume or None)
+        resumed = None
+        if options.resume is not None:
+            resumed = training.resume(options.resume or None, options.overwrite)
         if resumed is None:
             training.begin(options.weights, options.overwrite)
         begins = (

@@ -229,7 +229,8 @@ def _open(folder: Path, program: str, level: str) -> TextIO:
     )
     link = folder / f"{program}.{level}"
     with contextlib.suppress(OSError):
-        # File systems without links have logs all the same.
-        link.unlink(missing_ok=True)
+        # Without the link, as where a file has its name, there are logs all the same.
+        if link.is_symlink():
+            link.unlink()
         link.symlink_to(path.name)
     return file

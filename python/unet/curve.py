@@ -89,6 +89,10 @@ class Curve:
         if self._board is not None:
             self._board.add(iteration, values)
 
+    def done(self) -> set[int]:
+        """Return after which iterations of this run, as far as it is recorded, there are losses."""
+        return {int(row["iteration"]) + 1 for row in self._rows if "loss" in row}
+
     def flush(self) -> None:
         """Bring the CSV file and the events up to date."""
         columns = list(_FIRST)

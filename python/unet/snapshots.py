@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,10 +51,20 @@ def find(prefix: str) -> list[Snapshot]:
     return sorted(found, reverse=True)
 
 
-def prune(prefix: str, interval: int) -> None:
-    """Delete old snapshots: all but the newest two and those at every tenth interval."""
+def prune(prefix: str, interval: int, own: Container[int]) -> None:
+    """Delete old snapshots of a run: all but the newest two and those at every tenth interval.
+
+    Parameters
+    ----------
+    prefix : str
+    interval : int
+        Iterations from one to the next; 0: none but those of a stop.
+    own : container of int
+        The iterations that the run has done; what else is there another program has written.
+    """
     for old in find(prefix)[NEWEST_KEPT:]:
-        if not interval or old.iteration % (MILESTONE * interval):
+        milestone = interval and old.iteration % (MILESTONE * interval) == 0
+        if old.iteration in own and not milestone:
             # The state first: parameters without a state are no snapshot to go on from.
             os.unlink(old.state)
             os.unlink(old.model)

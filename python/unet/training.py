@@ -199,8 +199,14 @@ class Training:
             check_weights(weights)
             self.solver.net.copy_from(weights)
 
-    def resume(self, state: str | None = None) -> str | None:
+    def resume(self, state: str | None = None, overwrite: bool = False) -> str | None:
         """Go on from a snapshot, by default from the newest that is whole.
+
+        Parameters
+        ----------
+        state : str, optional
+        overwrite : bool
+            As of `begin`, where the snapshot is of another folder.
 
         Returns
         -------
@@ -210,7 +216,8 @@ class Training:
         Raises
         ------
         InputError
-            If the snapshot cannot be used, or the run has later ones that would be overwritten.
+            If the snapshot cannot be used, or the run has later ones that would be overwritten; as
+            `begin` if the snapshot is of another folder.
         """
         if state is None:
             snapshot, passed = snapshots.newest_whole(self.prefix, self.solver)
@@ -220,7 +227,11 @@ class Training:
                 return None
             self._saved = self.solver.iter
             return snapshot.state
-        snapshots.restore(snapshots.given(state), self.solver)
+        snapshot = snapshots.given(state)
+        if not os.path.samefile(os.path.dirname(state) or ".", self.folder):
+            for path in (snapshot.state, snapshot.model):
+                guard_run(self.prefix, self.path, self.param, path, overwrite)
+        snapshots.restore(snapshot, self.solver)
         later = [old for old in snapshots.find(self.prefix) if old.iteration > self.solver.iter]
         if later:
             raise InputError(
@@ -351,7 +362,7 @@ class Training:
         curve.flush()
         self.solver.snapshot()
         self._saved = self.solver.iter
-        snapshots.prune(self.prefix, self.snapshot_interval)
+        snapshots.prune(self.prefix, self.snapshot_interval, curve.done())
 
     def _diverged(self, what: str) -> Diverged:
         old = snapshots.find(self.prefix)

@@ -110,6 +110,14 @@ def test_files_hold_a_level_and_those_above_it(tmp_path, capsys):
         )
 
 
+def test_a_file_of_the_links_name_stays(tmp_path):
+    (tmp_path / "program.INFO").write_text("mine")
+    glog.configure(None, glog.ERROR, str(tmp_path), "program")
+    glog.info("text")
+    assert (tmp_path / "program.INFO").read_text() == "mine"
+    assert len(list(tmp_path.glob("program.*.log.INFO.*"))) == 1
+
+
 def test_a_folder_that_is_not_there_is_told(tmp_path):
     with pytest.raises(caffe.CaffeError, match=r"none: no log can be written there"):
         glog.configure(None, glog.INFO, str(tmp_path / "none"))

@@ -234,6 +234,39 @@ def test_only_the_newest_snapshots_and_every_tenth_stay(tmp_path):
     )
 
 
+def test_snapshots_that_another_program_has_written_stay(tmp_path):
+    solver = write_training(tmp_path, max_iter=12, snapshot=1, test_interval=100)
+    (tmp_path / "run").mkdir()
+    other = caffe.get_solver(str(solver))
+    for _ in range(5):
+        other.step(1)
+    theirs = {path.name: path.read_bytes() for path in tmp_path.rglob("small_iter_*")}
+    assert len(theirs) == 10
+    for path in list(tmp_path.rglob("small_iter_*")):
+        path.rename(tmp_path / "run" / path.name)
+    train(solver, tmp_path / "run", resume=True)
+    left = {path.name: path.read_bytes() for path in (tmp_path / "run").glob("small_iter_*")}
+    own = [f"small_iter_{k}.{kind}" for k in (10, 11, 12) for kind in ("caffemodel", "solverstate")]
+    assert sorted(left) == sorted([*theirs, *own])
+    assert {name: left[name] for name in theirs} == theirs
+
+
+def test_going_on_elsewhere_replaces_nobodys_files(run, tmp_path):
+    solver, whole = run
+    state = snapshots.find(whole.prefix)[-1].state
+    weights = tmp_path / "small_iter_12.caffemodel"
+    weights.write_bytes(b"years of training")
+    with Training(caffe, str(solver), str(tmp_path)) as training:
+        with pytest.raises(InputError, match=r"small_iter_12.caffemodel: exists, and no training"):
+            training.resume(state)
+        weights.unlink()
+        weights.hardlink_to(snapshots.model_of(state))
+        with pytest.raises(InputError, match=r"small_iter_12.caffemodel: is, .* the input .*"):
+            training.resume(state, overwrite=True)
+        weights.unlink()
+        assert training.resume(state) == state
+
+
 def test_a_torn_snapshot_is_passed_over(run, tmp_path, capsys):
     solver = write_training(tmp_path)
     train(solver, tmp_path / "run", stop_at=5)
