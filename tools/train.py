@@ -32,6 +32,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--iterations", type=int, help="in place of the solver's max_iter")
     parser.add_argument("--rate", type=float, help="in place of the solver's base_lr")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        help="of wall clock for the iterations: fewer are done where they do not fit, over which a "
+        "rate of policy poly falls the faster",
+    )
     parser.add_argument("-o", "--output", help="folder for snapshots and curves")
     parser.add_argument(
         "--overwrite",
@@ -43,7 +49,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise InputError("--weights and --resume STATE both say where to start: give one of them")
     caffe = open_engine(options.device, options.precision)
     with Training(
-        caffe, options.solver, options.output, options.iterations, options.rate
+        caffe,
+        options.solver,
+        options.output,
+        options.iterations,
+        options.rate,
+        options.seconds,
     ) as training:
         resumed = None
         if options.resume is not None:
@@ -60,6 +71,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             print("nothing is left to train: --iterations asks for more")
         print(f"snapshots, curve.csv, curves.png, tensorboard: {training.folder}", flush=True)
         training.run()
+        if training.solver.iter < end:
+            print(f"ended at iteration {training.solver.iter}: {options.seconds:g} s are over")
         print(f"trained: {training.model}")
 
 

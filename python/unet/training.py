@@ -24,6 +24,7 @@ from unet.hdf5 import check_weights
 from unet.held_out import HeldOut
 from unet.idle import IdleWatch, refuse_idle_net
 from unet.signals import Stopped, noting
+from unet.time_limit import TimeLimit
 from unet.training_guard import guard_run
 
 # The curve on disk, and its picture, follow the training at these distances, in seconds.
@@ -90,6 +91,9 @@ class Training:
         In place of the solver's max_iter.
     rate : float, optional
         In place of the solver's base_lr.
+    seconds : float, optional
+        Of wall clock, from the first iteration to the last: as many iterations as fit into them,
+        see `unet.time_limit`; a snapshot and a test come after.
 
     Raises
     ------
@@ -105,6 +109,7 @@ class Training:
         output: str | None = None,
         iterations: int | None = None,
         rate: float | None = None,
+        seconds: float | None = None,
     ) -> None:
         self.caffe = caffe
         self.path = solver_path
@@ -120,6 +125,9 @@ class Training:
                 f"{solver_path}: {param.max_iter} iterations are too few; set max_iter, or "
                 "--iterations"
             )
+        if seconds is not None and not (math.isfinite(seconds) and seconds > 0):
+            raise InputError(f"{seconds} seconds are no time to train in: give more than 0")
+        self.seconds = seconds
         _check_nets(solver_path, param)
         prefix = param.snapshot_prefix or os.path.splitext(solver_path)[0]
         if output is not None:
@@ -274,6 +282,9 @@ class Training:
 
     def _loop(self, curve: Curve, bar: tqdm) -> None:
         solver = self.solver
+        limit = None
+        if self.seconds is not None:
+            limit = TimeLimit(self.param, solver.iter, self.seconds)
         recent: list[float] = []
         notes: dict[str, str] = {}
         idle = IdleWatch(solver.net, self.path)
@@ -283,6 +294,8 @@ class Training:
             if self._test_is_due(iteration):
                 notes.update(self._test(curve))
                 self._stop_if_asked(curve, bar)
+            if limit is not None:
+                solver.param.base_lr = limit.base_rate(iteration)
             # Caffe keeps rates in single precision.
             rate = float(f"{solver.lr:.7g}")
             self.caffe.set_random_seed(iteration_seed(self.seed, iteration))
@@ -294,6 +307,9 @@ class Training:
             idle.note(loss, rate)
             recent = (recent + [loss])[-self.smooth :]
             notes["loss"] = f"{sum(recent) / len(recent):.4f}"
+            if limit is not None:
+                limit.passed(solver.iter)
+                self.max_iter = bar.total = limit.end
             bar.set_postfix(notes, refresh=False)
             bar.update(1)
             self._stop_if_asked(curve, bar)

@@ -177,6 +177,16 @@ def test_what_it_does_is_told_in_a_few_lines(tmp_path, capsys):
     assert np.nanmax(rates) == 0.125
 
 
+@pytest.mark.parametrize("engine", ENGINES, indirect=True)
+def test_what_does_not_fit_into_the_time_is_left_out_and_said_so(engine, tmp_path):
+    solver = write_training(tmp_path, max_iter=1000)
+    out, _ = finish(start(engine, solver, "--seconds", "1e-6"))
+    # Two iterations tell how long one takes.
+    assert "iterations 0 to 1000\n" in out
+    assert "ended at iteration 2: 1e-06 s are over\n" in out
+    assert f"trained: {tmp_path / 'run' / 'small_iter_2.caffemodel'}\n" in out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -186,6 +196,8 @@ def test_what_it_does_is_told_in_a_few_lines(tmp_path, capsys):
         (["SOLVER", "--weights", "a", "--resume", "b"], "give one of them"),
         (["SOLVER", "-o", "NEW", "--weights", "absent.caffemodel"], "absent.caffemodel"),
         (["SOLVER", "-o", "NEW", "--iterations", "0"], "0 iterations"),
+        (["SOLVER", "-o", "NEW", "--seconds", "0"], "0.0 seconds are no time to train in"),
+        (["SOLVER", "-o", "NEW", "--seconds", "nan"], "nan seconds are no time to train in"),
         (["SOLVER", "-o", "NEW", "--rate", "nan"], "a rate of nan is none"),
         (["SOLVER", "--device", "gpu"], "'gpu' is neither"),
     ],

@@ -41,6 +41,20 @@ def train(solver: Path, output: Path, stop_at: int | None = None, resume: bool =
     return training
 
 
+def test_with_time_enough_nothing_changes(tmp_path):
+    solver = write_training(tmp_path)
+    whole = train(solver, tmp_path / "whole")
+    with Training(caffe, str(solver), str(tmp_path / "limited"), seconds=1e9) as limited:
+        limited.begin()
+        limited.run()
+    assert_same_parameters(whole.solver, limited.solver)
+    rates = [
+        [row.get("rate") for row in read_curve(tmp_path / name / "curve.csv")]
+        for name in ("whole", "limited")
+    ]
+    assert rates[0] == rates[1]
+
+
 def parameters(solver) -> dict[str, np.ndarray]:
     return {
         f"{name} {place}": blob.data.copy()
