@@ -25,7 +25,7 @@ from unet.cli import Output, add_overwrite, guard_outputs, run_program
 from unet.errors import InputError
 from unet.files import replace_parts
 from unet.provenance import STACK
-from unet.volumes import write_volume
+from unet.volumes import read_volume, write_volume
 
 NAMES = ("train-volume.tif", "train-labels.tif")
 
@@ -256,19 +256,30 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_overwrite(parser)
     options = parser.parse_args(argv)
     folder = Path(options.output)
-    guard_outputs([Output(folder / name, STACK) for name in NAMES], [], options.overwrite)
     make, size = (touching_cells, 384) if options.cells else (phantom, 512)
     size = size if options.size is None else options.size
     stacks = make(options.slices, size, options.seed)
+    # Whoever wrote these stacks: they stay, and what was made of them stays theirs.
+    new = [name for name, stack in zip(NAMES, stacks) if not _holds(folder / name, stack)]
+    guard_outputs([Output(folder / name, STACK) for name in new], [], options.overwrite)
 
     def fill(fresh: Path) -> None:
         for name, stack in zip(NAMES, stacks):
             write_volume(fresh / name, stack)
 
     # Pictures and labels of two tissues must never lie side by side.
-    replace_parts(folder, folder, fill, lambda fresh: None, NAMES.index)
+    if new:
+        replace_parts(folder, folder, fill, lambda fresh: None, NAMES.index)
     for name in NAMES:
         print(f"{folder / name}: {options.slices} slices of {size} x {size}")
+
+
+def _holds(path: Path, stack: np.ndarray) -> bool:
+    """Tell whether a stack is there already."""
+    try:
+        return np.array_equal(read_volume(path), stack)
+    except InputError:
+        return False
 
 
 if __name__ == "__main__":

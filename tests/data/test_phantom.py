@@ -113,6 +113,16 @@ def test_command_writes_cells_and_their_numbers(tmp_path):
     assert np.array_equal(read_volume(tmp_path / "train-labels.tif"), labels)
 
 
+def test_the_same_stacks_stay_whoever_wrote_them(tmp_path):
+    small = ["-o", str(tmp_path), "--slices", "1", "--size", "64"]
+    main(small)
+    for path in tmp_path.iterdir():
+        tifffile.imwrite(path, read_volume(path), photometric="minisblack")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    main(small)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_stacks_of_somebody_else_are_not_replaced(tmp_path):
     small = ["-o", str(tmp_path), "--slices", "1", "--size", "64"]
     main(small)
