@@ -23,9 +23,13 @@ import argparse
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Union
+
+# As a program it finds the folder that data/ lies in.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from data.placing import once, place
 from unet.archive import open_zip

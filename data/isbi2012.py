@@ -17,11 +17,15 @@ import argparse
 import hashlib
 import os
 import shutil
+import sys
 from collections.abc import Container, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Union
 
 import numpy as np
+
+# As a program it finds the folder that data/ lies in.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from data.placing import once, place
 from unet.archive import open_zip

@@ -259,7 +259,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     make, size = (touching_cells, 384) if options.cells else (phantom, 512)
     size = size if options.size is None else options.size
     stacks = make(options.slices, size, options.seed)
-    # Whoever wrote these stacks: they stay, and what was made of them stays theirs.
+    # The same stacks stay as they are, whoever wrote them: what was made of them is not made anew.
     new = [name for name, stack in zip(NAMES, stacks) if not _holds(folder / name, stack)]
     guard_outputs([Output(folder / name, STACK) for name in new], [], options.overwrite)
 

@@ -20,6 +20,7 @@ import math
 import os
 import re
 import shutil
+import sys
 import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -29,6 +30,10 @@ from typing import BinaryIO, NamedTuple, Union
 from google.protobuf.message import DecodeError
 
 from caffe.proto import caffe_pb2
+
+# As a program it finds the folder that data/ lies in.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 from data.placing import once, place
 from unet.cli import add_overwrite, run_program
 from unet.ctc_format import numbered_files, open_frames

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from tests import release2015
 from tests.conftest import REPOSITORY
@@ -49,3 +50,15 @@ def test_a_mistake_is_one_line(tmp_path):
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert "absent: there is no such folder or zip" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["isbi2012", "ctc", "release2015", "phantom"])
+def test_each_data_set_is_a_program_of_its_own(name, tmp_path):
+    done = subprocess.run(
+        [sys.executable, str(REPOSITORY / "data" / f"{name}.py"), "--help"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "--overwrite" in done.stdout
