@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import os
 import signal
 import sys
@@ -12,7 +13,7 @@ from typing import Callable, NamedTuple, Union
 
 from unet.errors import InputError
 from unet.provenance import is_folder, refuse_foreign
-from unet.signals import Stopped, unwinding
+from unet.signals import Stopped, ignore, unwinding
 from unet.terminal import never_in_the_way
 from unet.volumes import split_name
 
@@ -45,6 +46,8 @@ def run_program(main: Callable[[Sequence[str] | None], int | None]) -> None:
     plus the signal's number; anything else is a bug and keeps its traceback. What becomes of the
     terminal does not matter, unless the program has called `unet.terminal.is_the_output`.
     """
+    # Unloading takes libraries a moment, which changes nothing of the status.
+    atexit.register(ignore)
     with never_in_the_way():
         status = _status(main)
     sys.exit(status)

@@ -46,6 +46,12 @@ def unwinding() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def ignore() -> None:
+    """Ignore the signals that ask a program to stop, since it is ending anyway."""
+    for number in ASKING:
+        signal.signal(number, signal.SIG_IGN)
+
+
 @contextlib.contextmanager
 def noting() -> Iterator[list[int]]:
     """Have the signals that ask a program to stop noted for a while, unless they are ignored.

@@ -429,7 +429,8 @@ def cases() -> list[Case]:
     found.append(Case("train", "train", ["solver.prototxt", "--device", "cpu"], again=["--resume"]))
     data = [f"data/{name}" for name in ("01", "02", "01_GT", "02_GT")]
     take = ["dic-hela", "-o", "data", "--from"]
-    found.append(Case("fetch", "fetch", [*take, "a.zip"], data, before=[*take, "b.zip"]))
+    over = [*take, "a.zip", "--overwrite"]
+    found.append(Case("fetch", "fetch", over, data, before=[*take, "b.zip"]))
     found.append(Case("fetch", "fetch", [*take, "a.zip"], data))
     found.append(Case("fetch", "fetch", ["dic-hela", "-o", "data"], data, fresh=False))
     return found

@@ -135,3 +135,20 @@ def test_what_nohup_has_ignored_stays_ignored():
     process.send_signal(signal.SIGTERM)
     assert process.communicate()[0] == "undone\n"
     assert process.returncode == 128 + signal.SIGTERM
+
+
+@pytest.mark.parametrize("module", ["unet.cli", "caffe.programs.run"])
+def test_a_signal_after_the_end_changes_no_status(module):
+    program = (
+        f"import atexit, time; from {module} import run_program\n"
+        "atexit.register(lambda: (print('ending', flush=True), time.sleep(0.5)))\n"
+        "run_program(lambda _: None)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "ending\n"
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        process.send_signal(number)
+    assert process.communicate() == ("", "")
+    assert process.returncode == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import errno
 import io
@@ -17,6 +18,7 @@ from caffe.errors import CaffeError
 EXIT_MISTAKE = 2
 # Plus the number of the signal: 130 for Ctrl-C.
 EXIT_STOPPED = 128
+_ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stopped(KeyboardInterrupt):
@@ -42,6 +44,8 @@ def run_program(main: Callable[[Sequence[str] | None], int | None]) -> None:
     number; anything else is a bug and keeps its traceback. What becomes of the terminal does not
     matter, unless the program has called `terminal_is_the_output`.
     """
+    # Unloading takes libraries a moment, which changes nothing of the status.
+    atexit.register(_ignore)
     with _streams():
         status = _status(main)
     sys.exit(status)
@@ -85,13 +89,18 @@ def _unwinding() -> Iterator[None]:
 
     before = {}
     try:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in _ASKING:
             if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
                 before[number] = signal.signal(number, stop)
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _ignore() -> None:
+    for number in _ASKING:
+        signal.signal(number, signal.SIG_IGN)
 
 
 class _Stream:
