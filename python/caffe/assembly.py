@@ -77,7 +77,7 @@ def checked(layer: Layer, step: str, *blobs: object) -> None:
         raise layer.fail(str(error)) from error
     except Exception as error:
         own = layer.type == "Python" or isinstance(error, torch.cuda.OutOfMemoryError)
-        if own or not isinstance(error, (RuntimeError, IndexError)):
+        if own or not isinstance(error, (RuntimeError, IndexError, ArithmeticError)):
             net_log.note_layer(error, layer.name, layer.type, step)
             raise
         bottoms = blobs[2] if step == "backward" else blobs[0]

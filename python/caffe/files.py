@@ -9,7 +9,6 @@ import os
 import re
 import secrets
 import shutil
-import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -46,27 +45,6 @@ def missing(path: str) -> str:
     """Return the sentence about a file that does not exist."""
     from_where = "" if os.path.isabs(path) else f" in the working folder {os.getcwd()}"
     return f"{path}: no such file{from_where}"
-
-
-def read_list(path: str) -> str:
-    """Return the text of a file that lists others.
-
-    Raises
-    ------
-    CaffeError
-        If it is missing, no regular file or no text.
-    """
-    try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise CaffeError(f"'{path}': is no regular file")
-        with open(path, encoding="utf-8") as file:
-            return file.read()
-    except OSError as error:
-        raise CaffeError(f"'{path}': {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise CaffeError(f"'{path}': is no text in UTF-8 (byte {error.start})") from None
-    except ValueError:
-        raise CaffeError(f"{path!r}: is no name of a file") from None
 
 
 def refuse_own_input(output: str | os.PathLike, *inputs: str | os.PathLike) -> None:

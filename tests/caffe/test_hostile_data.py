@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import h5py
 import lmdb
 import numpy as np
@@ -59,7 +60,8 @@ def test_a_mean_of_no_picture_is_told(shape, tmp_path):
         (lambda file: file.create_group("d"), "no data set 'd'"),
         (lambda file: file.create_dataset("d", data=b"text"), "cannot be read"),
         (lambda file: file.create_dataset("d", (2**50,), "f4"), "cannot be read"),
-        (lambda file: file.create_dataset("d", data=1.0), "equally many rows"),
+        (lambda file: file.create_dataset("d", data=1.0), "'d' is a single value, not rows"),
+        (lambda file: file.create_dataset("d", (0, 1, 4, 4)), "data set 'd' has no rows"),
     ],
 )
 def test_hdf5_without_rows_is_told(build, told, tmp_path):
@@ -106,21 +108,90 @@ def test_rows_under_another_name_in_the_file_are_read(tmp_path):
     assert net.forward()["d"].tolist() == [[1, 2], [3, 4]]
 
 
-@pytest.mark.parametrize(
-    "layer",
-    [
-        'type: "HDF5Data" top: "d" hdf5_data_param { batch_size: 1 source: "LIST" }',
-        'type: "ImageData" top: "d" top: "l" image_data_param { batch_size: 1 source: "LIST" }',
-        'type: "WindowData" top: "d" top: "l" transform_param { crop_size: 2 } '
-        'window_data_param { batch_size: 1 source: "LIST" }',
-    ],
-)
-def test_lists_that_are_none_are_told(layer, tmp_path):
+# Layers that read lists, and what a line of theirs has.
+LISTS = {
+    'type: "HDF5Data" top: "d" hdf5_data_param { batch_size: 1 source: "LIST" }': (
+        "the path of an HDF5 file"
+    ),
+    'type: "ImageData" top: "d" top: "l" image_data_param { batch_size: 1 source: "LIST" }': (
+        "the path of a picture and a label"
+    ),
+    'type: "WindowData" top: "d" top: "l" transform_param { crop_size: 2 } '
+    'window_data_param { batch_size: 1 source: "LIST" }': "a picture or a window",
+}
+
+
+@pytest.mark.parametrize("layer", LISTS)
+def test_lists_that_are_none_are_told(layer, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "latin").write_bytes(b"a\xe4")
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["d"] = np.ones((3, 1))
+    cv2.imwrite(str(tmp_path / "x.png"), np.ones((4, 4), np.uint8))
+    _data(tmp_path, b"")
+    remedy = f"; source names a text file, of which each line has {LISTS[layer]}"
     for source, told in (
-        ("/dev/zero", "is no regular file"),
-        (tmp_path / "missing", "No such file"),
-        (tmp_path / "latin", r"no text in UTF-8 \(byte 1\)"),
-        ("a\\000b", "is no name of a file"),
+        ("/dev/zero", f"is not a regular file{remedy}"),
+        (tmp_path / "missing", f"missing: no such file{remedy}"),
+        ("missing", f"missing: no such file in the working folder {tmp_path}{remedy}"),
+        (tmp_path / "latin", rf"is not text in UTF-8 \(byte 1\){remedy}"),
+        ("a\\000b", "is not the name of a file"),
+        (tmp_path / "x.h5", f"x.h5: is an HDF5 file, not a list{remedy}"),
+        (tmp_path / "x.png", rf"x.png: is a picture \(PNG\), not a list{remedy}"),
+        (tmp_path, f": is a folder, not a regular file{remedy}"),
+        (tmp_path / "db", f": is an LMDB database, not a regular file{remedy}"),
     ):
         _fails(tmp_path, f'layer {{ name: "d" {layer.replace("LIST", str(source))} }}', told)
+
+
+@pytest.mark.parametrize("layer", LISTS)
+def test_what_a_list_names_is_told_by_its_kind_and_with_the_list(layer, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["d"] = np.ones((3, 1))
+    cv2.imwrite(str(tmp_path / "x.png"), np.ones((4, 4), np.uint8))
+    (tmp_path / "text").write_text("some text")
+    kind, line, other, found = {
+        "HDF5": ("an HDF5 file", "{path}", "x.png", r"a picture \(PNG\)"),
+        "Imag": ("a picture", "{path} 1", "x.h5", "an HDF5 file"),
+        "Wind": (
+            "a picture",
+            "# 0 {path} 3 4 4 2 1 0.9 0 0 3 3 1 0 0 0 3 3",
+            "x.h5",
+            "an HDF5 file",
+        ),
+    }[layer[7:11]]
+    for path, told in (
+        ("nowhere", f"nowhere: no such file in the working folder {tmp_path}"),
+        (other, f"{other}: is {found}, not {kind}"),
+        ("text", f"text: is not {kind}"),
+    ):
+        (tmp_path / "list").write_text(line.format(path=path))
+        net = tmp_path / "net.prototxt"
+        net.write_text(f'layer {{ name: "d" {layer.replace("LIST", "list")} }}')
+        with pytest.raises(CaffeError, match=f"layer 'd' .*{told}.*; it is named in list$"):
+            Net(str(net), TEST).forward()
+
+
+def test_what_is_not_the_folder_of_a_database_is_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    _data(tmp_path, caffe_pb2.Datum(channels=1, height=1, width=1, data=b"a").SerializeToString())
+    (tmp_path / "level").mkdir()
+    (tmp_path / "level" / "CURRENT").touch()
+    (tmp_path / "empty").mkdir()
+    cv2.imwrite(str(tmp_path / "x.png"), np.ones((4, 4), np.uint8))
+    wanted = "not the folder of an LMDB database"
+    for backend in ("backend: LMDB", "backend: LEVELDB", ""):
+        for source, told in (
+            ("nowhere", f"nowhere: no such file in the working folder {tmp_path}; source names"),
+            ("level", "'level' is a LevelDB database, which this engine cannot read"),
+            ("empty", f"empty: is a folder, {wanted}"),
+            ("x.png", rf"x.png: is a picture \(PNG\), {wanted}"),
+            ("db/data.mdb", f"data.mdb: is the file of an LMDB database, {wanted}"),
+            ("net.prototxt", f"net.prototxt: is {wanted}"),
+            ("db", "'db' is an LMDB database: give backend: LMDB"),
+        ):
+            if source == "db" and backend == "backend: LMDB":
+                continue
+            layer = f'data_param {{ source: "{source}" batch_size: 1 {backend} }}'
+            _fails(tmp_path, f'layer {{ name: "d" type: "Data" top: "d" {layer} }}', told)

@@ -664,7 +664,7 @@ def softmax_with_loss(draw: Draw) -> Case:
     if draw.flip():
         ignored = draw.one(0, 255, -1)
         text += f" ignore_label: {ignored}"
-        labels[draw.rng.random(labels.shape) < 0.3] = ignored
+        labels[draw.rng.random(labels.shape) < draw.one(0.3, 0.3, 1)] = ignored
     # Genuine Caffe cannot set up the second top, the probabilities.
     options = f"loss_param {{ {text} }} softmax_param {{ axis: {axis} }}"
     return case(draw, [scores, labels], [()], options, loss=True)
@@ -696,7 +696,7 @@ def sigmoid_cross_entropy_loss(draw: Draw) -> Case:
     text = _normalization(draw, *_OLD)
     if draw.flip():
         text += " ignore_label: 5"
-        targets[draw.rng.random(shape) < 0.3] = 5
+        targets[draw.rng.random(shape) < draw.one(0.3, 0.3, 1)] = 5
     inputs = [draw.one(1, 5, 50) * draw.values(shape), targets]
     return case(draw, inputs, [()], f"loss_param {{ {text} }}", loss=True)
 
@@ -733,7 +733,7 @@ def accuracy(draw: Draw) -> Case:
     text = f"top_k: {draw.whole(1, scores.shape[axis])} axis: {axis}"
     if draw.flip():
         text += " ignore_label: 255"
-        labels[draw.rng.random(labels.shape) < 0.3] = 255
+        labels[draw.rng.random(labels.shape) < draw.one(0.3, 0.3, 1)] = 255
     tops = [(), (scores.shape[axis],)] if draw.flip(0.3) else [()]
     return case(draw, [scores, labels], tops, f"accuracy_param {{ {text} }}", backward=False)
 

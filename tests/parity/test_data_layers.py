@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import cv2
@@ -238,18 +239,21 @@ def net_of(folder: Path, text: str) -> str:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (layer("Data", "x", 'data_param { source: "x" batch_size: 1 }'), "LevelDB"),
+        (
+            layer("Data", "x", 'data_param { source: "x" batch_size: 1 }'),
+            f"x: no such file in the working folder {os.getcwd()}; source names the folder of a",
+        ),
         (
             layer("Data", "x", 'data_param { source: "absent" backend: LMDB batch_size: 1 }'),
-            "'absent' is no folder",
+            "absent: no such file in the working folder",
         ),
         (
             layer("ImageData", "x y", 'image_data_param { source: "absent.txt" batch_size: 1 }'),
-            "'absent.txt': No such file",
+            "absent.txt: no such file in the working folder",
         ),
         (
             layer("HDF5Data", "x", 'hdf5_data_param { source: "absent.txt" batch_size: 1 }'),
-            "'absent.txt': No such file",
+            "absent.txt: no such file in the working folder",
         ),
         (
             layer("HDF5Data", "z", 'hdf5_data_param { source: "FILES/one.txt" batch_size: 1 }'),

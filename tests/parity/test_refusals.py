@@ -78,6 +78,9 @@ NETS = {
     "Concat of both": net("Concat", "concat_param { axis: 1 concat_dim: 1 }", ((2, 3), (2, 4))),
     "Slice of both": net("Slice", "slice_param { axis: 1 slice_dim: 1 }", tops=2),
     "Slice": net("Slice", "slice_param { slice_dim: 1 }", tops=2),
+    "Scale by a number": net("Scale", "scale_param { axis: 9 }", ((2,), ())),
+    "Bias by a number": net("Bias", "bias_param { axis: 1 }", ((2,), ())),
+    "Scale beyond the axes": net("Scale", "scale_param { axis: 9 }", ((2,), (2,))),
 }
 
 # Taken here alone, with a word in the log.

@@ -11,8 +11,10 @@ import numpy as np
 
 from caffe import ranks
 from caffe.blob import Blob
+from caffe.files import missing
 from caffe.layers.base import BuiltInLayer, register
 from caffe.layers.pictures import decode
+from caffe.layers.sources import kind_of, told
 from caffe.layers.transform import Transformer, give_batch
 from caffe.proto import caffe_pb2
 
@@ -59,11 +61,7 @@ class Data(BuiltInLayer):
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         param = self.layer_param.data_param
         self.source, self.batch = param.source, param.batch_size
-        if param.backend != caffe_pb2.DataParameter.LMDB:
-            raise self.fail(
-                f"'{self.source}' is a LevelDB database, which this engine cannot read; convert it "
-                "to LMDB and give backend: LMDB"
-            )
+        self._check_kind(param.backend == caffe_pb2.DataParameter.LMDB)
         if self.batch < 1:
             raise self.fail("needs a positive batch_size")
         self.transformer = Transformer(self)
@@ -73,13 +71,26 @@ class Data(BuiltInLayer):
         if len(top) > 1:
             top[1].reshape(self.batch)
 
+    def _check_kind(self, lmdb_named: bool) -> None:
+        """Refuse what is not the folder of an LMDB database, and say what it is."""
+        if not os.path.exists(self.source):
+            raise self.fail(f"{missing(self.source)}; source names the folder of a database")
+        kind = kind_of(self.source)
+        if kind == "a LevelDB database":
+            raise self.fail(
+                f"'{self.source}' is a LevelDB database, which this engine cannot read; convert it "
+                "to LMDB and give backend: LMDB"
+            )
+        if kind != "an LMDB database":
+            raise self.fail(told(self.source, "the folder of an LMDB database"))
+        if not lmdb_named:
+            raise self.fail(f"'{self.source}' is an LMDB database: give backend: LMDB")
+
     def _endless(self) -> Iterator[tuple[np.ndarray, int]]:
         try:
             import lmdb
         except ImportError:
             raise self.fail("needs the Python package lmdb: pip install lmdb") from None
-        if not os.path.isdir(self.source):
-            raise self.fail(f"'{self.source}' is no folder of an LMDB database")
         try:
             database = _shared(self.source)
             first, step = ranks.share(self.phase)

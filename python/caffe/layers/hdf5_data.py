@@ -13,10 +13,10 @@ from h5py import h5d, h5o
 from caffe import device, glog, ranks
 from caffe.blob import Blob
 from caffe.errors import CaffeError
-from caffe.files import read_list
 from caffe.hdf5 import ElsewhereError, find, lies_elsewhere
 from caffe.hdf5_output import written_hdf5
 from caffe.layers.base import BuiltInLayer, register
+from caffe.layers.sources import read_list, told
 
 _log = glog.Log("hdf5_data_layer.cpp")
 
@@ -43,7 +43,7 @@ class HDF5Data(BuiltInLayer):
         if param.batch_size < 1:
             raise self.fail("needs a positive batch_size")
         _log.info(f"Loading list of HDF5 filenames from: {param.source}")
-        self.files = read_list(param.source).split()
+        self.files = read_list(param.source, "the path of an HDF5 file").split()
         if not self.files:
             raise self.fail(f"'{param.source}' names no file")
         _log.info(f"Number of HDF5 files: {len(self.files)}")
@@ -66,8 +66,9 @@ class HDF5Data(BuiltInLayer):
 
     def _load(self) -> None:
         path = self.files[self.file_order[self.file_place]]
-        if not os.path.isfile(path):
-            raise self.fail(f"'{path}': no such file")
+        if not os.path.isfile(path) or not h5py.is_hdf5(path):
+            source = self.layer_param.hdf5_data_param.source
+            raise self.fail(f"{told(path, 'an HDF5 file')}; it is named in {source}")
         try:
             with h5py.File(path, "r") as file:
                 self.rows = [
@@ -79,8 +80,13 @@ class HDF5Data(BuiltInLayer):
         except Exception as error:
             raise self.fail(f"'{path}' cannot be read: {error}") from None
         counts = [rows.shape[0] if rows.ndim else 0 for rows in self.rows]
-        if len(set(counts)) > 1 or not counts[0]:
-            raise self.fail(f"'{path}': data sets must have equally many rows, they have {counts}")
+        for name, rows, count in zip(self.names, self.rows, counts):
+            if not count:
+                has = "has no rows" if rows.ndim else "is a single value, not rows"
+                raise self.fail(f"'{path}': data set '{name}' {has}: there is nothing to read")
+        if len(set(counts)) > 1:
+            given = ", ".join(f"'{name}' {count}" for name, count in zip(self.names, counts))
+            raise self.fail(f"'{path}': data sets must have equally many rows, they have: {given}")
         self.order, self.place = self._permutation(counts[0]), 0
 
     def _dataset(self, file: h5py.File, path: str, name: str) -> h5py.Dataset:

@@ -8,9 +8,9 @@ import numpy as np
 
 from caffe import device, glog, ranks
 from caffe.blob import Blob
-from caffe.files import read_list
 from caffe.layers.base import BuiltInLayer, register
 from caffe.layers.pictures import decode, resize
+from caffe.layers.sources import read_list, told
 from caffe.layers.transform import Transformer, give_batch
 from caffe.proto import caffe_pb2
 
@@ -29,7 +29,7 @@ class ImageData(BuiltInLayer):
             raise self.fail("give new_height and new_width, or neither")
         if param.batch_size < 1:
             raise self.fail("needs a positive batch_size")
-        lines = read_list(param.source).splitlines()
+        lines = read_list(param.source, "the path of a picture and a label").splitlines()
         self.entries = [self._entry(line) for line in lines if line.strip()]
         if not self.entries:
             raise self.fail(f"'{param.source}' names no picture")
@@ -71,10 +71,13 @@ class ImageData(BuiltInLayer):
         try:
             with open(whole, "rb") as file:
                 picture = decode(file.read(), param.is_color)
+        except FileNotFoundError:
+            raise self.fail(f"{told(whole, 'a picture')}; it is named in {param.source}") from None
         except OSError as error:
             raise self.fail(f"'{whole}': {error.strerror}") from None
         if picture is None:
-            raise self.fail(f"'{whole}' is no picture that can be decoded")
+            what = told(whole, "a picture that can be decoded")
+            raise self.fail(f"{what}; it is named in {param.source}")
         size = (param.new_width, param.new_height)
         if param.new_height and picture.shape[:0:-1] != size:
             planes = [resize(plane, *size) for plane in picture]

@@ -27,16 +27,16 @@ class _Broadcast(BuiltInLayer):
         self.param = param
         self.learnt = len(bottom) == 1
         shape = bottom[0].shape
-        self.axis = self.canonical_axis(param.axis, shape) if shape else 0
         if self.learnt and not self.blobs:
+            axis = self.canonical_axis(param.axis, shape) if shape else 0
             if param.num_axes < -1:
                 raise self.fail(f"num_axes {param.num_axes} must be -1 or more")
-            stop = len(shape) if param.num_axes == -1 else self.axis + param.num_axes
+            stop = len(shape) if param.num_axes == -1 else axis + param.num_axes
             if stop > len(shape):
                 raise self.fail(
-                    f"axis {self.axis} and num_axes {param.num_axes} leave the shape {shape}"
+                    f"axis {axis} and num_axes {param.num_axes} leave the shape {shape}"
                 )
-            blob = self.blobs.add_blob(*shape[self.axis : stop])
+            blob = self.blobs.add_blob(*shape[axis:stop])
             filler = caffe_pb2.FillerParameter()
             filler.CopyFrom(param.filler)
             if not param.HasField("filler"):

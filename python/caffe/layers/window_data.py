@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -9,9 +10,9 @@ import numpy as np
 
 from caffe import device, weights_io
 from caffe.blob import Blob
-from caffe.files import read_list
 from caffe.layers.base import BuiltInLayer, register
 from caffe.layers.pictures import load, resize
+from caffe.layers.sources import read_list, told
 from caffe.layers.transform import give_batch
 
 
@@ -55,7 +56,7 @@ class WindowData(BuiltInLayer):
             raise self.fail(f"context_pad {param.context_pad} leaves nothing of {self.size} pixels")
         self.objects: list[_Window] = []
         self.background: list[_Window] = []
-        channels = self._read(iter(read_list(param.source).split()))
+        channels = self._read(iter(read_list(param.source, "a picture or a window").split()))
         self.counts = [0, int(param.batch_size * param.fg_fraction)]
         self.counts[0] = param.batch_size - self.counts[1]
         for count, windows, what in zip(
@@ -101,7 +102,7 @@ class WindowData(BuiltInLayer):
                         self.background.append(_Window(path, 0, *corners))
         except (StopIteration, ValueError, RuntimeError) as error:
             what = "it ends too early" if not isinstance(error, ValueError) else error
-            raise self.fail(f"'{param.source}' is no list of windows: {what}") from None
+            raise self.fail(f"'{param.source}' is not a list of windows: {what}") from None
         if not channels:
             raise self.fail(f"'{param.source}' names no picture")
         return channels
@@ -109,9 +110,10 @@ class WindowData(BuiltInLayer):
     def _picture(self, path: str) -> np.ndarray:
         if path in self.cache:
             return self.cache[path]
-        picture = load(path)
+        picture = load(path) if os.path.isfile(path) else None
         if picture is None:
-            raise self.fail(f"'{path}' is no picture that can be read")
+            source = self.layer_param.window_data_param.source
+            raise self.fail(f"{told(path, 'a picture that can be read')}; it is named in {source}")
         if self.layer_param.window_data_param.cache_images:
             self.cache[path] = picture
         return picture
