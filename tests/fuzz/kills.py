@@ -516,7 +516,7 @@ def prepare_case(case: Case, place: Path) -> None:
 def _train_every(case: Case, folder: Path) -> None:
     from unet import snapshots
 
-    snapshots.prune = lambda prefix, interval: None
+    snapshots.prune = lambda *_: None
     if wrong := run_whole(case, folder, case.words):
         raise RuntimeError(wrong)
 
