@@ -32,7 +32,7 @@ from typing import NamedTuple, Union
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from data.placing import once, place
-from unet.archive import open_zip
+from unet.archive import open_zip, unpack
 from unet.cli import add_overwrite, run_program
 from unet.ctc_format import numbered_files, open_frames, read_tracks
 from unet.ctc_sequence import ANNOTATIONS, find_sequence
@@ -43,18 +43,37 @@ from unet.volumes import Volume
 
 PathLike = Union[str, "os.PathLike[str]"]
 _URL = "https://data.celltrackingchallenge.net/training-datasets/"
-# The files of the layout; the groups are where each belongs, whatever is before.
+# The files of the layout; the groups are where each belongs, whatever is before. Programs of
+# Windows write suffixes, and whole names, in capitals.
 _MEMBER = re.compile(
-    r"(?:.*/)?(\d\d/t\d{3,}\.tif|\d\d_(?:GT|ST)/SEG/man_seg\d{3,}\.tif"
-    r"|\d\d_GT/TRA/man_track(?:\d{3,}\.tif|\.txt))"
+    r"(?:.*/)?([0-9]{2}(?:_GT|_ST)?)/(?:(t[0-9]{3,}\.tif)|SEG/(man_seg[0-9]{3,}\.tif)"
+    r"|TRA/(man_track(?:[0-9]{3,}\.tif|\.txt)))",
+    re.IGNORECASE | re.DOTALL,
 )
 _LARGEST_ARCHIVE = 1 << 31  # bytes unpacked; these data sets have a tenth of it
+_LARGEST_TABLE = 1 << 20
+_LARGEST_HEADER = 1 << 20
 
 
 def _belongs(name: str) -> str | None:
     """Return where a file belongs by the end of its name, if it is one of the layout."""
-    found = _MEMBER.fullmatch(name)
-    return found and found.group(1)
+    # Zips that Windows has packed may have its separators.
+    found = _MEMBER.fullmatch(name.replace("\\", "/"))
+    if found is None:
+        return None
+    folder, frame, cells, markers = found.groups()
+    folder, kind = folder.upper(), folder.upper()[2:]
+    if kind not in (("",) if frame else ("_GT", "_ST") if cells else ("_GT",)):
+        return None
+    if frame:
+        return f"{folder}/{frame.lower()}"
+    return f"{folder}/SEG/{cells.lower()}" if cells else f"{folder}/TRA/{markers.lower()}"
+
+
+def _largest(place: str, dataset: Dataset) -> int:
+    """Return how many bytes a file of a data set may have: 32 bit a pixel, and its header."""
+    height, width = dataset.size
+    return _LARGEST_TABLE if place.endswith(".txt") else 4 * height * width + _LARGEST_HEADER
 
 
 class Dataset(NamedTuple):
@@ -190,9 +209,9 @@ def _take(source: Path, folder: Path, dataset: Dataset, overwrite: bool) -> None
     place(
         folder,
         source,
-        lambda fresh: _copy(source, fresh) if source.is_dir() else _unpack(source, fresh),
+        lambda fresh: _copy(source, fresh) if source.is_dir() else _unpack(source, fresh, dataset),
         lambda fresh: _check(dataset, fresh, source),
-        lambda path: _belongs(path) == path,
+        lambda path: (_belongs(path) or "").lower() == path.lower(),
         # Frames last: a sequence that is there has its annotations.
         lambda part: -len(part),
         overwrite,
@@ -200,20 +219,22 @@ def _take(source: Path, folder: Path, dataset: Dataset, overwrite: bool) -> None
 
 
 def _copy(source: Path, fresh: Path) -> None:
-    for path in _files(source):
-        target = fresh / path.relative_to(source)
+    for name, path in once(_files(source), source).items():
+        target = fresh / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
 
 
-def _files(source: Path) -> Iterator[Path]:
-    for pattern in ("??/t*.tif", "??_GT/SEG/*", "??_GT/TRA/*", "??_ST/SEG/*"):
+def _files(source: Path) -> Iterator[tuple[str, Path]]:
+    """Yield the files of the layout in a folder, and before each where it belongs."""
+    for pattern in ("??/*", "??_*/*/*"):
         for path in sorted(source.glob(pattern)):
-            if _belongs(path.relative_to(source).as_posix()) and path.is_file():
-                yield path
+            place = _belongs(path.relative_to(source).as_posix())
+            if place and path.is_file():
+                yield place, path
 
 
-def _unpack(source: Path, fresh: Path) -> None:
+def _unpack(source: Path, fresh: Path, dataset: Dataset) -> None:
     with open_zip(source) as archive:
         # By the end of the name, so that no member leaves the folder.
         members = once(
@@ -227,10 +248,10 @@ def _unpack(source: Path, fresh: Path) -> None:
         total = sum(info.file_size for info in members.values())
         if total > _LARGEST_ARCHIVE:
             raise InputError(f"{source}: would unpack to {total:,} bytes")
-        for place, info in members.items():
-            target = fresh / place
+        for name, info in members.items():
+            target = fresh / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(archive.read(info))
+            unpack(archive, info, target, _largest(name, dataset))
 
 
 def check(name: str, folder: PathLike) -> list[Found]:

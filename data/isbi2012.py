@@ -28,7 +28,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from data.placing import once, place
-from unet.archive import open_zip
+from unet.archive import open_zip, unpack
 from unet.cli import add_overwrite, run_program
 from unet.download import download
 from unet.errors import InputError
@@ -148,9 +148,7 @@ def _unpack(source: Path, fresh: Path) -> None:
         found = once((pair for pair in members if pair[0] in REQUIRED + OPTIONAL), source)
         _demand(source, found)
         for name, info in found.items():
-            if info.file_size > _LARGEST_MEMBER:
-                raise InputError(f"{source}: {name} would unpack to {info.file_size:,} bytes")
-            (fresh / name).write_bytes(archive.read(info))
+            unpack(archive, info, fresh / name, _LARGEST_MEMBER)
 
 
 def _check_all(fresh: Path, folder: Path) -> None:

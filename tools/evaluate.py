@@ -418,6 +418,11 @@ def table_of_result(scores: dict[str, Any]) -> str:
             f"TRA   {scores['TRA']:.6f}  of {counts['links']} links {counts['EA']} missing, "
             f"{counts['ED']} false, {counts['EC']} of the wrong kind",
         ]
+        if scores["surplus_frames"]:
+            lines.append(
+                f"frames of the result after the last one of the truth, which do not count: "
+                f"{scores['surplus_frames']}"
+            )
     if "SEG" in scores:
         lines += ["", f"frame{'SEG':>11}  matched"]
         lines += [

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import zipfile
 import zlib
 from collections.abc import Iterator
 
 from unet.errors import InputError
+from unet.names import printable
+
+_PIECE = 1 << 20
 
 
 @contextlib.contextmanager
@@ -36,3 +40,32 @@ def open_zip(source: str | os.PathLike[str]) -> Iterator[zipfile.ZipFile]:
         raise InputError(
             f"{source}: is no whole zip ({error}); remove it and run this again"
         ) from None
+
+
+def unpack(
+    archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: str | os.PathLike[str], most: int
+) -> None:
+    """Unpack a member of a zip into a file, a piece of it in memory at a time.
+
+    Parameters
+    ----------
+    archive : zipfile.ZipFile
+    member : zipfile.ZipInfo
+    target : path
+    most : int
+        Bytes that it may have: zeros pack a thousandfold.
+
+    Raises
+    ------
+    InputError
+        If it would have more.
+    """
+    # zipfile gives no more than this, whatever the stream goes on to hold.
+    if member.file_size > most:
+        raise InputError(
+            f"{archive.filename}: {printable(member.filename)} would unpack to "
+            f"{member.file_size:,} bytes, but no such file has more than {most:,}; it is another "
+            f"archive, or damaged"
+        )
+    with archive.open(member) as packed, open(target, "wb") as file:
+        shutil.copyfileobj(packed, file, _PIECE)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Callable, NamedTuple, Union
 
 from unet.errors import InputError
+from unet.names import printable
 from unet.provenance import is_folder, refuse_foreign
 from unet.signals import Stopped, ignore, unwinding
 from unet.terminal import never_in_the_way
@@ -68,7 +69,8 @@ def _status(main: Callable[[Sequence[str] | None], int | None]) -> int | None:
     except Exception as error:
         if not _is_mistake(error):
             raise
-        text = str(error) or type(error).__name__
+        # Names may hold anything, line breaks too.
+        text = printable(str(error)) or type(error).__name__
         print(f"{Path(sys.argv[0]).name}: {text}", file=sys.stderr)
         return EXIT_MISTAKE
 

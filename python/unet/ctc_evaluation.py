@@ -81,7 +81,8 @@ def score_tracking(truth: PathLike, result: PathLike) -> dict[str, Any]:
     -------
     dict
         DET, TRA; operations, a dict of how many there are of each kind (see
-        `unet.ctc_metrics.Operations`).
+        `unet.ctc_metrics.Operations`); surplus_frames, how many frames of the result come after the
+        last one of the truth: they do not count.
 
     Raises
     ------
@@ -94,15 +95,14 @@ def score_tracking(truth: PathLike, result: PathLike) -> dict[str, Any]:
     if lost is not None:
         raise InputError(f"{truth}: TRA/man_track{lost:03d}.tif is missing")
     reference = read_tracks(Path(truth) / "TRA" / "man_track.txt")
+    last = max([0, *(track.end for track in reference)])
+    if last not in markers:
+        raise InputError(f"{truth}: TRA/man_track{last:03d}.tif is missing; man_track.txt names it")
     table = Path(result) / TRACKS_FILE
     tracks = read_tracks(table)
     masks = numbered_files(result, "mask")
-    surplus = next((number for number in masks if number not in markers), None)
-    if surplus is not None:
-        raise InputError(
-            f"{masks[surplus]}: is of a frame that {Path(truth) / 'TRA'} lacks; is it the result "
-            "of another sequence?"
-        )
+    surplus = [number for number in masks if number not in markers]
+    tracks = _until(max(markers), tracks) if surplus else tracks
     matches = _match(markers, masks)
     _check_table(table, tracks, {masks[t].name: frame.result for t, frame in matches.items()})
     try:
@@ -110,7 +110,12 @@ def score_tracking(truth: PathLike, result: PathLike) -> dict[str, Any]:
         scores = {"DET": det(operations), "TRA": tra(operations)}
     except InputError as error:
         raise InputError(f"{Path(truth) / 'TRA'}: {error}") from None
-    return {**scores, "operations": operations._asdict()}
+    return {**scores, "operations": operations._asdict(), "surplus_frames": len(surplus)}
+
+
+def _until(last: int, tracks: list[Track]) -> list[Track]:
+    """Return what tracks are up to a frame."""
+    return [track._replace(end=min(track.end, last)) for track in tracks if track.begin <= last]
 
 
 def _match(reference: Mapping[int, Path], result: Mapping[int, Path]) -> dict[int, Matches]:

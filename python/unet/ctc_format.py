@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -45,7 +46,8 @@ def read_tracks(path: PathLike) -> list[Track]:
     Parameters
     ----------
     path : path
-        Lines of four whole numbers, L B E P; empty lines are skipped.
+        Lines of four whole numbers, L B E P; empty lines are skipped. Whatever editors leave, on
+        Windows too, is taken: a mark of the encoding, UTF-16, other ends of lines, tabs.
 
     Returns
     -------
@@ -63,7 +65,7 @@ def read_tracks(path: PathLike) -> list[Track]:
         raise InputError(f"{path}: there is no such table of tracks")
     tracks: list[Track] = []
     places: list[str] = []
-    for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1):
+    for number, line in enumerate(_text_of(path).splitlines(), 1):
         fields = line.split()
         if not fields:
             continue
@@ -76,6 +78,13 @@ def read_tracks(path: PathLike) -> list[Track]:
         places.append(f"{path}, line {number}")
     _check_tracks(tracks, places)
     return tracks
+
+
+def _text_of(path: Path) -> str:
+    data = path.read_bytes()
+    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    # 1A ended a file of DOS.
+    return data.decode("utf-16" if wide else "utf-8-sig", "replace").rstrip("\0\x1a")
 
 
 def _check_tracks(tracks: Sequence[Track], places: Sequence[str]) -> None:
@@ -123,7 +132,7 @@ def write_tracks(path: PathLike, tracks: Iterable[Track]) -> None:
 
 
 def numbered_files(folder: PathLike, prefix: str) -> dict[int, Path]:
-    """Find the numbered pictures of a folder: PREFIXNNN.tif.
+    """Find the numbered pictures of a folder: PREFIXNNN.tif, in small letters or capitals.
 
     Parameters
     ----------
@@ -147,9 +156,9 @@ def numbered_files(folder: PathLike, prefix: str) -> dict[int, Path]:
         raise InputError(f"{folder}: there is no such folder")
     found: dict[int, Path] = {}
     for path in sorted(folder.iterdir()):
-        if re.fullmatch(rf"{prefix}_\d+_\d+\.tiff?", path.name):
+        if re.fullmatch(rf"{prefix}_[0-9]+_[0-9]+\.tiff?", path.name, re.IGNORECASE):
             raise InputError(f"{path}: is a slice of a volume; only flat sequences are read")
-        match = re.fullmatch(rf"{prefix}(\d{{3,}})\.tiff?", path.name)
+        match = re.fullmatch(rf"{prefix}([0-9]{{3,}})\.tiff?", path.name, re.IGNORECASE)
         if match is None:
             continue
         number = int(match.group(1))
@@ -171,7 +180,8 @@ def open_frames(files: Mapping[int, Path], *, masks: bool) -> Volume:
     files : mapping of int to pathlib.Path
         As `numbered_files` returns them; their order is that of the slices.
     masks : bool
-        True: 8 and 16 bit become uint16. False: all must be of the first one's type.
+        True: whole numbers from 0 to 65535, of whatever type, become uint16. False: all must be of
+        the first one's type.
 
     Returns
     -------
@@ -190,8 +200,6 @@ def open_frames(files: Mapping[int, Path], *, masks: bool) -> Volume:
         complaint = None
         if len(volume) != 1:
             complaint = f"holds {len(volume)} slices; only flat sequences are read"
-        elif masks and volume.dtype.name not in ("uint8", "uint16"):
-            complaint = f"is {volume.dtype}, but masks are of 8 or 16 bit"
         if complaint:
             volume.close()
             raise InputError(f"{path}: {complaint}")
@@ -201,7 +209,8 @@ def open_frames(files: Mapping[int, Path], *, masks: bool) -> Volume:
         size, kind = first.shape[1:], first.dtype
 
     def read(index: int) -> np.ndarray:
-        with one(paths[index]) as volume:
+        path = paths[index]
+        with one(path) as volume:
             if volume.shape[1:] != size:
                 raise InputError(
                     f"{volume.path}: is {volume.shape[1:]} (height, width), but {paths[0].name} "
@@ -209,10 +218,23 @@ def open_frames(files: Mapping[int, Path], *, masks: bool) -> Volume:
                 )
             if volume.dtype != kind and not masks:
                 raise InputError(f"{volume.path}: is {volume.dtype}, but {paths[0].name} is {kind}")
-            return volume[0]
+            return _as_mask(volume[0], path) if masks else volume[0]
 
     dtype = np.dtype(np.uint16) if masks else kind
     return Volume(str(paths[0].parent), (len(paths),) + size, dtype, read)
+
+
+def _as_mask(picture: np.ndarray, path: Path) -> np.ndarray:
+    """Return a mask as uint16: programs write numbers of cells as any type that holds them."""
+    low, high = picture.min(), picture.max()
+    if low < 0 or high > _LARGEST_LABEL:
+        raise InputError(
+            f"{path}: has the numbers {low:g} to {high:g}, but masks hold 0 to {_LARGEST_LABEL}"
+        )
+    numbers = picture.astype(np.uint16, copy=False)
+    if picture.dtype.kind == "f" and (numbers != picture).any():
+        raise InputError(f"{path}: holds numbers that are not whole; is it a mask?")
+    return numbers
 
 
 def read_masks(folder: PathLike, prefix: str = "mask") -> np.ndarray:

@@ -10,6 +10,7 @@ from scipy import ndimage
 
 from unet.files import atomic_path
 from unet.labels import IGNORED, Annotation
+from unet.names import printable
 from unet.provenance import PICTURE, PNG_KEY, mark
 
 PathLike = Union[str, "os.PathLike[str]"]
@@ -88,7 +89,8 @@ def save_preview(
     ):
         axis.set_title(name, fontsize=10)
         axis.set_axis_off()
-    figure.suptitle(title, fontsize=11)
+    # A dollar sign would begin a formula.
+    figure.suptitle(printable(title).replace("$", r"\$"), fontsize=11)
     figure.tight_layout()
     with atomic_path(path) as temporary:
         figure.savefig(str(temporary), format="png", metadata={PNG_KEY: mark(PICTURE)})

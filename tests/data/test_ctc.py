@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import shutil
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -169,6 +170,25 @@ def test_from_a_zip_wherever_it_wants_to_be_unpacked(tmp_path, dataset, wanted, 
     assert sorted(os.listdir(tmp_path)) == ["any.zip", "deep"]
 
 
+def test_from_a_zip_that_windows_packed(tmp_path, dataset, wanted):
+    with zipfile.ZipFile(tmp_path / "any.zip", "w") as file:
+        for name, data in wanted.items():
+            member = zipfile.ZipInfo("x")
+            member.filename = f"PhC-C2DH-U373/{name}".replace("/", "\\").replace(".tif", ".TIF")
+            file.writestr(member, data)
+    ctc.fetch(NAME, tmp_path / "out", tmp_path / "any.zip")
+    assert files(tmp_path / "out") == wanted
+
+
+def test_from_a_folder_with_names_in_capitals(tmp_path, dataset, wanted):
+    for name, data in wanted.items():
+        place = tmp_path / "in" / (name.upper() if name.startswith("02") else name)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(data)
+    ctc.fetch(NAME, tmp_path / "out", tmp_path / "in")
+    assert files(tmp_path / "out") == wanted
+
+
 def test_downloaded_in_two_pieces_and_then_kept(tmp_path, dataset, wanted, monkeypatch):
     archive = pack(dataset)
     half = len(archive) // 2
@@ -222,6 +242,20 @@ def test_zip_bomb(tmp_path, dataset, monkeypatch):
     (tmp_path / "a.zip").write_bytes(pack(dataset))
     with pytest.raises(InputError, match=r"a\.zip: would unpack to"):
         ctc.fetch(NAME, tmp_path / "out", tmp_path / "a.zip")
+
+
+def test_a_zip_of_zeros_takes_no_memory(tmp_path, dataset):
+    (tmp_path / "a.zip").write_bytes(pack(dataset))
+    with zipfile.ZipFile(tmp_path / "a.zip", "a", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("02/t0003.tif", bytes(100 << 20))
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match=r"02/t0003\.tif would unpack to 104,857,600 bytes"):
+            ctc.fetch(NAME, tmp_path / "out", tmp_path / "a.zip")
+        assert tracemalloc.get_traced_memory()[1] < 32 << 20
+    finally:
+        tracemalloc.stop()
+    assert not files(tmp_path / "out")
 
 
 def test_sources_without_the_data(tmp_path):

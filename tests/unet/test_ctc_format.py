@@ -70,6 +70,21 @@ def test_tables_from_other_systems(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "data",
+    [
+        b"\xef\xbb\xbf1 0 2 0\r\n2 3 4 1\r\n\r\n\r\n",
+        "\ufeff1 0 2 0\n2 3 4 1\n".encode("utf-16-le"),
+        "\ufeff1 0 2 0\n2 3 4 1\n".encode("utf-16-be"),
+        b"1 0 2 0\r2 3 4 1",
+        b"\n1\t0\t2\t0\t\n2  3  4  1 \n \n\x1a",
+    ],
+)
+def test_tables_as_editors_leave_them(tmp_path, data):
+    (tmp_path / "t.txt").write_bytes(data)
+    assert read_tracks(tmp_path / "t.txt") == [Track(1, 0, 2, 0), Track(2, 3, 4, 1)]
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("1 0 2\n", r"line 1: '1 0 2' is not four whole numbers"),
@@ -123,6 +138,37 @@ def test_masks_of_8_and_16_bit_are_one_stack(tmp_path):
     assert read_masks(tmp_path)[:, 0, 0].tolist() == [7, 700]
 
 
+@pytest.mark.parametrize("dtype", ["u4", "i4", "i8", "u8", "f4", "f8", "i2", ">u2"])
+def test_masks_of_other_types_are_taken_for_what_they_hold(tmp_path, dtype):
+    put(tmp_path / "mask000.tif", np.full((4, 5), 7, np.uint8))
+    put(tmp_path / "MASK001.TIF", np.full((4, 5), 30_000).astype(dtype))
+    masks = read_masks(tmp_path)
+    assert masks.dtype == np.uint16
+    assert masks[:, 0, 0].tolist() == [7, 30_000]
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype", "message"),
+    [
+        (70_000, "u4", "has the numbers 0 to 70000, but masks hold 0 to 65535"),
+        (-1, "i4", "has the numbers -1 to 0, but"),
+        (1.5, "f4", "holds numbers that are not whole"),
+    ],
+)
+def test_masks_of_numbers_that_masks_do_not_hold(tmp_path, value, dtype, message):
+    picture = np.zeros((4, 5), dtype)
+    picture[2, 2] = value
+    put(tmp_path / "mask000.tif", picture)
+    with pytest.raises(InputError, match=rf"mask000\.tif: {message}"):
+        read_masks(tmp_path)
+
+
+def test_names_in_capitals_and_digits_that_are_none(tmp_path):
+    for name in ("T000.TIF", "t001.Tiff", "t00²3.tif", "t٠٠٣.tif"):
+        put(tmp_path / name, np.zeros((4, 5), np.uint8))
+    assert list(numbered_files(tmp_path, "t")) == [0, 1]
+
+
 def test_frames_that_do_not_fit(tmp_path):
     put(tmp_path / "mask000.tif", np.zeros((4, 5), np.uint8))
     put(tmp_path / "mask002.tif", np.zeros((4, 6), np.uint8))
@@ -137,9 +183,6 @@ def test_frames_that_do_not_fit(tmp_path):
 
 
 def test_what_is_no_mask(tmp_path):
-    put(tmp_path / "mask000.tif", np.zeros((4, 5), np.float32))
-    with pytest.raises(InputError, match=r"mask000\.tif: is float32, but masks are of 8 or 16"):
-        read_masks(tmp_path)
     put(tmp_path / "mask000.tif", np.zeros((3, 4, 5), np.uint8))
     with pytest.raises(InputError, match=r"mask000\.tif: holds 3 slices; only flat sequences"):
         read_masks(tmp_path)

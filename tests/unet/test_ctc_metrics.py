@@ -238,12 +238,28 @@ def test_missing_masks(case):
 def test_masks_of_another_sequence(case):
     truth, result = case
     (truth / "TRA" / "man_track011.tif").unlink()
-    with pytest.raises(InputError, match=r"mask011\.tif: is of a frame that .*TRA lacks"):
+    with pytest.raises(InputError, match=r"man_track011\.tif is missing; man_track\.txt names it"):
         score_tracking(truth, result)
     for path in result.glob("*.tif"):
         tifffile.imwrite(path, np.zeros((9, 8), np.uint16))
     with pytest.raises(InputError, match=r"masks are \(9, 8\) .*SEG is \(96, 112\)"):
         score_seg(truth, result)
+
+
+def test_a_result_longer_than_the_truth_is_scored_up_to_its_end(case):
+    truth, result = case
+    wanted = score_tracking(truth, result)
+    assert wanted["surplus_frames"] == 0
+    tracks = read_tracks(result / "res_track.txt")
+    goes_on = next(track for track in tracks if track.end == 11)
+    for number in (12, 13):
+        frame = np.zeros((96, 112), np.uint16)
+        frame[4:8, 4:8], frame[20:25, 20:25] = goes_on.label, 40_000
+        tifffile.imwrite(result / f"mask{number:03d}.tif", frame)
+    others = [track for track in tracks if track != goes_on]
+    table = [*others, goes_on._replace(end=13), Track(40_000, 12, 13, 0)]
+    write_tracks(result / "res_track.txt", table)
+    assert score_tracking(truth, result) == {**wanted, "surplus_frames": 2}
 
 
 def test_tables_that_do_not_say_what_masks_hold(case):
