@@ -21,7 +21,7 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from unet.cli import Output, add_overwrite, guard_outputs, run_program
+from unet.cli import Output, add_overwrite, guard_outputs, run_program, whole
 from unet.errors import InputError
 from unet.files import replace_parts
 from unet.provenance import STACK
@@ -248,11 +248,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("-o", "--output", required=True, help="folder for the two stacks")
     parser.add_argument("--cells", action="store_true", help="cells that touch, with their numbers")
-    parser.add_argument("--slices", type=int, default=30, help="how many (30)")
+    parser.add_argument("--slices", type=whole(1), default=30, help="how many (30)")
     parser.add_argument(
-        "--size", type=int, help="height and width in pixels (512; 384 with --cells)"
+        "--size", type=whole(1), help="height and width in pixels (512; 384 with --cells)"
     )
-    parser.add_argument("--seed", type=int, default=1, help="another number, another tissue (1)")
+    parser.add_argument(
+        "--seed", type=whole(0), default=1, help="another number, another tissue (1)"
+    )
     add_overwrite(parser)
     options = parser.parse_args(argv)
     folder = Path(options.output)

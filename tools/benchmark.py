@@ -21,7 +21,7 @@ from typing import Callable
 
 import numpy as np
 
-from unet.cli import run_program
+from unet.cli import real, run_program, whole
 from unet.engine import open_engine
 from unet.errors import InputError
 from unet.terminal import is_the_output
@@ -315,17 +315,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=["engine", "overhead", "tiles", "weight-map", "work"])
     parser.add_argument("--net", default="unet", help="folder of prototxt/ (engine)")
-    parser.add_argument("--tile", type=int, default=572, help="input size (engine, tiles)")
+    parser.add_argument("--tile", type=whole(1), default=572, help="input size (engine, tiles)")
     parser.add_argument("--phase", default="both", choices=["train", "test", "both"])
     parser.add_argument("--precision", default="fp32", help="of this engine: fp32, tf32 or bf16")
     parser.add_argument("--device", default="cpu", help="cpu or the number of a GPU (engine)")
     parser.add_argument(
-        "--peak", type=float, metavar="TFLOPS", help="of the device, to show the share of it"
+        "--peak",
+        type=real(1e-6, 1e12),
+        metavar="TFLOPS",
+        help="of the device, to show the share of it",
     )
     parser.add_argument("--by", default="caffe", choices=["caffe", "torch"], help="(work)")
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--tiles", type=int, default=100, help="how many are cut (tiles)")
+    parser.add_argument("--threads", type=whole(1, 4096), default=os.cpu_count())
+    parser.add_argument("--rounds", type=whole(1), default=5)
+    parser.add_argument("--tiles", type=whole(1), default=100, help="how many are cut (tiles)")
     options = parser.parse_args(argv)
     is_the_output()
     if options.what == "work":

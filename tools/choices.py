@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from unet.cli import whole
 from unet.engine import PRECISIONS
 from unet.errors import InputError
 
@@ -92,7 +93,7 @@ def choose(
     """
     on_gpu = gpu_works(options.device)
     net = options.net or (PAPER_NET if on_gpu else CPU_NET)
-    if options.device.isdigit() and not on_gpu:
+    if options.device.isdecimal() and not on_gpu:
         raise InputError(f"DEVICE={options.device}: there is no such GPU that the engine can use")
     if net not in SOLVERS:
         raise InputError(
@@ -160,12 +161,10 @@ def whole_number(text: str) -> int | None:
     """Read a variable of make, which is empty where it was not given."""
     if not text:
         return None
-    if not text.isdigit() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number above 0")
-    return int(text)
+    return whole(1)(text)
 
 
 def check_device(parser: argparse.ArgumentParser, device: str) -> None:
     """End the program if a device is not one."""
-    if device not in ("auto", "cpu") and not device.isdigit():
+    if device not in ("auto", "cpu") and not device.isdecimal():
         parser.error(f"DEVICE={device}: make it auto, cpu or the number of a GPU")

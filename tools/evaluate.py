@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from unet.cli import Output, add_overwrite, guard_outputs, run_program
+from unet.cli import Output, add_overwrite, guard_outputs, run_program, whole
 from unet.ctc_evaluation import is_ground_truth, score_seg, score_tracking
 from unet.ctc_sequence import is_sequence
 from unet.errors import InputError
@@ -202,7 +202,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--workers",
-        type=int,
+        type=whole(1, 4096),
         default=available_cores(),
         metavar="N",
         help="processes (all cores: %(default)s)",

@@ -25,7 +25,7 @@ from choices import (
 )
 from model_folder import guard_model_folder, make_model_folder
 from steps import Pipeline, Step, StepFailed
-from unet.cli import run_program
+from unet.cli import run_program, whole
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 STACKS = Path("data/isbi2012")
@@ -286,7 +286,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     short = commands.add_parser("demo", help="the whole way in under five minutes")
     short.add_argument("--iterations", type=whole_number, default=800)
-    short.add_argument("--tile", type=int, default=380, help="input size, 16k + 60")
+    short.add_argument("--tile", type=whole(1), default=380, help="input size, 16k + 60")
     short.add_argument("--train", default="0:20", metavar="A:B", help="slices to learn from")
     short.set_defaults(run=demo)
     isbi = commands.add_parser("isbi", help="train on the ISBI 2012 stack")

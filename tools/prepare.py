@@ -16,7 +16,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from unet.cli import Output, add_overwrite, guard_outputs, run_program
+from unet.cli import Output, add_overwrite, guard_outputs, run_program, whole
 from unet.ctc_sequence import (
     ANNOTATIONS,
     UNKNOWN,
@@ -40,7 +40,7 @@ def parse_slices(text: str | None, count: int, option: str) -> range | None:
     """Return the slices that "A:B" means in a stack of `count`: from A up to, not including, B."""
     if text is None:
         return None
-    found = re.fullmatch(r"(\d*):(\d*)", text.strip())
+    found = re.fullmatch(r"([0-9]{0,18}):([0-9]{0,18})", text.strip())
     first, stop = (int(part) if part else None for part in found.groups()) if found else (0, 0)
     chosen = range(first or 0, count if stop is None else stop)
     if not chosen or chosen.stop > count:
@@ -106,7 +106,7 @@ def parse_frames(text: str | None, option: str) -> range | None:
     """Return the frames that "A:B" means: from A up to, not including, B, whichever there are."""
     if text is None:
         return None
-    found = re.fullmatch(r"(\d*):(\d*)", text.strip())
+    found = re.fullmatch(r"([0-9]{0,18}):([0-9]{0,18})", text.strip())
     first, stop = (int(part) if part else None for part in found.groups()) if found else (0, 0)
     chosen = range(first or 0, sys.maxsize if stop is None else stop)
     if not chosen:
@@ -210,7 +210,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "cell, which get borders where they touch (auto: by the number of values)",
     )
     parser.add_argument(
-        "--ignore-label", type=int, metavar="N", help="the label that means: not annotated"
+        "--ignore-label",
+        type=whole(-(2**63), 2**64 - 1),
+        metavar="N",
+        help="the label that means: not annotated",
     )
     parser.add_argument(
         "--w0", type=float, default=10.0, help="weight of the gaps between cells (10)"
@@ -273,7 +276,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     sequence.add_argument(
         "--field",
-        type=int,
+        type=whole(-(2**31)),
         default=0,
         metavar="PIXELS",
         help="where no cell is drawn so close to the edge of the frame is unknown: cells outside "

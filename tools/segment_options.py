@@ -12,7 +12,7 @@ from typing import Callable
 import numpy as np
 
 from unet import procedure2015
-from unet.cli import add_overwrite
+from unet.cli import add_overwrite, real, whole
 from unet.deploying import is_modeldef
 from unet.engine import PRECISIONS
 from unet.errors import InputError
@@ -71,7 +71,7 @@ def parse(argv: Sequence[str] | None, description: str) -> argparse.Namespace:
     add("--tile", metavar="N|HxW", help="input size, 16k + 60 (default: the cheapest that fits)")
     add(
         "--memory",
-        type=float,
+        type=real(0, 1e9),
         metavar="GB",
         help="a pass may take (default: most of what is free, half of it on a GPU)",
     )
@@ -86,7 +86,7 @@ def parse(argv: Sequence[str] | None, description: str) -> argparse.Namespace:
     add(
         "--grey",
         nargs=2,
-        type=float,
+        type=real(-1e30, 1e30),
         metavar=("LOW", "HIGH"),
         help="grey values that become 0 and 1 (default: 0 and 255 for 8 bit; else the stack's 0.1 "
         "and 99.9 percentiles)",
@@ -112,7 +112,9 @@ def parse(argv: Sequence[str] | None, description: str) -> argparse.Namespace:
         metavar="T",
         help="probability of a cell above which a pixel is one (default: the likeliest class)",
     )
-    cells("--minimum-area", type=int, metavar="N", help="drop cells below N pixels (default: 1)")
+    cells(
+        "--minimum-area", type=whole(0), metavar="N", help="drop cells below N pixels (default: 1)"
+    )
     cells("--fill-holes", action="store_true", help="background inside a cell is part of it")
     cells(
         "--watershed",
@@ -192,6 +194,8 @@ def choose_grey(
     if options.grey:
         if options.normalise:
             raise InputError("--grey and --normalise: give one of them")
+        if options.grey[0] == options.grey[1]:
+            raise InputError(f"--grey {options.grey[0]:g} {options.grey[1]:g}: give two values")
         return tuple(options.grey)
     if options.normalise is None and is_modeldef(prototxt):
         raise InputError(
@@ -207,7 +211,7 @@ def parse_slices(text: str | None, count: int) -> range:
     """Return the slices that "A:B" means in a stack of `count`."""
     if text is None:
         return range(count)
-    found = re.fullmatch(r"(\d*):(\d*)", text.strip())
+    found = re.fullmatch(r"([0-9]{0,18}):([0-9]{0,18})", text.strip())
     chosen = range(int(found[1] or 0), int(found[2] or count)) if found else range(0)
     if not chosen or chosen.stop > count:
         raise InputError(

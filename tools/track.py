@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 
 from unet import procedure2015
-from unet.cli import Output, add_overwrite, guard_outputs, run_program
+from unet.cli import Output, add_overwrite, guard_outputs, run_program, whole
 from unet.ctc_format import write_masks
 from unet.errors import InputError
 from unet.provenance import RESULT
@@ -68,7 +68,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add(
         "--field-of-interest",
-        type=int,
+        type=whole(0),
         metavar="N",
         help="leave out cells that lie wholly in the N pixels at the edges (default: 0)",
     )

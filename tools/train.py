@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from unet.cli import run_program
+from unet.cli import run_program, whole
 from unet.engine import PRECISIONS, open_engine
 from unet.errors import InputError
 from unet.training import Training
@@ -30,7 +30,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         default="fp32",
         help="of convolutions; bf16 where the hardware has it, else fp32 (%(default)s)",
     )
-    parser.add_argument("--iterations", type=int, help="in place of the solver's max_iter")
+    parser.add_argument(
+        "--iterations", type=whole(-(2**31)), help="in place of the solver's max_iter"
+    )
     parser.add_argument("--rate", type=float, help="in place of the solver's base_lr")
     parser.add_argument(
         "--seconds",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import atexit
+import math
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -73,6 +75,36 @@ def _status(main: Callable[[Sequence[str] | None], int | None]) -> int | None:
         text = printable(str(error)) or type(error).__name__
         print(f"{Path(sys.argv[0]).name}: {text}", file=sys.stderr)
         return EXIT_MISTAKE
+
+
+def whole(low: int, high: int = 2**31 - 1) -> Callable[[str], int]:
+    """Return an argparse type: a whole number from `low` to `high`."""
+
+    def parse(text: str) -> int:
+        # Of many digits Python reads no number.
+        value = int(text) if re.fullmatch(r"\s*[+-]?[0-9]{1,30}\s*", text) else None
+        if value is None or not low <= value <= high:
+            raise argparse.ArgumentTypeError(
+                f"{text[:40]!r} is not a whole number from {low} to {high}"
+            )
+        return value
+
+    return parse
+
+
+def real(low: float, high: float) -> Callable[[str], float]:
+    """Return an argparse type: a number from `low` to `high`."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a number {low:g} to {high:g}")
+        return value
+
+    return parse
 
 
 class Output(NamedTuple):

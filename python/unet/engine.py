@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from types import ModuleType
 
 from unet.errors import InputError
@@ -46,7 +47,7 @@ def open_engine(device: str = "cpu", precision: str = "fp32") -> ModuleType:
                 caffe.set_mode_gpu()
             except error:
                 caffe.set_mode_cpu()
-    elif device.isdigit():
+    elif re.fullmatch("[0-9]{1,9}", device):
         caffe.set_device(int(device))
         caffe.set_mode_gpu()
     else:

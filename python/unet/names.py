@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+
+from unet.errors import InputError
 
 # Control characters, and what Python puts for bytes that are not UTF-8.
 _UNPRINTABLE = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -45,3 +48,29 @@ def natural_key(name: str) -> list:
     # not read as a number.
     parts = re.split(r"(\d+)", name)
     return [(1, int(part), part) if k % 2 else (0, 0, part) for k, part in enumerate(parts)]
+
+
+def path_in_prototxt(path: str | os.PathLike[str]) -> str:
+    """Return a path as it can stand in a message of protobuf, which holds text.
+
+    Parameters
+    ----------
+    path : path
+
+    Returns
+    -------
+    str
+        The path itself, or else from the working folder: the folders above may be no text.
+
+    Raises
+    ------
+    InputError
+        If the name is not UTF-8.
+    """
+    given = os.fspath(path)
+    for candidate in (given, os.path.relpath(given)):
+        if not re.search("[\ud800-\udfff]", candidate):
+            return candidate
+    raise InputError(
+        f"{given}: is not UTF-8, as names in a prototxt must be; rename it, or name it by a link"
+    )

@@ -15,11 +15,12 @@ import caffe
 from caffe import NetSpec
 from caffe import layers as L
 from caffe.proto import caffe_pb2
-from unet.cli import Output, add_overwrite, guard_outputs, run_program
+from unet.cli import Output, add_overwrite, guard_outputs, run_program, whole
 from unet.errors import InputError
 from unet.files import atomic_parts
 from unet.grey import INPUT, input_text
 from unet.loss import weighted_softmax_loss
+from unet.names import path_in_prototxt
 from unet.phseg_v5 import NAME as PHSEG_V5
 from unet.phseg_v5 import phseg_v5_files
 from unet.provenance import NETWORK, NETWORK_LINE
@@ -315,9 +316,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--train-slices", type=_slices, metavar="A:B")
     parser.add_argument("--test-slices", type=_slices, metavar="A:B")
     parser.add_argument(
-        "--tile", type=int, help="input size, 16k + 60; by default that of the net's own training"
+        "--tile",
+        type=whole(1),
+        help="input size, 16k + 60; by default that of the net's own training",
     )
-    parser.add_argument("--iterations", type=int, default=4000)
+    parser.add_argument("--iterations", type=whole(-(2**31)), default=4000)
     parser.add_argument(
         "--method", choices=("SGD", "Adam"), help="by default SGD for unet, Adam for unet_slim"
     )
@@ -336,7 +339,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     files = own_files(
         options.net,
         options.data,
-        options.output,
+        path_in_prototxt(options.output),
         tile=TRAIN_TILES[options.net] if options.tile is None else options.tile,
         iterations=options.iterations,
         train=options.train_slices,

@@ -13,7 +13,7 @@ from unet.label_kinds import detect_kind
 from unet.labels import IGNORED, Annotation, annotate, class_counts, class_weights, whole
 from unet.training_set import TrainingSetWriter
 from unet.volumes import Volume, grey_range
-from unet.weight_map import weight_map
+from unet.weight_map import check_parameters, weight_map
 from unet.wording import few
 
 PathLike = Union[str, "os.PathLike[str]"]
@@ -135,6 +135,7 @@ def make_training_set(
     Ronneberger et al. 2015, Sec. 3.
     """
     _check_stacks(raw, labels)
+    check_parameters(recipe.w0, recipe.sigma)
     slices = range(raw.shape[0]) if slices is None else slices
     balance_slices = slices if balance_slices is None else balance_slices
     raw.demand(slices)

@@ -17,6 +17,7 @@ from unet import files
 from unet.errors import InputError
 from unet.hdf5 import check_all_inside, damage_is_told, datasets, open_hdf5_file
 from unet.hdf5_output import Hdf5Output
+from unet.names import path_in_prototxt
 
 # Of a run's snapshots these stay on disk: the newest, one to fall back on, and every tenth.
 NEWEST_KEPT = 2
@@ -176,7 +177,7 @@ def _beside_its_model(snapshot: Snapshot) -> Iterator[str]:
     hdf5 = snapshot.state.endswith(".h5")
     with tempfile.TemporaryDirectory() as folder:
         copy = os.path.join(folder, "state.solverstate" + (".h5" if hdf5 else ""))
-        model = os.path.abspath(snapshot.model)
+        model = path_in_prototxt(os.path.abspath(snapshot.model))
         if hdf5:
             shutil.copyfile(snapshot.state, copy)
             with Hdf5Output(copy, "r+") as output, output.changing() as file:

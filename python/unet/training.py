@@ -23,6 +23,7 @@ from unet.errors import InputError
 from unet.hdf5 import check_weights
 from unet.held_out import HeldOut
 from unet.idle import IdleWatch, refuse_idle_net
+from unet.names import path_in_prototxt
 from unet.signals import Stopped, noting
 from unet.time_limit import TimeLimit
 from unet.training_guard import guard_run
@@ -115,7 +116,7 @@ class Training:
         self.path = solver_path
         param = self.param = read_solver(solver_path)
         if rate is not None:
-            if not (math.isfinite(rate) and rate >= 0):
+            if not 0 <= rate <= np.finfo(np.float32).max:
                 raise InputError(f"a rate of {rate} is none: give a number of at least 0")
             param.base_lr = rate
         if iterations is not None:
@@ -132,7 +133,7 @@ class Training:
         prefix = param.snapshot_prefix or os.path.splitext(solver_path)[0]
         if output is not None:
             prefix = os.path.join(output, os.path.basename(prefix) or "net")
-        self.prefix = prefix
+        self.prefix = prefix = path_in_prototxt(prefix)
         self.folder = Path(os.path.dirname(prefix) or ".")
         self.max_iter = param.max_iter
         self.test_interval = param.test_interval if param.test_iter else 0

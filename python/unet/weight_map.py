@@ -11,8 +11,24 @@ from scipy import ndimage
 from unet.errors import InputError
 from unet.labels import IGNORED, bounding_boxes
 
+# The square of a distance by sigma, and weights, stay numbers of their precision.
+_SIGMAS, _LARGEST_W0 = (1e-3, 1e6), 1e30
 # How far, relative to the weight of the background class, the map may be from the formula.
 PRECISION = 1e-7
+
+
+def check_parameters(w0: float, sigma: float) -> None:
+    """Refuse parameters of the separation term with which it is no number of single precision.
+
+    Raises
+    ------
+    InputError
+    """
+    if not _SIGMAS[0] <= sigma <= _SIGMAS[1] or not 0 <= w0 <= _LARGEST_W0:
+        raise InputError(
+            f"w0 must be 0 or more and sigma more than 0, not {w0} and {sigma} (at most "
+            f"{_LARGEST_W0:g}; {_SIGMAS[0]:g} to {_SIGMAS[1]:g} pixels)"
+        )
 
 
 def _reach(sigma: float, w0: float, background: float) -> float:
@@ -100,8 +116,7 @@ def weight_map(
     ----------
     Ronneberger et al. 2015, Sec. 3, Eq. 2.
     """
-    if not 0 < sigma < math.inf or not 0 <= w0 < math.inf:
-        raise InputError(f"w0 must be 0 or more and sigma more than 0, not {w0} and {sigma}")
+    check_parameters(w0, sigma)
     if labels is None:
         labels = (instances > 0).astype(np.uint8)
     table = np.zeros(256, np.float64)
