@@ -343,14 +343,16 @@ class Blob:
         """The fourth axis of up to four, 1 if there is none."""
         return self._legacy(3)
 
-    def reshape(self, *dims: int) -> None:
-        """Change the shape.
+    def reshape(self, *dims: int, **names: int) -> None:
+        """Change the shape; its axes have no names.
 
         Raises
         ------
         CaffeError
             If an axis is negative or the blob would hold 2^31 elements or more.
         """
+        if names:
+            raise CaffeError("Blob.reshape takes no kwargs: give the axes in order")
         shape = _checked(dims)
         if shape != self.data_side.shape:
             self.data_side.reshape(shape)

@@ -12,6 +12,7 @@ import numpy as np
 from caffe import wire
 from caffe.blob import MAX_AXES, MAX_COUNT
 from caffe.errors import CaffeError
+from caffe.files import missing
 
 # Field numbers of caffe.proto.
 _SHAPE, _DATA, _DOUBLE_DATA = 7, 5, 8
@@ -49,7 +50,7 @@ def map_file(path: str) -> memoryview:
             # Closed by the garbage collector with the last view into it: errors keep views alive.
             data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     except FileNotFoundError:
-        raise CaffeError(f"{path}: no such file") from None
+        raise CaffeError(missing(path)) from None
     except IsADirectoryError:
         raise CaffeError(f"{path}: is a folder, not a file") from None
     except OSError as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+
 from caffe import net_log
 from caffe.errors import CaffeError
 from caffe.proto import caffe_pb2
@@ -68,13 +70,68 @@ def filter_net(param: caffe_pb2.NetParameter) -> caffe_pb2.NetParameter:
     return kept
 
 
+def _told_rule(rule: caffe_pb2.NetStateRule) -> str:
+    parts = [f"phase {caffe_pb2.Phase.Name(rule.phase)}"] if rule.HasField("phase") else []
+    parts += [f"level {rule.min_level} or more"] if rule.HasField("min_level") else []
+    parts += [f"level {rule.max_level} or less"] if rule.HasField("max_level") else []
+    parts += [f"stage '{stage}'" for stage in rule.stage]
+    parts += [f"no stage '{stage}'" for stage in rule.not_stage]
+    return " and ".join(parts) or "any state"
+
+
+def _told_state(state: caffe_pb2.NetState) -> str:
+    parts = [f"phase {caffe_pb2.Phase.Name(state.phase)}"]
+    parts += [f"level {state.level}"] if state.level else []
+    parts += [f"stage '{stage}'" for stage in state.stage if stage]
+    return ", ".join(parts)
+
+
+def _left_out(layer: caffe_pb2.LayerParameter, state: caffe_pb2.NetState) -> str:
+    """Return when a layer that makes a blob is in the net."""
+    kind, rules = ("only in", layer.include) if layer.include else ("not in", layer.exclude)
+    told = " or ".join(dict.fromkeys(map(_told_rule, rules)))
+    word = "include" if layer.include else "exclude"
+    return (
+        f"layer '{layer.name}' ({layer.type}) makes it, which is {kind} the net in {told} "
+        f"({word}), and this is {_told_state(state)}"
+    )
+
+
+def _why_missing(
+    blob: str, index: int, param: caffe_pb2.NetParameter, whole: caffe_pb2.NetParameter, made: set
+) -> str:
+    """Return why no layer before the one at `index` makes a blob, and what to do."""
+    there = {layer.name for layer in param.layer}
+    for layer in whole.layer:
+        if blob in layer.top and layer.name not in there:
+            return f": {_left_out(layer, param.state)}"
+    for layer in param.layer[index:]:
+        if blob in layer.top and blob not in layer.bottom:
+            return (
+                f": layer '{layer.name}' ({layer.type}) makes it, but stands further down: "
+                "move it up"
+            )
+    near = difflib.get_close_matches(blob, made, n=3)
+    hint = f"did you mean {' or '.join(near)}? B" if near else "b"
+    return f"; {hint}lobs made so far: {_listed(sorted(made))}"
+
+
 def _listed(names: list[str]) -> str:
     more = len(names) - _MOST_NAMES
     return (", ".join(names[:_MOST_NAMES]) or "none") + (f" and {more} more" if more > 0 else "")
 
 
-def insert_splits(param: caffe_pb2.NetParameter) -> caffe_pb2.NetParameter:
+def insert_splits(
+    param: caffe_pb2.NetParameter, whole: caffe_pb2.NetParameter | None = None
+) -> caffe_pb2.NetParameter:
     """Return a copy of the net in which no blob has more than one reader.
+
+    Parameters
+    ----------
+    param : caffe_pb2.NetParameter
+        As `filter_net` returns it.
+    whole : caffe_pb2.NetParameter, optional
+        The net before: errors name the layers that were left out.
 
     Raises
     ------
@@ -94,9 +151,10 @@ def insert_splits(param: caffe_pb2.NetParameter) -> caffe_pb2.NetParameter:
     for index, layer in enumerate(param.layer):
         for place, blob in enumerate(layer.bottom):
             if blob not in maker:
+                why = _why_missing(blob, index, param, whole or param, set(maker))
                 raise CaffeError(
-                    f"layer '{layer.name}' reads blob '{blob}' (bottom {place}), which no layer "
-                    f"before it makes; blobs made so far: {_listed(sorted(maker))}",
+                    f"layer '{layer.name}' ({layer.type}) reads blob '{blob}' (bottom {place}), "
+                    f"which no layer before it makes{why}",
                     layer.name,
                 )
             source[index, place] = maker[blob]

@@ -139,7 +139,7 @@ class Net(Passes):
         try:
             filtered = filter_net(state_given)
             net_log.parameters(filtered)
-            self._build(insert_splits(filtered), source)
+            self._build(insert_splits(filtered, state_given), source)
         except CaffeError as error:
             if param is network_file:
                 raise
@@ -360,7 +360,13 @@ class Net(Passes):
                     f"{blob.shape}, values of shape {shape} were given; reshape the blob first: "
                     f"net.blobs['{name}'].reshape(*array.shape)"
                 )
-            (blob.diff if diff else blob.data)[...] = value
+            try:
+                (blob.diff if diff else blob.data)[...] = value
+            except ValueError as error:
+                raise ValueError(
+                    f"{error}: '{name}' is of the latter shape; reshape the blob first: "
+                    f"net.blobs['{name}'].reshape(*array.shape)"
+                ) from None
 
     def _batch(self, arrays: Mapping[str, Sequence[np.ndarray]]) -> Iterator[dict[str, np.ndarray]]:
         """Cut arrays into batches of the net's size, the last one filled up with zeros."""

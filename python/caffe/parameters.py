@@ -76,7 +76,7 @@ def copy_from(path: str | os.PathLike, layers: Mapping[str, Layer]) -> None:
         if len(blobs) != len(arrays):
             raise CaffeError(
                 f"{path}: layer '{name}' has {len(arrays)} parameter blob(s), "
-                f"the net's has {len(blobs)}"
+                f"the net's has {len(blobs)}{_anew(name)}"
             )
         for place, array in enumerate(arrays):
             if array is None and (name, place) not in shared:
@@ -90,11 +90,15 @@ def copy_from(path: str | os.PathLike, layers: Mapping[str, Layer]) -> None:
             if not _same_shape(blob.shape, array.shape):
                 raise CaffeError(
                     f"{path}: layer '{name}', parameter {place}: the file's shape is "
-                    f"{array.shape}, the net's is {blob.shape}"
+                    f"{array.shape}, the net's is {blob.shape}{_anew(name)}"
                 )
         for _, blob, array in given:
             target = blob.data_side.tensor()
             target.copy_(torch.from_numpy(array).view(blob.shape))
+
+
+def _anew(name: str) -> str:
+    return f"; to learn the layer anew rename it in the net, to '{name}_new' for example"
 
 
 def save(

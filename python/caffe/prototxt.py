@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Iterator
@@ -10,59 +9,29 @@ from typing import TypeVar
 
 import numpy as np
 from google.protobuf import text_encoding, text_format
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from caffe import glog
 from caffe.errors import CaffeError
-from caffe.files import atomic_path
+from caffe.files import atomic_path, missing
+from caffe.mistakes import QUOTED, explain
 from caffe.proto import caffe_pb2
 from caffe.synonyms import say_round_mode
-from caffe.text_places import MAX_BYTES, check_size, place_of_layer, place_of_message, unclosed
+from caffe.text_places import (
+    MAX_BYTES,
+    check_size,
+    layer_around,
+    place_of_layer,
+    place_of_message,
+)
 from caffe.upgrade import upgrade_net, upgrade_solver
 
 _log = glog.Log("upgrade_proto.cpp")
 
 M = TypeVar("M", bound=Message)
 
-# What an error quotes of a file is cut to this.
-_QUOTED = 200
-
 _PLACE = re.compile(r"\A\d+:\d+ : (?:'.*': )?", re.DOTALL)
-_NO_FIELD = re.compile(r'Message type "([\w.]+)" has no field named "([^"]+)"')
-_TWICE = re.compile(r'Message type "([\w.]+)" should not have multiple "([^"]+)" fields')
-_NO_VALUE = re.compile(r'Enum type "([\w.]+)" has no value (?:named|with number) (\w+)')
-
-_KINDS = {caffe_pb2.NetParameter.DESCRIPTOR: "net", caffe_pb2.SolverParameter.DESCRIPTOR: "solver"}
-
-
-def _near(name: str, names: list[str]) -> str:
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
-    return f"; did you mean {' or '.join(near)}?" if near else ""
-
-
-def _explain(message: str, root: Descriptor, text: str) -> str:
-    """Return what is wrong in the words of a prototxt's writer, from protobuf's `message`."""
-    pool = caffe_pb2.DESCRIPTOR.pool
-    if found := _NO_FIELD.search(message):
-        owner, field = pool.FindMessageTypeByName(found.group(1)), found.group(2)[:_QUOTED]
-        if owner is root:
-            for other, kind in _KINDS.items():
-                if other is not root and field in other.fields_by_name:
-                    return f"'{field}' is a field of a {kind}, not of a {_KINDS[root]}"
-        return f"{owner.name} has no field '{field}'{_near(field, list(owner.fields_by_name))}"
-    if found := _TWICE.search(message):
-        return f"'{found.group(2)}' is given twice"
-    if found := _NO_VALUE.search(message):
-        enum = pool.FindEnumTypeByName(found.group(1))
-        value = found.group(2)[:_QUOTED]
-        return f"{enum.name} is one of {', '.join(enum.values_by_name)}, not {value}"
-    if message.startswith('Expected "}"') and (opened := unclosed(text)):
-        return f'expected "}}": the brace opened at {opened} is never closed'
-    if message.startswith("Expected identifier") and message.rstrip(".").endswith("got }"):
-        return 'a "}" closes nothing'
-    told = message[:1].lower() + message[1:_QUOTED].rstrip(".")
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in told)
 
 
 def _parse(text: str, message: M, source: str) -> M:
@@ -73,7 +42,10 @@ def _parse(text: str, message: M, source: str) -> M:
     except text_format.ParseError as error:
         line, column = error.GetLine(), error.GetColumn()
         place = f"{source}:{line}:{column}" if line else source
-        what = _explain(_PLACE.sub("", str(error)), message.DESCRIPTOR, text)
+        around = layer_around(text, line, column) if line else None
+        what = explain(_PLACE.sub("", str(error)), message.DESCRIPTOR, text, around)
+        if around is not None:
+            what = f"{around}: {what}"
         raise CaffeError(f"{place}: {what}") from None
     except (ValueError, RecursionError) as error:
         raise CaffeError(f"{source}: cannot be read as a prototxt: {error}") from None
@@ -98,15 +70,18 @@ def _read(path: str | os.PathLike) -> str:
         with open(source, "rb") as file:
             data = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        raise CaffeError(f"{source}: no such file") from None
+        raise CaffeError(missing(source)) from None
     except IsADirectoryError:
         raise CaffeError(f"{source}: is a folder, not a prototxt") from None
     except OSError as error:
-        raise CaffeError(f"{source[:_QUOTED]}: cannot be read: {error.strerror}") from None
+        raise CaffeError(f"{source[:QUOTED]}: cannot be read: {error.strerror}") from None
     except ValueError:
         raise CaffeError(f"{source!r}: is no name of a file") from None
     if b"\0" in data:
-        raise CaffeError(f"{source}: is not a text file (byte {data.index(0)} is zero)")
+        raise CaffeError(
+            f"{source}: is not a text file (byte {data.index(0)} is zero): nets and solvers are "
+            "read from .prototxt files"
+        )
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -167,6 +142,11 @@ def parse_net(text: str, source: str = "<text>") -> caffe_pb2.NetParameter:
         If the text is no net; names `source`, line and column.
     """
     net = _parse(text, caffe_pb2.NetParameter(), source)
+    if net.input and not net.input_shape and not net.input_dim:
+        _log.warning(
+            f"{source}: input '{net.input[0]}' has no shape and is left out, as in genuine Caffe: "
+            "give input_shape { dim: ... }, or four input_dim"
+        )
     try:
         return upgrade_net(net, source)
     except CaffeError as error:

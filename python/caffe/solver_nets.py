@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 from caffe import prototxt, solver_log
 from caffe.errors import CaffeError
+from caffe.files import missing
 from caffe.net import TEST, TRAIN, Net
 from caffe.proto import caffe_pb2
 
@@ -33,8 +36,8 @@ def training_net(param: caffe_pb2.SolverParameter, source: str) -> Net:
         )
     value = getattr(param, train[0])
     solver_log.training_net(train[0], value)
-    net = _make(_net_param(value), value, param.train_state, TRAIN)
-    _load_weights(net, param)
+    net = _make(_net_param(value, train[0], source), value, param.train_state, TRAIN)
+    _load_weights(net, param, source)
     return net
 
 
@@ -58,7 +61,7 @@ def test_nets(param: caffe_pb2.SolverParameter, source: str) -> list[Net]:
     states = list(param.test_state) or [caffe_pb2.NetState()] * len(sources)
     if len(states) != len(sources):
         raise CaffeError(f"{source}: give one test_state per test net, or none")
-    descriptions = [_net_param(value) for _, value in sources]
+    descriptions = [_net_param(value, field, source) for field, value in sources]
     nets = []
     for place, (description, (field, value), state) in enumerate(
         zip(descriptions, sources, states)
@@ -66,13 +69,30 @@ def test_nets(param: caffe_pb2.SolverParameter, source: str) -> list[Net]:
         solver_log.test_net(place, field, value)
         net = _make(description, value, state, TEST)
         net.debug_info = param.debug_info
-        _load_weights(net, param)
+        _load_weights(net, param, source)
         nets.append(net)
     return nets
 
 
-def _net_param(value: str | caffe_pb2.NetParameter) -> caffe_pb2.NetParameter:
-    return prototxt.read_net(value) if isinstance(value, str) else value
+def _net_param(
+    value: str | caffe_pb2.NetParameter, field: str, source: str
+) -> caffe_pb2.NetParameter:
+    if not isinstance(value, str):
+        return value
+    if not os.path.exists(value):
+        raise CaffeError(f"{source}: {field}: {_not_there(value, source)}")
+    return prototxt.read_net(value)
+
+
+def _not_there(path: str, source: str) -> str:
+    """Return the sentence about a file that a solver names and that does not exist."""
+    beside = os.path.join(os.path.dirname(source), path)
+    hint = ""
+    if not os.path.isabs(path):
+        hint = "; relative paths count from there, not from the solver's folder"
+        if os.path.exists(beside):
+            hint += f", where it is: start from {os.path.dirname(beside)} or write the whole path"
+    return f"{missing(path)}{hint}"
 
 
 def _make(
@@ -92,8 +112,10 @@ def _make(
         raise prototxt.located_in_file(error, value) from error
 
 
-def _load_weights(net: Net, param: caffe_pb2.SolverParameter) -> None:
+def _load_weights(net: Net, param: caffe_pb2.SolverParameter, source: str) -> None:
     for entry in param.weights:
-        for path in entry.split(","):
-            solver_log.weights(path.strip())
-            net.copy_from(path.strip())
+        for path in map(str.strip, entry.split(",")):
+            solver_log.weights(path)
+            if not os.path.exists(path):
+                raise CaffeError(f"{source}: weights: {_not_there(path, source)}")
+            net.copy_from(path)

@@ -116,6 +116,75 @@ def place_of_message(text: str, path: Sequence[tuple[str, int]]) -> str:
     return ""
 
 
+@dataclass
+class LayerText:
+    """A layer as it stands in a text.
+
+    Attributes
+    ----------
+    block : {"layer", "layers"}
+    place : int
+        Where it begins.
+    name, kind : str
+        Its name and type as written, as far as they are.
+    """
+
+    block: str
+    place: int
+    name: str = ""
+    kind: str = ""
+
+    def __str__(self) -> str:
+        kind = f" ({self.kind})" if self.kind else ""
+        return f"layer '{self.name}'{kind}" if self.name else f"a layer of type {self.kind}"
+
+
+def layer_around(text: str, line: int, column: int) -> LayerText | None:
+    """Return the layer that a place in a text lies in, or nothing.
+
+    Parameters
+    ----------
+    text : str
+        A net's, or a solver's with nets in it; the layer need not be closed.
+    line, column : int
+        From 1.
+    """
+    if "layer" not in text:
+        return None
+    place = column - 1
+    for _ in range(line - 1):
+        place = text.index("\n", place - column + 1) + column
+    found: LayerText | None = None
+    opened: list[str] = []
+    word, key = "", ""
+    for token in TOKEN.finditer(text):
+        sign = token.group()
+        if sign[0] == "#":
+            continue
+        if sign in ("{", "<"):
+            if found is None and token.start() > place:
+                break
+            if found is None and word in ("layer", "layers"):
+                found = LayerText(word, token.start())
+                opened = []
+            opened.append(word)
+        elif sign in ("}", ">") and opened:
+            opened.pop()
+            if found is not None and not opened:
+                if token.start() >= place:
+                    break
+                found = None
+        elif found is not None and key and opened in (["layers"], ["layer"], ["layers", "layer"]):
+            value = _unquoted(sign) if sign[0] in "\"'" else sign
+            if key == "name":
+                found.name = found.name or value
+            elif key == "type":
+                found.kind = found.kind or value
+        key = word if sign == ":" else ""
+        word = sign
+    return found if found is not None and (found.name or found.kind) else None
+
+
 def place_of_layer(text: str, name: str) -> str:
     """Return line:column where the first layer of a name begins, or nothing.
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from caffe import solver_log
+from caffe import forks, solver_log
 from caffe.errors import CaffeError
 from caffe.proto import caffe_pb2
 
@@ -150,7 +150,9 @@ def learning_rate(param: Param, iteration: int) -> float:
     """
     policy = param.lr_policy
     if policy not in POLICIES:
-        raise CaffeError(f"unknown lr_policy '{policy}'; there are {', '.join(sorted(POLICIES))}")
+        told = forks.about_policy(policy) or "is unknown"
+        told = f"lr_policy '{policy}' {told}" if policy else "lr_policy is missing"
+        raise CaffeError(f"{told}; there are {', '.join(sorted(POLICIES))}")
     if policy == "step" and param.stepsize < 1:
         raise CaffeError("lr_policy 'step' needs a positive stepsize")
     if policy == "poly" and param.max_iter < 1:

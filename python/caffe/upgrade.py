@@ -83,7 +83,8 @@ def upgrade_net_as_needed(param: caffe_pb2.NetParameter, source: str) -> bool:
     if param.layers and param.layer:
         raise CaffeError(
             f"{source}: has both 'layers' (the V1 format) and 'layer'; write all as 'layer' "
-            'with types in quotes: layer { type: "ReLU" }'
+            'with types in quotes: layer { type: "ReLU" }',
+            _v1_name(param.layers[0]),
         )
     if any(layer.HasField("layer") for layer in param.layers):
         complete = _upgrade_v0(param, source)
@@ -147,6 +148,10 @@ def _upgrade_v0(param: caffe_pb2.NetParameter, source: str) -> bool:
 def _old_batch_norms(param: caffe_pb2.NetParameter) -> list[caffe_pb2.LayerParameter]:
     # The statistics are running means: older nets had to say that they are not trained.
     return [layer for layer in param.layer if layer.type == "BatchNorm" and len(layer.param) == 3]
+
+
+def _v1_name(layer: caffe_pb2.V1LayerParameter) -> str:
+    return layer.layer.name if layer.HasField("layer") else layer.name
 
 
 def _v1_type(layer: caffe_pb2.V1LayerParameter) -> str:

@@ -183,6 +183,21 @@ class _Reader:
                     waiting.append(((*path, key), entry))
 
 
+def _no_weights(root: h5g.GroupID, path: str) -> str:
+    """Return what an HDF5 file holds in place of weights."""
+    if b"model_prototxt" in root:
+        name = os.path.basename(path).removesuffix(".modeldef.h5")
+        return (
+            "holds the model definition of caffe_unet, not weights: these are in "
+            f"{name}.caffemodel.h5"
+        )
+    if b"iter" in root and b"history" in root:
+        return "holds a solver state, not weights: these are in the .caffemodel.h5 beside it"
+    if b"data" in root:
+        return "holds data, /data is not a group: it is not a file of weights"
+    return "has no group /data: it holds no weights of Caffe"
+
+
 def read_layers(path: str) -> dict[str, list[np.ndarray | None]]:
     """Read the parameters from Caffe's HDF5; as `weights_io.read_layers`."""
     weights: dict[str, list[np.ndarray | None]] = {}
@@ -190,7 +205,7 @@ def read_layers(path: str) -> dict[str, list[np.ndarray | None]]:
         reader = _Reader(path, file)
         top = reader.member(reader.root, b"data") if reader.root.links.exists(b"data") else None
         if not isinstance(top, h5g.GroupID):
-            raise CaffeError(f"{path}: has no group /data: it holds no weights of Caffe")
+            raise CaffeError(f"{path}: {_no_weights(reader.root, path)}")
         # A layer's name may hold a slash: its group lies deeper then.
         for name, group, entries in reader.groups(top):
             if not entries or any(map(_INDEX.fullmatch, entries)):

@@ -2,6 +2,7 @@
 
 import sys
 
+import h5py
 import numpy as np
 import pytest
 
@@ -140,8 +141,11 @@ def test_share_with_shares_memory(toy):
     [
         (("num_output: 4", "num_output: 0"), "layer 'conv' .*num_output 0"),
         (("kernel_size: 3", "kernel_size: 9"), r"layer 'conv' .*\(2, 3, 6, 6\) is too small"),
-        (('"ReLU"', '"RelU"'), "unknown layer type 'RelU'; did you mean ReLU"),
-        (('bottom: "pool"', 'bottom: "pol"'), "layer 'sum' reads blob 'pol'"),
+        (('"ReLU"', '"RelU"'), r"layer 'relu' \(RelU\): unknown layer type; did you mean ReLU\?$"),
+        (
+            ('bottom: "pool"', 'bottom: "pol"'),
+            r"layer 'sum' \(Reduction\) reads blob 'pol' .*makes; did you mean pool\?",
+        ),
         (("num_output: 4", "num_outputs: 4"), r"toy.prototxt:6.*num_outputs.*num_output"),
         (('top: "pool"', 'top: "a" top: "b" top: "pool"'), "layer 'pool' .*takes 1 to 2 top"),
     ],
@@ -153,6 +157,65 @@ def test_mistakes_are_told_by_line_or_layer(toy, tmp_path, change, message):
         caffe.Net(str(path), caffe.TEST)
 
 
+FOR_TRAINING = """
+layer { name: "train" type: "DummyData" top: "x" dummy_data_param { shape { dim: 2 } }
+  include { phase: TRAIN stage: "own" } include { phase: TRAIN min_level: 2 } }
+layer { name: "late" type: "Power" bottom: "y" top: "z" exclude { phase: TEST } }
+layer { name: "read" type: "Power" bottom: "x" top: "y" }
+"""
+
+
+@pytest.mark.parametrize(
+    ("phase", "told"),
+    [
+        (
+            caffe.TEST,
+            r":5:1: layer 'read' \(Power\) reads blob 'x' \(bottom 0\), which no layer before it "
+            r"makes: layer 'train' \(DummyData\) makes it, which is only in the net in phase TRAIN "
+            r"and stage 'own' or phase TRAIN and level 2 or more \(include\), and this is .* TEST$",
+        ),
+        (caffe.TRAIN, r":4:1: layer 'late' .*: layer 'read' \(Power\) makes it, .* move it up"),
+    ],
+)
+def test_a_blob_whose_maker_is_left_out_or_stands_below_is_told_with_it(tmp_path, phase, told):
+    path = tmp_path / "net.prototxt"
+    path.write_text(FOR_TRAINING)
+    with pytest.raises(caffe.CaffeError, match=told):
+        caffe.Net(str(path), phase)
+    if phase == caffe.TRAIN:
+        path.write_text(FOR_TRAINING.replace('bottom: "y"', 'bottom: "x"'))
+        caffe.Net(str(path), phase, stages=["own"])
+
+
+@pytest.mark.parametrize("kind", ["Interp", "BN", "ConvolutionDepthwise", "PriorBox", "ReLU6"])
+def test_layers_of_other_caffes_are_told_with_whose_they_are(tmp_path, kind):
+    path = tmp_path / "net.prototxt"
+    path.write_text(f'layer {{ name: "x" type: "{kind}" top: "x" }}')
+    told = rf"net\.prototxt:1:1: layer 'x' \({kind}\): the type belongs to .*not to BVLC Caffe: "
+    with pytest.raises(caffe.CaffeError, match=told) as caught:
+        caffe.Net(str(path), caffe.TEST)
+    assert "did you mean" not in str(caught.value)
+
+
+def test_a_net_or_weights_that_are_not_there_are_told_with_the_folder(toy, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    told = f"Could not open file none: no such file in the working folder {tmp_path}$"
+    for make in (lambda: caffe.Net("none", 1), lambda: caffe.Net(toy, 1, weights="none")):
+        with pytest.raises(caffe.CaffeError, match=told):
+            make()
+    with pytest.raises(TypeError, match=r"caffe\.TRAIN or caffe\.TEST, not the text 'TEST'"):
+        caffe.Net(toy, "TEST")
+    with pytest.raises(TypeError, match=r"not left out after the weights 'w\.caffemodel'"):
+        caffe.Net(toy, "w.caffemodel")
+
+
+def test_a_model_definition_is_not_taken_for_weights(toy, tmp_path):
+    with h5py.File(tmp_path / "n.modeldef.h5", "w") as file:
+        file["model_prototxt"] = "layer { }"
+    with pytest.raises(caffe.CaffeError, match=r"not weights: these are in n\.caffemodel\.h5"):
+        caffe.Net(toy, caffe.TEST).copy_from(str(tmp_path / "n.modeldef.h5"))
+
+
 def test_weights_of_another_shape_are_refused_and_change_nothing(toy, tmp_path):
     other = tmp_path / "other.prototxt"
     other.write_text(TOY.replace("num_output: 4", "num_output: 5"))
@@ -160,7 +223,7 @@ def test_weights_of_another_shape_are_refused_and_change_nothing(toy, tmp_path):
     caffe.Net(str(other), caffe.TEST).save(weights)
     net = caffe.Net(toy, caffe.TEST)
     before = net.params["conv"][0].data.copy()
-    with pytest.raises(caffe.CaffeError, match=r"'conv'.*\(5, 3, 3, 3\).*\(4, 3, 3, 3\)"):
+    with pytest.raises(caffe.CaffeError, match=r"'conv'.*\(5, .*\(4, 3.*anew rename it in the net"):
         net.copy_from(weights)
     np.testing.assert_array_equal(net.params["conv"][0].data, before)
 

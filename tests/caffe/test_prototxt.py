@@ -47,26 +47,63 @@ def test_all_that_the_format_allows_is_read():
         ("layer { pooling_param { pol: MAX } }", r"1:25: PoolingParameter.*'pol'.*pool\?"),
         ("nonsense: 3", "1:1: NetParameter has no field 'nonsense'$"),
         ('base_lr: 0.1\nnet: "a"', "1:1: 'base_lr' is a field of a solver, not of a net"),
-        ("layer { name: 3 }", "1:15: expected string but found: '3'"),
-        ("layer { type: ReLU }", "1:15: expected string but found: 'ReLU'"),
+        ("layer { name: 3 }", "1:15: layer '3': expected text in quotes, found 3$"),
+        ("layer { type: RELU }", '1:15: a layer of type RELU: expected a .* type: "ReLU"$'),
         ('layer {\n inner_product_param { num_output: "x" } }', "2:36: couldn't parse integer"),
         ("layer { inner_product_param { num_output: -3 } }", "1:43: value out of range: -3"),
         ("layer { relu_param { negative_slope: abc } }", "1:38: couldn't parse float: abc"),
-        ("layer { pooling_param { pool: MAXX } }", "PoolMethod is one of MAX, AVE, STOCHASTIC"),
-        ("layer { phase: 7 }", "1:16: Phase is one of TRAIN, TEST, not 7"),
+        (
+            "layer { pooling_param { pool: MAXX } }",
+            "1:31: MAXX is not a PoolMethod: there are MAX, AVE",
+        ),
+        ("layer { phase: 7 }", "1:16: 7 is not a Phase: there are TRAIN, TEST$"),
         ("force_backward: maybe", '1:17: expected "true" or "false"'),
-        ('layer { name: "x" name: "y" }', "1:25: 'name' is given twice"),
+        ('layer { name: "x" name: "y" }', "1:25: layer 'x': 'name' is given twice"),
         ('layer {\n name: "x"\n relu_param {\n', "the brace opened at 3:13 is never closed"),
         ('layer { name: "{" # }\n', "the brace opened at 1:7 is never closed"),
         ('layer { name: "x" } }', '1:21: a "}" closes nothing'),
-        ('layer { name: "x }', "1:15: string missing ending quote"),
-        ("layer { name: }", "1:15: expected string"),
+        ('layer { name: "x }', "1:15: layer 'x ': string missing ending quote"),
+        ("layer { name: }", "1:15: expected text in quotes, found }"),
         ('name "x"', '1:6: expected ":"'),
         ("layer { convolution_param: 3 }", '1:28: expected "{"'),
         ("\x07", r"1:1: expected identifier or number, got \\x07"),
         ("layer {\n clip_param { min: 1 } }", r"layer\[0\].clip_param.max is missing"),
         ("layer {" * (MAX_DEPTH + 1), f"1: messages are nested more than {MAX_DEPTH} deep"),
         ("layer {\n" * 9999, f"{MAX_DEPTH + 1}: messages are nested"),
+        # What is older, newer or another's.
+        (
+            'layers { name: "n" type: "Input" }',
+            "1:26: layer 'n' .*without quotes, such as CONVOLUTION: write layer { type: \"Input\"",
+        ),
+        ("layers { type: CONVOLUTIO }", "unknown layer type CONVOLUTIO; did you mean CONVOLUTION"),
+        ("layers { type: NOTHING_AT_ALL }", "unknown layer type NOTHING_AT_ALL: the old .*ABSVAL"),
+        (
+            "layers { type: BATCH_NORM }",
+            "no.* old 'layers' blocks: write layer { type: \"BatchNorm\"",
+        ),
+        ("layers { batch_norm_param { } }", "'batch_norm_param' is not a field of an old 'layers'"),
+        (
+            'layer {\n name: "c"\n type: "Convolution" blobs_lr: 1 }',
+            r"3:22: layer 'c' \(Convolution\): 'blobs_lr' is .* write param { lr_mult: ... }",
+        ),
+        ('layer { type: "Pooling" kernel_size: 3 }', "'kernel_size' stands in pooling_param {"),
+        ('layer { type: "ReLU" lr_mult: 3 }', "'lr_mult' stands in param {"),
+        ("input_dim: 1, 3", r"1:15: 3 is not a field's name: .* brackets, as in \[1, 3, 8\]"),
+        ('layer { phase: "TEST" }', "1:16: TEST stands without quotes"),
+        ("layer { include { phase: test } }", "test is not a Phase: .*; did you mean TEST?"),
+        ("layer { type: “ReLU” }", '“ is not a quotation mark of this format: write "'),
+        ("// a comment", "1:1: a comment begins with #"),
+        (
+            'layer {\n name: "up" type: "Upsample"\n upsample_param { scale: 2 } }',
+            r"3:2: layer 'up' \(Upsample\): 'upsample_param' belongs to SegNet .*, as does",
+        ),
+        (
+            'layer { name: "c" type: "Convolution" convolution_param { hole: 2 } }',
+            "1:59: layer 'c' .* 'hole' belongs to DeepLab v1, .* write dilation",
+        ),
+        ('layers { name: "m" type: MULTI_STAGE_MEANFIELD }', "layer 'm'.* belongs to CRF-RNN"),
+        ('layer { name: "a" type: "Axpy" own_param { } }', "no field 'own_param'; .*to SENet"),
+        ("default_forward_type: FLOAT16", "1:1: 'default_forward_type' belongs to NVIDIA"),
         ("# \n" * (MAX_BYTES // 3 + 1), "too large"),
     ],
 )
@@ -80,7 +117,9 @@ def test_a_mistake_is_told_with_its_place(text, told):
     [
         ('layer { name: "x" }', "1:1: 'layer' is a field of a net, not of a solver"),
         ("base_lrr: 3", r"1:1: SolverParameter has no field 'base_lrr'; did you mean base_lr\?"),
-        ("solver_mode: TPU", "SolverMode is one of CPU, GPU, not TPU"),
+        ('eval_type: "detection"', "1:1: 'eval_type' belongs to SSD"),
+        ("lr_policy: step", "1:12: expected text in quotes, found step"),
+        ("solver_mode: TPU", "1:14: TPU is not a SolverMode: there are CPU, GPU"),
         ("net_param { layer { typo: 3 } }", "1:21: LayerParameter has no field 'typo'"),
         ('net_param { input: "a" input_dim: 3 }', ": net_param: .*input_dim"),
     ],
@@ -151,7 +190,7 @@ def test_files_that_are_none_are_told(tmp_path):
     with pytest.raises(CaffeError, match="is a folder"):
         read_net(tmp_path)
     path.write_bytes(b"\x89PNG\r\n\x1a\n\0\0")
-    with pytest.raises(CaffeError, match=r"not a text file \(byte 8 is zero\)"):
+    with pytest.raises(CaffeError, match=r"not a text file \(byte 8 is zero\): .* \.prototxt"):
         read_solver(path)
     started = time.process_time()
     with pytest.raises(CaffeError, match="/dev/zero: is not a text file"):
@@ -212,6 +251,18 @@ def test_a_layer_that_cannot_be_made_is_told_with_its_line(tmp_path):
     with pytest.raises(CaffeError, match=told):
         caffe.SGDSolver(str(solver))
     assert list(caffe.Net(str(net), caffe.TEST).blobs) == ["in"]
+
+
+def test_both_formats_in_one_file_are_told_with_a_line(tmp_path):
+    path = tmp_path / "net.prototxt"
+    path.write_text('layer { name: "a" }\nlayers { name: "b" type: RELU }')
+    with pytest.raises(CaffeError, match=r"net\.prototxt:2:1: has both 'layers' .* and 'layer'"):
+        read_net(path)
+
+
+def test_inputs_without_a_shape_are_told(tmp_path, capsys):
+    parse_net('input: "x"', "net.prototxt")
+    assert "net.prototxt: input 'x' has no shape and is left out" in capsys.readouterr().err
 
 
 def test_a_net_that_is_no_file_is_told_by_its_layer():

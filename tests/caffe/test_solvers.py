@@ -249,10 +249,34 @@ def test_callbacks_come_before_the_pass_and_when_gradients_are_ready(tmp_path):
     assert calls == [("start", 0), ("ready", 0), ("start", 1), ("ready", 1)]
 
 
+def test_files_that_a_solver_names_and_that_are_not_there_are_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    own = tmp_path / "own"
+    own.mkdir()
+    path = own / "solver.prototxt"
+    path.write_text('net: "net.prototxt" base_lr: 1 lr_policy: "fixed"')
+    told = rf"solver\.prototxt: net: net\.prototxt: no such file in the working folder {tmp_path}; "
+    with pytest.raises(
+        caffe.CaffeError, match=rf"{told}relative .*, not from the solver's folder$"
+    ):
+        caffe.SGDSolver(str(path))
+    (own / "net.prototxt").write_text(LINEAR)
+    with pytest.raises(caffe.CaffeError, match=rf"{told}.*folder, where it is: start from {own}"):
+        caffe.SGDSolver(str(path))
+    monkeypatch.chdir(own)
+    path.write_text(path.read_text() + ' weights: "w.caffemodel"')
+    with pytest.raises(
+        caffe.CaffeError, match=r"solver\.prototxt: weights: w\.caffemodel: no such"
+    ):
+        caffe.SGDSolver(str(path))
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        (dict(lr_policy="cosine"), "unknown lr_policy 'cosine'"),
+        (dict(lr_policy="cosine"), "lr_policy 'cosine' is unknown"),
+        (dict(lr_policy="plateau"), "lr_policy 'plateau' belongs to SSD"),
+        (dict(lr_policy=""), "lr_policy is missing; there are exp, fixed"),
         (dict(type="Adamw"), "unknown solver type 'Adamw'"),
         (dict(iter_size=0), "iter_size 0"),
         (dict(lr_policy="step", stepsize=0), "positive stepsize"),

@@ -58,10 +58,13 @@ def _old(layer: str) -> str:
         ("ceil_mode: false round_mode: CEIL", "3:54: ceil_mode: false is round_mode: FLOOR, and"),
         ("round_mode: 1 ceil_mode: true", "3:68: ceil_mode: true is round_mode: CEIL, and"),
         ("ceil_mode: FLOOR", "3:54: ceil_mode is true or false, not FLOOR"),
-        ("} ceil_mode: false power_param {", "3:56: LayerParameter has no field 'ceil_mode'"),
+        (
+            "} ceil_mode: false power_param {",
+            "3:56: layer 'p' (Pooling): LayerParameter has no field 'ceil_mode'",
+        ),
         (
             "ceil_mode: false\n  kernel_sizes: 3",
-            "4:3: PoolingParameter has no field 'kernel_sizes'",
+            "4:3: layer 'p' (Pooling): PoolingParameter has no field 'kernel_sizes'",
         ),
     ],
 )

@@ -130,7 +130,7 @@ def test_a_changed_byte_is_told_or_harmless(place, byte, tmp_path_factory):
     ("build", "told"),
     [
         (lambda f: None, "no group /data"),
-        (lambda f: f.create_dataset("data", data=[1]), "no group /data"),
+        (lambda f: f.create_dataset("data", data=[1]), "holds data, /data is not a group"),
         (lambda f: f.create_dataset("data/conv/0", (2**40,), "f4"), "0 bytes are stored"),
         (
             lambda f: f.create_dataset("data/conv/0", (2**40,), "f4", chunks=(999,), fillvalue=1),

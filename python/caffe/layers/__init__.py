@@ -6,6 +6,7 @@ import difflib
 import importlib
 import pkgutil
 
+from caffe import forks
 from caffe.errors import CaffeError
 from caffe.layers.base import LAYERS, BlobVec, Layer
 from caffe.proto import caffe_pb2
@@ -39,10 +40,24 @@ def create(param: caffe_pb2.LayerParameter) -> Layer:
             param.name,
         )
     if param.type not in LAYERS:
-        near = difflib.get_close_matches(param.type, LAYERS, n=3, cutoff=0.5)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise CaffeError(
-            f"layer '{param.name}': unknown layer type '{param.type}'{hint}", param.name
-        )
+        kind = f" ({param.type})" if param.type else ""
+        raise CaffeError(f"layer '{param.name}'{kind}: {_unknown(param)}", param.name)
     cls = LAYERS[param.type]
     return cls.make(param) if hasattr(cls, "make") else cls(param)
+
+
+def _unknown(param: caffe_pb2.LayerParameter) -> str:
+    """Return what is wrong with a type that is not in the table."""
+    if not param.type:
+        return 'the type is missing, as in type: "Convolution"'
+    if about := forks.about_type(param.type):
+        return f"the type {about}"
+    plain = param.type.replace("_", "").lower()
+    alike = [kind for kind in LAYERS if kind.lower() == plain]
+    near = alike or difflib.get_close_matches(param.type, LAYERS, n=3, cutoff=0.6)
+    if near:
+        return f"unknown layer type; did you mean {' or '.join(near)}?"
+    return (
+        "unknown layer type, BVLC Caffe has none of this name: if it is of another Caffe, write "
+        "it as a Python layer or use that Caffe"
+    )

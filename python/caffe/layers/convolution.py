@@ -49,7 +49,9 @@ class _ConvolutionBase(BuiltInLayer):
         self.channels = shape[self.axis]
         self.num_output = param.num_output
         for what, count in (("input channels", self.channels), ("num_output", self.num_output)):
-            if count < 1 or self.groups < 1 or count % self.groups:
+            if count < 1:
+                raise self.fail(f"needs a positive num_output, has {what} {count}")
+            if self.groups < 1 or count % self.groups:
                 raise self.fail(f"{what} {count} cannot be divided into {self.groups} group(s)")
         self.has_bias = param.bias_term
         if not self.blobs:

@@ -31,6 +31,8 @@ def windows(
         values = tuple(repeated) or (() if default is None else (default,))
         if len(values) == 1:
             return values * axes
+        if axes and not values:
+            raise layer.fail(f"{what}_size is missing")
         if len(values) != axes:
             raise layer.fail(
                 f"{what} needs 1 or {axes} value(s), one per spatial axis, has {len(values)}"
