@@ -78,6 +78,11 @@ NETS = {
     "Concat of both": net("Concat", "concat_param { axis: 1 concat_dim: 1 }", ((2, 3), (2, 4))),
     "Slice of both": net("Slice", "slice_param { axis: 1 slice_dim: 1 }", tops=2),
     "Slice": net("Slice", "slice_param { slice_dim: 1 }", tops=2),
+    "DummyData of both": (
+        'layer { name: "layer" type: "DummyData" top: "x" dummy_data_param { shape { dim: 2 } '
+        "num: 2 channels: 3 height: 1 width: 1 } }"
+    ),
+    "AbsVal in place": net("AbsVal").replace('top: "out0"', 'top: "in0"'),
     "Scale by a number": net("Scale", "scale_param { axis: 9 }", ((2,), ())),
     "Bias by a number": net("Bias", "bias_param { axis: 1 }", ((2,), ())),
     "Scale beyond the axes": net("Scale", "scale_param { axis: 9 }", ((2,), (2,))),
@@ -165,6 +170,25 @@ def test_a_layer_that_changes_the_size_cannot_work_in_place(tmp_path, text):
     path.write_text(text.replace('top: "out0"', 'top: "in0"'))
     with pytest.raises(CaffeError, match=r"net.prototxt:\d:1: layer 'layer' .* work in place"):
         caffe.Net(str(path), caffe.TRAIN)
+
+
+@pytest.mark.parametrize(
+    "text", [net("Power", "power_param { power: 2 }"), net("LRN")], ids=["Power", "LRN"]
+)
+def test_gradients_that_need_what_was_overwritten_are_refused(tmp_path, text):
+    # Genuine Caffe takes the new values for the old ones.
+    path = tmp_path / "net.prototxt"
+    copied = text.replace('bottom: "in0"', 'bottom: "x"').replace('top: "out0"', 'top: "x"')
+    copy = 'layer { name: "copy" type: "Power" bottom: "in0" top: "x" }\nlayer { name: "layer"'
+    path.write_text(copied.replace('layer { name: "layer"', copy))
+    made = caffe.Net(str(path), caffe.TEST)
+    made.blobs["in0"].data[...] = 3
+    value = float(made.forward()["x"].flat[0])
+    # 3^2, and 3 among three channels of the window of five.
+    expected = 9 if "power: 2" in text else 3 / (1 + 27 / 5) ** 0.75
+    assert value == pytest.approx(expected, rel=1e-5)
+    with pytest.raises(CaffeError, match=r"layer 'layer' .* no gradient where it works in place"):
+        made.backward()
 
 
 def test_a_clip_of_crossed_limits_is_the_lower_one_as_in_genuine_caffe(ours, reference):

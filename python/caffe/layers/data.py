@@ -44,8 +44,11 @@ class DummyData(BuiltInLayer):
         param = self.layer_param.dummy_data_param
         count = len(top)
         shapes = [tuple(shape.dim) for shape in param.shape]
+        legacy = (param.num, param.channels, param.height, param.width)
+        if shapes and any(legacy):
+            raise self.fail("takes either shape, or num, channels, height and width")
         if not shapes:
-            shapes = list(zip(param.num, param.channels, param.height, param.width))
+            shapes = list(zip(*legacy))
         if len(shapes) not in (1, count) or len(param.data_filler) not in (0, 1, count):
             raise self.fail(f"needs 1 or {count} shapes and 0, 1 or {count} fillers")
         given = list(param.data_filler) or [caffe_pb2.FillerParameter(type="constant", value=0)]

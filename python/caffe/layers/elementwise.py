@@ -155,8 +155,6 @@ class Power(NeuronLayer):
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         param = self.layer_param.power_param
         self.power, self.scale, self.shift = param.power, param.scale, param.shift
-        if bottom[0] is top[0] and self.power not in (0, 1):
-            raise self.fail("cannot work in place with a power other than 0 and 1")
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         data = bottom[0].data_side.tensor()
@@ -179,6 +177,11 @@ class Power(NeuronLayer):
         factor = self.scale * self.power
         if factor == 0 or self.power == 1:
             result = grad * factor
+        elif bottom[0] is top[0]:
+            raise self.fail(
+                "has no gradient where it works in place with a power other than 0 and 1: give "
+                "the top another name"
+            )
         else:
             inside = bottom[0].data_side.tensor() * self.scale + self.shift
             result = grad * inside.pow_(self.power - 1).mul_(factor)
@@ -188,6 +191,10 @@ class Power(NeuronLayer):
 @register("AbsVal")
 class AbsVal(NeuronLayer):
     """|x|."""
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        if bottom[0] is top[0]:
+            raise self.fail("cannot work in place: give the top another name")
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         top[0].data_side.set(bottom[0].data_side.tensor().abs())

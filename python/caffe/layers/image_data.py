@@ -25,6 +25,8 @@ class ImageData(BuiltInLayer):
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         param = self.layer_param.image_data_param
+        if len(top) < 2:
+            self.beyond_bvlc("leaves out the top of the labels")
         if (param.new_height > 0) != (param.new_width > 0):
             raise self.fail("give new_height and new_width, or neither")
         if param.batch_size < 1:

@@ -49,6 +49,8 @@ class LRN(NeuronLayer):
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
     ) -> None:
+        if bottom[0] is top[0]:
+            raise self.fail("has no gradient where it works in place: give the top another name")
         # As in genuine Caffe, only the kind within channels heeds propagate_down.
         if propagate_down[0] or self.across:
             data, grad = bottom[0].data_side.tensor(), top[0].diff_side.tensor()
