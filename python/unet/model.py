@@ -44,6 +44,31 @@ def find_model(weights: PathLike, net: PathLike | None = None) -> tuple[Path, Pa
     InputError
         If one of the files is missing.
     """
+    weights = find_weights(weights)
+    prototxt = _beside(weights) if net is None else Path(net)
+    if not prototxt.is_file():
+        if net is not None:
+            raise InputError(f"{prototxt}: there is no such file; name another with --net")
+        raise InputError(
+            f"{weights}: no {DEPLOY} lies beside it; name the network's with --net (and see that "
+            f"this is a file of weights)"
+        )
+    return prototxt, weights
+
+
+def find_weights(weights: PathLike) -> Path:
+    """Find the file of weights that a user means.
+
+    Parameters
+    ----------
+    weights : path
+        The file, or a model folder: the one that holds weights.caffemodel.
+
+    Raises
+    ------
+    InputError
+        If it is missing, or a .modeldef.h5, which holds the network without its weights.
+    """
     weights = Path(weights)
     if weights.is_dir():
         folder, weights = weights, weights / WEIGHTS
@@ -51,11 +76,13 @@ def find_model(weights: PathLike, net: PathLike | None = None) -> tuple[Path, Pa
             raise InputError(f"{folder}: is no model folder, for it holds no {WEIGHTS}")
     elif not weights.is_file():
         raise InputError(f"{weights}: there is no such file with weights, nor a model folder")
-    prototxt = _beside(weights) if net is None else Path(net)
-    if not prototxt.is_file():
-        remedy = "name the network's deploy prototxt with --net" if net is None else "name another"
-        raise InputError(f"{prototxt}: there is no such file; {remedy}")
-    return prototxt, weights
+    if weights.name.endswith(MODELDEF_SUFFIX):
+        stem = weights.name[: -len(MODELDEF_SUFFIX)]
+        raise InputError(
+            f"{weights}: defines a network and holds no weights; name those that belong to it, "
+            f"{stem}{WEIGHTS_SUFFIX}"
+        )
+    return weights
 
 
 def _beside(weights: Path) -> Path:

@@ -28,6 +28,7 @@ from unet.tile_sampler import parse_slices
 from unet.tiles import BORDER, check_tile
 from unet.training_set import TrainingSet
 from unet.u_shape import u_shape
+from unet.wording import few
 
 # Maps after the first convolution; they double at each of the four poolings.
 WIDTHS = {"unet": 64, "unet_slim": 16}
@@ -265,6 +266,13 @@ def own_files(
         if test is not None:
             held_out = parse_slices(test, shape[0], training_set.path)
             training_set.demand_annotated(held_out, classes=1)
+            both = sorted(set(chosen) & set(held_out))
+            if both:
+                raise InputError(
+                    f"slices {few(both)} of {training_set.path} are to be trained and tested on, "
+                    f"but scores on slices that a network has learnt from say nothing; choose "
+                    f"--train-slices and --test-slices that share none"
+                )
     always = dict(stage=["own"])
     files: dict[str, object] = {
         "train.prototxt": training_net(

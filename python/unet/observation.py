@@ -14,6 +14,10 @@ from unet.errors import InputError
 _COUNTED = 1 << 20
 
 
+# Cells as small as 2 x 2 pixels have half of their neighbours in common; fewer pairs tell nothing.
+_FEW_PAIRS = 100
+
+
 class Cells(NamedTuple):
     """The cells of one frame, in the order of their labels.
 
@@ -67,8 +71,8 @@ def observe(frames: Sequence[np.ndarray]) -> Observation:
     Raises
     ------
     InputError
-        If numbers are negative or not whole, frames differ in size, or all cells of all frames have
-        the number 255: a map of foreground.
+        If numbers are negative or not whole, or change from most pixels to the next; frames differ
+        in size; or all cells of all frames have the number 255: a map of foreground.
     """
     cells: list[Cells] = []
     shared: list[sparse.csr_matrix] = []
@@ -92,6 +96,14 @@ def observe(frames: Sequence[np.ndarray]) -> Observation:
 def _cells(labels: np.ndarray, t: int) -> tuple[Cells, np.ndarray]:
     """Return the cells of a frame, and for each pixel its cell counted from 1, 0 for none."""
     values, index = number_cells(labels, t)
+    left, right = index[:, :-1], index[:, 1:]
+    inside = (left > 0) & (right > 0)
+    pairs = np.count_nonzero(inside)
+    if pairs > _FEW_PAIRS and 2 * np.count_nonzero(left[inside] == right[inside]) < pairs:
+        raise InputError(
+            f"frame {t} holds other numbers from pixel to pixel, as a picture does: give cells' "
+            f"numbers, as tools/segment.py --labels writes them"
+        )
     area = np.bincount(index.ravel(), minlength=len(values) + 1)[1:].astype(np.float64)
     inside = np.nonzero(index)
     sums = [np.bincount(index[inside], place, len(values) + 1)[1:] for place in inside]

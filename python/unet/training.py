@@ -23,6 +23,7 @@ from unet.errors import InputError
 from unet.hdf5 import check_weights
 from unet.held_out import HeldOut
 from unet.idle import IdleWatch, refuse_idle_net
+from unet.model import find_weights
 from unet.names import path_in_prototxt
 from unet.signals import Stopped, noting
 from unet.time_limit import TimeLimit
@@ -63,13 +64,32 @@ def read_solver(path: str) -> Any:
 
     try:
         text = Path(path).read_text(encoding="utf-8")
-        return text_format.Parse(text, caffe_pb2.SolverParameter())
     except FileNotFoundError:
         raise InputError(f"{path}: no such solver prototxt") from None
-    except (UnicodeDecodeError, IsADirectoryError) as error:
-        raise InputError(f"{path}: is no solver prototxt ({error})") from None
+    except IsADirectoryError:
+        raise InputError(f"{path}: is a folder; name the solver prototxt in it") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: is not a text; name a solver prototxt") from None
+    try:
+        return text_format.Parse(text, caffe_pb2.SolverParameter())
     except text_format.ParseError as error:
+        if _is_net(text):
+            raise InputError(
+                f"{path}: is a network, not a solver; name the solver prototxt, whose train_net or "
+                f"net is this one"
+            ) from None
         raise InputError(f"{path}: is no solver prototxt: line {error}") from None
+
+
+def _is_net(text: str) -> bool:
+    from google.protobuf import text_format
+
+    from caffe.proto import caffe_pb2
+
+    with contextlib.suppress(text_format.ParseError):
+        text_format.Parse(text, caffe_pb2.NetParameter())
+        return True
+    return False
 
 
 class Diverged(InputError):
@@ -187,7 +207,7 @@ class Training:
         return sum(blob.count for blobs in self.solver.net.params.values() for blob in blobs)
 
     def begin(self, weights: str | None = None, overwrite: bool = False) -> None:
-        """Start anew, from fillers or from the parameters in a file.
+        """Start anew, from fillers or from the parameters in a file or model folder.
 
         Raises
         ------
@@ -201,8 +221,8 @@ class Training:
                 f"{old[0].state} is from an earlier run: add --resume to go on from it, or name "
                 "another folder with --output to start anew"
             )
-        if weights is not None and not os.path.isfile(weights):
-            raise InputError(f"{weights}: no such file of weights")
+        if weights is not None:
+            weights = str(find_weights(weights))
         guard_run(self.prefix, self.path, self.param, weights, overwrite)
         if weights is not None:
             check_weights(weights)

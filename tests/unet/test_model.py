@@ -55,7 +55,9 @@ def test_weights_arrive(prototxt, trained, name):
 
 def test_a_model_folder_or_weights_beside_their_net_are_enough(prototxt, trained, tmp_path):
     shutil.copy(trained / "net.caffemodel", tmp_path / "weights.caffemodel")
-    with pytest.raises(InputError, match=r"deploy\.prototxt: .*--net"):
+    with pytest.raises(
+        InputError, match=r"weights\.caffemodel: no deploy\.prototxt lies beside it; .*--net"
+    ):
         find_model(tmp_path)
     shutil.copy(prototxt, tmp_path)
     both = tmp_path / "deploy.prototxt", tmp_path / "weights.caffemodel"
@@ -71,6 +73,11 @@ def test_missing_files_are_named(prototxt, tmp_path):
         find_model(tmp_path)
     with pytest.raises(InputError, match=r"w\.h5: there is no such file"):
         find_model(tmp_path / "w.h5")
+    (tmp_path / "w.modeldef.h5").touch()
+    with pytest.raises(
+        InputError, match=r"w\.modeldef\.h5: .* no weights; name .* w\.caffemodel\.h5"
+    ):
+        find_model(tmp_path / "w.modeldef.h5")
     (tmp_path / "weights.caffemodel").touch()
     with pytest.raises(InputError, match=r"other\.prototxt: there is no such file; name another"):
         find_model(tmp_path, tmp_path / "other.prototxt")

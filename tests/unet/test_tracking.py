@@ -195,3 +195,15 @@ def test_assignment_follows_real_cells_better_where_some_are_lost(markers):
     assert greedy[1] < 0.95
     assert assignment[0] > 0.98
     assert assignment[1] > 0.98
+
+
+def test_a_picture_is_not_taken_for_cells():
+    picture = np.random.default_rng(0).integers(1, 256, (1, 30, 30))
+    with pytest.raises(InputError, match="frame 0 holds other numbers from pixel to pixel"):
+        track_cells(picture, "assignment")
+
+
+def test_cells_of_two_by_two_pixels_side_by_side_are_cells():
+    rows, columns = np.mgrid[:20, :20]
+    result = track_cells((1 + 10 * (rows // 2) + columns // 2)[None], "assignment")
+    assert len(result.tracks) == 100

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -417,7 +418,7 @@ def test_weights_of_another_training_are_where_a_new_one_starts(run, tmp_path):
     with Training(caffe, str(solver), str(tmp_path)) as training:
         training.begin(whole.model)
         assert_same_parameters(training.solver, whole.solver)
-        with pytest.raises(InputError, match="no such file of weights"):
+        with pytest.raises(InputError, match="no such file with weights"):
             training.begin(str(tmp_path / "absent.caffemodel"))
 
 
@@ -437,6 +438,10 @@ def test_an_accumulating_solver_resumes_at_its_tile(tmp_path):
         (lambda text: text.replace("max_iter: 12", ""), "0 iterations"),
         (lambda text: text.replace("max_iter: 12", "max_iters: 12"), r"line \d+:"),
         (lambda text: "\x00\x01", "is no solver prototxt"),
+        (
+            lambda text: 'name: "a" layer { name: "b" }',
+            "is a network, not a solver; name the solver",
+        ),
     ],
 )
 def test_a_solver_that_cannot_run_is_told_in_a_sentence(tmp_path, change, message):
@@ -445,6 +450,28 @@ def test_a_solver_that_cannot_run_is_told_in_a_sentence(tmp_path, change, messag
     with pytest.raises(InputError, match=message):
         Training(caffe, str(solver))
     assert not (tmp_path / "run").exists()
+
+
+def test_what_is_no_text_is_told(tmp_path):
+    (tmp_path / "set.h5").write_bytes(b"\x89HDF\r\n")
+    with pytest.raises(InputError, match=r"set\.h5: is not a text; name a solver prototxt"):
+        Training(caffe, str(tmp_path / "set.h5"))
+    with pytest.raises(InputError, match="is a folder; name the solver prototxt in it"):
+        Training(caffe, str(tmp_path))
+
+
+def test_weights_may_be_a_model_folder(run, tmp_path):
+    solver, whole = run
+    (tmp_path / "model").mkdir()
+    shutil.copy(whole.model, tmp_path / "model" / "weights.caffemodel")
+    with Training(caffe, str(solver), str(tmp_path / "new")) as training:
+        training.begin(str(tmp_path / "model"))
+        assert_same_parameters(training.solver, whole.solver)
+        (tmp_path / "a.modeldef.h5").touch()
+        with pytest.raises(
+            InputError, match=r"a\.modeldef\.h5: .* holds no weights; .* a\.caffemodel"
+        ):
+            training.begin(str(tmp_path / "a.modeldef.h5"))
 
 
 def test_a_missing_solver_is_told(tmp_path):
