@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 # Ctrl-C, what ends a job, and the terminal that closes.
 ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_AGAIN = 0.05  # seconds
 
 
 class Stopped(KeyboardInterrupt):
@@ -35,8 +39,18 @@ def unwinding() -> Iterator[None]:
         asked = True
         raise Stopped(number)
 
-    before = {}
+    def once_more(lost: Any) -> None:
+        """Send a signal again whose exception Python dropped, as in a destructor."""
+        nonlocal asked
+        if not isinstance(lost.exc_value, Stopped):
+            hook(lost)
+            return
+        asked = False
+        threading.Timer(_AGAIN, os.kill, (os.getpid(), lost.exc_value.number)).start()
+
+    before, hook = {}, sys.unraisablehook
     try:
+        sys.unraisablehook = once_more
         for number in ASKING:
             if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
                 before[number] = signal.signal(number, stop)
@@ -44,6 +58,7 @@ def unwinding() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        sys.unraisablehook = hook
 
 
 def ignore() -> None:

@@ -24,6 +24,7 @@ from typing import IO
 
 import numpy as np
 
+from unet.signals import ASKING
 from unet.tile_sampler import Augmentation, Tile, TileSampler
 from unet.tiles import BORDER
 from unet.training_set import TrainingSet
@@ -31,8 +32,12 @@ from unet.training_set import TrainingSet
 # Tiles that each worker has in work or ready.
 _AHEAD = 2
 # Not `python -m`, which would look for modules in the working folder first, whatever lies there.
+# Signals that a batch system sends to all processes of a job are the trainer's to answer: without
+# its workers it could not end its iteration, and would lose those since the last snapshot.
 _PROGRAM = (
-    "import sys; sys.path[:] = filter(None, sys.path); from unet.tile_workers import main; main()"
+    "import sys; sys.path[:] = filter(None, sys.path); "
+    f"import signal; [signal.signal(n, signal.SIG_IGN) for n in {[*map(int, ASKING)]}]; "
+    "from unet.tile_workers import main; main()"
 )
 _ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
 

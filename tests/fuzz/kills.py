@@ -259,8 +259,10 @@ def rows(folder: Path) -> list[dict[str, float]]:
     return [{key: value for key, value in row.items() if key != "seconds"} for row in found]
 
 
-def compare_training(case: Case, folder: Path, number: int, status: int | None) -> Iterator[str]:
-    """Yield what is wrong with the files of a training that was killed."""
+def compare_training(
+    case: Case, folder: Path, number: int, status: int | None, before: list[dict[str, float]]
+) -> Iterator[str]:
+    """Yield what is wrong with the files of a training that was killed; `before` is its curve."""
     iterations = []
     for name, content in _kept(tree(folder)).items():
         match = re.fullmatch(r"run/small_iter_(\d+)\.(caffemodel|solverstate)", name)
@@ -278,6 +280,9 @@ def compare_training(case: Case, folder: Path, number: int, status: int | None) 
             yield f"torn: {name} is new"
     try:
         noted = [row["iteration"] + 1 for row in rows(folder) if "loss" in row]
+        if rows(folder) == before:
+            # It was killed before it had written anything.
+            return
     except Exception as error:
         yield f"torn: {error}"
         return
@@ -502,6 +507,7 @@ def prepare_case(case: Case, place: Path) -> None:
         text = (every / "solver.prototxt").read_text()
         (every / "solver.prototxt").write_text(re.sub(r"snapshot: 3", "snapshot: 1", text))
         _in_child(_train_every, case, every)
+        _in_child(_snapshot_of_nothing, every)
         case.new = {n: c for n, c in tree(every).items() if "_iter_" in n}
         (place / "every").rename(place / "done")
     shutil.copytree(case.template, whole)
@@ -519,6 +525,16 @@ def _train_every(case: Case, folder: Path) -> None:
     snapshots.prune = lambda *_: None
     if wrong := run_whole(case, folder, case.words):
         raise RuntimeError(wrong)
+
+
+def _snapshot_of_nothing(folder: Path) -> None:
+    """Write the snapshot of iteration 0, which a stop in the first test leaves."""
+    import caffe
+    from unet.training import Training
+
+    os.chdir(folder)
+    with Training(caffe, "solver.prototxt") as training:
+        training.solver.snapshot()
 
 
 # -- killing ---------------------------------------------------------------------------------------
@@ -549,8 +565,9 @@ def kill(
     allowed = {0, -number, 128 + number, *([1] if fresh else [])}
     if status is not None and status not in allowed:
         wrong.append(f"torn: status {status}: {_said(folder)}")
-    if not fresh and "Traceback" in (folder.parent / "said").read_text(errors="replace"):
-        wrong.append(f"torn: a traceback: {_said(folder)}")
+    said = (folder.parent / "said").read_text(errors="replace")
+    if not fresh and "Traceback" in said:
+        wrong.append(f"torn: a traceback: {said[max(0, said.index('Traceback') - 200) :]}")
     return status, wrong
 
 
@@ -569,9 +586,10 @@ def one(case: Case, place: Path, rng: random.Random, numbers: Iterable[int]) -> 
     last = None
     for number in numbers:
         fresh = case.fresh and rng.random() < FRESH
+        curve = rows(folder) if case.name == "train" else []
         status, wrong = kill(case, folder, words, number, rng, fresh)
         if case.name == "train":
-            wrong += compare_training(case, folder, number, status)
+            wrong += compare_training(case, folder, number, status, curve)
         else:
             wrong += compare(case, folder)
         if last is not None:

@@ -152,3 +152,21 @@ def test_a_signal_after_the_end_changes_no_status(module):
         process.send_signal(number)
     assert process.communicate() == ("", "")
     assert process.returncode == 0
+
+
+@pytest.mark.parametrize("module", ["unet.cli", "caffe.programs.run"])
+def test_a_signal_that_comes_in_a_destructor_is_not_lost(module):
+    program = f"""
+import os, signal, time
+from {module} import run_program
+class Thing:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.1)
+def main(_):
+    Thing()
+    time.sleep(60)
+run_program(main)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGTERM, "stopped\n")

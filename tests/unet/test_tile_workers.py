@@ -141,6 +141,16 @@ def test_a_killed_worker_is_an_error_and_the_next_tile_starts_anew(sampler: Tile
         assert same(workers.fetch(2), sampler(2))
 
 
+def test_workers_leave_signals_to_the_trainer(sampler: TileSampler):
+    with running(sampler, 2) as workers:
+        for i in range(4):
+            workers.fetch(i)
+            for worker in workers._workers:
+                for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+                    worker.process.send_signal(number)
+        assert same(workers.fetch(4), sampler(4))
+
+
 def test_the_failure_of_a_worker_is_told(tmp_path: Path):
     with TrainingSet(write(tmp_path / "nan.h5", np.nan)) as training_set:
         sampler = TileSampler(training_set, [2], TILE, Augmentation(), 1)

@@ -9,6 +9,7 @@ import io
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -19,6 +20,7 @@ EXIT_MISTAKE = 2
 # Plus the number of the signal: 130 for Ctrl-C.
 EXIT_STOPPED = 128
 _ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_AGAIN = 0.05  # seconds
 
 
 class Stopped(KeyboardInterrupt):
@@ -87,8 +89,18 @@ def _unwinding() -> Iterator[None]:
         asked = True
         raise Stopped(number)
 
-    before = {}
+    def once_more(lost: Any) -> None:
+        """Send a signal again whose exception Python dropped, as in a destructor."""
+        nonlocal asked
+        if not isinstance(lost.exc_value, Stopped):
+            hook(lost)
+            return
+        asked = False
+        threading.Timer(_AGAIN, os.kill, (os.getpid(), lost.exc_value.number)).start()
+
+    before, hook = {}, sys.unraisablehook
     try:
+        sys.unraisablehook = once_more
         for number in _ASKING:
             if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
                 before[number] = signal.signal(number, stop)
@@ -96,6 +108,7 @@ def _unwinding() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        sys.unraisablehook = hook
 
 
 def _ignore() -> None:
