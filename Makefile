@@ -25,7 +25,7 @@ setup: $(READY) ## .venv with tested versions; PYTHON=python3.12 chooses the Pyt
 $(READY): pyproject.toml constraints.txt tools/setup
 	@tools/setup $(PYTHON)
 
-demo: $(READY) ## the whole way in under 5 minutes: data, training, segmenting, scores, pictures
+demo: $(READY) ## the whole way in 5 minutes, with as many training steps as fit: data, training, segmenting, scores, pictures
 	@$(RUN) tools/pipeline.py demo --device "$(DEVICE)"
 
 test: $(READY) ## all tests; PYTEST="-m 'not slow'" passes options on

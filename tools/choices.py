@@ -13,7 +13,7 @@ from unet.engine import PRECISIONS
 from unet.errors import InputError
 
 PAPER_NET, CPU_NET = "unet", "unet_slim"
-# One iteration with the tiles of prototxt/, on two cores.
+# One iteration with the tiles of prototxt/, on two cores with AVX-512.
 CPU_SECONDS = {"unet": 3.5, "unet_slim": 0.28}
 # The paper's SGD for the paper's net; Adam gets the slim one further in the steps that a CPU has.
 SOLVERS = {"unet": "sgd", "unet_slim": "adam"}
@@ -107,8 +107,8 @@ def choose(
         paper = _iterations_of(PAPER_NET)
         print(
             f"No GPU, so {net}: {iterations:,} iterations of about {CPU_SECONDS[net]} s on two "
-            f"cores. The paper's net would take {paper * CPU_SECONDS[PAPER_NET] / 3600:.0f} hours "
-            f"here ({paper:,} iterations of {CPU_SECONDS[PAPER_NET]} s): make {target} NET=unet"
+            "cores with AVX-512. The paper's net would take "
+            f"{paper * CPU_SECONDS[PAPER_NET] / 3600:.0f} hours there ({paper:,} iterations of {CPU_SECONDS[PAPER_NET]} s): make {target} NET=unet"
         )
     return Choice(
         net,
