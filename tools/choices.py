@@ -108,7 +108,8 @@ def choose(
         print(
             f"No GPU, so {net}: {iterations:,} iterations of about {CPU_SECONDS[net]} s on two "
             "cores with AVX-512. The paper's net would take "
-            f"{paper * CPU_SECONDS[PAPER_NET] / 3600:.0f} hours there ({paper:,} iterations of {CPU_SECONDS[PAPER_NET]} s): make {target} NET=unet"
+            f"{paper * CPU_SECONDS[PAPER_NET] / 3600:.0f} hours there ({paper:,} iterations of "
+            f"{CPU_SECONDS[PAPER_NET]} s): make {target} NET=unet"
         )
     return Choice(
         net,

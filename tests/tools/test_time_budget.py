@@ -159,4 +159,4 @@ def test_no_time_is_told(seconds, capsys):
     with pytest.raises(SystemExit) as stopped:
         pipeline.parse(["demo", "--seconds", seconds])
     assert stopped.value.code == 2
-    assert "give a number above 0" in capsys.readouterr().err
+    assert "--seconds" in capsys.readouterr().err
