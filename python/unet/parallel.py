@@ -46,6 +46,7 @@ def run_tasks(tasks: Sequence[tuple[Callable, tuple]], workers: int) -> Iterator
         return
     # Fresh interpreters: a copy of this process would copy the locks of its threads too.
     context = multiprocessing.get_context("spawn")
+    others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
     futures = [pool.submit(function, *arguments) for function, arguments in tasks]
     try:
@@ -55,6 +56,11 @@ def run_tasks(tasks: Sequence[tuple[Callable, tuple]], workers: int) -> Iterator
         raise MemoryError(
             "a worker process was killed, most likely for want of memory: use fewer workers"
         ) from error
+    except BaseException:
+        # Asked to stop, for one: nobody waits for what is still under way.
+        for process in set(multiprocessing.active_children()) - others:
+            process.kill()
+        raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

@@ -36,6 +36,14 @@ def test_stopping_early_leaves_no_process():
     assert not workers_of_this_process()
 
 
+def test_stopping_does_not_wait_for_what_is_under_way():
+    # Without end, if it did.
+    results = run_tasks([(divmod, (1, 1)), (time.sleep, (10**6,)), (time.sleep, (10**6,))], 2)
+    next(results)
+    results.close()
+    assert not workers_of_this_process()
+
+
 def test_no_tasks_give_no_results():
     assert list(run_tasks([], 4)) == []
 
