@@ -106,6 +106,7 @@ def score_membranes(arguments: argparse.Namespace) -> dict[str, Any]:
         workers=arguments.workers,
         progress=True,
     )
+    scores["doubts"] = doubts(cells, probabilities)
     for number, of_slice in zip(numbers, scores["per_slice"]):
         of_slice["slice"] = number
     scores.update(
@@ -383,9 +384,28 @@ def threshold(scores: dict[str, Any], key: str) -> str:
     return "-" if math.isnan(value) else f"{value:.1f}"
 
 
+def doubts(cells: np.ndarray, probabilities: np.ndarray) -> list[str]:
+    """Say in sentences why a prediction may not be what is to be scored."""
+    told = []
+    low, high = probabilities.min(), probabilities.max()
+    if low == high:
+        return [f"the prediction is {low!s} everywhere"]
+    if high < 0.5:
+        told.append(f"the prediction nowhere exceeds {high!s}: are these probabilities?")
+    inside = float(probabilities[cells].mean(dtype=np.float64))
+    if not cells.all():
+        outside = float(probabilities[~cells].mean(dtype=np.float64))
+        if inside < outside:
+            told.append(
+                f"the prediction is lower inside the true cells ({inside:.3f} in the mean) than "
+                f"outside ({outside:.3f}): is it inverted?"
+            )
+    return told
+
+
 def remarks(scores: dict[str, Any]) -> list[str]:
     """Say in sentences which slices the scores of regions are of, and where they mean nothing."""
-    told = []
+    told = list(scores["doubts"])
     empty = scores["slices_without_cells"]
     if empty:
         told.append(

@@ -40,6 +40,7 @@ from unet.provenance import PICTURE, STACK
 from unet.segmentation import VERSIONS, segment_volume
 from unet.tiles import PassCost
 from unet.volumes import Volume, VolumeWriter, open_volume
+from unet.wording import few
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -79,11 +80,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         write = open_outputs(options, outputs, rules, slices, shape, classes, opened)
         draw = open_overlay(options.overlay, slices, opened)
-        begin = time.perf_counter()
+        begin, flat = time.perf_counter(), []
         bar = opened.enter_context(tqdm(total=passes, unit="pass", disable=None, leave=False))
         probabilities = segment_volume(
             net,
-            (volume[z] for z in slices),
+            noted(volume, slices, flat),
             grey,
             tile,
             average=average,
@@ -100,6 +101,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     for path in [*outputs.values(), *pictures]:
         print(f"written: {path}")
+    if flat:
+        print(f"look at this: all pixels are of one grey value in slices {few(flat)}")
+
+
+def noted(volume: Volume, slices: range, flat: list[int]) -> Iterator[np.ndarray]:
+    """Yield the slices, and note those of one grey value, in which there is nothing to see."""
+    for z in slices:
+        picture = volume[z]
+        if picture.min() == picture.max():
+            flat.append(z)
+        yield picture
 
 
 def describe(

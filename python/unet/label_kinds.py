@@ -55,7 +55,7 @@ class LabelSurvey:
         self._solid.update(np.unique(labels[1:-1, 1:-1][_in_blocks(labels)]).tolist())
         if not self.touching:
             cells = labels if self._ignore is None else np.where(labels == self._ignore, 0, labels)
-            self.touching = _touch(cells)
+            self.touching = touch(cells)
 
     @property
     def values(self) -> list:
@@ -118,8 +118,13 @@ def _in_blocks(labels: np.ndarray) -> np.ndarray:
     return rows[:-2] & rows[1:-1] & rows[2:] & down[1:] & down[:-1]
 
 
-def _touch(cells: np.ndarray) -> bool:
-    """Tell whether two cells are 8-neighbours."""
+def touch(cells: np.ndarray) -> bool:
+    """Tell whether pixels of two numbers other than 0 are neighbours, corners included.
+
+    Parameters
+    ----------
+    cells : ndarray of int, shape (height, width)
+    """
     whole = slice(None)
     ahead, behind = slice(1, None), slice(None, -1)
     for a, b in (

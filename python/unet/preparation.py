@@ -9,7 +9,7 @@ from typing import Any, Callable, NamedTuple, Union
 import numpy as np
 
 from unet.errors import InputError
-from unet.label_kinds import detect_kind
+from unet.label_kinds import detect_kind, touch
 from unet.labels import IGNORED, Annotation, annotate, class_counts, class_weights, whole
 from unet.training_set import TrainingSetWriter
 from unet.volumes import Volume, grey_range
@@ -153,6 +153,7 @@ def make_training_set(
     balance_counts = counts.copy()
     pixels = cells = vanished = 0
     unannotated: list[int] = []
+    merged: list[int] = []
     for z in progress(sorted({*slices, *balance_slices}), "count"):
         annotation = annotated_slice(labels, z, kind, recipe.ignore)
         found = class_counts(annotation.classes)
@@ -165,6 +166,8 @@ def make_training_set(
             vanished += annotation.vanished
             if not found.any():
                 unannotated.append(z)
+            if recipe.kind == "binary" and touch(_annotated(labels[z], recipe.ignore)):
+                merged.append(z)
     _demand_classes(labels, counts, kind)
     if not balance_counts.any():
         raise InputError(
@@ -196,6 +199,7 @@ def make_training_set(
     attributes.update(notes or {})
     largest = 0.0
     flat: list[int] = []
+    is_grey = raw.channels is not None and raw.channels > 1
     shape = (len(slices),) + labels.shape[1:]
     with TrainingSetWriter(path, shape, raw.dtype, attributes, raw.channels) as writer:
         for index, z in enumerate(progress(slices, "write")):
@@ -211,6 +215,7 @@ def make_training_set(
             picture = raw[z]
             if picture.min() == picture.max():
                 flat.append(z)
+            is_grey = is_grey and bool((picture == picture[:1]).all())
             writer.write(index, picture, annotation.classes, w)
         if len(flat) == len(slices):
             raise InputError(
@@ -221,11 +226,26 @@ def make_training_set(
     remarks = _remarks(counts[:classes], balance_counts[:classes])
     if unannotated:
         remarks.append(f"no pixel is annotated in slices {few(unannotated)} of {labels.path}")
+    if merged:
+        remarks.append(
+            f"labels of different numbers touch in slices {few(merged)} of {labels.path}, and are "
+            f"taken for one cell: --label-kind instances tells them apart"
+        )
+    if is_grey:
+        remarks.append(
+            f"the {raw.channels} channels of {raw.path} are the same, and the network takes as "
+            f"many: save it as grey pictures"
+        )
     if flat:
         remarks.append(f"all pixels are of one grey value in slices {few(flat)} of {raw.path}")
     return Summary(
         kind, counts[:classes], weights, ignored, cells, vanished, largest, tuple(remarks)
     )
+
+
+def _annotated(labels: np.ndarray, ignore: int | None) -> np.ndarray:
+    """Return labels, 0 where they are the one that means: not annotated."""
+    return labels if ignore is None else np.where(labels == ignore, labels.dtype.type(0), labels)
 
 
 def _demand_classes(labels: Volume, counts: np.ndarray, kind: str) -> None:
@@ -240,7 +260,7 @@ def _demand_classes(labels: Volume, counts: np.ndarray, kind: str) -> None:
     elif kind == "classes":
         what = f"of class {present[0]}"
     else:
-        what = "inside cells (their labels are not 0, which is background)"
+        what = "inside cells (none has the label 0, which is background)"
     raise InputError(
         f"{labels.path}: all annotated pixels of the slices taken are {what}, and a network learns "
         f"to tell classes apart; are these the labels, and the slices that are annotated?"
@@ -273,5 +293,6 @@ def _check_stacks(raw: Volume, labels: Volume) -> None:
     if (raw.shape[0],) + raw.shape[-2:] != labels.shape:
         raise InputError(
             f"{labels.path}: the labels are {labels.shape} (slices, height, width), but "
-            f"{raw.path} is {(raw.shape[0],) + raw.shape[-2:]}"
+            f"{raw.path} is {(raw.shape[0],) + raw.shape[-2:]}; give labels of the same slices, "
+            f"in the same size"
         )

@@ -106,6 +106,23 @@ def test_labels_without_a_cell_cannot_score(labels, probabilities, save):
         run(save("l.tif", labels * 0), save("p.tif", probabilities))
 
 
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (lambda p: 1 - p, r"lower inside the true cells \(0\.\d+ in the mean\).*is it inverted"),
+        (lambda p: (p * 4000).astype(np.uint16), r"nowhere exceeds 0\.06\d+: are these prob"),
+        (lambda p: np.full_like(p, 0.25), r"is 0\.25 everywhere"),
+    ],
+)
+def test_a_prediction_that_is_hardly_meant_is_doubted(
+    spoil, told, labels, probabilities, save, capsys
+):
+    written = run(save("l.tif", labels), save("p.tif", spoil(probabilities)), "--no-warping")
+    assert re.search(told, capsys.readouterr().out)
+    assert len(written["doubts"]) == 1
+    assert run(save("l.tif", labels), save("p.tif", probabilities))["doubts"] == []
+
+
 def test_it_is_said_where_a_slice_of_one_cell_makes_v_info_0(labels, save, capsys):
     labels[4], labels[5] = 0, 0
     labels[4, 3:9, 3:9] = 255

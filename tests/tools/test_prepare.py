@@ -368,6 +368,24 @@ def test_an_ignored_label_that_no_pixel_has_is_told(tmp_path, raw, cells, capsys
     assert "no pixel has the label 255 of --ignore-label" in capsys.readouterr().out
 
 
+def test_cells_that_binary_labels_merge_are_told(tmp_path, raw, cells, capsys):
+    labels = np.where(cells % 6 > 1, cells, 0)
+    prepared(tmp_path, raw, labels, "--label-kind", "binary").close()
+    assert "labels of different numbers touch in slices 0, 1, 2, 3 of" in capsys.readouterr().out
+    prepared(tmp_path, raw, labels > 0, "--label-kind", "binary").close()
+    assert "look at this" not in capsys.readouterr().out
+
+
+def test_grey_pictures_saved_as_colour_are_told(tmp_path, raw, cells, capsys):
+    colour = np.stack([raw] * 3, axis=1)
+    with prepared(tmp_path, colour, cells % 3 > 0) as got:
+        assert got.channels == 3
+    assert "the 3 channels of" in capsys.readouterr().out
+    colour[3, 2, 5, 5] ^= 1
+    prepared(tmp_path, colour, cells % 3 > 0).close()
+    assert "look at this" not in capsys.readouterr().out
+
+
 def test_a_stack_without_anything_to_see_is_refused(tmp_path, raw, cells):
     raw[...] = np.arange(SHAPE[0])[:, None, None]
     with pytest.raises(InputError, match=r"raw\.tif: .* one grey value"):

@@ -78,6 +78,15 @@ def test_probabilities_of_the_second_class(run, model, stack, tmp_path):
     assert f"written: {tmp_path / 'out.tif'}" in printed
 
 
+def test_slices_in_which_there_is_nothing_to_see_are_told(run, stack, tmp_path):
+    pixels = read_volume(stack)
+    pixels[1] = 70
+    write_volume(tmp_path / "flat.tif", pixels)
+    printed = run("-o", tmp_path / "out.tif", "--normalise", stack=tmp_path / "flat.tif")
+    assert "look at this: all pixels are of one grey value in slices 1\n" in printed
+    assert "look at this" not in run("-o", tmp_path / "out.tif", "--overwrite")
+
+
 @pytest.mark.parametrize("average", ["mirror", "rotate", "dihedral"])
 def test_versions_are_averaged(run, model, stack, tmp_path, average):
     run("-o", tmp_path / "out.h5", "--average", average, "--slices", "1:2")
