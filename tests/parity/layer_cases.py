@@ -712,7 +712,9 @@ def hinge_loss(draw: Draw) -> Case:
 @cases_of("EuclideanLoss")
 def euclidean_loss(draw: Draw) -> Case:
     shape = draw.shape(1, 4)
-    return case(draw, [draw.values(shape), draw.values(shape)], [()], loss=True)
+    # Only the number of values in an item counts.
+    other = draw.one(shape, shape, (*shape, 1), (shape[0], int(np.prod(shape[1:]))))
+    return case(draw, [draw.values(shape), draw.values(other)], [()], loss=True)
 
 
 @cases_of("ContrastiveLoss")

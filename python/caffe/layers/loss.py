@@ -43,11 +43,12 @@ class EuclideanLoss(LossLayer):
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         super().reshape(bottom, top)
-        if bottom[0].shape[1:] != bottom[1].shape[1:]:
-            raise self.fail(f"bottoms differ in shape: {bottom[0].shape} and {bottom[1].shape}")
+        if bottom[0].count != bottom[1].count:
+            raise self.fail(f"bottoms differ in size: {bottom[0].shape} and {bottom[1].shape}")
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        self.difference = bottom[0].data_side.tensor() - bottom[1].data_side.tensor()
+        first, second = (blob.data_side.tensor() for blob in bottom)
+        self.difference = first - second.reshape(first.shape)
         loss = self.difference.square().sum() / (2 * bottom[0].shape[0])
         top[0].data_side.set(loss)
 
@@ -57,7 +58,8 @@ class EuclideanLoss(LossLayer):
         for index, sign in ((0, 1), (1, -1)):
             if propagate_down[index]:
                 scale = sign * loss_weight(top[0]) / bottom[index].shape[0]
-                bottom[index].diff_side.set(self.difference * scale)
+                grad = self.difference * scale
+                bottom[index].diff_side.set(grad.reshape(bottom[index].shape))
 
 
 @register("Accuracy")
