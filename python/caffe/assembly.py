@@ -183,6 +183,8 @@ class Assembly:
                     f"cannot work in place: it makes {blob.shape} of {shape}; give the top another "
                     "name"
                 )
+        if layer.of_four_axes and len(bottoms[0].shape) > 4:
+            layer.beyond_bvlc(f"works on a blob of {len(bottoms[0].shape)} axes")
         loss_weights = self._set_loss_weights(layer, param, top_names, tops)
         self._log.set_up(param.name, tops, loss_weights)
         self._add_params(layer, param)

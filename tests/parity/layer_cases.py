@@ -713,7 +713,7 @@ def hinge_loss(draw: Draw) -> Case:
 def euclidean_loss(draw: Draw) -> Case:
     shape = draw.shape(1, 4)
     # Only the number of values in an item counts.
-    other = draw.one(shape, shape, (*shape, 1), (shape[0], int(np.prod(shape[1:]))))
+    other = draw.one(shape, shape, (*shape, 1)[:4], (shape[0], int(np.prod(shape[1:]))))
     return case(draw, [draw.values(shape), draw.values(other)], [()], loss=True)
 
 

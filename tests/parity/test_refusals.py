@@ -95,13 +95,25 @@ BEYOND = {
     "a second top without weights": net("InfogainLoss", "", (*LABELLED, (1, 1, 4, 4)), 2),
     "sizes that differ": net("Concat", "", ((2, 3, 4, 4), (2, 3, 6, 4))),
     "a gradient of accuracy": net("Accuracy", "", LABELLED),
-    "five axes": net("MVN", "", ((2, 3, 4, 4, 2),)),
-    "slopes of five axes": net("PReLU", "", ((2, 3, 4, 4, 2),)),
+    **{
+        f"{kind} of five axes": net(kind, "", ((2, 3, 4, 1, 2), *others))
+        for kind, others in {
+            "MVN": (),
+            "PReLU": (),
+            "EuclideanLoss": ((2, 3, 4, 1, 2),),
+            "HingeLoss": ((2,),),
+            "MultinomialLogisticLoss": ((2,),),
+        }.items()
+    },
+    "ContrastiveLoss of five axes": net(
+        "ContrastiveLoss", "", ((2, 3, 1, 1, 1), (2, 3, 1, 1, 1), (2, 1))
+    ),
 }
 NO_MORE = {
     "a second top": net("InfogainLoss", SECOND_TOP, (*LABELLED, (1, 1, 4, 4)), 2),
     "sizes": net("Concat", "", ((2, 3, 4, 4), (2, 1, 4, 4))),
     "four axes": net("MVN"),
+    "five axes": net("Sigmoid", "", ((2, 3, 4, 1, 2),)),
 }
 
 

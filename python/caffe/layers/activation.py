@@ -130,13 +130,13 @@ class ELU(NeuronLayer):
 class PReLU(NeuronLayer):
     """max(x, 0) + a min(x, 0), with one a learnt for each channel, or for all."""
 
+    of_four_axes = True
+
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         param = self.layer_param.prelu_param
         shape = bottom[0].shape
         if len(shape) < 2:
             raise self.fail(f"needs channels on axis 1, the bottom is {shape}")
-        if len(shape) > 4:
-            self.beyond_bvlc(f"works on a blob of {len(shape)} axes")
         self.shared = param.channel_shared
         if not self.blobs:
             blob = self.blobs.add_blob(*(() if self.shared else shape[1:2]))

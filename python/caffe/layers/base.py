@@ -111,6 +111,8 @@ class Layer:
     keeps_tops = False
     # Tops whose data are the first bottom's own.
     shares_tops = False
+    # Types that count axes as num, channels, height, width in genuine Caffe, and take no more.
+    of_four_axes = False
 
     def __init__(self, layer_param: caffe_pb2.LayerParameter | None = None) -> None:
         self.layer_param = caffe_pb2.LayerParameter() if layer_param is None else layer_param

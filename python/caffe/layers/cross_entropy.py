@@ -148,6 +148,8 @@ class SoftmaxWithLoss(LossLayer):
 class MultinomialLogisticLoss(LossLayer):
     """Mean of -log of the probabilities at the labels."""
 
+    of_four_axes = True
+
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         super().reshape(bottom, top)
         if not bottom[0].shape:

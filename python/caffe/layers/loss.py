@@ -38,6 +38,8 @@ class LossLayer(BuiltInLayer):
 class EuclideanLoss(LossLayer):
     """Sum of squared differences / (2 * number of examples)."""
 
+    of_four_axes = True
+
     def allows_force_backward(self, bottom_index: int) -> bool:
         return True
 
@@ -122,6 +124,8 @@ class Accuracy(BuiltInLayer):
 class HingeLoss(LossLayer):
     """Hinge loss of one score per class against all others, L1 or squared."""
 
+    of_four_axes = True
+
     def _margins(self, bottom: Sequence[Blob]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the margins that are missed, and -1 at the labels, 1 elsewhere."""
         rows = bottom[0].data_side.tensor().reshape(bottom[0].shape[0], -1)
@@ -164,6 +168,8 @@ class ContrastiveLoss(LossLayer):
     """
 
     bottom_range = (3, 3)
+
+    of_four_axes = True
 
     def allows_force_backward(self, bottom_index: int) -> bool:
         return bottom_index != 2

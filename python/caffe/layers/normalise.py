@@ -147,6 +147,8 @@ class MVN(NeuronLayer):
     As in genuine Caffe the top has four axes where the bottom has fewer.
     """
 
+    of_four_axes = True
+
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         param = self.layer_param.mvn_param
         self.scaled, self.eps = param.normalize_variance, param.eps
@@ -154,8 +156,6 @@ class MVN(NeuronLayer):
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         shape = bottom[0].shape
-        if len(shape) > 4:
-            self.beyond_bvlc(f"normalises a blob of {len(shape)} axes")
         top[0].reshape(*shape, *(1,) * (4 - len(shape)))
 
     def _rows(self, tensor: torch.Tensor) -> torch.Tensor:
