@@ -47,7 +47,8 @@ def _parse(text: str, message: M, source: str) -> M:
         if around is not None:
             what = f"{around}: {what}"
         raise CaffeError(f"{place}: {what}") from None
-    except (ValueError, RecursionError) as error:
+    # The last is protobuf's answer to an enumeration's value that UTF-8 cannot hold.
+    except (ValueError, RecursionError, SystemError) as error:
         raise CaffeError(f"{source}: cannot be read as a prototxt: {error}") from None
     if missing := message.FindInitializationErrors():
         around = missing[0].split(".")[:-1]

@@ -17,6 +17,9 @@ MAX_LINE = 2**19
 MAXTOKENS = 200_000
 MAX_DEPTH = 100
 
+# No layer's name in an error is longer.
+_LONGEST_NAME = 100
+
 # Each alternative takes what it begins, closed or not: a text is gone through once, whatever it is.
 TOKEN = re.compile(
     r'"[^"\\\n]*(?:\\.[^"\\\n]*)*"?'
@@ -175,7 +178,7 @@ def layer_around(text: str, line: int, column: int) -> LayerText | None:
                     break
                 found = None
         elif found is not None and key and opened in (["layers"], ["layer"], ["layers", "layer"]):
-            value = _unquoted(sign) if sign[0] in "\"'" else sign
+            value = _readable(sign)
             if key == "name":
                 found.name = found.name or value
             elif key == "type":
@@ -201,6 +204,16 @@ def place_of_layer(text: str, name: str) -> str:
             names[around.place] = _unquoted(sign)
     place = next((place for place, given in names.items() if given == name), None)
     return "" if place is None else line_column(text, place)
+
+
+def _readable(token: str) -> str:
+    """Return a name or a type of a text that may hold anything, to be told in an error."""
+    try:
+        value = _unquoted(token) if token[0] in "\"'" else token
+    except ValueError:
+        value = token
+    cut = value if len(value) <= _LONGEST_NAME else f"{value[:_LONGEST_NAME]}..."
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in cut)
 
 
 def _unquoted(token: str) -> str:

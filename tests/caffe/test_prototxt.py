@@ -253,6 +253,22 @@ def test_a_layer_that_cannot_be_made_is_told_with_its_line(tmp_path):
     assert list(caffe.Net(str(net), caffe.TEST).blobs) == ["in"]
 
 
+def test_names_in_errors_are_short_and_readable():
+    for name, told in (
+        ("x" * 500, "x" * 100 + r"\.\.\.': expected text in quotes"),
+        ("a\x01", r"a\\x01': expected text in quotes"),
+        # An escape that is cut short.
+        (r"\u12", r'"\\u12"' "': "),
+    ):
+        with pytest.raises(CaffeError, match=rf"1:\d+: layer '{told}"):
+            parse_net(f'layer {{ name: "{name}" top: 3 }}')
+
+
+def test_a_value_that_utf8_cannot_hold_is_told():
+    with pytest.raises(CaffeError, match=r"^net\.prototxt: cannot be read as a prototxt"):
+        parse_net("layer { phase: \udcff }", "net.prototxt")
+
+
 def test_both_formats_in_one_file_are_told_with_a_line(tmp_path):
     path = tmp_path / "net.prototxt"
     path.write_text('layer { name: "a" }\nlayers { name: "b" type: RELU }')

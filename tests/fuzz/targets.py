@@ -61,7 +61,8 @@ def _text_mutation(
             message = kind()
             try:
                 text_format.Parse(text, message)
-            except (text_format.ParseError, ValueError, RecursionError):
+            # protobuf's answer to an enumeration's value that UTF-8 cannot hold is a SystemError.
+            except (text_format.ParseError, ValueError, RecursionError, SystemError):
                 pass
             else:
                 for _ in range(rng.choice((1, 1, 2, 4))):
