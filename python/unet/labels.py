@@ -9,6 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from unet.errors import InputError
+from unet.strips import count_values, strips, values_of
 
 # How "not annotated" is written in a training set.
 IGNORED = 255
@@ -60,8 +61,9 @@ def annotate(labels: np.ndarray, kind: str, ignore: int | None = None) -> Annota
         If labels are negative, not whole, or beyond the class numbers.
     """
     labels = whole(labels)
-    ignored = np.zeros(labels.shape, bool) if ignore is None else labels == ignore
-    labels = np.where(ignored, labels.dtype.type(0), labels)
+    ignored = None if ignore is None else labels == ignore
+    if ignored is not None:
+        labels = np.where(ignored, labels.dtype.type(0), labels)
     if labels.dtype.kind != "b" and labels.min() < 0:
         raise InputError(
             f"the label {labels.min()} is negative; if it means not annotated, say "
@@ -70,10 +72,10 @@ def annotate(labels: np.ndarray, kind: str, ignore: int | None = None) -> Annota
     borders = np.zeros(labels.shape, bool)
     vanished = 0
     if kind == "instances":
-        dense = _renumber(labels)
+        dense, count = _renumber(labels)
         instances = separate_touching(dense)
         borders = (dense > 0) & (instances == 0)
-        vanished = len(np.setdiff1d(dense[borders], instances))
+        vanished = int(np.count_nonzero(count_values(instances, count + 1)[1:] == 0))
         classes = (instances > 0).astype(np.uint8)
     elif kind == "binary":
         classes = (labels != 0).astype(np.uint8)
@@ -86,12 +88,14 @@ def annotate(labels: np.ndarray, kind: str, ignore: int | None = None) -> Annota
             )
         classes = labels.astype(np.uint8)
         instances = np.zeros(labels.shape, np.int32)
-        for value in np.unique(classes[classes > 0]):
+        present = np.flatnonzero(count_values(classes, IGNORED))
+        for value in present[present > 0]:
             parts = instances_from_binary(classes == value)
-            instances[parts > 0] = parts[parts > 0] + instances.max()
+            np.add(parts, instances.max(), out=instances, where=parts > 0)
     else:
         raise ValueError(f"{kind!r} is no kind of labels, those are {KINDS}")
-    classes[ignored] = IGNORED
+    if ignored is not None:
+        classes[ignored] = IGNORED
     return Annotation(classes, instances, borders, vanished)
 
 
@@ -110,11 +114,14 @@ def whole(labels: np.ndarray) -> np.ndarray:
     return labels.astype(np.int64)
 
 
-def _renumber(labels: np.ndarray) -> np.ndarray:
-    """Return the same cells numbered 1, 2, ...: the numbers of large volumes exceed 32 bit."""
-    values, number = np.unique(labels, return_inverse=True)
-    number = number.reshape(labels.shape).astype(np.int32)
-    return number if values[0] == 0 else number + 1
+def _renumber(labels: np.ndarray) -> tuple[np.ndarray, int]:
+    """Return the same cells numbered 1, 2, ..., and how many: large volumes exceed 32 bit."""
+    values = values_of(labels)
+    values = values[values > 0]
+    number = np.empty(labels.shape, np.int32)
+    for rows in strips(labels.shape):
+        number[rows] = np.searchsorted(values, labels[rows], side="right")
+    return number, len(values)
 
 
 def instances_from_binary(foreground: np.ndarray) -> np.ndarray:
@@ -159,9 +166,16 @@ def separate_touching(instances: np.ndarray) -> np.ndarray:
     # The filters compute in double precision, which holds 32 bit but not 64.
     instances = instances.astype(np.int32, copy=False)
     none = np.iinfo(np.int32).max
-    largest = ndimage.grey_dilation(instances, (3, 3))
-    smallest = ndimage.grey_erosion(np.where(instances > 0, instances, none), (3, 3))
-    return np.where((instances > 0) & (largest != smallest), 0, instances)
+    separated = instances.copy()
+    for rows in strips(instances.shape):
+        # The neighbours beyond the strip count, those beyond the slice do not.
+        begin = max(0, rows.start - 1)
+        part = instances[begin : rows.stop + 1]
+        largest = ndimage.grey_dilation(part, (3, 3))
+        smallest = ndimage.grey_erosion(np.where(part > 0, part, none), (3, 3))
+        own = slice(rows.start - begin, rows.stop - begin)
+        separated[rows][((part > 0) & (largest != smallest))[own]] = 0
+    return separated
 
 
 def class_counts(classes: np.ndarray) -> np.ndarray:
@@ -176,7 +190,7 @@ def class_counts(classes: np.ndarray) -> np.ndarray:
     -------
     ndarray of int64, shape (255,)
     """
-    return np.bincount(classes.ravel(), minlength=IGNORED + 1)[:IGNORED].astype(np.int64)
+    return count_values(np.atleast_2d(classes), IGNORED + 1)[:IGNORED]
 
 
 def class_weights(counts: Sequence[int], balance: bool = True) -> np.ndarray:
@@ -222,9 +236,7 @@ def bounding_boxes(instances: np.ndarray) -> list[tuple[int, slice, slice]]:
     -------
     list of (int, slice, slice)
     """
-    values = np.unique(instances)
-    values = values[values > 0]
-    dense = np.searchsorted(values, instances) + 1
-    dense[instances <= 0] = 0
-    found = ndimage.find_objects(dense)
-    return [(int(value), box[0], box[1]) for value, box in zip(values, found)]
+    dense, count = _renumber(instances)
+    values = values_of(instances)
+    found = ndimage.find_objects(dense, count)
+    return [(int(value), box[0], box[1]) for value, box in zip(values[values > 0], found)]

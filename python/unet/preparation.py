@@ -11,6 +11,7 @@ import numpy as np
 from unet.errors import InputError
 from unet.label_kinds import detect_kind, touch
 from unet.labels import IGNORED, Annotation, annotate, class_counts, class_weights, whole
+from unet.strips import values_of
 from unet.training_set import TrainingSetWriter
 from unet.volumes import Volume, grey_range
 from unet.weight_map import check_parameters, weight_map
@@ -162,12 +163,14 @@ def make_training_set(
         if z in slices:
             counts += found
             pixels += annotation.classes.size
-            cells += int(np.count_nonzero(np.bincount(annotation.instances.ravel())[1:]))
+            cells += int(np.count_nonzero(values_of(annotation.instances)))
             vanished += annotation.vanished
             if not found.any():
                 unannotated.append(z)
             if recipe.kind == "binary" and touch(_annotated(labels[z], recipe.ignore)):
                 merged.append(z)
+        # Not to be there while the next one is made.
+        del annotation
     _demand_classes(labels, counts, kind)
     if not balance_counts.any():
         raise InputError(
@@ -217,6 +220,7 @@ def make_training_set(
                 flat.append(z)
             is_grey = is_grey and bool((picture == picture[:1]).all())
             writer.write(index, picture, annotation.classes, w)
+            del annotation, picture, w
         if len(flat) == len(slices):
             raise InputError(
                 f"{raw.path}: all pixels of each slice taken are of one grey value: there is "

@@ -15,6 +15,7 @@ from unet.provenance import PICTURE, PNG_KEY, mark
 
 PathLike = Union[str, "os.PathLike[str]"]
 _PANEL_INCHES = 4.2
+_PANEL_PIXELS = 1000
 _GAP_COLOUR = (1.0, 0.15, 0.1)
 _OUTLINE_COLOUR = (1.0, 0.85, 0.1)
 
@@ -35,6 +36,12 @@ def outlines(instances: np.ndarray) -> np.ndarray:
     lowest = ndimage.grey_erosion(instances, footprint=cross)
     highest = ndimage.grey_dilation(instances, footprint=cross)
     return (instances > 0) & (lowest != highest)
+
+
+def _any(marked: np.ndarray, step: int) -> np.ndarray:
+    """Return what is marked anywhere in blocks of `step` pixels a side, the last ones smaller."""
+    rows = np.logical_or.reduceat(marked, range(0, marked.shape[0], step), axis=0)
+    return np.logical_or.reduceat(rows, range(0, marked.shape[1], step), axis=1)
 
 
 def save_preview(
@@ -62,6 +69,13 @@ def save_preview(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    # A panel has some 500 pixels a side; matplotlib takes a hundred bytes for each it is given.
+    step = max(1, min(weights.shape) // _PANEL_PIXELS)
+    part = (slice(None, None, step),) * 2
+    picture, weights = picture[:1][(slice(None), *part)], weights[part]
+    annotation = Annotation(
+        annotation.classes[part], annotation.instances[part], _any(annotation.borders, step), 0
+    )
     height, width = weights.shape
     figure = Figure(figsize=(4 * _PANEL_INCHES + 1, _PANEL_INCHES * height / width + 0.8), dpi=120)
     FigureCanvasAgg(figure)

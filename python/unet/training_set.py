@@ -35,6 +35,8 @@ from unet.provenance import KEY, PER_SLICE, TRAINING_SET, mark
 FORMAT = "unet-training-set"
 # 2: slices may be normalised.
 FORMAT_VERSION = 2
+# Packing one takes three times as much.
+_LARGEST_CHUNK = 16 << 20
 PathLike = Union[str, "os.PathLike[str]"]
 
 
@@ -109,7 +111,7 @@ def _lay_out(
             name,
             (slices,) + inner,
             dtype=dtype,
-            chunks=(1,) + inner,
+            chunks=(1,) + inner[:-2] + (_chunk_rows(inner, np.dtype(dtype)), inner[-1]),
             compression="gzip",
             compression_opts=1,
             shuffle=True,
@@ -128,6 +130,12 @@ def _lay_out(
             file.attrs[key] = np.bytes_(printable(value).encode())
         else:
             file.attrs[key] = value
+
+
+def _chunk_rows(plane: tuple[int, ...], dtype: np.dtype) -> int:
+    """Return how many rows are packed at once: a slice, unless that takes more than HDF5 should."""
+    row = int(np.prod(plane[:-2], dtype=np.int64)) * plane[-1] * dtype.itemsize
+    return max(1, min(plane[-2], _LARGEST_CHUNK // row))
 
 
 def write_training_set(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Union
 
@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 
 from unet.errors import InputError
+from unet.strips import strips
 from unet.volume_arrays import ZARR_MARKS, open_hdf5, open_zarr
 from unet.volume_readers import Volume, open_folder, open_picture, open_tiff
 from unet.volume_writers import VolumeWriter, write_volume
@@ -21,6 +22,9 @@ PathLike = Union[str, "os.PathLike[str]"]
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Enough for percentiles of the grey values, few enough for a stack of any length.
 _GREY_SLICES = 16
+_GREY_ENDS = (0.1, 99.9)
+# As many pixels of types that are not counted, but sorted.
+_GREY_PIXELS = 1 << 26
 
 
 def open_volume(
@@ -124,7 +128,8 @@ def grey_range(
     -------
     low, high : float
         (0, 255) for uint8 and (0, 1) for bool, whatever occurs; for every other type the 0.1 and
-        99.9 percentiles over at most 16 evenly spaced slices, high = low + 1 where they are equal.
+        99.9 percentiles over at most 16 evenly spaced slices, high = low + 1 where they are equal;
+        of more than 2^26 pixels of a type of more than 16 bit every second, third, ... one.
     """
     if volume.dtype == np.uint8:
         return 0.0, 255.0
@@ -135,6 +140,30 @@ def grey_range(
         slices = [z for z in range(volume.shape[0]) if z not in missing]
     count = min(len(slices), _GREY_SLICES)
     chosen = np.linspace(0, len(slices) - 1, count).round().astype(int)
-    pixels = np.concatenate([np.asarray(volume[slices[k]]).ravel() for k in chosen])
-    low, high = (float(np.float32(v)) for v in np.percentile(pixels, (0.1, 99.9)))
+    pictures = (np.asarray(volume[slices[k]]) for k in chosen)
+    if volume.dtype.itemsize <= 2 and volume.dtype.kind in "iu":
+        ends = _percentiles_of_counts(pictures, volume.dtype)
+    else:
+        size = int(np.prod(volume.shape[1:], dtype=np.int64)) * count
+        step = -(-size // _GREY_PIXELS)
+        ends = np.percentile(np.concatenate([p.ravel()[::step] for p in pictures]), _GREY_ENDS)
+    low, high = (float(np.float32(v)) for v in ends)
     return (low, high) if high > low else (low, low + 1.0)
+
+
+def _percentiles_of_counts(pictures: Iterable[np.ndarray], dtype: np.dtype) -> list[float]:
+    """Return the percentiles that np.percentile does, without all pixels at once."""
+    lowest = int(np.iinfo(dtype).min)
+    counts = np.zeros(1 << 16, np.int64)
+    for picture in pictures:
+        flat = picture.reshape(-1, picture.shape[-1])
+        for rows in strips(flat.shape):
+            counts += np.bincount(flat[rows].ravel().astype(np.int64) - lowest, minlength=1 << 16)
+    reached = np.cumsum(counts)
+    ends = []
+    for end in _GREY_ENDS:
+        place = end / 100 * (reached[-1] - 1)
+        neighbours = (int(place), min(int(place) + 1, reached[-1] - 1))
+        a, b = (int(np.searchsorted(reached, k, side="right")) + lowest for k in neighbours)
+        ends.append(a + (b - a) * (place - int(place)))
+    return ends

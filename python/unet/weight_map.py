@@ -10,6 +10,9 @@ from scipy import ndimage
 
 from unet.errors import InputError
 from unet.labels import IGNORED, bounding_boxes
+from unet.strips import strips
+
+Boxes = list[tuple[int, slice, slice]]
 
 # The square of a distance by sigma, and weights, stay numbers of their precision.
 _SIGMAS, _LARGEST_W0 = (1e-3, 1e6), 1e30
@@ -37,36 +40,47 @@ def _reach(sigma: float, w0: float, background: float) -> float:
     return sigma * math.sqrt(2 * math.log(w0 / floor)) if w0 > floor else 0.0
 
 
-def two_nearest(instances: np.ndarray, reach: float) -> tuple:
-    """Return the distances to the nearest and the second nearest cell.
+def two_nearest(instances: np.ndarray, reach: float, boxes: Boxes, rows: slice) -> tuple:
+    """Return the distances to the nearest and the second nearest cell, in some rows of a slice.
 
     Parameters
     ----------
     instances : ndarray of int, shape (height, width)
         0 is background.
     reach : float
-        Distances beyond it, in pixels, need not be known and come out as infinity.
+        Distances beyond it, in pixels, need not be known and come out as larger or infinity.
+    boxes : list of (int, slice, slice)
+        As `unet.labels.bounding_boxes` gives them for the whole slice.
+    rows : slice
+        The rows wanted.
 
     Returns
     -------
-    d1, d2 : ndarray of float64, shape (height, width)
+    d1, d2 : ndarray of float64, shape (rows, width)
         In pixels, Euclidean, to the nearest pixel of the cell; 0 on it.
 
     Notes
     -----
     One distance transform per cell, in the neighbourhood of the cell alone: there it is exact,
-    since the whole cell lies inside.
+    since all of the cell that is within reach of the rows lies inside.
     """
     height, width = instances.shape
     margin = math.ceil(min(reach, height + width))
-    nearest = np.full(instances.shape, np.inf)
+    nearest = np.full((rows.stop - rows.start, width), np.inf)
     second = nearest.copy()
-    for value, rows, columns in bounding_boxes(instances):
-        window = (
-            slice(max(0, rows.start - margin), min(height, rows.stop + margin)),
-            slice(max(0, columns.start - margin), min(width, columns.stop + margin)),
-        )
-        distance = ndimage.distance_transform_edt(instances[window] != value)
+    for value, down, across in boxes:
+        above, below = max(rows.start, down.start - margin), min(rows.stop, down.stop + margin)
+        if above >= below:
+            continue
+        # All of the cell, or as much of it as is within reach of the rows.
+        top = max(0, down.start - margin, rows.start - margin)
+        bottom = min(height, down.stop + margin, rows.stop + margin)
+        columns = slice(max(0, across.start - margin), min(width, across.stop + margin))
+        other_cells = instances[top:bottom, columns] != value
+        if other_cells.all():
+            continue
+        distance = ndimage.distance_transform_edt(other_cells)[above - top : below - top]
+        window = (slice(above - rows.start, below - rows.start), columns)
         first, other = nearest[window], second[window]
         np.minimum(other, np.maximum(first, distance), out=other)
         np.minimum(first, distance, out=first)
@@ -122,10 +136,15 @@ def weight_map(
     table = np.zeros(256, np.float64)
     table[: len(class_weights)] = class_weights
     table[IGNORED] = 0.0
-    weights = table[labels]
-    if w0 > 0:
-        nearest, second = two_nearest(instances, _reach(sigma, w0, class_weights[0]))
-        gap = (labels == 0) & np.isfinite(second)
-        distances = nearest[gap] + second[gap]
-        weights[gap] += w0 * np.exp(-(distances**2) / (2 * sigma**2))
-    return weights.astype(np.float32)
+    reach = _reach(sigma, w0, class_weights[0])
+    boxes = bounding_boxes(instances) if w0 > 0 else []
+    result = np.empty(labels.shape, np.float32)
+    for rows in strips(labels.shape):
+        weights = table[labels[rows]]
+        if w0 > 0:
+            nearest, second = two_nearest(instances, reach, boxes, rows)
+            gap = (labels[rows] == 0) & np.isfinite(second)
+            distances = nearest[gap] + second[gap]
+            weights[gap] += w0 * np.exp(-(distances**2) / (2 * sigma**2))
+        result[rows] = weights
+    return result
