@@ -22,6 +22,9 @@ _TIFF_DIALECTS |= {"mmstack", "ndtiff"}
 # What a header says of more is not believed: a list of them alone would fill the memory.
 _MOST_PAGES = 10_000_000
 _DESCRIPTION = 270
+_STRANGE = (
+    "is neither TIFF, PNG, JPEG, HDF5 nor Zarr; save it as TIFF (in Fiji: File, Save As, Tiff)"
+)
 
 
 class Volume:
@@ -354,7 +357,7 @@ def open_picture(path: Path) -> Volume:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path) as picture:
                 if picture.format not in ("PNG", "JPEG"):
-                    raise InputError(f"{path}: is neither TIFF, PNG, JPEG, HDF5 nor Zarr")
+                    raise InputError(f"{path}: {_STRANGE}")
                 raw_mode = str(picture.tile[0][-1]) if picture.tile else ""
                 if "16" in raw_mode and picture.mode in ("RGB", "RGBA", "LA"):
                     raise InputError(f"{path}: is colour of 16 bit; save it as TIFF")
@@ -366,7 +369,7 @@ def open_picture(path: Path) -> Volume:
     except (InputError, MemoryError):
         raise
     except Image.UnidentifiedImageError:
-        raise InputError(f"{path}: is neither TIFF, PNG, JPEG, HDF5 nor Zarr") from None
+        raise InputError(f"{path}: {_STRANGE}") from None
     except Exception as error:
         raise InputError(f"{path}: cannot be read ({error}); is the file whole?") from None
     return Volume(str(path), (1,) + pixels.shape, pixels.dtype, lambda z: pixels)

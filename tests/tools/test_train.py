@@ -10,6 +10,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -154,6 +155,26 @@ def test_a_training_that_diverges_ends_with_one_sentence(engine, tmp_path):
     assert last.startswith("train.py: ")
     assert "there is no snapshot yet" in last
     assert "Traceback" not in err
+    assert not list((tmp_path / "run").glob("small_iter_*"))
+
+
+@pytest.mark.parametrize("engine", ENGINES, indirect=True)
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(base_lr=0), "solver.prototxt: no parameter has changed, for the learning rate was 0"),
+        (None, "data.h5: in the slices 0 to 1 no pixel is annotated and weighs more than 0"),
+    ],
+)
+def test_a_training_that_learns_nothing_ends_with_one_sentence(engine, change, message, tmp_path):
+    steps = dict(max_iter=2, snapshot=0, lr_policy="fixed", weight_decay=0)
+    solver = write_training(tmp_path, **{**steps, **(change or {})})
+    if change is None:
+        with h5py.File(tmp_path / "data.h5", "r+") as file:
+            file["weights"][:2] = 0
+    out, err = finish(start(engine, solver), 2)
+    assert message in err.strip().splitlines()[-1]
+    assert "trained" not in out and "Traceback" not in err
     assert not list((tmp_path / "run").glob("small_iter_*"))
 
 

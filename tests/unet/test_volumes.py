@@ -136,6 +136,16 @@ def test_hdf5_dataset_named_or_the_only_3d_one(tmp_path):
         open_volume(path, "nothing")
 
 
+def test_a_training_set_where_a_stack_is_wanted_is_told(tmp_path):
+    path = tmp_path / "set.h5"
+    with h5py.File(path, "w") as file:
+        for name in ("raw", "labels", "weights"):
+            file[name] = stack()
+    with pytest.raises(InputError, match=rf"is a training set where .* {path}:/raw, or its labels"):
+        open_volume(path)
+    assert np.array_equal(read_volume(f"{path}:/raw"), stack())
+
+
 @pytest.mark.parametrize("chunks", [None, (1, 20, 31), (4, 8, 8)])
 def test_hdf5_chunked_across_slices(tmp_path, chunks):
     with h5py.File(tmp_path / "a.h5", "w") as file:
