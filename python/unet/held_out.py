@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any, Callable
 
 import numpy as np
+from tqdm import tqdm
 
 # The challenge's eleven thresholds are made by repeated addition; the last is just below 1.
 THRESHOLDS = np.cumsum(np.concatenate([[0.0], np.full(10, 0.1)]))
@@ -67,6 +69,7 @@ class HeldOut:
         self._passes = passes
         for layer in self._feeds:
             self._passes = getattr(layer, "tiles_per_epoch", self._passes)
+        self._doubted = False
         self._pair: tuple[str, str] | None = None
         self._skipped = set()
         for name, layer in zip(net._layer_names, net.layers):
@@ -97,12 +100,19 @@ class HeldOut:
                 scores, labels = (self._net.blobs[name].data for name in self._pair)
                 scores = np.moveaxis(scores, 1, 0)
                 labels = labels.reshape(scores.shape[1:])
-                known = labels < len(scores)
+                known = (labels >= 0) & (labels < len(scores))
                 annotated += int(known.sum())
                 right += int((scores.argmax(0) == labels)[known].sum())
                 if len(scores) == 2:
                     counts += cell_counts(scores, labels)
         means = {name: total / self._passes for name, total in sums.items()}
+        if self._pair is not None and not annotated and not self._doubted:
+            self._doubted = True
+            tqdm.write(
+                "no pixel of the held-out tiles is annotated, so their loss says nothing, and "
+                "there is no error to show",
+                file=sys.stderr,
+            )
         if annotated:
             means["misclassified"] = 1 - right / annotated
         if counts.any():

@@ -21,6 +21,10 @@ PathLike = Union[str, "os.PathLike[str]"]
 Progress = Callable[[Sequence[int], str], Iterable[int]]
 
 
+# So many times as far as nearly all grey values reach, none belongs to what is seen.
+_FAR = 20
+
+
 class Recipe(NamedTuple):
     """How labels become weights, and grey values input; see `make_training_set`."""
 
@@ -202,6 +206,7 @@ def make_training_set(
     attributes.update(notes or {})
     largest = 0.0
     flat: list[int] = []
+    far: list[int] = []
     is_grey = raw.channels is not None and raw.channels > 1
     shape = (len(slices),) + labels.shape[1:]
     with TrainingSetWriter(path, shape, raw.dtype, attributes, raw.channels) as writer:
@@ -216,8 +221,11 @@ def make_training_set(
             )
             largest = max(largest, float(w.max()))
             picture = raw[z]
-            if picture.min() == picture.max():
+            darkest, brightest = float(picture.min()), float(picture.max())
+            if darkest == brightest:
                 flat.append(z)
+            elif max(low - darkest, brightest - high) > _FAR * (high - low):
+                far.append(z)
             is_grey = is_grey and bool((picture == picture[:1]).all())
             writer.write(index, picture, annotation.classes, w)
             del annotation, picture, w
@@ -239,6 +247,11 @@ def make_training_set(
         remarks.append(
             f"the {raw.channels} channels of {raw.path} are the same, and the network takes as "
             f"many: save it as grey pictures"
+        )
+    if far:
+        remarks.append(
+            f"slices {few(far)} of {raw.path} hold grey values far from {low:g} to {high:g}, where "
+            f"nearly all are: dead or hot pixels, or another unit?"
         )
     if flat:
         remarks.append(f"all pixels are of one grey value in slices {few(flat)} of {raw.path}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 
@@ -373,6 +374,17 @@ def test_cells_that_binary_labels_merge_are_told(tmp_path, raw, cells, capsys):
     prepared(tmp_path, raw, labels, "--label-kind", "binary").close()
     assert "labels of different numbers touch in slices 0, 1, 2, 3 of" in capsys.readouterr().out
     prepared(tmp_path, raw, labels > 0, "--label-kind", "binary").close()
+    assert "look at this" not in capsys.readouterr().out
+
+
+def test_grey_values_far_from_all_others_are_told(tmp_path, raw, cells, capsys):
+    hot = raw.astype(np.float32)
+    hot[2, 3, 4] = 1e30
+    prepared(tmp_path, hot, cells % 3 > 0).close()
+    said = capsys.readouterr().out
+    assert re.search(r"slices 2 of .*raw\.tif hold grey values far from 0 to 249", said)
+    hot[2, 3, 4] = 400
+    prepared(tmp_path, hot, cells % 3 > 0).close()
     assert "look at this" not in capsys.readouterr().out
 
 

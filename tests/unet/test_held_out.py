@@ -111,3 +111,16 @@ def test_nothing_annotated_gives_no_error():
     scores, labels = tiles(2)
     labels[:] = 255
     assert set(HeldOut(Net(scores, labels), passes=1)()) == {"loss"}
+
+
+def test_labels_below_0_are_not_annotated():
+    scores, labels = tiles(3)
+    other = np.where(labels == 255, -1, labels)
+    assert HeldOut(Net(scores, other), 1)() == HeldOut(Net(scores, labels), 1)()
+
+
+def test_tiles_without_an_annotated_pixel_are_told_once(capsys):
+    scores, labels = tiles(2)
+    test = HeldOut(Net(scores, np.full_like(labels, 255)), 1)
+    assert set(test()) == set(test()) == {"loss"}
+    assert capsys.readouterr().err.count("no pixel of the held-out tiles is annotated") == 1
