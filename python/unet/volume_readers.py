@@ -220,7 +220,7 @@ def _tiff_volume(path: Path, tiff: object) -> Volume:
 
     def frame(number: int) -> np.ndarray:
         if offset is None:
-            picture = frames[number].asarray()
+            picture = _decoded(path, frames, number, page)
         else:
             with open(path, "rb") as file:
                 file.seek(offset + number * frame_bytes)
@@ -288,6 +288,20 @@ def _promised(path: Path, tiff: object, page: object) -> tuple[tuple[int, ...], 
     if np.prod(sizes, dtype=np.float64) > _MOST_PAGES:
         raise InputError(f"{path}: the header promises {sizes} pages: no sense")
     return sizes, axes
+
+
+def _decoded(path: Path, frames: Sequence, number: int, first: Any) -> np.ndarray:
+    """Return the pixels of a page, once it is known that these are not made of a damaged header."""
+    page = frames[number]
+    if page.shape != first.shape:
+        raise InputError(f"{path}: slice {number} is {page.shape}, but slice 0 is {first.shape}")
+    pieces, stored = int(np.prod(page.chunked, dtype=np.int64)), len(page.databytecounts)
+    if pieces > stored and not page.is_contiguous:
+        raise InputError(
+            f"{path}: slice {number} is {page.shape}, in {pieces} pieces, of which the file holds "
+            f"{stored}: it is damaged"
+        )
+    return page.asarray()
 
 
 def _page(frames: Sequence, number: int) -> Any:

@@ -551,6 +551,19 @@ def test_zarr_whose_metadata_are_damaged(tmp_path, damage):
         read_volume(tmp_path / "a.zarr")
 
 
+def test_a_header_that_asks_for_more_pieces_than_there_are_costs_nothing(tmp_path, monkeypatch):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, stack(), tile=(16, 16), metadata=None)
+    whole = path.read_bytes()
+    for page in (0, 1):
+        path.write_bytes(whole)
+        with tifffile.TiffFile(path, mode="r+") as tiff:
+            tiff.pages[page].tags["ImageWidth"].overwrite(100_000_000)
+        monkeypatch.setattr(tifffile.TiffPage, "asarray", lambda *_: pytest.fail("is decoded"))
+        with pytest.raises(InputError, match=rf"a\.tif: slice {page} is \(20, 100000000\)"):
+            open_volume(path)[page]
+
+
 # --- what is written --------------------------------------------------------------------------
 
 
