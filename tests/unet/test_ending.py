@@ -170,3 +170,19 @@ run_program(main)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (128 + signal.SIGTERM, "stopped\n")
+
+
+@pytest.mark.parametrize("module", ["unet.cli", "caffe.programs.run"])
+def test_ctrl_c_in_the_moment_before_the_work_begins_is_no_traceback(module):
+    program = f"""
+import os, signal
+from {module} import run_program
+real = os.fstat
+def fstat(descriptor):
+    os.kill(os.getpid(), signal.SIGINT)
+    return real(descriptor)
+os.fstat = fstat
+run_program(lambda _: print("begun"))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")

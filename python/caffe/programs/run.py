@@ -48,8 +48,12 @@ def run_program(main: Callable[[Sequence[str] | None], int | None]) -> None:
     """
     # Unloading takes libraries a moment, which changes nothing of the status.
     atexit.register(_ignore)
-    with _streams():
-        status = _status(main)
+    try:
+        with _streams():
+            status = _status(main)
+    except KeyboardInterrupt:
+        # In the moment before the work begins, or after it.
+        status = EXIT_STOPPED + signal.SIGINT
     sys.exit(status)
 
 
