@@ -213,10 +213,7 @@ class Assembly:
                 bottoms[index].data_side.source.changes_in_place += 1
                 self._unread[name] = None
             elif name in self.blobs:
-                raise CaffeError(
-                    f"layer '{param.name}': top '{name}' is already made by an earlier layer; only "
-                    "a layer that works in place may give its bottom's name to its top"
-                )
+                raise layer.fail(f"top '{name}' is already made by {self._made_by(name, param)}")
             else:
                 tops.append(self._new_blob(name))
         while layer.auto_tops and len(tops) < layer.top_range[0]:
@@ -227,6 +224,17 @@ class Assembly:
         if param.type == "Input":
             self.inputs.extend(param.top)
         return names, tops
+
+    def _made_by(self, name: str, param: caffe_pb2.LayerParameter) -> str:
+        """Return the layer that makes a blob, and what to do if another one does so too."""
+        maker = next(place for place in self.places if name in place.top_names)
+        told = f"layer '{maker.name}' ({maker.layer.type})"
+        if not maker.bottoms and not param.bottom:
+            return (
+                f"{told}: where one is for training and the other for testing, give them include "
+                "{ phase: TRAIN } and include { phase: TEST }"
+            )
+        return f"{told}: only a layer that works in place gives its bottom's name to its top"
 
     def _new_blob(self, name: str) -> Blob:
         blob = self.blobs[name] = Blob()

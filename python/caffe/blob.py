@@ -382,4 +382,5 @@ def _whole(dim: int) -> int:
     try:
         return operator.index(dim)
     except TypeError:
-        raise not_converted("int", dim, f"{dim!r} is not a whole number") from None
+        hint = "; write reshape(*shape)" if isinstance(dim, (list, tuple)) else ""
+        raise not_converted("int", dim, f"{dim!r} is not a whole number{hint}") from None

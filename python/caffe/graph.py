@@ -113,7 +113,11 @@ def _why_missing(
             )
     near = difflib.get_close_matches(blob, made, n=3)
     hint = f"did you mean {' or '.join(near)}? B" if near else "b"
-    return f"; {hint}lobs made so far: {_listed(sorted(made))}"
+    told = f"; {hint}lobs made so far: {_listed(sorted(made))}"
+    kind = param.layer[index].type
+    if not near and (kind.endswith("Loss") or kind == "Accuracy"):
+        told += "; in a net without labels leave the layer out"
+    return told
 
 
 def _listed(names: list[str]) -> str:

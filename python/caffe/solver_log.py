@@ -43,6 +43,11 @@ def made() -> None:
     _solver.info("Solver scaffolding done.")
 
 
+def no_rate(source: str) -> None:
+    """Warn of a solver that does not say how fast it learns; genuine Caffe says nothing."""
+    _solver.warning(f"{source}: base_lr is missing: with a learning rate of 0 nothing is learnt")
+
+
 def solving(net: Net, policy: str) -> None:
     """Say that training begins."""
     _solver.info(f"Solving {net.name}")

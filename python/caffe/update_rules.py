@@ -134,6 +134,8 @@ def check(param: Param, source: str) -> None:
             f"{source}: unknown regularization_type '{param.regularization_type}'; "
             f"there are {', '.join(REGULARISERS)}"
         )
+    if not param.HasField("base_lr"):
+        solver_log.no_rate(source)
     try:
         learning_rate(param, 0)
     except CaffeError as error:

@@ -157,6 +157,38 @@ def test_mistakes_are_told_by_line_or_layer(toy, tmp_path, change, message):
         caffe.Net(str(path), caffe.TEST)
 
 
+TWO = 'layer {{ name: "{0}" type: "{1}" {2} top: "x" {3} }}'
+SHAPE = "dummy_data_param { shape { dim: 2 } }"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "told"),
+    [
+        (
+            TWO.format("a", "DummyData", "", SHAPE),
+            TWO.format("b", "DummyData", "", SHAPE),
+            r"layer 'b' \(DummyData\): top 'x' is already made by layer 'a' .*: where one "
+            r"is for training .* give them include { phase: TRAIN }",
+        ),
+        (
+            TWO.format("a", "DummyData", 'top: "y"', SHAPE),
+            TWO.format("b", "Power", 'bottom: "y"', ""),
+            r"already made by layer 'a' \(DummyData\): only a layer that works in place",
+        ),
+        (
+            TWO.format("a", "DummyData", "", SHAPE),
+            TWO.format("l", "SoftmaxWithLoss", 'bottom: "x" bottom: "label"', ""),
+            r"blobs made so far: x; in a net without labels leave the layer out$",
+        ),
+    ],
+)
+def test_two_makers_of_a_blob_and_missing_labels_are_told(tmp_path, first, second, told):
+    path = tmp_path / "net.prototxt"
+    path.write_text(f"{first}\n{second}")
+    with pytest.raises(caffe.CaffeError, match=rf"net\.prototxt:2:1: .*{told}"):
+        caffe.Net(str(path), caffe.TEST)
+
+
 FOR_TRAINING = """
 layer { name: "train" type: "DummyData" top: "x" dummy_data_param { shape { dim: 2 } }
   include { phase: TRAIN stage: "own" } include { phase: TRAIN min_level: 2 } }

@@ -249,6 +249,15 @@ def test_callbacks_come_before_the_pass_and_when_gradients_are_ready(tmp_path):
     assert calls == [("start", 0), ("ready", 0), ("start", 1), ("ready", 1)]
 
 
+def test_a_solver_without_a_rate_is_warned_of(tmp_path, capsys):
+    (tmp_path / "net.prototxt").write_text(LINEAR)
+    path = tmp_path / "solver.prototxt"
+    for rate, warned in (("", True), ("base_lr: 0", False)):
+        path.write_text(f'net: "{tmp_path}/net.prototxt" lr_policy: "fixed" {rate}')
+        caffe.SGDSolver(str(path))
+        assert ("solver.prototxt: base_lr is missing: with" in capsys.readouterr().err) == warned
+
+
 def test_files_that_a_solver_names_and_that_are_not_there_are_told(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     own = tmp_path / "own"
