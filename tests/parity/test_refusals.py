@@ -74,6 +74,18 @@ NETS = {
             "global_pooling: false kernel_size: 2",
         )
     },
+    **{
+        f"{kind} {words}": net(kind, f"convolution_param {{ num_output: 4 {words} }}")
+        for kind in ("Convolution", "Deconvolution", "Im2col")
+        for words in (
+            *("kernel_size: 2", "kernel_h: 2 kernel_w: 1", "kernel_h: 2", "kernel_size: 2 pad: 1"),
+            *("kernel_size: 2 kernel_h: 2 kernel_w: 2", "kernel_size: 2 kernel_h: 0 kernel_w: 0"),
+            *("kernel_size: 2 pad_h: 0 pad_w: 0 pad: 3", "kernel_size: 2 pad_h: 1"),
+            *("kernel_size: 2 stride_h: 0 stride_w: 0", "kernel_size: 2 stride_h: 2 stride: 1"),
+            *("kernel_size: 2 stride_h: 2 stride_w: 1", "kernel_size: 2 stride_h: 2"),
+            *("kernel_size: 2 kernel_size: 3", "kernel_size: 2 kernel_size: 3 kernel_size: 1"),
+        )
+    },
     "Concat": net("Concat", "concat_param { axis: 1 }", ((2, 3), (2, 4))),
     "Concat of both": net("Concat", "concat_param { axis: 1 concat_dim: 1 }", ((2, 3), (2, 4))),
     "Slice of both": net("Slice", "slice_param { axis: 1 slice_dim: 1 }", tops=2),

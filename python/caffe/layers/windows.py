@@ -21,28 +21,26 @@ def windows(
         If they are missing, too many, given twice or not positive.
     """
 
-    def per_axis(
-        what: str, repeated: Sequence[int], height: int, width: int, default: int | None
-    ) -> Sizes:
-        if height or width:
+    def per_axis(what: str, repeated: Sequence[int], default: int | None) -> Sizes:
+        sides = [f"{what}_h", f"{what}_w"]
+        # Given as 0 is given, too.
+        if what != "dilation" and any(map(param.HasField, sides)):
             if repeated or axes != 2:
                 raise layer.fail(f"{what}: give either {what}_h and {what}_w (2-D only) or a list")
-            return (height, width)
+            return tuple(getattr(param, side) for side in sides)
         values = tuple(repeated) or (() if default is None else (default,))
         if len(values) == 1:
             return values * axes
-        if axes and not values:
-            raise layer.fail(f"{what}_size is missing")
         if len(values) != axes:
             raise layer.fail(
                 f"{what} needs 1 or {axes} value(s), one per spatial axis, has {len(values)}"
             )
         return values
 
-    kernel = per_axis("kernel", param.kernel_size, param.kernel_h, param.kernel_w, None)
-    stride = per_axis("stride", param.stride, param.stride_h, param.stride_w, 1)
-    pad = per_axis("pad", param.pad, param.pad_h, param.pad_w, 0)
-    dilation = per_axis("dilation", param.dilation, 0, 0, 1)
+    kernel = per_axis("kernel", param.kernel_size, None)
+    stride = per_axis("stride", param.stride, 1)
+    pad = per_axis("pad", param.pad, 0)
+    dilation = per_axis("dilation", param.dilation, 1)
     for what, values in (("kernel", kernel), ("stride", stride), ("dilation", dilation)):
         if min(values) < 1:
             raise layer.fail(f"{what} {values} must be positive")
