@@ -312,7 +312,7 @@ def _slices(text: str) -> list[int]:
     try:
         first, stop = (int(part) for part in text.split(":"))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' is not FIRST:STOP") from None
+        raise argparse.ArgumentTypeError(f"'{text}' is not FIRST:STOP, such as 0:20") from None
     return [first, stop]
 
 

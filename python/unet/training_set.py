@@ -198,6 +198,11 @@ class TrainingSet:
         self.path = os.fspath(path)
         if not os.path.exists(self.path):
             raise InputError(f"{self.path}: no such training set; make one with tools/prepare.py")
+        if os.path.isfile(self.path) and not h5py.is_hdf5(self.path):
+            raise InputError(
+                f"{self.path}: is not HDF5, and so no training set, or is damaged; make one with "
+                f"tools/prepare.py"
+            )
         self._file = open_hdf5_file(self.path)
         self._datasets: dict[str, h5py.Dataset] = {}
         try:

@@ -168,7 +168,7 @@ def choose(path: str, found: list[tuple[str, Sequence[int]]], dataset: str | Non
             return candidates[0]
         if candidates:
             names = ", ".join(f"/{name}" for name in candidates)
-            if {"raw", "labels", "weights"} == {name for name, _ in found}:
+            if {"raw", "labels", "weights"} <= {name for name, _ in found}:
                 raise InputError(
                     f"{path}: is a training set where a stack is wanted; name its pictures, "
                     f"{path}:/raw, or its labels, {path}:/labels"

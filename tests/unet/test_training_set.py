@@ -104,7 +104,7 @@ def test_files_that_are_none(tmp_path):
     path = tmp_path / "a.h5"
     refused(path, "no such training set; make one with tools/prepare.py")
     path.write_text("some text")
-    refused(path, "cannot be read as HDF5")
+    refused(path, "is not HDF5, and so no training set")
     with h5py.File(path, "w") as file:
         file["raw"] = 1
     refused(path, "is HDF5 but no training set")

@@ -141,6 +141,7 @@ def test_a_training_set_where_a_stack_is_wanted_is_told(tmp_path):
     with h5py.File(path, "w") as file:
         for name in ("raw", "labels", "weights"):
             file[name] = stack()
+        file["slices"] = np.arange(5)
     with pytest.raises(InputError, match=rf"is a training set where .* {path}:/raw, or its labels"):
         open_volume(path)
     assert np.array_equal(read_volume(f"{path}:/raw"), stack())
