@@ -227,7 +227,9 @@ class Assembly:
 
     def _made_by(self, name: str, param: caffe_pb2.LayerParameter) -> str:
         """Return the layer that makes a blob, and what to do if another one does so too."""
-        maker = next(place for place in self.places if name in place.top_names)
+        maker = next((place for place in self.places if name in place.top_names), None)
+        if maker is None:
+            return "the layer itself: its tops need a name each"
         told = f"layer '{maker.name}' ({maker.layer.type})"
         if not maker.bottoms and not param.bottom:
             return (

@@ -171,6 +171,11 @@ SHAPE = "dummy_data_param { shape { dim: 2 } }"
             r"is for training .* give them include { phase: TRAIN }",
         ),
         (
+            "",
+            TWO.format("b", "DummyData", 'top: "x"', SHAPE),
+            r"top 'x' is already made by the layer itself: its tops need a name each$",
+        ),
+        (
             TWO.format("a", "DummyData", 'top: "y"', SHAPE),
             TWO.format("b", "Power", 'bottom: "y"', ""),
             r"already made by layer 'a' \(DummyData\): only a layer that works in place",
