@@ -212,9 +212,10 @@ def main() -> int:
         print(json.dumps(fuzz(name, args.seconds, args.seed, args.finds)), flush=True)
         return 0
     names = args.readers or list(TARGETS)
-    results = [_run(name, args, args.seconds / len(names)) for name in names]
-    for result in results:
-        print(json.dumps(result), flush=True)
+    results = []
+    for name in names:
+        results.append(_run(name, args, args.seconds / len(names)))
+        print(json.dumps(results[-1]), flush=True)
     finds = sum(int(result["finds"]) for result in results)
     print(f"{sum(int(result['executions']) for result in results)} executions, {finds} finds")
     return int(finds > 0)

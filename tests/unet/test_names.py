@@ -9,6 +9,7 @@ import pytest
 import tifffile
 from PIL import Image
 
+from unet import nets
 from unet.errors import InputError
 from unet.labels import annotate
 from unet.names import natural_key, path_in_prototxt, printable
@@ -75,3 +76,10 @@ def test_a_tiff_of_no_text_in_its_name_that_is_damaged_is_told(tmp_path):
     (tmp_path / "\udcb5.tif").write_bytes(data[:40])
     with pytest.raises(InputError, match="\udcb5"):
         read_volume(tmp_path / "\udcb5.tif")
+
+
+def test_networks_are_not_written_where_no_prototxt_can_name_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="is not UTF-8, as names in a prototxt must be"):
+        nets.main(["unet_slim", "--data", "a.h5", "-o", "\udcb5"])
+    assert os.listdir(".") == []
