@@ -120,10 +120,10 @@ def measure(
     if chosen.seconds is None:
         print(
             f"even {least} steps, below which the result means nothing, and what comes with them "
-            f"will take about {needed / 60:.0f} minutes in all, not {budget / 60:g}."
+            f"will take about {needed / 60:.0f} minutes in all, not {budget / 60:.3g}."
         )
     elif chosen.iterations < most:
-        print(f"{chosen.iterations} steps, of {most}, fit into {budget / 60:g} minutes in all.")
+        print(f"{chosen.iterations} steps, of {most}, fit into {budget / 60:.3g} minutes in all.")
     else:
         print(f"all {most} steps fit, about {needed:.0f} s in all.")
     with atomic_path(file) as path:
