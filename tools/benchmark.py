@@ -167,7 +167,7 @@ def engine(options: argparse.Namespace) -> None:
     for phase in phases:
         arguments = ["tools/benchmark.py", "work", "--net", options.net]
         arguments += ["--tile", str(options.tile), "--phase", phase, "--device", options.device]
-        chosen = ["--precision", options.precision]
+        chosen = ["--precision", precision]
         ours = [sys.executable, *arguments, *chosen]
         workers = {"this engine": _worker(ours, options.threads)}
         if on_cpu:
