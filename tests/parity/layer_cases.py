@@ -457,8 +457,9 @@ def batch_norm(draw: Draw) -> Case:
 def mvn(draw: Draw) -> Case:
     shape = (draw.whole(1, 3), draw.whole(1, 4), draw.whole(2, 5), draw.whole(2, 5))
     if draw.flip(0.3):
-        # Of three axes; of few values the gradient is a difference of large numbers.
-        shape = (*shape[:2], draw.whole(5, 12))
+        # Of three axes; of few values the gradient is a difference of large numbers, and of an odd
+        # number the middle one is the mean, at the kink of what follows.
+        shape = (*shape[:2], 2 * draw.whole(3, 6))
     options = (
         f"mvn_param {{ normalize_variance: {draw.one('true', 'false')} "
         f"across_channels: {draw.one('true', 'false')} eps: {draw.one('1e-9', '0.125')} }}"
