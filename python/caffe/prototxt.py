@@ -193,6 +193,12 @@ def read_solver(path: str | os.PathLike) -> caffe_pb2.SolverParameter:
     """
     source = os.fspath(path)
     param = parse_solver(_read(path), source)
+    named_after_file = not param.snapshot_prefix or os.path.isdir(param.snapshot_prefix)
+    if named_after_file and re.search("[\ud800-\udfff]", source):
+        raise CaffeError(
+            f"{source}: snapshots cannot have the name of this file, which is not UTF-8; give it "
+            "another one, or a snapshot_prefix"
+        )
     if not param.snapshot_prefix:
         param.snapshot_prefix = os.path.splitext(source)[0]
         _log.info(f"snapshot_prefix was not specified and is set to {param.snapshot_prefix}")

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import caffe
+from caffe import prototxt
 from caffe.errors import CaffeError
 from caffe.proto import caffe_pb2
 from caffe.prototxt import (
@@ -286,3 +287,13 @@ def test_a_net_that_is_no_file_is_told_by_its_layer():
     with pytest.raises(CaffeError, match=r"^layer 'con\"v'") as told:
         caffe.Net(net, caffe.TRAIN)
     assert told.value.layer == 'con"v'
+
+
+def test_a_solver_whose_name_is_not_utf_8_needs_a_prefix_for_its_snapshots(tmp_path):
+    path = tmp_path / "\udcb5.prototxt"
+    path.write_text('net: "n" snapshot_prefix: "x"')
+    assert prototxt.read_solver(path).snapshot_prefix == "x"
+    for prefix in ("", f'snapshot_prefix: "{tmp_path}"'):
+        path.write_text(f'net: "n" {prefix}')
+        with pytest.raises(CaffeError, match="not UTF-8; give it another one, or a snapshot_pre"):
+            prototxt.read_solver(path)
