@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from typing import Union
 
@@ -65,7 +66,7 @@ def save_preview(
     OSError
         If the file cannot be written.
     """
-    from matplotlib import colormaps
+    from matplotlib import cm
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -85,7 +86,8 @@ def save_preview(
 
     classes = annotation.classes.astype(float)
     classes[annotation.classes == IGNORED] = np.nan
-    cells = colormaps["gray"].with_extremes(bad="tab:blue")
+    cells = copy.copy(cm.gray)
+    cells.set_bad("tab:blue")
     axes[1].imshow(classes, cmap=cells, vmin=0, interpolation="nearest")
 
     drawn = np.repeat(grey[..., None], 3, axis=2)
