@@ -136,7 +136,6 @@ def _fork(case: Case, folder: Path, words: list[str], aim: Aim) -> int:
         os.setsid()
         for number in SIGNALS[1:]:
             signal.signal(number, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
         os.chdir(folder)
         handle = os.open("../said", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         for stream in (1, 2):
@@ -144,6 +143,7 @@ def _fork(case: Case, folder: Path, words: list[str], aim: Aim) -> int:
         sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
         sys.argv = [case.program, *words]
         _watch(aim)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         PROGRAMS[case.program]()
     except SystemExit as end:
         status = end.code or 0

@@ -186,3 +186,19 @@ run_program(lambda _: print("begun"))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_what_a_signal_left_half_made_says_nothing():
+    program = """
+import os, signal
+from unet.cli import run_program
+class Thing:
+    def __init__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        self.whole = True
+    def __del__(self):
+        self.whole
+run_program(lambda _: Thing())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGTERM, "stopped\n")

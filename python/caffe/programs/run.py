@@ -48,12 +48,15 @@ def run_program(main: Callable[[Sequence[str] | None], int | None]) -> None:
     """
     # Unloading takes libraries a moment, which changes nothing of the status.
     atexit.register(_ignore)
+    hook = sys.unraisablehook
     try:
         with _streams():
             status = _status(main)
     except KeyboardInterrupt:
         # In the moment before the work begins, or after it.
         status = EXIT_STOPPED + signal.SIGINT
+    finally:
+        sys.unraisablehook = hook
     sys.exit(status)
 
 
@@ -72,6 +75,8 @@ def _status(main: Callable[[Sequence[str] | None], int | None]) -> int | None:
             sys.stdout.flush()
         return status
     except KeyboardInterrupt as stop:
+        # Of objects that it left half made, and that now go, nobody wants to hear.
+        sys.unraisablehook = lambda lost: None
         number = stop.number if isinstance(stop, Stopped) else signal.SIGINT
         if number != signal.SIGPIPE:
             print("stopped", file=sys.stderr)
