@@ -15,7 +15,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Train a network."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("solver", help="solver prototxt; its paths count from the working folder")
-    parser.add_argument("--weights", help="start from these parameters (.caffemodel or HDF5)")
+    parser.add_argument(
+        "--weights", help="start from these parameters: .caffemodel, HDF5 or a model folder"
+    )
     parser.add_argument(
         "--resume",
         nargs="?",
