@@ -34,7 +34,7 @@ from unet.metrics import score_stack
 from unet.parallel import available_cores
 from unet.provenance import KEY, SCORE_FILE, mark
 from unet.terminal import is_the_output
-from unet.volumes import open_volume
+from unet.volumes import Volume, open_volume
 from unet.wording import few
 
 #: Key and title of the scores in the table, in its order.
@@ -87,10 +87,7 @@ def refuse_options(arguments: argparse.Namespace, challenge: bool) -> None:
 
 def score_membranes(arguments: argparse.Namespace) -> dict[str, Any]:
     """Score a stack of membranes."""
-    labels, prediction = read_grey(arguments.labels), read_grey(arguments.prediction)
-    labels, prediction, numbers = choose_slices(
-        labels, prediction, arguments.slices, arguments.every_third
-    )
+    labels, prediction, numbers = read_chosen(arguments)
     cells, kind = true_cells(labels, arguments.label_kind, arguments.labels)
     if are_cell_numbers(prediction):
         found, how = true_cells(prediction, arguments.label_kind, arguments.prediction)
@@ -224,44 +221,62 @@ def slice_range(text: str) -> slice:
     return chosen
 
 
-def read_grey(path: Path) -> np.ndarray:
-    """Read a stack, shape (slices, height, width)."""
-    with open_volume(path, channels=1) as volume:
-        return volume[:]
+def read_chosen(
+    arguments: argparse.Namespace,
+) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """Read the slices to be scored of both stacks, (slices, height, width), and number them.
+
+    The numbers are those in the labels, from 1.
+    """
+    with open_volume(arguments.labels, channels=1) as labels:
+        with open_volume(arguments.prediction, channels=1) as prediction:
+            of_labels, of_prediction = choose_slices(
+                labels, prediction, arguments.slices, arguments.every_third
+            )
+            labels.demand(of_labels)
+            prediction.demand(of_prediction)
+            numbers = [z + 1 for z in of_labels]
+            return read_slices(labels, of_labels), read_slices(prediction, of_prediction), numbers
+
+
+def read_slices(volume: Volume, chosen: range) -> np.ndarray:
+    """Read slices of a grey stack, shape (slices, height, width)."""
+    pixels = volume[chosen.start : chosen.stop : chosen.step]
+    return pixels.reshape((len(pixels),) + volume.shape[-2:])
 
 
 def choose_slices(
-    labels: np.ndarray, prediction: np.ndarray, chosen: slice | None, every_third: bool
-) -> tuple[np.ndarray, np.ndarray, list[int]]:
-    """Return the slices to be scored of both stacks, and their numbers in the labels, from 1."""
-    numbers = np.arange(1, len(labels) + 1)
+    labels: Volume, prediction: Volume, chosen: slice | None, every_third: bool
+) -> tuple[range, range]:
+    """Return the slices to be scored: their places in the labels and in the prediction."""
+    of_labels, of_prediction = range(len(labels)), range(len(prediction))
     if chosen is not None:
-        if (chosen.stop is not None and chosen.stop > len(labels)) or not len(numbers[chosen]):
+        if (chosen.stop is not None and chosen.stop > len(labels)) or not len(of_labels[chosen]):
             raise InputError(
                 f"--slices {chosen.start}:{chosen.stop or ''} asks for slices that the labels lack:"
                 f" they hold 0:{len(labels)}"
             )
-        if prediction.shape == labels.shape:
-            prediction = prediction[chosen]
-        labels, numbers = labels[chosen], numbers[chosen]
-    if labels.shape != prediction.shape:
+        if len(prediction) == len(labels):
+            of_prediction = of_prediction[chosen]
+        of_labels = of_labels[chosen]
+    given, found = describe(labels, len(of_labels)), describe(prediction, len(of_prediction))
+    if given != found:
         remedy = "" if chosen else ", or say with --slices A:B which of the labels it holds"
         raise InputError(
-            f"the labels are {describe(labels)} and the prediction is {describe(prediction)}:"
-            f" they must be the same{remedy}"
+            f"the labels are {given} and the prediction is {found}: they must be the same{remedy}"
         )
     if every_third:
-        labels, prediction, numbers = labels[1::3], prediction[1::3], numbers[1::3]
-        if not len(numbers):
+        of_labels, of_prediction = of_labels[1::3], of_prediction[1::3]
+        if not of_labels:
             raise InputError(
                 "--every-third starts with slice 2, and there is only one: leave it out"
             )
-    return labels, prediction, numbers.tolist()
+    return of_labels, of_prediction
 
 
-def describe(stack: np.ndarray) -> str:
+def describe(volume: Volume, slices: int) -> str:
     """Say how many slices of which size."""
-    slices, height, width = stack.shape
+    height, width = volume.shape[-2:]
     return f"{slices} slice{'s' if slices > 1 else ''} of {height}x{width}"
 
 

@@ -59,7 +59,7 @@ def scale_grey(picture: np.ndarray, grey: tuple[float, float] | None) -> np.ndar
     )
     if not low < high:
         raise InputError(f"the grey range {low} to {high} is empty: give LOW below HIGH")
-    # What becomes infinite is refused where the network has scored it.
+    # What becomes infinite is refused before the network is given it.
     with np.errstate(over="ignore"):
         return (picture.astype(np.float32) - low) / (high - low)
 

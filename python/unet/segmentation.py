@@ -160,8 +160,12 @@ def segment_picture(
     Raises
     ------
     FloatingPointError
-        If a score is NaN or infinite: grey values far beyond those that the network learnt from.
+        If a grey value or a score is NaN or infinite: grey values far beyond those that the network
+        learnt from.
     """
+    # A ReLU may turn NaN into 0, as that of oneDNN does on some CPUs: scores then look sound.
+    if not np.isfinite(picture).all():
+        raise FloatingPointError("the picture that the network is given is NaN or infinite")
     total: np.ndarray | None = None
     for version in VERSIONS[average]:
         laid = np.ascontiguousarray(version.of(picture))

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import tifffile
@@ -254,6 +255,27 @@ def test_slices_of_the_labels_against_a_prediction_of_these_or_of_all(labels, pr
     assert of_all["rand_error"] == of_part["rand_error"]
     assert of_all["rand_error"] == score_stack(labels[2:4], probabilities[2:4])["rand_error"]
     assert [one["slice"] for one in of_part["per_slice"]] == [3, 4]
+
+
+def test_of_a_stopped_acquisition_the_slices_that_are_there_are_scored(
+    labels, probabilities, save, tmp_path
+):
+    truth, path = save("l.tif", labels), tmp_path / "p.tif"
+    with tifffile.TiffWriter(path) as tiff:
+        for z, picture in enumerate(probabilities[:4]):
+            text = "ImageJ=1.54f\nimages=6\nslices=6\n" if z == 0 else None
+            tiff.write(picture, contiguous=False, metadata=None, description=text)
+    with pytest.raises(InputError, match="slice 4 is not there: .* --slices 0:4"):
+        evaluate.main([truth, str(path)])
+    whole = run(truth, save("q.tif", probabilities), "--slices", "0:4")
+    assert run(truth, path, "--slices", "0:4")["rand_error"] == whole["rand_error"]
+
+
+def test_stacks_of_one_channel_are_grey(labels, probabilities, save, tmp_path):
+    with h5py.File(tmp_path / "p.h5", "w") as file:
+        file["v"] = probabilities[:, None]
+    whole = run(save("l.tif", labels), save("p.tif", probabilities))
+    assert run(tmp_path / "l.tif", tmp_path / "p.h5")["rand_error"] == whole["rand_error"]
 
 
 def test_every_third_slice_starts_with_the_second(labels, probabilities, save):

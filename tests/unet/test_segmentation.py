@@ -212,3 +212,15 @@ def test_memory_does_not_grow_with_the_slices(net):
 def test_softmax_by_hand_and_far_out():
     scores = np.array([[0.0, 1e4, -1e4], [np.log(3), 0.0, 0.0]], np.float32)
     np.testing.assert_allclose(softmax(scores), [[0.25, 1, 0], [0.75, 0, 1]], atol=1e-7)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_picture_that_is_not_finite_is_refused_whatever_the_network_makes_of_it(net, value):
+    picture = picture_of((20, 20))
+    picture[0, 3, 4] = value
+
+    def score(net, picture, tile, *, after_pass):
+        return np.zeros((2,) + picture.shape[1:], np.float32)
+
+    with pytest.raises(FloatingPointError, match="picture"):
+        segment_picture(net, picture, (188, 188), score=score)
