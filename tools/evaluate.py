@@ -228,15 +228,17 @@ def read_chosen(
 
     The numbers are those in the labels, from 1.
     """
-    with open_volume(arguments.labels, channels=1) as labels:
-        with open_volume(arguments.prediction, channels=1) as prediction:
-            of_labels, of_prediction = choose_slices(
-                labels, prediction, arguments.slices, arguments.every_third
-            )
-            labels.demand(of_labels)
-            prediction.demand(of_prediction)
-            numbers = [z + 1 for z in of_labels]
-            return read_slices(labels, of_labels), read_slices(prediction, of_prediction), numbers
+    with (
+        open_volume(arguments.labels, channels=1) as labels,
+        open_volume(arguments.prediction, channels=1) as prediction,
+    ):
+        of_labels, of_prediction = choose_slices(
+            labels, prediction, arguments.slices, arguments.every_third
+        )
+        labels.demand(of_labels)
+        prediction.demand(of_prediction)
+        numbers = [z + 1 for z in of_labels]
+        return read_slices(labels, of_labels), read_slices(prediction, of_prediction), numbers
 
 
 def read_slices(volume: Volume, chosen: range) -> np.ndarray:

@@ -265,7 +265,7 @@ def test_of_a_stopped_acquisition_the_slices_that_are_there_are_scored(
         for z, picture in enumerate(probabilities[:4]):
             text = "ImageJ=1.54f\nimages=6\nslices=6\n" if z == 0 else None
             tiff.write(picture, contiguous=False, metadata=None, description=text)
-    with pytest.raises(InputError, match="slice 4 is not there: .* --slices 0:4"):
+    with pytest.raises(InputError, match=r"slice 4 is not there: .* --slices 0:4"):
         evaluate.main([truth, str(path)])
     whole = run(truth, save("q.tif", probabilities), "--slices", "0:4")
     assert run(truth, path, "--slices", "0:4")["rand_error"] == whole["rand_error"]
