@@ -45,6 +45,14 @@ _REASONS = {
 _OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
+class CannotWrite(InputError):
+    """An output cannot be written; the reason is the system's, and what to do."""
+
+    def __init__(self, target: str | os.PathLike, reason: str) -> None:
+        super().__init__(f"{os.fspath(target)}: cannot be written: {reason}")
+        self.target, self.reason = os.fspath(target), reason
+
+
 @contextlib.contextmanager
 def writing(target: str | os.PathLike) -> Iterator[None]:
     """Turn what the system says of a write that fails into a sentence that names the output.
@@ -56,14 +64,14 @@ def writing(target: str | os.PathLike) -> Iterator[None]:
 
     Raises
     ------
-    InputError
+    CannotWrite
         In place of every OSError.
     """
     try:
         yield
     except OSError as error:
         reason = _REASONS.get(error.errno, error.strerror or f"{error}; is the disk full?")
-        raise InputError(f"{os.fspath(target)}: cannot be written: {reason}") from None
+        raise CannotWrite(target, reason) from None
 
 
 @contextlib.contextmanager
@@ -312,6 +320,11 @@ def _failing_writes(target: Path, holder: Path) -> Iterator[None]:
     """Tell of writes in the holder that fail as `writing` does; other errors pass, as of reads."""
     try:
         yield
+    except CannotWrite as error:
+        if not error.target.startswith(str(holder)):
+            raise
+        # A part of this output.
+        raise CannotWrite(target, error.reason) from None
     except OSError as error:
         named = error.filename if isinstance(error.filename, (str, bytes)) else ""
         inside = os.fsdecode(named).startswith(str(holder))

@@ -36,14 +36,15 @@ def inputs(tmp_path_factory) -> Path:
     rng = np.random.default_rng(0)
     write_volume(folder / "stack.tif", rng.integers(0, 256, SHAPE, np.uint8))
     write_volume(folder / "labels.tif", rng.random(SHAPE) < 0.9)
-    cells = rng.integers(0, 60000, SHAPE).astype(np.uint16)
-    write_volume(folder / "cells.tif", cells)
+    numbers = rng.permutation(60000)[: 3 * 6 * 7].reshape(3, 6, 7).astype(np.uint16)
+    write_volume(folder / "cells.tif", numbers.repeat(10, axis=1).repeat(10, axis=2))
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(nets.WIDTHS, "tiny", 2)
         net = nets.deploy_net("tiny")
     (folder / "model").mkdir()
     (folder / "model" / "deploy.prototxt").write_text(str(net))
     caffe.set_mode_cpu()
+    caffe.set_random_seed(1)
     model = caffe.Net(str(folder / "model" / "deploy.prototxt"), caffe.TEST)
     model.save(str(folder / "model" / "weights.caffemodel"))
     with zipfile.ZipFile(folder / "DIC-C2DH-HeLa.zip", "w") as file:
@@ -60,7 +61,7 @@ def disk(request, small_disk) -> SmallDisk:
     (small_disk / "old.tif").write_text("old")
     if request.param == "full":
         status = os.statvfs(small_disk)
-        (small_disk / "filling").write_bytes(bytes(status.f_bavail * status.f_frsize - 12288))
+        (small_disk / "filling").write_bytes(bytes(status.f_bavail * status.f_frsize - 4096))
         yield small_disk
     else:
         with small_disk.read_only():
