@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import atexit
+import logging
 import math
 import os
 import re
@@ -49,6 +50,8 @@ def run_program(main: Callable[[Sequence[str] | None], int | None]) -> None:
     plus the signal's number; anything else is a bug and keeps its traceback. What becomes of the
     terminal does not matter, unless the program has called `unet.terminal.is_the_output`.
     """
+    # What tifffile notes of a damaged file is told in a sentence, or does not matter.
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
     # Unloading takes libraries a moment, which changes nothing of the status.
     atexit.register(ignore)
     hook = sys.unraisablehook
