@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from google.protobuf.descriptor import Descriptor, EnumDescriptor
 
 from caffe import forks
-from caffe.layers import LAYERS
+from caffe.layer_types import written_like
 from caffe.proto import caffe_pb2
 from caffe.text_places import LayerText, unclosed
 
@@ -136,7 +136,7 @@ def _v1_type(given: str, plain: str) -> str:
             f"layer {{ type: {given} ... }}, and all other blocks alike"
         )
     names = [name for name in _V1_TYPE.values_by_name if name != "NONE"]
-    current = [kind for kind in LAYERS if kind.lower() == plain.replace("_", "").lower()]
+    current = written_like(plain)
     if current:
         return (
             f"type {given} is not one of the old 'layers' blocks: write "
@@ -149,8 +149,7 @@ def _v1_type(given: str, plain: str) -> str:
 def _unquoted(given: str, around: LayerText | None) -> str:
     """Return what is wrong with a text that has no quotes around it."""
     if around is not None and around.block == "layer" and given == around.kind:
-        plain = given.replace("_", "").lower()
-        kinds = [kind for kind in LAYERS if kind.lower() == plain] or [given]
+        kinds = written_like(given) or [given]
         return f'expected a type in quotes: write type: "{kinds[0]}"'
     if given[:1] in "“”„‟‘’«»":
         return f'{given[:1]} is not a quotation mark of this format: write "'

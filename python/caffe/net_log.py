@@ -7,7 +7,6 @@ inside themselves, and what its data layers say beside the list and number of HD
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -26,21 +25,6 @@ _net = glog.Log("net.cpp")
 _factory = glog.Log("layer_factory.hpp")
 
 _FLOAT_BYTES = 4
-
-
-def beyond_bvlc(source: str, what: CaffeError) -> None:
-    """Warn, once, that genuine Caffe refuses a net that this engine takes.
-
-    Parameters
-    ----------
-    source : str
-        Where the net comes from; if it is a file the warning names the line.
-    what : CaffeError
-        What the net has that is not BVLC's, and whose it is.
-    """
-    if os.path.isfile(source):
-        what = prototxt.located_in_file(what, source)
-    glog.warning_once(f"{what}; genuine BVLC Caffe refuses this")
 
 
 def _has_inner_layer(param: caffe_pb2.LayerParameter) -> bool:

@@ -112,6 +112,21 @@ def located_in_file(error: CaffeError, path: str | os.PathLike) -> CaffeError:
     return located(error, _read(path), os.fspath(path))
 
 
+def warn_beyond_bvlc(source: str, what: CaffeError) -> None:
+    """Warn, once, that genuine Caffe refuses a net that this engine takes.
+
+    Parameters
+    ----------
+    source : str
+        Where the net comes from; if it is a file the warning names the line.
+    what : CaffeError
+        What the net has that is not BVLC's, and whose it is.
+    """
+    if os.path.isfile(source):
+        what = located_in_file(what, source)
+    glog.warning_once(f"{what}; genuine BVLC Caffe refuses this")
+
+
 def read_text(path: str | os.PathLike, message: M) -> M:
     """Read a file in the text format into `message`, of whatever format it is; return `message`.
 

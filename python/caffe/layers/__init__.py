@@ -8,7 +8,8 @@ import pkgutil
 
 from caffe import forks
 from caffe.errors import CaffeError
-from caffe.layers.base import LAYERS, BlobVec, Layer
+from caffe.layer_types import LAYERS, written_like
+from caffe.layers.base import BlobVec, Layer
 from caffe.proto import caffe_pb2
 
 for _module in pkgutil.iter_modules(__path__):
@@ -52,9 +53,9 @@ def _unknown(param: caffe_pb2.LayerParameter) -> str:
         return 'the type is missing, as in type: "Convolution"'
     if about := forks.about_type(param.type):
         return f"the type {about}"
-    plain = param.type.replace("_", "").lower()
-    alike = [kind for kind in LAYERS if kind.lower() == plain]
-    near = alike or difflib.get_close_matches(param.type, LAYERS, n=3, cutoff=0.6)
+    near = written_like(param.type) or difflib.get_close_matches(
+        param.type, LAYERS, n=3, cutoff=0.6
+    )
     if near:
         return f"unknown layer type; did you mean {' or '.join(near)}?"
     return (

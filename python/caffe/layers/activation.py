@@ -8,7 +8,8 @@ import torch
 
 from caffe import device, fillers
 from caffe.blob import Blob
-from caffe.layers.base import NeuronLayer, register
+from caffe.layer_types import register
+from caffe.layers.base import NeuronLayer
 from caffe.proto import caffe_pb2
 
 

@@ -9,25 +9,11 @@ from typing import Any
 
 import torch
 
-from caffe import net_log
+from caffe import prototxt
 from caffe.blob import Blob
 from caffe.errors import CaffeError
 from caffe.proto import caffe_pb2
 from caffe.shown import Shown, Vector
-
-LAYERS: dict[str, type[Layer]] = {}
-
-
-def register(name: str):
-    """Enter a class in the table of layer types under `name` (a class decorator)."""
-
-    def enter(cls: type[Layer]) -> type[Layer]:
-        LAYERS[name] = cls
-        cls._kind = name
-        return cls
-
-    return enter
-
 
 # What a Python layer must define, with its arguments.
 _METHODS = {
@@ -181,7 +167,7 @@ class Layer:
         what : str
             What it does, and whose Caffe has it.
         """
-        net_log.beyond_bvlc(self._source, self.fail(what))
+        prototxt.warn_beyond_bvlc(self._source, self.fail(what))
 
     def check_blob_counts(self, bottoms: int, tops: int) -> None:
         """Refuse a number of bottoms or tops that this type does not take.

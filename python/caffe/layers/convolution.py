@@ -11,8 +11,9 @@ import torch.nn.functional as F
 
 from caffe import device, fillers
 from caffe.blob import Blob, Side
+from caffe.layer_types import register
 from caffe.layers import winograd
-from caffe.layers.base import BuiltInLayer, register
+from caffe.layers.base import BuiltInLayer
 from caffe.layers.windows import windows
 
 # Kernel elements times input channels up to which the weights' gradient is one product of matrices.

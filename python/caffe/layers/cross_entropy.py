@@ -9,7 +9,8 @@ import torch
 
 from caffe import weights_io
 from caffe.blob import Blob
-from caffe.layers.base import NeuronLayer, register
+from caffe.layer_types import register
+from caffe.layers.base import NeuronLayer
 from caffe.layers.loss import LossLayer, loss_weight
 from caffe.proto import caffe_pb2
 

@@ -12,7 +12,8 @@ import numpy as np
 from caffe import ranks
 from caffe.blob import Blob
 from caffe.files import missing
-from caffe.layers.base import BuiltInLayer, register
+from caffe.layer_types import register
+from caffe.layers.base import BuiltInLayer
 from caffe.layers.pictures import decode
 from caffe.layers.sources import kind_of, told
 from caffe.layers.transform import Transformer, give_batch

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import torch
 
 from caffe.blob import Blob
-from caffe.layers.base import BuiltInLayer, NeuronLayer, register
+from caffe.layer_types import register
+from caffe.layers.base import BuiltInLayer, NeuronLayer
 from caffe.proto import caffe_pb2
 
 _PROD = caffe_pb2.EltwiseParameter.PROD

@@ -15,7 +15,8 @@ from caffe.blob import Blob
 from caffe.errors import CaffeError
 from caffe.hdf5 import ElsewhereError, find, lies_elsewhere
 from caffe.hdf5_output import written_hdf5
-from caffe.layers.base import BuiltInLayer, register
+from caffe.layer_types import register
+from caffe.layers.base import BuiltInLayer
 from caffe.layers.sources import read_list, told
 
 _log = glog.Log("hdf5_data_layer.cpp")

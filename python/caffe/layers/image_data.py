@@ -8,7 +8,8 @@ import numpy as np
 
 from caffe import device, glog, ranks
 from caffe.blob import Blob
-from caffe.layers.base import BuiltInLayer, register
+from caffe.layer_types import register
+from caffe.layers.base import BuiltInLayer
 from caffe.layers.pictures import decode, resize
 from caffe.layers.sources import read_list, told
 from caffe.layers.transform import Transformer, give_batch

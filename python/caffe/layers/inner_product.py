@@ -9,7 +9,8 @@ import torch
 
 from caffe import device, fillers
 from caffe.blob import Blob
-from caffe.layers.base import BuiltInLayer, register
+from caffe.layer_types import register
+from caffe.layers.base import BuiltInLayer
 
 
 @register("InnerProduct")

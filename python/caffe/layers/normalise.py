@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from caffe.blob import Blob
-from caffe.layers.base import NeuronLayer, register
+from caffe.layer_types import register
+from caffe.layers.base import NeuronLayer
 from caffe.proto import caffe_pb2
 
 

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 
 from caffe import device
 from caffe.blob import Blob
-from caffe.layers.base import BuiltInLayer, register
+from caffe.layer_types import register
+from caffe.layers.base import BuiltInLayer
 from caffe.proto import caffe_pb2
 
 _MAX = caffe_pb2.PoolingParameter.MAX

@@ -7,7 +7,8 @@ import traceback
 from types import ModuleType
 
 from caffe.errors import CaffeError
-from caffe.layers.base import Layer, register
+from caffe.layer_types import register
+from caffe.layers.base import Layer
 from caffe.proto import caffe_pb2
 
 

@@ -17,7 +17,8 @@ import torch
 
 from caffe import fillers
 from caffe.blob import Blob
-from caffe.layers.base import BuiltInLayer, register
+from caffe.layer_types import register
+from caffe.layers.base import BuiltInLayer
 
 
 class _Kept(torch.autograd.Function):

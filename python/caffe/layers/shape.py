@@ -10,7 +10,8 @@ import torch
 from google.protobuf.message import Message
 
 from caffe.blob import MAX_AXES, AliasSide, Blob
-from caffe.layers.base import BuiltInLayer, register
+from caffe.layer_types import register
+from caffe.layers.base import BuiltInLayer
 
 
 def _share(bottom: Blob, top: Blob, shape: tuple[int, ...]) -> None:

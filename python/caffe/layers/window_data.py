@@ -10,7 +10,8 @@ import numpy as np
 
 from caffe import device, weights_io
 from caffe.blob import Blob
-from caffe.layers.base import BuiltInLayer, register
+from caffe.layer_types import register
+from caffe.layers.base import BuiltInLayer
 from caffe.layers.pictures import load, resize
 from caffe.layers.sources import read_list, told
 from caffe.layers.transform import give_batch
