@@ -1,4 +1,8 @@
-"""Files that are whole or absent."""
+"""Files that are whole or absent.
+
+`unet.files` keeps the same names and locks with code of its own: the method also runs on genuine
+Caffe, without this package, and the engine without the method.
+"""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ def find(file: h5py.File, name: str) -> h5py.Group | h5py.Dataset | None:
 def _find(file: h5py.File, name: bytes) -> h5i.ObjectID | None:
     root = h5o.open(file.id, b"/")
     entry, links = root, 0
-    waiting = _parts(name)[::-1]
+    waiting = _parts(name)
     while waiting:
         part = waiting.pop()
         # `part in entry` would follow a link.
@@ -103,14 +103,15 @@ def _find(file: h5py.File, name: bytes) -> h5i.ObjectID | None:
         if links > _MOST_LINKS:
             raise _refuse(file, name, f"is a link over more than {_MOST_LINKS} links")
         target = entry.links.get_val(part)
-        waiting += _parts(target)[::-1]
+        waiting += _parts(target)
         if target.startswith(b"/"):
             entry = root
     return entry
 
 
 def _parts(name: bytes) -> list[bytes]:
-    return [part for part in name.split(b"/") if part not in (b"", b".")]
+    """Return the names between the slashes, the last one first."""
+    return [part for part in name.split(b"/") if part not in (b"", b".")][::-1]
 
 
 def _leads_to(group: h5g.GroupID, part: bytes, kind: int) -> str:

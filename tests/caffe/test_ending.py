@@ -14,14 +14,8 @@ from caffe import glog
 from caffe.errors import CaffeError
 from caffe.files import atomic_path
 from caffe.solvers import get_solver
+from tests.caffe.small_net import NET
 
-NET = """
-layer { name: "data" type: "DummyData" top: "data" top: "wanted"
-  dummy_data_param { shape { dim: 2 dim: 3 } data_filler { value: 1 } data_filler { value: 2 } } }
-layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip"
-  inner_product_param { num_output: 3 weight_filler { value: 0.5 } } }
-layer { name: "loss" type: "EuclideanLoss" bottom: "ip" bottom: "wanted" top: "loss" }
-"""
 SOLVER = (
     'net: "net.prototxt" base_lr: 0.01 lr_policy: "fixed" max_iter: 4 snapshot_prefix: "snap" '
     "display: 1 snapshot: 2"
