@@ -1,0 +1,80 @@
+"""Checks of values on a GPU, looked at where the host waits for it anyway.
+
+Looking at once would make the host wait in the middle of a pass, and leave the GPU without work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+
+from caffe.errors import CaffeError
+
+
+class Check(NamedTuple):
+    """A 0-d bool tensor that is true where something is wrong, and what makes the error of it."""
+
+    flag: torch.Tensor
+    error: Callable[[], CaffeError]
+
+
+# So many are looked at even if nobody waits: each holds memory.
+_MOST = 1000
+
+_remembered: list[Check] = []
+
+
+def add(flag: torch.Tensor, error: Callable[[], CaffeError]) -> None:
+    """Remember a check until `settle`.
+
+    Parameters
+    ----------
+    flag : Tensor
+        A single bool on a GPU, true where something is wrong.
+    error : callable
+        Returns the error to raise; it may read tensors that it holds.
+
+    Raises
+    ------
+    CaffeError
+        As of `settle`, where very many are remembered.
+    """
+    _remembered.append(Check(flag, error))
+    if len(_remembered) > _MOST:
+        settle()
+
+
+def settle() -> None:
+    """Look at all remembered checks, which waits for the GPU once, and forget them.
+
+    Raises
+    ------
+    CaffeError
+        That of the first check that found something wrong.
+    """
+    if not _remembered:
+        return
+    checks = _remembered.copy()
+    _remembered.clear()
+    wrong = torch.stack([check.flag.reshape(()) for check in checks]).cpu()
+    for check, found in zip(checks, wrong.tolist()):
+        if found:
+            raise check.error()
+
+
+@contextmanager
+def recorded() -> Iterator[list[Check]]:
+    """Collect the checks added inside in a list, in place of remembering them.
+
+    Each run of a CUDA graph computes the same flags anew: they are to be added after each.
+    """
+    global _remembered
+    outer, inner = _remembered, []
+    _remembered = inner
+    try:
+        yield inner
+    finally:
+        _remembered = outer
