@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from caffe import prototxt
+from caffe import late_checks, prototxt
 from caffe.blob import Blob
 from caffe.errors import CaffeError
 from caffe.proto import caffe_pb2
@@ -197,18 +197,34 @@ class Layer:
             raise self.fail(f"axis {axis} does not exist in a blob of shape {tuple(shape)}")
         return axis % len(shape)
 
-    def check_numbers(self, numbers: torch.Tensor, stop: int, what: str) -> None:
+    def check_numbers(self, numbers: torch.Tensor, stop: int, what: str) -> torch.Tensor:
         """Refuse whole numbers, such as labels, outside 0..stop - 1.
+
+        Returns
+        -------
+        Tensor
+            Numbers that are safe to index with. On a GPU, where the check is looked at later
+            (`late_checks`), wrong ones are moved into the range: CUDA ends all work of a process
+            that reads outside an array.
 
         Raises
         ------
         CaffeError
             Begins with `what`, and names the least and the largest found.
         """
-        if numbers.numel():
-            least, most = int(numbers.min()), int(numbers.max())
-            if not 0 <= least <= most < stop:
-                raise self.fail(f"{what} must lie in 0..{stop - 1}, found {least} to {most}")
+        if not numbers.numel():
+            return numbers
+
+        def error() -> CaffeError:
+            return self.fail(f"{what} must lie in 0..{stop - 1}, found {int(least)} to {int(most)}")
+
+        least, most = numbers.aminmax()
+        if numbers.device.type == "cpu":
+            if not 0 <= int(least) <= int(most) < stop:
+                raise error()
+            return numbers
+        late_checks.add((least < 0) | (most >= stop), error)
+        return numbers.clamp(0, stop - 1)
 
     def take_diff(self, top: Blob) -> torch.Tensor:
         """Return the diff of a top as a tensor that may be written into and kept."""

@@ -12,6 +12,7 @@ from caffe.blob import Blob
 from caffe.layer_types import register
 from caffe.layers.base import NeuronLayer
 from caffe.layers.loss import LossLayer, loss_weight
+from caffe.layers.scalars import Scalar, at_least, or_if_zero, scalar, truncated
 from caffe.proto import caffe_pb2
 
 # Probabilities below count as this in logarithms.
@@ -94,15 +95,15 @@ class SoftmaxWithLoss(LossLayer):
     def _loss_axis(self) -> int:
         return self.layer_param.softmax_param.axis
 
-    def _normalizer(self, valid: int) -> float:
+    def _normalizer(self, valid: Scalar) -> Scalar:
         kinds = caffe_pb2.LossParameter
         value = {
-            kinds.FULL: self.outer * self.inner,
+            kinds.FULL: float(self.outer * self.inner),
             kinds.VALID: valid,
-            kinds.BATCH_SIZE: self.outer,
-            kinds.NONE: 1,
+            kinds.BATCH_SIZE: float(self.outer),
+            kinds.NONE: 1.0,
         }[self.normalization]
-        return max(1.0, float(value))
+        return at_least(value, 1.0)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         scores = bottom[0].data_side.tensor()
@@ -112,19 +113,19 @@ class SoftmaxWithLoss(LossLayer):
         if self.ignore is not None:
             self.kept = labels != self.ignore
             labels = labels.masked_fill(~self.kept, 0)
-        self.check_numbers(labels, classes, "labels")
-        self.labels = labels
+        self.labels = labels = self.check_numbers(labels, classes, "labels")
         self.probabilities = torch.softmax(scores, self.axis)
         flat = self.probabilities.reshape(self.outer, classes, self.inner)
         chosen = flat.gather(1, labels).clamp_(min=torch.finfo(torch.float32).tiny)
         if self._is_weighted(bottom):
             weights = bottom[2].data_side.tensor().reshape(self.outer, 1, self.inner)
             self.counts = weights.masked_fill(~self.kept, 0)
-            total = float(self.counts.sum(dtype=torch.float64))
-            self.norm, self.gradient_norm = self._normalizer(math.trunc(total)), total or 1.0
+            total = scalar(self.counts.sum(dtype=torch.float64))
+            self.norm = self._normalizer(truncated(total))
+            self.gradient_norm = or_if_zero(total, 1.0)
         else:
             self.counts = self.kept
-            self.norm = self.gradient_norm = self._normalizer(int(self.kept.sum()))
+            self.norm = self.gradient_norm = self._normalizer(scalar(self.kept.sum()))
         loss = -(chosen.log_() * self.counts).sum()
         top[0].data_side.set(loss / self.norm)
         if len(top) > 1:
@@ -163,7 +164,7 @@ class MultinomialLogisticLoss(LossLayer):
     def _at_labels(self, bottom: Sequence[Blob]) -> tuple[torch.Tensor, torch.Tensor]:
         rows = bottom[0].data_side.tensor().reshape(bottom[0].shape[0], -1)
         labels = bottom[1].data_side.tensor().to(torch.int64).reshape(-1, 1)
-        self.check_numbers(labels, rows.shape[1], "labels")
+        labels = self.check_numbers(labels, rows.shape[1], "labels")
         return labels, rows.gather(1, labels).clamp(min=_LEAST)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
@@ -217,10 +218,14 @@ class InfogainLoss(SoftmaxWithLoss):
 
     def _rows(self, bottom: Sequence[Blob]) -> torch.Tensor:
         """Return H at the labels, 0 where ignored: (outer, classes, inner)."""
-        matrix = bottom[2].data_side.tensor() if self.matrix is None else self.matrix
         classes = bottom[0].shape[self.axis]
-        matrix = matrix.to(self.labels.device).reshape(classes, classes)
-        rows = matrix[self.labels.reshape(self.outer, self.inner)].transpose(1, 2)
+        if self.matrix is None:
+            matrix = bottom[2].data_side.tensor()
+        else:
+            # Kept there: it is copied to a GPU once.
+            matrix = self.matrix = self.matrix.to(self.labels.device)
+        labels = self.labels.reshape(self.outer, self.inner)
+        rows = matrix.reshape(classes, classes)[labels].transpose(1, 2)
         return rows * self.kept
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
@@ -275,12 +280,12 @@ class SigmoidCrossEntropyLoss(LossLayer):
         entropy = scores.clamp(min=0) - scores * targets + torch.log1p((-scores.abs()).exp())
         kinds = caffe_pb2.LossParameter
         counts = {
-            kinds.FULL: scores.numel(),
-            kinds.VALID: float(kept.sum()),
-            kinds.BATCH_SIZE: scores.shape[0],
-            kinds.NONE: 1,
+            kinds.FULL: float(scores.numel()),
+            kinds.VALID: scalar(kept.sum()),
+            kinds.BATCH_SIZE: float(scores.shape[0]),
+            kinds.NONE: 1.0,
         }
-        self.norm = max(1.0, counts[self.normalization])
+        self.norm = at_least(counts[self.normalization], 1.0)
         top[0].data_side.set((entropy * kept).sum() / self.norm)
 
     def backward(

@@ -61,6 +61,11 @@ class Im2col(BuiltInLayer):
         order = [*range(0, 2 * axes, 2), *range(1, 2 * axes, 2)]
         return flat.permute(order).reshape(-1)
 
+    def _places_on(self, rows: torch.Tensor) -> torch.Tensor:
+        # Kept there: they are copied to a GPU once a shape.
+        self.places = self.places.to(rows.device)
+        return self.places
+
     def _padded(self, tensor: torch.Tensor) -> torch.Tensor:
         around = [side for pad in reversed(self.pad) for side in (pad, pad)]
         return torch.nn.functional.pad(tensor, around)
@@ -68,8 +73,7 @@ class Im2col(BuiltInLayer):
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         data = self._padded(bottom[0].data_side.tensor())
         rows = data.reshape(math.prod(data.shape[: self.axis + 1]), -1)
-        places = self.places.to(rows.device)
-        top[0].data_side.set(rows[:, places].reshape(top[0].shape))
+        top[0].data_side.set(rows.index_select(1, self._places_on(rows)).reshape(top[0].shape))
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
@@ -79,8 +83,7 @@ class Im2col(BuiltInLayer):
         padded = [size + 2 * pad for size, pad in zip(shape[self.axis + 1 :], self.pad)]
         grad = top[0].diff_side.tensor()
         rows = grad.new_zeros(math.prod(shape[: self.axis + 1]), math.prod(padded))
-        places = self.places.to(rows.device)
-        rows.index_add_(1, places, grad.reshape(len(rows), -1))
+        rows.index_add_(1, self._places_on(rows), grad.reshape(len(rows), -1))
         whole = rows.view(*shape[: self.axis + 1], *padded)
         inner = [slice(pad, pad + size) for pad, size in zip(self.pad, shape[self.axis + 1 :])]
         bottom[0].diff_side.set(whole[(..., *inner)])

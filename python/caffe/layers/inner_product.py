@@ -99,8 +99,7 @@ class Embed(BuiltInLayer):
 
     def _numbers(self, bottom: Blob) -> torch.Tensor:
         numbers = bottom.data_side.tensor().to(torch.int64).reshape(-1)
-        self.check_numbers(numbers, self.rows, "numbers of rows")
-        return numbers
+        return self.check_numbers(numbers, self.rows, "numbers of rows")
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         result = self.blobs[0].data_side.tensor()[self._numbers(bottom[0])]

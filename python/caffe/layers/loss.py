@@ -10,12 +10,13 @@ import torch
 from caffe.blob import Blob
 from caffe.layer_types import register
 from caffe.layers.base import BuiltInLayer
+from caffe.layers.scalars import Scalar, at_least, scalar
 from caffe.proto import caffe_pb2
 
 
-def loss_weight(top: Blob) -> float:
+def loss_weight(top: Blob) -> Scalar:
     """Return the diff of a loss's top: its weight."""
-    return float(top.diff_side.tensor())
+    return scalar(top.diff_side.tensor())
 
 
 class LossLayer(BuiltInLayer):
@@ -101,16 +102,20 @@ class Accuracy(BuiltInLayer):
         kept = torch.ones_like(labels, dtype=torch.bool)
         if param.HasField("ignore_label"):
             kept = labels != param.ignore_label
-        safe = labels.masked_fill(~kept, 0)
-        self.check_numbers(safe, classes, "labels")
+        safe = self.check_numbers(labels.masked_fill(~kept, 0), classes, "labels")
         better = (scores >= scores.gather(1, safe)).sum(1, keepdim=True) - 1
         right = (better < param.top_k) & kept
-        total = int(kept.sum())
-        top[0].data_side.set(right.sum().to(torch.float32) / total if total else torch.zeros(()))
+        # Without any label right is 0 as well.
+        top[0].data_side.set(right.sum().to(torch.float32) / at_least(scalar(kept.sum()), 1))
         if len(top) > 1:
-            counts = torch.bincount(safe[kept], minlength=classes)
-            hits = torch.bincount(safe[right], minlength=classes)
-            top[1].data_side.set(torch.where(counts > 0, hits / counts.clamp(min=1), 0.0).float())
+            counts, hits = (self._per_class(safe, which, classes) for which in (kept, right))
+            top[1].data_side.set((hits / counts.clamp(min=1)).float())
+
+    @staticmethod
+    def _per_class(labels: torch.Tensor, counted: torch.Tensor, classes: int) -> torch.Tensor:
+        # Not bincount, which waits for a GPU to learn of the largest label.
+        counts = torch.zeros(classes, dtype=torch.int64, device=labels.device)
+        return counts.scatter_add_(0, labels.flatten(), counted.flatten().to(torch.int64))
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
@@ -135,8 +140,7 @@ class HingeLoss(LossLayer):
             raise self.fail(
                 f"needs one label per item: {bottom[0].shape[0]} items, labels {bottom[1].shape}"
             )
-        labels = labels[: len(rows)]
-        self.check_numbers(labels, rows.shape[1], "labels")
+        labels = self.check_numbers(labels[: len(rows)], rows.shape[1], "labels")
         signs = torch.ones_like(rows).scatter_(1, labels, -1.0)
         return (1 + rows * signs).clamp(min=0), signs
 

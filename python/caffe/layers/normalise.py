@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from caffe.blob import Blob
 from caffe.layer_types import register
 from caffe.layers.base import NeuronLayer
+from caffe.layers.scalars import inverse_or_zero, scalar
 from caffe.proto import caffe_pb2
 
 
@@ -104,8 +105,7 @@ class BatchNorm(NeuronLayer):
         data = bottom[0].data_side.tensor()
         mean_blob, variance_blob, factor_blob = self.blobs
         if self.use_kept:
-            factor = float(factor_blob.data_side.tensor())
-            factor = 1 / factor if factor else 0.0
+            factor = inverse_or_zero(scalar(factor_blob.data_side.tensor()))
             mean = mean_blob.data_side.tensor() * factor
             variance = variance_blob.data_side.tensor() * factor
             centred = data - mean.view(self.laid)
@@ -120,7 +120,7 @@ class BatchNorm(NeuronLayer):
                 (variance_blob, variance, unbiased),
                 (factor_blob, mean.new_ones(1), 1.0),
             ):
-                blob.data_side.set(blob.data_side.tensor() * self.keep + value * scale)
+                blob.data_side.tensor().mul_(self.keep).add_(value * scale)
         self.root = (variance + self.eps).sqrt_()
         normed = centred.div_(self.root.view(self.laid))
         # Kept apart from the top, which a layer in place above, often a ReLU, changes.

@@ -78,8 +78,7 @@ class BatchReindex(BuiltInLayer):
 
     def _numbers(self, bottom: Sequence[Blob]) -> torch.Tensor:
         numbers = bottom[1].data_side.tensor().to(torch.int64)
-        self.check_numbers(numbers, bottom[0].shape[0], "numbers")
-        return numbers
+        return self.check_numbers(numbers, bottom[0].shape[0], "numbers")
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         top[0].data_side.set(bottom[0].data_side.tensor()[self._numbers(bottom)])
