@@ -29,7 +29,7 @@ from segment_options import (
 )
 from unet import procedure2015
 from unet.cli import Output, guard_outputs, run_program
-from unet.engine import open_engine
+from unet.engine import open_engine, tiles_together
 from unet.errors import InputError
 from unet.files import atomic_parts, atomic_path, writing
 from unet.grey import INPUT, scale_grey
@@ -65,7 +65,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         truth = open_truth(options.truth, volume, slices, opened)
         grey = choose_grey(options, volume, prototxt)
 
-        net = load_net(open_engine(options.device, options.precision), prototxt, weights)
+        caffe = open_engine(options.device, options.precision)
+        net = load_net(caffe, prototxt, weights)
         channels, classes = net.blobs["data"].shape[1], net.blobs["score"].shape[1]
         if (volume.channels or 1) != channels:
             raise InputError(
@@ -89,6 +90,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             tile,
             average=average,
             score=score,
+            together=tiles_together(caffe),
             after_pass=bar.update,
         )
         for z, likely in failures_are_told(probabilities, volume, slices):

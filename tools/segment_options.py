@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Callable
 
@@ -20,7 +20,7 @@ from unet.grey import is_normalised
 from unet.memory import pass_memory
 from unet.modeldef import read_modeldef
 from unet.objects import CellRules, check_rules
-from unet.segmentation import VERSIONS, score_picture
+from unet.segmentation import VERSIONS, score_pictures
 from unet.tiles import PassCost, check_tile, choose_tile, count_tiles
 from unet.volumes import Volume, grey_range, open_volume
 
@@ -242,18 +242,18 @@ def choose_tiles(
     shape: tuple[int, int],
     cost: PassCost,
     options: argparse.Namespace,
-) -> tuple[tuple[int, int], int, Callable[..., np.ndarray]]:
+) -> tuple[tuple[int, int], int, Callable[..., Iterator[np.ndarray]]]:
     """Return the input size, the tiles of a picture, and what scores one in such tiles."""
     if options.memory is not None and not options.memory > 0:
         raise InputError(f"--memory {options.memory:g}: must be above 0")
     free = pass_memory(options.device) if options.memory is None else options.memory * 2**30
     if options.procedure:
         tile = procedure2015.tile_size(shape)
-        tiles, score = len(procedure2015.tile_rows(shape)), procedure2015.score_picture
+        tiles, score = len(procedure2015.tile_rows(shape)), procedure2015.score_pictures
         asked, remedy = f"--procedure {options.procedure}", "leave it out"
     else:
         tile = tile or choose_tile(shape, cost, free)
-        tiles, score = count_tiles(shape, tile), score_picture
+        tiles, score = count_tiles(shape, tile), score_pictures
         asked, remedy = f"--tile {tile[0]}x{tile[1]}", "take a smaller tile"
     if cost.memory(tile) > free:
         raise InputError(

@@ -6,6 +6,7 @@ from caffe import io
 from caffe.classifier import Classifier
 from caffe.detector import Detector
 from caffe.device import (
+    get_mode,
     get_precision,
     set_device,
     set_mode_cpu,
@@ -62,6 +63,7 @@ __all__ = [
     "RMSPropSolver",
     "SGDSolver",
     "Timer",
+    "get_mode",
     "get_precision",
     "get_solver",
     "has_nccl",

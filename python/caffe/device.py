@@ -51,6 +51,11 @@ def set_mode_gpu() -> None:
     _choose_tf32()
 
 
+def get_mode() -> str:
+    """Return where layers compute, "cpu" or "gpu"; not in genuine Caffe."""
+    return _mode
+
+
 @takes(device_id=WHOLE)
 def set_device(device_id: int) -> None:
     """Choose the GPU by its number.

@@ -59,3 +59,19 @@ def open_engine(device: str = "cpu", precision: str = "fp32") -> ModuleType:
     elif precision != "fp32":
         raise InputError(f"precision {precision}: genuine Caffe computes in fp32 only")
     return caffe
+
+
+def tiles_together(caffe: ModuleType) -> int:
+    """Return how many tiles a net is to be given at a time.
+
+    On a GPU the next tile is fetched, and the last one's scores are given back, while one is
+    computed: with eight nearly all of that is hidden. On a CPU there is nothing to hide, and each
+    pass is told when it is done.
+
+    Parameters
+    ----------
+    caffe : module
+        As `open_engine` gives it.
+    """
+    # Genuine Caffe does not tell, nor does it do anything of that while it computes.
+    return 8 if getattr(caffe, "get_mode", lambda: "cpu")() == "gpu" else 1

@@ -10,6 +10,7 @@ u-net-release-2015-10-02, segmentAndTrack (Ronneberger et al. 2015, Sec. 4).
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any, Callable
 
 import numpy as np
@@ -53,24 +54,34 @@ def tile_rows(shape: tuple[int, int]) -> range:
     return range(0, shape[0], tile_size(shape)[0] - 2 * BORDER)
 
 
-def score_picture(
-    net: Any, picture: np.ndarray, tile: tuple[int, int], *, after_pass: Callable[[], None]
-) -> np.ndarray:
-    """Return the scores before the soft-max of one version of a picture.
+def score_pictures(
+    net: Any,
+    pictures: Iterable[np.ndarray],
+    tile: tuple[int, int],
+    *,
+    together: int = 1,
+    after_pass: Callable[[], None],
+) -> Iterator[np.ndarray]:
+    """Yield the scores before the soft-max of versions of a picture.
 
     Parameters
     ----------
-    net, picture, after_pass
-        As for `unet.segmentation.score_picture`, in whose place this stands.
+    net, pictures, together, after_pass
+        As for `unet.segmentation.score_pictures`, in whose place this stands.
     tile : tuple of int
-        `tile_size` of the picture.
+        `tile_size` of the pictures.
 
-    Returns
-    -------
+    Yields
+    ------
     float32 ndarray, shape (classes, height, width)
     """
-    places = ((y, 0) for y in tile_rows(picture.shape[1:]))
-    return score_tiles(net, picture, tile, places, mirrored_once, after_pass)
+
+    def cover(shape: tuple[int, int], tile: tuple[int, int]) -> Iterator[tuple[int, int]]:
+        return ((y, 0) for y in tile_rows(shape))
+
+    return score_tiles(
+        net, pictures, tile, cover, mirrored_once, together=together, after_pass=after_pass
+    )
 
 
 def mirrored_once(picture: np.ndarray, y: int, x: int, shape: tuple[int, int]) -> np.ndarray:

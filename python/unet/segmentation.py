@@ -7,6 +7,8 @@ Ronneberger et al. 2015, Sec. 2 (overlap-tile strategy) and Sec. 4 (averaging ov
 
 from __future__ import annotations
 
+import itertools
+from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any, Callable, NamedTuple
 
@@ -51,83 +53,120 @@ def _no_report() -> None:
     pass
 
 
-def score_picture(
+def score_pictures(
     net: Any,
-    picture: np.ndarray,
+    pictures: Iterable[np.ndarray],
     tile: tuple[int, int],
     *,
+    together: int = 1,
     after_pass: Callable[[], None] = _no_report,
-) -> np.ndarray:
-    """Return the scores before the soft-max: those of one pass over the whole mirrored picture.
+) -> Iterator[np.ndarray]:
+    """Yield the scores before the soft-max: those of one pass over each whole mirrored picture.
 
     Parameters
     ----------
     net : caffe.Net
         As of `unet.model.load_net`.
-    picture : float32 ndarray, shape (channels, height, width)
+    pictures : iterable of float32 ndarray, shape (channels, height, width)
+        Of one shape; taken as their turn comes, at most `together` ahead.
     tile : tuple of int
         (height, width) of the net's input: 16k + 60 each.
+    together : int, 1 or more
+        Tiles that the net is given at a time. Each is a pass of its own; but a GPU can fetch one
+        and give back another while it computes.
     after_pass : callable, optional
         Called after each pass.
 
-    Returns
-    -------
+    Yields
+    ------
     float32 ndarray, shape (classes, height, width)
 
     Raises
     ------
     InputError
-        If the tile size is invalid, or the picture has other channels than the network.
+        If the tile size is invalid, or a picture has other channels than the network.
 
     References
     ----------
     Ronneberger et al. 2015, Fig. 2.
     """
-    places = tile_places(picture.shape[1:], tile)
-    return score_tiles(net, picture, tile, places, mirrored, after_pass)
+    return score_tiles(
+        net, pictures, tile, tile_places, mirrored, together=together, after_pass=after_pass
+    )
 
 
 def score_tiles(
     net: Any,
-    picture: np.ndarray,
+    pictures: Iterable[np.ndarray],
     tile: tuple[int, int],
-    places: Iterable[tuple[int, int]],
+    cover: Callable[[tuple[int, int], tuple[int, int]], Iterable[tuple[int, int]]],
     cut: Callable[[np.ndarray, int, int, tuple[int, int]], np.ndarray],
+    *,
+    together: int,
     after_pass: Callable[[], None],
-) -> np.ndarray:
-    """Return the scores before the soft-max, put together of tiles; where these overlap, the last.
+) -> Iterator[np.ndarray]:
+    """Yield the scores before the soft-max, put together of tiles; where these overlap, the last.
 
     Parameters
     ----------
-    net, picture, tile, after_pass
-        As for `score_picture`.
-    places : iterable of (int, int)
-        (row, column) of the first output pixel of every tile.
+    net, pictures, tile, together, after_pass
+        As for `score_pictures`.
+    cover : callable
+        Gives the (row, column) of the first output pixel of every tile: takes what
+        `unet.tiles.tile_places` takes.
     cut : callable
         Cuts a tile's input from the picture: takes what `unet.tiles.mirrored` takes.
 
-    Returns
-    -------
+    Yields
+    ------
     float32 ndarray, shape (classes, height, width)
 
     Raises
     ------
     InputError
-        If the picture has other channels than the network.
+        If a picture has other channels than the network.
     """
-    channels, height, width = picture.shape
     wanted = net.blobs["data"].shape[1]
-    if channels != wanted:
-        raise InputError(f"the picture has {channels} channels, but the network takes {wanted}")
-    shape_net(net, tile)
-    scores = np.empty((net.blobs["score"].shape[1], height, width), np.float32)
-    for y, x in places:
-        net.blobs["data"].data[0] = cut(picture, y - BORDER, x - BORDER, tile)
-        net.forward(["score"])
-        part = scores[:, y : y + tile[0] - 2 * BORDER, x : x + tile[1] - 2 * BORDER]
-        part[...] = net.blobs["score"].data[0, :, : part.shape[1], : part.shape[2]]
+    # Where the tiles lie whose scores are still to come: place, and the size of their picture.
+    laid: deque[tuple[int, int, tuple[int, int], bool]] = deque()
+
+    def inputs() -> Iterator[np.ndarray]:
+        for picture in pictures:
+            channels, *size = picture.shape
+            if channels != wanted:
+                raise InputError(
+                    f"the picture has {channels} channels, but the network takes {wanted}"
+                )
+            places = list(cover(tuple(size), tile))
+            for number, (y, x) in enumerate(places, 1):
+                laid.append((y, x, tuple(size), number == len(places)))
+                yield cut(picture, y - BORDER, x - BORDER, tile)
+
+    scores: np.ndarray | None = None
+    for given in _passes(net, inputs(), tile, together):
+        y, x, size, last = laid.popleft()
+        if scores is None:
+            scores = np.empty(given.shape[:1] + size, np.float32)
+        part = scores[:, y : y + given.shape[1], x : x + given.shape[2]]
+        part[...] = given[:, : part.shape[1], : part.shape[2]]
         after_pass()
-    return scores
+        if last:
+            yield scores
+            scores = None
+
+
+def _passes(
+    net: Any, inputs: Iterator[np.ndarray], tile: tuple[int, int], together: int
+) -> Iterator[np.ndarray]:
+    """Yield the scores of each input; overwritten when the next ones are asked for."""
+    shape_net(net, tile)
+    while group := list(itertools.islice(inputs, together)):
+        if len(group) > 1:
+            yield from net.forward_all(["score"], data=np.stack(group))["score"]
+        else:
+            net.blobs["data"].data[0] = group[0]
+            net.forward(["score"])
+            yield net.blobs["score"].data[0]
 
 
 def segment_picture(
@@ -136,22 +175,24 @@ def segment_picture(
     tile: tuple[int, int],
     *,
     average: str = "none",
-    score: Callable[..., np.ndarray] = score_picture,
+    score: Callable[..., Iterator[np.ndarray]] = score_pictures,
+    together: int = 1,
     after_pass: Callable[[], None] = _no_report,
 ) -> np.ndarray:
     """Return the probability of each class at each pixel.
 
     Parameters
     ----------
-    net, picture, after_pass
-        As for `score_picture`.
+    net, together, after_pass
+        As for `score_pictures`.
+    picture : float32 ndarray, shape (channels, height, width)
     tile : tuple of int
         (height, width) of the net's input; turned along with the picture.
     average : str
         A key of `VERSIONS`: "none", "mirror" (4 versions), "rotate" (4) or "dihedral" (8). Averaged
         are the scores, before the soft-max, as the authors' own script did.
     score : callable
-        `score_picture`, or what takes the same and tiles in another way.
+        `score_pictures`, or what takes the same and tiles in another way.
 
     Returns
     -------
@@ -167,14 +208,16 @@ def segment_picture(
     if not np.isfinite(picture).all():
         raise FloatingPointError("the picture that the network is given is NaN or infinite")
     total: np.ndarray | None = None
-    for version in VERSIONS[average]:
-        laid = np.ascontiguousarray(version.of(picture))
-        scores = score(net, laid, version.size(tile), after_pass=after_pass)
-        back = version.undo(scores)
-        if total is None:
-            total = back
-        else:
-            total += back
+    for size, group in itertools.groupby(VERSIONS[average], lambda version: version.size(tile)):
+        versions = list(group)
+        laid = (np.ascontiguousarray(version.of(picture)) for version in versions)
+        found = score(net, laid, size, together=together, after_pass=after_pass)
+        for version, scores in zip(versions, found):
+            back = version.undo(scores)
+            if total is None:
+                total = back
+            else:
+                total += back
     if not np.isfinite(total).all():
         raise FloatingPointError("the network's scores are NaN or infinite")
     return softmax(total / np.float32(len(VERSIONS[average])))
@@ -187,14 +230,15 @@ def segment_volume(
     tile: tuple[int, int],
     *,
     average: str = "none",
-    score: Callable[..., np.ndarray] = score_picture,
+    score: Callable[..., Iterator[np.ndarray]] = score_pictures,
+    together: int = 1,
     after_pass: Callable[[], None] = _no_report,
 ) -> Iterator[np.ndarray]:
     """Yield slice after slice the probability of each class at each pixel.
 
     Parameters
     ----------
-    net, tile, average, score, after_pass
+    net, tile, average, score, together, after_pass
         As for `segment_picture`.
     pictures : iterable of ndarray, shape (height, width) or (channels, height, width)
         Slices, such as a `unet.volumes.Volume`; read one at a time.
@@ -210,7 +254,13 @@ def segment_volume(
         stacked = picture if picture.ndim == 3 else picture[None]
         scaled = scale_grey(stacked, grey)
         yield segment_picture(
-            net, scaled, tile, average=average, score=score, after_pass=after_pass
+            net,
+            scaled,
+            tile,
+            average=average,
+            score=score,
+            together=together,
+            after_pass=after_pass,
         )
 
 

@@ -64,7 +64,8 @@ def mirrored(picture: np.ndarray, y: int, x: int, shape: tuple[int, int]) -> np.
     """
     rows = reflect(np.arange(y, y + shape[0]), picture.shape[-2])
     columns = reflect(np.arange(x, x + shape[1]), picture.shape[-1])
-    return np.ascontiguousarray(picture[..., rows, :][..., columns])
+    # Several times as fast as indexing with arrays.
+    return picture.take(columns, axis=-1).take(rows, axis=-2)
 
 
 def tile_starts(length: int, tile: int) -> range:

@@ -181,7 +181,7 @@ def test_procedure_2015(run, model, tmp_path):
         pixels.astype(np.float32) / 255,
         (252, 316),
         average="mirror",
-        score=procedure2015.score_picture,
+        score=procedure2015.score_pictures,
     )
     given = read_volume(tmp_path / "out.h5")[0]
     np.testing.assert_allclose(given, likely[1], atol=1e-5)

@@ -53,7 +53,7 @@ def test_the_release_by_its_own_procedure(tmp_path):
         FRAMES[0][None] / np.float32(255),
         procedure2015.tile_size(FRAMES.shape[1:]),
         average="mirror",
-        score=procedure2015.score_picture,
+        score=procedure2015.score_pictures,
     )
     assert np.array_equal(read_volume(out)[0], find_cells(likely, procedure2015.RULES))
 

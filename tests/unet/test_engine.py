@@ -9,7 +9,7 @@ import pytest
 
 import caffe
 from caffe import device
-from unet.engine import PRECISIONS, open_engine
+from unet.engine import PRECISIONS, open_engine, tiles_together
 from unet.errors import InputError
 
 
@@ -51,3 +51,11 @@ def test_genuine_caffe_has_one_precision(monkeypatch):
         assert open_engine("cpu") is genuine
         with pytest.raises(InputError, match="genuine Caffe computes in fp32 only"):
             open_engine("cpu", "bf16")
+
+
+def test_tiles_go_together_where_a_gpu_computes(monkeypatch):
+    assert tiles_together(caffe) == 1
+    monkeypatch.setattr(device, "_mode", "gpu")
+    assert tiles_together(caffe) == 8
+    # Genuine Caffe does not tell.
+    assert tiles_together(ModuleType("caffe")) == 1

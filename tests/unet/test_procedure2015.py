@@ -10,7 +10,7 @@ import pytest
 import caffe
 from unet import procedure2015
 from unet.objects import find_cells
-from unet.segmentation import score_picture, segment_picture
+from unet.segmentation import score_pictures, segment_picture
 
 
 @pytest.fixture(scope="module")
@@ -75,14 +75,14 @@ def test_scores_are_those_of_padded_halves(net, shape):
     picture = np.random.default_rng(shape).random(shape, np.float32)
     tile = procedure2015.tile_size(shape)
     passes = []
-    given = procedure2015.score_picture(
-        net, picture[None], tile, after_pass=lambda: passes.append(1)
+    (given,) = procedure2015.score_pictures(
+        net, [picture[None]], tile, after_pass=lambda: passes.append(1)
     )
     wanted = naive_scores(net, picture)
     np.testing.assert_allclose(given, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
     assert len(passes) == len(procedure2015.tile_rows(shape))
     # The zeros beyond the border, and tiles off the grid, make a difference.
-    exact = score_picture(net, picture[None], tile)
+    (exact,) = score_pictures(net, [picture[None]], tile)
     assert np.abs(given - exact).max() > 1e-3 * np.abs(exact).max()
 
 
@@ -91,18 +91,19 @@ def test_raw_scores_of_four_mirrored_versions_are_averaged(net):
     flips = [(1, 1), (1, -1), (-1, 1), (-1, -1)]
     mean = np.zeros((2, 60, 150))
     for y, x in flips:
-        mean += procedure2015.score_picture(
+        (scores,) = procedure2015.score_pictures(
             net,
-            np.ascontiguousarray(picture[None, ::y, ::x]),
+            [np.ascontiguousarray(picture[None, ::y, ::x])],
             procedure2015.tile_size((60, 150)),
             after_pass=lambda: None,
-        )[:, ::y, ::x]
+        )
+        mean += scores[:, ::y, ::x]
     given = segment_picture(
         net,
         picture[None],
         procedure2015.tile_size((60, 150)),
         average=procedure2015.AVERAGE,
-        score=procedure2015.score_picture,
+        score=procedure2015.score_pictures,
     )
     sure = np.abs(mean[1] - mean[0]) > 1e-4
     np.testing.assert_array_equal((given[1] > given[0])[sure], (mean[1] > mean[0])[sure])

@@ -13,11 +13,12 @@ from unet.errors import InputError
 from unet.nets import deploy_net
 from unet.segmentation import (
     VERSIONS,
-    score_picture,
+    score_pictures,
     segment_picture,
     segment_volume,
     softmax,
 )
+from unet.tiles import tile_places
 
 BORDER = 92
 
@@ -32,6 +33,13 @@ def net(repository: Path) -> caffe.Net:
 def picture_of(shape: tuple[int, int], channels: int = 1) -> np.ndarray:
     """Return a picture that has no symmetry."""
     return np.random.default_rng(shape).random((channels,) + shape, np.float32)
+
+
+def score_picture(
+    net: caffe.Net, picture: np.ndarray, tile: tuple[int, int], together: int = 1
+) -> np.ndarray:
+    (scores,) = score_pictures(net, [picture], tile, together=together)
+    return scores
 
 
 def one_pass(net: caffe.Net, picture: np.ndarray) -> np.ndarray:
@@ -87,6 +95,37 @@ def test_oblong_tiles_give_what_one_pass_gives_whatever_the_picture(net, shape, 
     wanted = one_pass(net, picture)
     for tile in tiles:
         assert_is_one_pass(score_picture(net, picture, tile), wanted)
+
+
+@pytest.mark.parametrize("together", [3, 8])
+def test_tiles_that_the_net_is_given_together_are_passes_of_their_own(net, together):
+    picture, passes, given = picture_of((20, 60)), [], []
+    for number in (1, together):
+        given.append(
+            segment_picture(
+                net,
+                picture,
+                (204, 220),
+                average="rotate",
+                together=number,
+                after_pass=lambda: passes.append(1),
+            )
+        )
+    assert len(passes) == 2 * 4 * len(list(tile_places((20, 60), (204, 220))))
+    np.testing.assert_array_equal(*given)
+
+
+def test_of_many_tiles_no_more_are_cut_than_the_net_is_given(net):
+    cut = []
+
+    def pictures():
+        for number in range(4):
+            cut.append(number)
+            yield picture_of((20, 36))
+
+    scored = score_pictures(net, pictures(), (204, 220), together=2)
+    next(scored)
+    assert cut == [0, 1]
 
 
 def test_tiles_off_the_grid_would_show(net, monkeypatch):
@@ -219,8 +258,8 @@ def test_a_picture_that_is_not_finite_is_refused_whatever_the_network_makes_of_i
     picture = picture_of((20, 20))
     picture[0, 3, 4] = value
 
-    def score(net, picture, tile, *, after_pass):
-        return np.zeros((2,) + picture.shape[1:], np.float32)
+    def score(net, pictures, tile, **_):
+        return (np.zeros((2,) + picture.shape[1:], np.float32) for picture in pictures)
 
     with pytest.raises(FloatingPointError, match="picture"):
         segment_picture(net, picture, (188, 188), score=score)
