@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from caffe import device
+from caffe import device, late_checks
 from caffe.arguments import not_converted
 from caffe.errors import CaffeError
 from caffe.shown import Shown
@@ -29,7 +29,8 @@ class Side:
     Layers read and write tensors (any device and memory layout); users see a C-contiguous float32
     numpy array. On the CPU both are the same memory: an array that somebody still holds is written
     in place by the next pass. On a GPU the array is a copy in host memory, brought up to date, and
-    taken to be changed, each time it is asked for, as in genuine Caffe.
+    taken to be changed, each time it is asked for, as in genuine Caffe. That memory is pinned, so
+    that the GPU fetches what was written while the host goes on.
     """
 
     __slots__ = (
@@ -41,6 +42,7 @@ class Side:
         "_pending",
         "_spare",
         "_tensor",
+        "_upload",
         "changes_in_place",
         "shape",
     )
@@ -54,6 +56,8 @@ class Side:
         self._spare: torch.Tensor | None = None
         self._host: torch.Tensor | None = None
         self._host_newest = False
+        # Reached once the GPU has fetched what the host's copy holds.
+        self._upload: torch.cuda.Event | None = None
         self._pending: Callable[[], torch.Tensor | None] | None = None
         # The array last handed out, as long as somebody holds it or a view of it, and its memory.
         self._array: weakref.ref[np.ndarray] | None = None
@@ -73,6 +77,10 @@ class Side:
         if tensor is not None and tensor.device == where and not self._host_newest:
             return tensor
         self._settle()
+        if self._host_newest and where.type != "cpu":
+            self._tensor = torch.empty(self.shape, device=where)
+            self._fetch(self._tensor)
+            return self._tensor
         if self._host_newest:
             source = self._host
             self._host_newest = False
@@ -85,6 +93,12 @@ class Side:
         else:
             self._tensor = source
         return self._tensor
+
+    def _fetch(self, target: torch.Tensor) -> None:
+        """Have a GPU fetch the host's copy into `target`."""
+        # Who holds the array may write into it at any time: the GPU is to be done by then.
+        self._upload = device.upload(self._host, target, wait=self.is_held())
+        self._host_newest = False
 
     def set(self, tensor: torch.Tensor) -> None:
         """Take `tensor` as the new values; an array that somebody holds is updated in place."""
@@ -186,11 +200,18 @@ class Side:
             if not tensor.is_contiguous() or tensor.dtype != torch.float32:
                 tensor = self._tensor = tensor.to(torch.float32).contiguous()
             return self._export(tensor)
+        if self._upload is not None:
+            self._upload.synchronize()
+            self._upload = None
         if not self._host_newest:
-            tensor = self.tensor()
-            if self._host is None:
-                self._host = torch.empty(self.shape)
-            self._host.copy_(tensor)
+            # Of what was discarded the host's copy keeps what it held: it is about to be written.
+            discarded = self._tensor is None and self._pending is None
+            if not (discarded and self._host is not None):
+                tensor = self.tensor()
+                if self._host is None:
+                    self._host = device.host_memory(self.shape)
+                self._host.copy_(tensor)
+                late_checks.settle()
             self._host_newest = True
         return self._export(self._host)
 

@@ -11,6 +11,7 @@ import sys
 # PyTorch reads this once, before its first tensor.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
+import numpy as np
 import torch
 
 from caffe import glog
@@ -157,6 +158,47 @@ def compute_dtype() -> torch.dtype:
 def current() -> torch.device:
     """Return the device on which layers compute now."""
     return torch.device("cpu") if _mode == "cpu" else torch.device("cuda", _device_id)
+
+
+def host_memory(shape: tuple[int, ...]) -> torch.Tensor:
+    """Return float32 memory of the host that the current device fetches from and brings to."""
+    return torch.empty(shape, pin_memory=current().type == "cuda")
+
+
+def upload(host: torch.Tensor, target: torch.Tensor, wait: bool) -> torch.cuda.Event | None:
+    """Copy memory of the host to the device.
+
+    Parameters
+    ----------
+    host, target : Tensor
+    wait : bool
+        Whether the host waits until that is done.
+
+    Returns
+    -------
+    Event or None
+        Where it has not waited: what to wait for before it writes into `host` again.
+    """
+    later = not wait and target.device.type == "cuda" and host.is_pinned()
+    target.copy_(host, non_blocking=later)
+    if not later:
+        return None
+    done = torch.cuda.Event()
+    done.record(torch.cuda.current_stream(target.device))
+    return done
+
+
+def to_current(values: np.ndarray) -> torch.Tensor:
+    """Return an array of the host's as a tensor on the current device, which may keep it.
+
+    On a GPU it goes by way of pinned memory, and the host does not wait.
+    """
+    tensor = torch.from_numpy(values)
+    where = current()
+    if where.type != "cuda":
+        return tensor.to(where)
+    # PyTorch does not use pinned memory anew before the GPU has fetched it.
+    return tensor.pin_memory().to(where, non_blocking=True)
 
 
 @takes(seed=WHOLE)

@@ -289,7 +289,7 @@ class Net(Passes):
         outputs = list(self.top_names[names[last]]) if end is not None else list(self.outputs)
         if kwargs:
             self._fill(kwargs, self.inputs, "input", diff=False)
-        self._forward(first, last, wanted)
+        self._flow(first, last, wanted)
         return {name: self._blob(name).data for name in dict.fromkeys(outputs + wanted)}
 
     def backward(

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 
-from caffe import net_log
+from caffe import late_checks, net_log
 from caffe.arguments import WHOLE, takes
 from caffe.assembly import Assembly, Place, checked
 from caffe.blob import Blob, Side
 from caffe.errors import CaffeError
+
+
+def read_losses(terms: Sequence[torch.Tensor]) -> float:
+    """Return the sum of single numbers on one device; on a GPU the host waits for them, once.
+
+    Raises
+    ------
+    CaffeError
+        If the passes up to here were given values that a layer refuses.
+    """
+    late_checks.settle()
+    if not terms:
+        return 0.0
+    return sum(torch.stack(list(terms)).cpu().tolist())
 
 
 class Passes:
@@ -95,11 +109,15 @@ class Passes:
             place.seen_shapes = shapes
 
     @takes(start=WHOLE, end=WHOLE)
+    def _forward(self, start: int, end: int) -> float:
+        return read_losses(self._flow(start, end))
+
     @torch.no_grad()
-    def _forward(
+    def _flow(
         self, start: int, end: int, keep: Collection[str] = (), before_backward: bool = False
-    ) -> float:
-        loss = 0.0
+    ) -> list[torch.Tensor]:
+        """Run layers forward; return the terms of the loss, for `read_losses`."""
+        losses = []
         self._forget_released()
         # Whoever is called back after each layer sees each layer's own result.
         fuse = not (
@@ -125,13 +143,13 @@ class Passes:
             checked(place.layer, step, place.bottoms, place.tops)
             for blob, weight in zip(place.tops, place.loss_weights):
                 if weight:
-                    loss += float((blob.data_side.tensor() * blob.diff_side.tensor()).sum())
+                    losses.append((blob.data_side.tensor() * blob.diff_side.tensor()).sum())
             if self.debug_info:
                 net_log.forward(place)
             self._call("after_forward", index)
             if give_back:
                 self._give_back(place.spent, keep)
-        return loss
+        return losses
 
     def _give_back(self, names: Collection[str], keep: Collection[str] = ()) -> None:
         for name in names:

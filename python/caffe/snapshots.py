@@ -55,7 +55,7 @@ def write(
         state,
         iteration,
         model,
-        [entry.cpu().numpy() for entry in history],
+        [entry.cpu().contiguous().numpy() for entry in history],
         current_step(param, iteration),
     )
 

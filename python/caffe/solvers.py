@@ -15,6 +15,7 @@ from caffe.actions import Action
 from caffe.arguments import PATH, WHOLE, refused, takes
 from caffe.errors import CaffeError
 from caffe.net import Net
+from caffe.passes import read_losses
 from caffe.proto import caffe_pb2
 from caffe.shown import Shown, Vector
 from caffe.update_rules import RETURNS_HISTORY, RULES, current_step, learning_rate
@@ -191,19 +192,22 @@ class Solver:
             displays = self._displays()
             self.net.debug_info = displays and param.debug_info
             last = len(self.net.layers) - 1
-            loss = 0.0
+            terms: list[torch.Tensor] = []
             at_once = self._update_at_once()
             for _ in range(param.iter_size):
-                loss += self.net._forward(0, last, before_backward=True)
+                terms += self.net._flow(0, last, before_backward=True)
                 self.net._backward(last, 0, not self.net.retain_diffs, at_once)
                 if self.net.debug_info:
                     net_log.all_parameters(self.net)
-            self._losses.append(loss / param.iter_size)
             if displays:
+                self._losses.append(read_losses(terms) / param.iter_size)
                 self._display()
             for _, on_gradients_ready in self._callbacks:
                 on_gradients_ready()
             self.apply_update()
+            if not displays:
+                # Not before: a GPU then computes on while the host waits for it here.
+                self._losses.append(read_losses(terms) / param.iter_size)
             action = self._action()
             due = bool(param.snapshot) and self.iter % param.snapshot == 0 and ranks.is_root()
             if due or action is Action.SNAPSHOT:
@@ -250,13 +254,15 @@ class Solver:
         param, net = self.param, self.net
         together = param.iter_size > 1 or param.clip_gradients >= 0 or self._callbacks
         together = together or net._callbacks["after_backward"] or net.debug_info
+        # A GPU is faster with all of them at once.
+        together = together or device.current().type != "cpu"
         if together or net.retain_diffs or any(b.diff_side.is_held() for b in net.learnable):
             return None
         rate = learning_rate(param, self.iter)
 
         def update(layer: int) -> None:
             for place in net.last_used_by.get(layer, ()):
-                self._update(place, rate)
+                self._update([place], rate)
                 self._updated_already.add(place)
 
         return update
@@ -272,12 +278,26 @@ class Solver:
         if param.clip_gradients >= 0:
             gradients = [blob.diff_side.tensor() for blob in net.learnable]
             update_rules.clip(gradients, param.clip_gradients)
-        for place in range(len(net.learnable)):
-            if place not in self._updated_already:
-                self._update(place, rate)
+        places = [p for p in range(len(net.learnable)) if p not in self._updated_already]
+        for group in self._groups(places):
+            self._update(group, rate)
         self._updated_already.clear()
         net._updated = True
         self._iter += 1
+
+    def _groups(self, places: list[int]) -> list[list[int]]:
+        """Return which parameters are updated together."""
+        if device.current().type == "cpu":
+            # One by one: what a rule makes on its way takes as much memory as its parameters.
+            return [[place] for place in places]
+        return self._alike(places)
+
+    def _alike(self, places: list[int]) -> list[list[int]]:
+        groups: dict[tuple[float, float], list[int]] = {}
+        for place in places:
+            mults = (self.net.lr_mults[place], self.net.decay_mults[place])
+            groups.setdefault(mults, []).append(place)
+        return list(groups.values())
 
     def _tell_rate(self, rate: float) -> None:
         param = self.param
@@ -288,28 +308,40 @@ class Solver:
             solver_log.rate(self.iter, rate)
 
     @torch.no_grad()
-    def _update(self, place: int, rate: float) -> None:
-        param, net, blob = self.param, self.net, self.net.learnable[place]
+    def _update(self, places: list[int], rate: float) -> None:
+        """Update parameters that have their multipliers in common."""
+        param, net = self.param, self.net
+        blobs = [net.learnable[place] for place in places]
         rule, histories = RULES[self.rule]
-        gradient, data = blob.diff_side.tensor(), blob.data_side.tensor()
+        data = [blob.data_side.tensor() for blob in blobs]
+        gradients = [_laid_out_as(blob.diff_side.tensor(), like) for blob, like in zip(blobs, data)]
         if param.iter_size > 1:
-            gradient.mul_(1 / param.iter_size)
-        update_rules.regularise(param, gradient, data, net.decay_mults[place])
-        history = []
-        for which in range(histories):
-            entry = self._history[which * len(net.learnable) + place]
-            if entry.device != data.device:
-                entry = entry.to(data.device)
-                self._history[which * len(net.learnable) + place] = entry
-            history.append(entry)
-        update = rule(param, gradient, rate * net.lr_mults[place], history, self.iter)
-        data.sub_(update)
+            torch._foreach_mul_(gradients, 1 / param.iter_size)
+        update_rules.regularise(param, gradients, data, net.decay_mults[places[0]])
+        history = [
+            [
+                self._history_of(which * len(net.learnable) + place, like)
+                for place, like in zip(places, data)
+            ]
+            for which in range(histories)
+        ]
+        updates = rule(param, gradients, rate * net.lr_mults[places[0]], history, self.iter)
+        torch._foreach_sub_(data, updates)
         # The diff now is the update, as in genuine Caffe; SGD's lies in the history, and is copied
         # only if somebody looks.
-        if self.rule in RETURNS_HISTORY:
-            blob.diff_side.defer(update.clone)
-        else:
-            blob.diff_side.set(update)
+        for blob, update in zip(blobs, updates):
+            if self.rule in RETURNS_HISTORY:
+                blob.diff_side.defer(update.clone)
+            else:
+                blob.diff_side.set(update)
+
+    def _history_of(self, entry: int, data: torch.Tensor) -> torch.Tensor:
+        """Return an entry of the history, on the device and in the layout of its parameter."""
+        history = self._history[entry]
+        if history.device != data.device:
+            history = history.to(data.device)
+        self._history[entry] = history = _laid_out_as(history, data)
+        return history
 
     # -- tests -----------------------------------------------------------------------------------
 
@@ -325,16 +357,17 @@ class Solver:
         solver_log.testing(self.iter, which)
         net.share_with(self.net)
         sums: dict[str, torch.Tensor] = {}
-        loss = 0.0
+        terms: list[torch.Tensor] = []
         for _ in range(passes):
             self._act_between_passes()
             if self._stop:
                 solver_log.test_interrupted()
                 return
-            loss += net._forward(0, len(net.layers) - 1)
+            terms += net._flow(0, len(net.layers) - 1)
             for name in net.outputs:
                 values = net.blobs[name].data_side.tensor().to(torch.float64).flatten()
                 sums[name] = sums[name] + values if name in sums else values
+        loss = read_losses(terms)
         if self.param.test_compute_loss:
             solver_log.test_loss(loss / passes)
         solver_log.tested(net, {name: (total / passes).tolist() for name, total in sums.items()})
@@ -376,6 +409,17 @@ class Solver:
         for mine, theirs in zip(self._history, state.history):
             mine.copy_(torch.from_numpy(theirs).view(mine.shape))
         self._iter = state.iteration
+
+
+def _laid_out_as(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Return the same values in the layout of another tensor, where that counts.
+
+    One launch goes through all parameters of a GPU only where gradients and history have the
+    strides of the data.
+    """
+    if tensor.device.type == "cpu" or tensor.stride() == like.stride():
+        return tensor
+    return torch.empty_like(like).copy_(tensor)
 
 
 class SGDSolver(Solver):

@@ -13,9 +13,11 @@ from caffe.errors import CaffeError
 from caffe.proto import caffe_pb2
 
 Param = caffe_pb2.SolverParameter
-# A rule takes the parameters of the solver, the gradient (which it may change), the rate, the
-# histories of this parameter and the iteration; it returns what is to be subtracted from the data.
-Rule = Callable[[Param, torch.Tensor, float, list[torch.Tensor], int], torch.Tensor]
+# A rule takes the parameters of the solver, gradients (which it may change), their common rate, the
+# histories of these parameters, kind by kind, and the iteration; it returns what is to be
+# subtracted from the data. Each operation goes through all parameters: one launch on a GPU.
+Tensors = Sequence[torch.Tensor]
+Rule = Callable[[Param, Tensors, float, Sequence[Tensors], int], Tensors]
 
 
 def _power(base: float, exponent: float) -> float:
@@ -24,47 +26,75 @@ def _power(base: float, exponent: float) -> float:
         return float(np.power(np.float64(base), np.float64(exponent)))
 
 
-def _sgd(param, gradient, rate, history, iteration):
+def _sgd(param, gradients, rate, histories, iteration):
     # The rate is inside the history: h = m h + rate g; w -= h.
-    return history[0].mul_(param.momentum).add_(gradient, alpha=rate)
+    (history,) = histories
+    torch._foreach_mul_(history, param.momentum)
+    torch._foreach_add_(history, gradients, alpha=rate)
+    return history
 
 
-def _nesterov(param, gradient, rate, history, iteration):
-    before = history[0].clone()
-    after = history[0].mul_(param.momentum).add_(gradient, alpha=rate)
-    return before.mul_(-param.momentum).add_(after, alpha=1 + param.momentum)
+def _nesterov(param, gradients, rate, histories, iteration):
+    (history,) = histories
+    updates = torch._foreach_mul(history, -param.momentum)
+    torch._foreach_mul_(history, param.momentum)
+    torch._foreach_add_(history, gradients, alpha=rate)
+    torch._foreach_add_(updates, history, alpha=1 + param.momentum)
+    return updates
 
 
-def _adagrad(param, gradient, rate, history, iteration):
-    history[0].addcmul_(gradient, gradient)
-    return gradient.div_(history[0].sqrt().add_(param.delta)).mul_(rate)
+def _adagrad(param, gradients, rate, histories, iteration):
+    (squares,) = histories
+    torch._foreach_addcmul_(squares, gradients, gradients)
+    return _over_roots(param, gradients, rate, squares)
 
 
-def _rmsprop(param, gradient, rate, history, iteration):
-    history[0].mul_(param.rms_decay).addcmul_(gradient, gradient, value=1 - param.rms_decay)
-    return gradient.div_(history[0].sqrt().add_(param.delta)).mul_(rate)
+def _rmsprop(param, gradients, rate, histories, iteration):
+    (squares,) = histories
+    torch._foreach_mul_(squares, param.rms_decay)
+    torch._foreach_addcmul_(squares, gradients, gradients, value=1 - param.rms_decay)
+    return _over_roots(param, gradients, rate, squares)
 
 
-def _adadelta(param, gradient, rate, history, iteration):
-    of_gradients, of_updates = history
+def _over_roots(param, gradients, rate, squares):
+    roots = torch._foreach_sqrt(squares)
+    torch._foreach_add_(roots, param.delta)
+    torch._foreach_div_(gradients, roots)
+    torch._foreach_mul_(gradients, rate)
+    return gradients
+
+
+def _adadelta(param, gradients, rate, histories, iteration):
+    of_gradients, of_updates = histories
     keep = param.momentum
-    of_gradients.mul_(keep).addcmul_(gradient, gradient, value=1 - keep)
-    ratio = (of_updates + param.delta).div_(of_gradients + param.delta)
-    update = gradient.mul_(ratio.sqrt_())
-    of_updates.mul_(keep).addcmul_(update, update, value=1 - keep)
-    return update.mul_(rate)
+    torch._foreach_mul_(of_gradients, keep)
+    torch._foreach_addcmul_(of_gradients, gradients, gradients, value=1 - keep)
+    ratios = torch._foreach_add(of_updates, param.delta)
+    torch._foreach_div_(ratios, torch._foreach_add(of_gradients, param.delta))
+    torch._foreach_sqrt_(ratios)
+    torch._foreach_mul_(gradients, ratios)
+    torch._foreach_mul_(of_updates, keep)
+    torch._foreach_addcmul_(of_updates, gradients, gradients, value=1 - keep)
+    torch._foreach_mul_(gradients, rate)
+    return gradients
 
 
-def _adam(param, gradient, rate, history, iteration):
-    mean, square = history
-    mean.mul_(param.momentum).add_(gradient, alpha=1 - param.momentum)
-    square.mul_(param.momentum2).addcmul_(gradient, gradient, value=1 - param.momentum2)
+def _adam(param, gradients, rate, histories, iteration):
+    means, squares = histories
+    torch._foreach_mul_(means, param.momentum)
+    torch._foreach_add_(means, gradients, alpha=1 - param.momentum)
+    torch._foreach_mul_(squares, param.momentum2)
+    torch._foreach_addcmul_(squares, gradients, gradients, value=1 - param.momentum2)
     step = iteration + 1
     correction = _power(1 - _power(param.momentum2, step), 0.5) * _power(
         1 - _power(param.momentum, step), -1
     )
     # delta is added to the root that is not yet corrected.
-    return mean.div(square.sqrt().add_(param.delta)).mul_(rate * correction)
+    roots = torch._foreach_sqrt(squares)
+    torch._foreach_add_(roots, param.delta)
+    updates = torch._foreach_div(means, roots)
+    torch._foreach_mul_(updates, rate * correction)
+    return updates
 
 
 # Type of the solver -> its rule and how many histories each parameter has.
@@ -86,9 +116,11 @@ def _multistep(param: Param, iteration: int) -> int:
 
 
 # regularization_type -> what adds the decay to the gradient.
-REGULARISERS: dict[str, Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]] = {
-    "L2": lambda gradient, data, decay: gradient.add_(data, alpha=decay),
-    "L1": lambda gradient, data, decay: gradient.add_(data.sign(), alpha=decay),
+REGULARISERS: dict[str, Callable[[Tensors, Tensors, float], None]] = {
+    "L2": lambda gradients, data, decay: torch._foreach_add_(gradients, data, alpha=decay),
+    "L1": lambda gradients, data, decay: torch._foreach_add_(
+        gradients, torch._foreach_sign(data), alpha=decay
+    ),
 }
 
 
@@ -101,11 +133,11 @@ def clip(gradients: Sequence[torch.Tensor], limit: float) -> None:
             gradient.mul_(limit / norm)
 
 
-def regularise(param: Param, gradient: torch.Tensor, data: torch.Tensor, decay_mult: float) -> None:
-    """Add the weight decay of a parameter to its gradient, in place."""
+def regularise(param: Param, gradients: Tensors, data: Tensors, decay_mult: float) -> None:
+    """Add the weight decay of parameters to their gradients, in place."""
     decay = param.weight_decay * decay_mult
     if decay:
-        REGULARISERS[param.regularization_type](gradient, data, decay)
+        REGULARISERS[param.regularization_type](gradients, data, decay)
 
 
 POLICIES: dict[str, Callable[[Param, int], float]] = {

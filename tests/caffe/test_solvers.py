@@ -323,12 +323,16 @@ def test_updates_layer_by_layer_equal_those_made_all_together(tmp_path, monkeypa
     updated, found = [], []
     real = caffe.solvers.Solver._update
 
-    def update(self, place, rate):
-        updated.append(place)
-        real(self, place, rate)
+    def update(self, places, rate):
+        updated.extend(places)
+        groups.append(len(places))
+        real(self, places, rate)
 
+    groups = []
     monkeypatch.setattr(caffe.solvers.Solver, "_update", update)
-    for together in (False, True):
+    for together in (False, True, "as on a GPU"):
+        if together == "as on a GPU":
+            monkeypatch.setattr(caffe.solvers.Solver, "_groups", caffe.solvers.Solver._alike)
         param = caffe_pb2.SolverParameter(
             base_lr=0.01,
             lr_policy="fixed",
@@ -346,13 +350,16 @@ def test_updates_layer_by_layer_equal_those_made_all_together(tmp_path, monkeypa
         if together:
             made.add_callback(lambda: None, lambda: None)
         updated.clear()
+        groups.clear()
         made.step(4)
+        assert max(groups) == (2 if together == "as on a GPU" else 1)
         # Each parameter once a step, those that learn nothing as well.
         assert sorted(updated) == sorted(4 * [0, 1, 2, 3])
         blobs = [blob for blobs in made.net.params.values() for blob in blobs]
         found.append([array.copy() for blob in blobs for array in (blob.data, blob.diff)])
-    for alone, all_together in zip(*found):
+    for alone, all_together, in_groups in zip(*found):
         np.testing.assert_array_equal(alone, all_together)
+        np.testing.assert_array_equal(alone, in_groups)
 
 
 def test_gradients_that_somebody_holds_are_the_updates_after_a_step(tmp_path):

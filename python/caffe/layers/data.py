@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 
 from caffe import device, fillers
 from caffe.blob import Blob
@@ -128,5 +127,5 @@ class MemoryData(BuiltInLayer):
         top[1].reshape(self.batch, 1, 1, 1)
         for blob, values in zip(top, self.arrays):
             batch = np.array(values[self.place : self.place + self.batch])
-            blob.data_side.set(torch.from_numpy(batch.reshape(blob.shape)).to(device.current()))
+            blob.data_side.set(device.to_current(batch.reshape(blob.shape)))
         self.place = (self.place + self.batch) % len(self.arrays[0])

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import h5py
 import numpy as np
-import torch
 from h5py import h5d, h5o
 
 from caffe import device, glog, ranks
@@ -128,7 +127,7 @@ class HDF5Data(BuiltInLayer):
                 values[item] = rows[self.order[self.place]]
             self._advance(self.step)
         for blob, values in zip(top, batch):
-            blob.data_side.set(torch.from_numpy(values).to(device.current()))
+            blob.data_side.set(device.to_current(values))
 
 
 @register("HDF5Output")

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 
 from caffe import device, weights_io
 from caffe.blob import Blob
@@ -109,6 +108,6 @@ def give_batch(
         if picture.shape != first:
             raise layer.fail(f"pictures of one batch differ in shape: {first} and {picture.shape}")
     top[0].reshape(len(pictures), *first)
-    top[0].data_side.set(torch.from_numpy(np.stack(pictures)).to(device.current()))
+    top[0].data_side.set(device.to_current(np.stack(pictures)))
     if len(top) > 1:
-        top[1].data_side.set(torch.tensor(labels, dtype=torch.float32, device=device.current()))
+        top[1].data_side.set(device.to_current(np.array(labels, np.float32)))
