@@ -12,6 +12,7 @@ import torch
 from caffe import late_checks, prototxt
 from caffe.blob import Blob
 from caffe.errors import CaffeError
+from caffe.layers import scalars
 from caffe.proto import caffe_pb2
 from caffe.shown import Shown, Vector
 
@@ -219,7 +220,7 @@ class Layer:
             return self.fail(f"{what} must lie in 0..{stop - 1}, found {int(least)} to {int(most)}")
 
         least, most = numbers.aminmax()
-        if numbers.device.type == "cpu":
+        if scalars.at_hand(numbers):
             if not 0 <= int(least) <= int(most) < stop:
                 raise error()
             return numbers
