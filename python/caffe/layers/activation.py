@@ -13,6 +13,13 @@ from caffe.layers.base import NeuronLayer
 from caffe.proto import caffe_pb2
 
 
+def _in_one_piece(tensor: torch.Tensor) -> bool:
+    """Tell whether a tensor has its memory for itself, in either layout."""
+    if tensor.is_contiguous():
+        return True
+    return tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
+
+
 @register("ReLU")
 class ReLU(NeuronLayer):
     """max(x, 0) + negative_slope * min(x, 0)."""
@@ -41,6 +48,9 @@ class ReLU(NeuronLayer):
         data = bottom[0].data_side.activation().to(grad.dtype)
         if self.slope:
             grad = torch.where(data > 0, grad, grad * self.slope)
+        elif grad.device.type != "cpu" and not _in_one_piece(grad):
+            # A part of a Concat's: what convolutions read next they want in one piece.
+            grad = torch.ops.aten.threshold_backward(grad, data, 0)
         else:
             torch.ops.aten.threshold_backward.grad_input(grad, data, 0, grad_input=grad)
         bottom[0].diff_side.set(grad)
@@ -89,8 +99,9 @@ class Dropout(NeuronLayer):
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         data = bottom[0].data_side.activation()
         if self.phase == caffe_pb2.TRAIN:
-            # Drawn in NCHW order whatever the layout of the data, so that one seed gives one mask.
-            keep = torch.empty(data.shape, device=data.device)
+            # On a CPU drawn in NCHW order whatever the layout of the data, which depends on the
+            # CPU, so that one seed gives one mask.
+            keep = torch.empty(data.shape) if data.device.type == "cpu" else torch.empty_like(data)
             keep.bernoulli_(1 - self.ratio, generator=device.generator())
             self.mask = keep.mul_(1 / (1 - self.ratio)).to(data.dtype)
             data = data.mul_(self.mask) if bottom[0] is top[0] else data * self.mask

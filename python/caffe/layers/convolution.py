@@ -20,6 +20,9 @@ from caffe.layers.windows import windows
 _FEW_TAPS = 32
 # Values of the windows of a gradient that are gathered at a time.
 _WINDOWS = 2**20
+# Shapes of a layer for which cuDNN tries all it can and keeps what was fastest. That takes up to a
+# second each: a net that is fed with ever new shapes goes on with what cuDNN expects to be fast.
+_TRIED_SHAPES = 8
 
 
 class _ConvolutionBase(BuiltInLayer):
@@ -61,6 +64,10 @@ class _ConvolutionBase(BuiltInLayer):
             if self.has_bias:
                 bias = self.blobs.add_blob(self.num_output)
                 bias.data_side.set(fillers.fill(bias.shape, param.bias_filler))
+
+        self._tried: set[tuple[int, ...]] = set()
+        # On a GPU: weights, which version of them, and the same in the type computed in.
+        self._rounded: tuple[torch.Tensor, int, torch.Tensor] | None = None
 
     def _weight_shape(self) -> tuple[int, ...]:
         first, second = self.num_output, self.channels
@@ -118,13 +125,44 @@ class _ConvolutionBase(BuiltInLayer):
             above.data_side.set(result if self.axis == 1 else result.view(above.shape))
 
     def _parameters(self) -> tuple[torch.Tensor, torch.Tensor | None]:
-        dtype = device.compute_dtype()
-        weights, *bias = (blob.data_side.tensor().to(dtype) for blob in self.blobs)
-        return weights, bias[0] if bias else None
+        bias = (
+            self.blobs[1].data_side.tensor().to(device.compute_dtype()) if self.has_bias else None
+        )
+        return self._weights(), bias
+
+    def _weights(self, again: bool = False) -> torch.Tensor:
+        """Return the weights; `again`: those of the pass forward, if nobody has changed them."""
+        side, dtype = self.blobs[0].data_side, device.compute_dtype()
+        weights = side.tensor()
+        if weights.device.type == "cpu":
+            return weights.to(dtype)
+        packed = weights.dim() != 4 or weights.is_contiguous(memory_format=torch.channels_last)
+        if not packed and side.source is side:
+            # The GPU's lie pixel by pixel, too: else each pass would copy them for cuDNN.
+            side.set(weights.contiguous(memory_format=torch.channels_last))
+            weights = side.tensor()
+        if weights.dtype == dtype:
+            return weights
+        if again and self._rounded is not None:
+            source, version, rounded = self._rounded
+            if source is weights and version == weights._version and rounded.dtype == dtype:
+                return rounded
+        rounded = weights.to(dtype)
+        self._rounded = weights, weights._version, rounded
+        return rounded
+
+    def _choose_search(self, shape: tuple[int, ...]) -> None:
+        """Tell cuDNN whether to search for the fastest way; it does so once a shape."""
+        known = shape in self._tried or len(self._tried) < _TRIED_SHAPES
+        if known:
+            self._tried.add(shape)
+        torch.backends.cudnn.benchmark = known
 
     def _convolve(
         self, data: torch.Tensor, weights: torch.Tensor, bias: torch.Tensor | None
     ) -> torch.Tensor:
+        if data.device.type == "cuda":
+            self._choose_search(tuple(data.shape))
         return torch.convolution(
             data,
             weights,
@@ -166,10 +204,12 @@ class _ConvolutionBase(BuiltInLayer):
     def _gradients(
         self, gradient: torch.Tensor, data: torch.Tensor, wants: tuple[bool, bool, bool]
     ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
+        if data.device.type == "cuda":
+            self._choose_search(tuple(data.shape))
         return torch.ops.aten.convolution_backward(
             gradient,
             data,
-            self._parameters()[0],
+            self._weights(again=True),
             [self.num_output] if self.has_bias else None,
             self.stride,
             self.pad,
@@ -241,7 +281,7 @@ class Convolution(_ConvolutionBase):
         self, gradient: torch.Tensor, data: torch.Tensor, wants: tuple[bool, bool, bool]
     ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
         if self._minimal(gradient.shape):
-            return winograd.backward(gradient, data, self._parameters()[0], self.pad, wants)
+            return winograd.backward(gradient, data, self._weights(again=True), self.pad, wants)
         taps = math.prod(self.kernel) * self.channels
         simple = self.groups == 1 and self.spatial_axes == 2 and len(data) == 1
         if wants[0] or not simple or data.device.type != "cpu" or taps > _FEW_TAPS:
@@ -275,7 +315,7 @@ class Deconvolution(_ConvolutionBase):
 
     def _matrix(self) -> torch.Tensor:
         # Columns in the order of `_windows`: row and column in the window, then map.
-        return self._parameters()[0].permute(0, 2, 3, 1).reshape(self.channels, -1)
+        return self._weights(again=True).permute(0, 2, 3, 1).reshape(self.channels, -1)
 
     def _kernels(self, matrix: torch.Tensor) -> torch.Tensor:
         """Undo `_matrix`."""

@@ -43,6 +43,8 @@ class Pooling(BuiltInLayer):
         if len(top) > 1 and not self.maximum:
             raise self.fail("a second top, where the maxima lie, needs pool: MAX")
         self.stride = self._pair("stride")
+        # Where the maxima lie, if a forward pass on a GPU has found them.
+        self.places: torch.Tensor | None = None
         self.pad = self._pair("pad")
         self.global_pooling = param.global_pooling
         if any(self.pad) and param.pool == _STOCHASTIC:
@@ -117,6 +119,11 @@ class Pooling(BuiltInLayer):
             width, whole = bottom[0].shape[3], data.shape[3]
             rows, columns = places // whole - self.pad[0], places % whole - self.pad[1]
             top[1].data_side.set((rows * width + columns).to(torch.float32))
+        elif self.maximum and data.device.type != "cpu" and self.phase == caffe_pb2.TRAIN:
+            # GPUs find the places anyway.
+            pooled, self.places = torch.ops.aten.max_pool2d_with_indices(
+                data, self.kernel, self.stride
+            )
         elif self.maximum:
             pooled = F.max_pool2d(data, self.kernel, self.stride)
         elif self.method == _STOCHASTIC:
@@ -170,9 +177,11 @@ class Pooling(BuiltInLayer):
         padded = self._padded(data, top[0])
         grad = top[0].diff_side.activation().to(data.dtype)
         if self.maximum:
-            # The places of the maxima are found again here: kept from the forward pass they would
-            # take more memory than the pooled maps themselves.
-            places = torch.ops.aten.max_pool2d_with_indices(padded, self.kernel, self.stride)[1]
+            places = self.places
+            if places is None or places.shape != grad.shape or places.device != grad.device:
+                # On a CPU they are found again here: kept from the forward pass they would take
+                # more memory than the pooled maps themselves.
+                places = torch.ops.aten.max_pool2d_with_indices(padded, self.kernel, self.stride)[1]
             grad = torch.ops.aten.max_pool2d_with_indices_backward(
                 grad, padded, self.kernel, self.stride, (0, 0), (1, 1), False, places
             )

@@ -29,6 +29,14 @@ def _axis(layer: BuiltInLayer, param: Message, older: str, shape: tuple[int, ...
     return layer.canonical_axis(getattr(param, older), shape)
 
 
+def _alone(part: torch.Tensor) -> torch.Tensor:
+    """Return a part of a larger tensor without the rest of it, which it would keep in memory.
+
+    On a GPU memory is no matter, but time is.
+    """
+    return part if part.device.type != "cpu" else part.clone(memory_format=torch.preserve_format)
+
+
 class _SharingLayer(BuiltInLayer):
     """A layer whose bottoms and top may lie in one memory as long as nobody writes there."""
 
@@ -162,9 +170,7 @@ class Concat(_SharingLayer):
             if down and window is None:
                 blob.diff_side.set(part)
             elif down:
-                # A copy: a part of a larger tensor would keep all of that in memory.
-                kept = part.clone(memory_format=torch.preserve_format)
-                blob.diff_side.set_window(window, kept)
+                blob.diff_side.set_window(window, _alone(part))
 
 
 @register("Slice")
@@ -270,8 +276,7 @@ class Crop(_SharingLayer):
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
     ) -> None:
         if propagate_down[0]:
-            # A copy: a part of a larger tensor would keep all of that in memory.
-            part = top[0].diff_side.activation().clone(memory_format=torch.preserve_format)
+            part = _alone(top[0].diff_side.activation())
             bottom[0].diff_side.set_window(self.window, part)
 
 
