@@ -5,7 +5,7 @@ Looking at once would make the host wait in the middle of a pass, and leave the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -32,8 +32,8 @@ def add(flag: torch.Tensor, error: Callable[[], CaffeError]) -> None:
 
     Parameters
     ----------
-    flag : Tensor
-        A single bool on a GPU, true where something is wrong.
+    flag : bool Tensor, shape ()
+        On a GPU; true where something is wrong.
     error : callable
         Returns the error to raise; it may read tensors that it holds.
 
@@ -55,12 +55,41 @@ def settle() -> None:
     CaffeError
         That of the first check that found something wrong.
     """
-    if not _remembered:
-        return
+    if _remembered:
+        checks = _forget()
+        _raise_first(checks, torch.stack([check.flag for check in checks]).cpu().tolist())
+
+
+def read(values: torch.Tensor) -> list[float]:
+    """Return float32 values as numbers, and `settle`, both by one wait.
+
+    Parameters
+    ----------
+    values : float32 Tensor, shape (n,)
+
+    Raises
+    ------
+    CaffeError
+        As of `settle`.
+    """
+    if values.device.type == "cpu" or not _remembered:
+        settle()
+        return values.cpu().tolist()
+    checks = _forget()
+    flags = torch.stack([check.flag for check in checks])
+    found = torch.cat([values, flags.to(values.dtype)]).cpu().tolist()
+    _raise_first(checks, found[len(values) :])
+    return found[: len(values)]
+
+
+def _forget() -> list[Check]:
     checks = _remembered.copy()
     _remembered.clear()
-    wrong = torch.stack([check.flag.reshape(()) for check in checks]).cpu()
-    for check, found in zip(checks, wrong.tolist()):
+    return checks
+
+
+def _raise_first(checks: Sequence[Check], wrong: Sequence[float]) -> None:
+    for check, found in zip(checks, wrong):
         if found:
             raise check.error()
 

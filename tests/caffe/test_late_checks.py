@@ -37,3 +37,12 @@ def test_checks_that_nobody_looks_at_do_not_gather_without_end():
         for _ in range(2000):
             late_checks.add(FINE, lambda: CaffeError("nothing"))
     late_checks.settle()
+
+
+def test_values_are_read_together_with_the_checks():
+    late_checks.add(FINE, lambda: CaffeError("nothing"))
+    assert late_checks.read(torch.tensor([1.5, 2.5])) == [1.5, 2.5]
+    late_checks.add(WRONG, lambda: CaffeError("too large"))
+    with pytest.raises(CaffeError, match="too large"):
+        late_checks.read(torch.tensor([1.5]))
+    assert late_checks.read(torch.tensor([3.5])) == [3.5]

@@ -1,0 +1,161 @@
+"""A stand-in for a GPU: PyTorch's meta device, which knows shapes, types and devices, no values.
+
+The engine computes on it as on a GPU. Every operation is looked at: one that mixes devices fails,
+stricter than on a GPU, which takes single numbers from the CPU (in a CUDA graph they would stay
+what they were when it was recorded); where the host would wait for the GPU, or copy values to it,
+is noted, and zeros are given in place of values, so that the pass goes on.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+import caffe
+from caffe import device
+
+ENGINE = Path(caffe.__file__).parent
+META = torch.device("meta")
+aten = torch.ops.aten
+
+# What makes the result's shape, or a number for Python, of values.
+_BY_VALUE = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
+
+
+class Place(NamedTuple):
+    """Where the engine does something; `line` tells a reader more, and is not compared."""
+
+    what: str
+    layer: str
+    file: str
+    function: str
+    line: int
+
+    @property
+    def key(self) -> str:
+        """Return it without the line: "nonzero, layers/select.py reshape"."""
+        return f"{self.what}, {self.file} {self.function}"
+
+
+class WrongDeviceError(Exception):
+    """An operation was given tensors of the GPU and of the CPU."""
+
+
+def _place(what: str) -> Place:
+    """Return which line of the engine runs, and for which type of layer ("" for none)."""
+    frame: FrameType | None = sys._getframe(1)
+    line, layer = None, ""
+    while frame is not None and not layer:
+        path = Path(frame.f_code.co_filename)
+        if line is None and ENGINE in path.parents:
+            name = path.relative_to(ENGINE).as_posix()
+            line = (name, frame.f_code.co_name, frame.f_lineno)
+        own = frame.f_locals.get("self")
+        if isinstance(own, caffe.Layer):
+            layer = own.type
+        frame = frame.f_back
+    return Place(what, layer, *(line or ("", "", 0)))
+
+
+class StandIn(TorchDispatchMode):
+    """Looks at every operation while the engine computes on the stand-in.
+
+    Attributes
+    ----------
+    waits : list of Place
+        Where the host would have waited.
+    uploads : list of Place
+        Where values were copied from the host.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits: list[Place] = []
+        self.uploads: list[Place] = []
+        self.generator = torch.Generator()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+        here = [tensor for tensor in tensors if tensor.device == META]
+        name = func.overloadpacket.__name__
+        if func in (aten._to_copy.default, aten.copy_.default):
+            return self._copy(func, args, kwargs)
+        if not here:
+            return func(*args, **kwargs)
+        if len(here) < len(tensors):
+            told = ", ".join(f"{tuple(t.shape)} on {t.device.type}" for t in tensors)
+            raise WrongDeviceError(f"{name} of tensors on two devices: {told}")
+        if kwargs.get("generator") not in (None, self.generator):
+            raise WrongDeviceError(f"{name} on the GPU with the random numbers of the CPU")
+        by_mask = "index" in name and any(
+            tensor.dtype in (torch.bool, torch.uint8)
+            for tensor in tree_leaves(args[1])
+            if isinstance(tensor, torch.Tensor)
+        )
+        if by_mask or (_BY_VALUE & set(func.tags) and func is not aten.index.Tensor):
+            self.waits.append(_place(name))
+            if func in _MADE_UP:
+                return _MADE_UP[func](*args)
+        return func(*args, **kwargs)
+
+    def _copy(self, func: Any, args: tuple, kwargs: dict) -> Any:
+        if func is aten.copy_.default:
+            target, source = args[0].device, args[1]
+        else:
+            source = args[0]
+            target = torch.device(kwargs.get("device") or source.device)
+        if source.device == target:
+            return func(*args, **kwargs)
+        if target == META:
+            self.uploads.append(_place("upload"))
+            return func(*args, **kwargs)
+        self.waits.append(_place("download"))
+        if func is aten.copy_.default:
+            return args[0].zero_()
+        dtype = kwargs.get("dtype") or source.dtype
+        return torch.zeros(source.shape, dtype=dtype)
+
+    @contextmanager
+    def seen(self) -> Iterator[StandIn]:
+        """Note anew what happens from here on."""
+        self.waits, self.uploads = [], []
+        yield self
+
+
+_MADE_UP: dict[Any, Callable] = {
+    aten._local_scalar_dense.default: lambda tensor: 0,
+    # All are other than 0.
+    aten.nonzero.default: lambda tensor: tensor.new_empty(
+        (tensor.numel(), tensor.dim()), dtype=torch.int64
+    ),
+}
+
+
+@contextmanager
+def computing_on_stand_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
+    """Let the engine compute on the stand-in."""
+    mode = StandIn()
+    of_cpu = device.generator
+
+    def generator(where: torch.device | None = None) -> torch.Generator:
+        where = META if where is None else where
+        return mode.generator if where == META else of_cpu(where)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(device, "current", lambda: META)
+        patch.setattr(device, "generator", generator)
+        patch.setattr(device, "_gains_by_bf16", lambda where: True)
+        with mode:
+            yield mode
