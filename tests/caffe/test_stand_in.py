@@ -5,23 +5,18 @@ On a stand-in, so that this is known without a GPU: see stand_in.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
-import numpy as np
 import pytest
 import torch
 from google.protobuf import text_format
 
 import caffe
 from caffe import device
-from caffe.layer_types import LAYERS
-from caffe.layers.activation import Dropout
 from caffe.proto import caffe_pb2
-from tests.caffe.stand_in import META, StandIn, WrongDeviceError, computing_on_stand_in
+from tests.caffe.stand_in import META, StandIn, computing_on_stand_in
 from tests.parity.harness import Case
 from tests.parity.layer_cases import CASES, Draw
-from unet.segmentation import segment_picture
 
 PRECISIONS = ("fp32", "tf32", "bf16")
 SOLVERS = ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam")
