@@ -29,6 +29,10 @@ from unet.tiles import BORDER, check_tile
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 REFERENCE = REPOSITORY / "tools" / "caffe-reference"
+# Pixels along a slice of ISBI 2012.
+SLICE = 512
+# Rows and columns of matrices whose product is as fast as a device can multiply.
+PRODUCT_SIZE, CPU_PRODUCT_SIZE = 8192, 1024
 
 
 def _synthetic(net: str, tile: int, phase: str, folder: str) -> str:
@@ -76,6 +80,8 @@ def _caffe_pass(options: argparse.Namespace) -> tuple[Callable[[], object], floa
     caffe = open_engine(options.device, options.precision)
     rng = np.random.RandomState(0)
     train, tile = options.phase == "train", options.tile
+    if options.device != "cpu":
+        from plain_pytorch import wait
     with tempfile.TemporaryDirectory() as folder:
         path = _synthetic(options.net, tile, options.phase, folder)
         if train:
@@ -90,18 +96,49 @@ def _caffe_pass(options: argparse.Namespace) -> tuple[Callable[[], object], floa
             network.retain_data = False
     network.blobs["data"].data[...] = rng.rand(1, 1, tile, tile)
     products = _products(network) * (3 if train else 1)
-    last = network.params[list(network.params)[-1]][1]
 
     def once() -> None:
         if train:
             solver.step(1)
+            # As tools/train.py does after every step.
+            float(network.blobs["loss"].data)
         else:
             network.forward()
         if options.device != "cpu":
-            # A GPU is done when something of the result is looked at.
-            last.data.sum() if train else network.blobs["prob"].data.sum()
+            wait()
 
     return once, products / 1e9
+
+
+def _slice_pass(options: argparse.Namespace) -> tuple[Callable[[], object], float]:
+    """Return what segments one slice of 512 x 512 as tools/segment.py does, from file to memory."""
+    from segment_options import choose_tiles
+    from unet.model import load_net, pass_cost
+    from unet.segmentation import VERSIONS, segment_volume
+    from unet.volumes import open_volume, write_volume
+
+    caffe = open_engine(options.device, options.precision)
+    prototxt = REPOSITORY / "prototxt" / options.net / "deploy.prototxt"
+    pixels = np.random.RandomState(0).randint(0, 256, (1, SLICE, SLICE)).astype(np.uint8)
+    with tempfile.TemporaryDirectory() as folder:
+        weights = os.path.join(folder, "weights.caffemodel")
+        caffe.Net(str(prototxt), caffe.TEST).save(weights)
+        network = load_net(caffe, prototxt, weights)
+    # Goes with the process: the file has to be there in every round.
+    file = tempfile.NamedTemporaryFile(suffix=".tif")  # noqa: SIM115
+    write_volume(file.name, pixels)
+    cost = pass_cost(network)
+    free = argparse.Namespace(memory=None, procedure=None, device=options.device)
+    tile, tiles, score = choose_tiles(None, (SLICE, SLICE), cost, free)
+
+    def once() -> None:
+        with open_volume(file.name) as volume:
+            for _ in segment_volume(
+                network, [volume[0]], None, tile, average=options.average, score=score
+            ):
+                pass
+
+    return once, tiles * len(VERSIONS[options.average]) * cost.work(tile) / 1e9
 
 
 def _products(network: object) -> int:
@@ -116,8 +153,14 @@ def _products(network: object) -> int:
 
 def work(options: argparse.Namespace) -> None:
     """Time passes in this process: one per line on standard input, answered in JSON."""
-    products = 0.0
-    if options.by == "torch":
+    products, on_gpu = 0.0, options.device != "cpu"
+    if options.phase == "product":
+        from plain_pytorch import matrix_product
+
+        size = PRODUCT_SIZE if on_gpu else CPU_PRODUCT_SIZE
+        once = matrix_product(size, options.device, options.precision)
+        products = size**3 / 1e9
+    elif options.by == "torch":
         from plain_pytorch import plain_step
         from unet.nets import WIDTHS
 
@@ -126,13 +169,18 @@ def work(options: argparse.Namespace) -> None:
             WIDTHS[options.net], options.tile, train, options.device, options.precision
         )
     else:
-        once, products = _caffe_pass(options)
+        once, products = (_slice_pass if options.phase == "slice" else _caffe_pass)(options)
+    if on_gpu:
+        from plain_pytorch import peak_gib
     for _ in sys.stdin:
         start = time.perf_counter()
         once()
         seconds = time.perf_counter() - start
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        print(json.dumps({"seconds": seconds, "peak_gib": peak, "products": products}), flush=True)
+        found = {"seconds": seconds, "peak_gib": peak, "products": products}
+        if on_gpu:
+            found["gpu_gib"] = peak_gib()
+        print(json.dumps(found), flush=True)
 
 
 def _worker(command: Sequence[str], threads: int) -> subprocess.Popen:
@@ -285,7 +333,7 @@ def tiles(options: argparse.Namespace) -> None:
     from unet.weight_map import weight_map
 
     rng = np.random.RandomState(0)
-    raw = rng.randint(0, 256, (20, 512, 512)).astype(np.uint8)
+    raw = rng.randint(0, 256, (20, SLICE, SLICE)).astype(np.uint8)
     labels = (raw > 55).astype(np.uint8)
     weights = np.stack([weight_map(instances_from_binary(labels[0] > 0), [1.0, 1.0])] * len(raw))
     with tempfile.TemporaryDirectory() as folder:
@@ -296,18 +344,21 @@ def tiles(options: argparse.Namespace) -> None:
         with TrainingSet(path) as training_set:
             how = Augmentation.from_mapping(AUGMENTATION)
             sampler = TileSampler(training_set, range(len(raw)), tile, how, 1)
-            for count in (0, options.threads):
+            for count in options.workers or (0, options.threads):
                 workers = TileWorkers(sampler, count) if count else None
                 take = workers.fetch if workers else sampler
+                # What workers have cut ahead by then counts for little.
+                number = options.tiles * max(1, count)
                 for index in range(10):
                     take(index)
                 start = time.perf_counter()
-                for index in range(10, 10 + options.tiles):
+                for index in range(10, 10 + number):
                     take(index)
-                rate = options.tiles / (time.perf_counter() - start)
+                rate = number / (time.perf_counter() - start)
                 if workers:
                     workers.close()
-                print(f"{tile[0]}x{tile[1]} tiles, {count} workers: {rate:.1f} a second")
+                told = f"{tile[0]}x{tile[1]} tiles, {count} workers: {rate:.1f} a second"
+                print(told, flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -316,7 +367,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("what", choices=["engine", "overhead", "tiles", "weight-map", "work"])
     parser.add_argument("--net", default="unet", help="folder of prototxt/ (engine)")
     parser.add_argument("--tile", type=whole(1), default=572, help="input size (engine, tiles)")
-    parser.add_argument("--phase", default="both", choices=["train", "test", "both"])
+    parser.add_argument(
+        "--phase",
+        default="both",
+        choices=["train", "test", "both", "slice", "product"],
+        help="a training step, a pass forward (engine); also a slice segmented, or a product of "
+        "matrices (work)",
+    )
+    parser.add_argument("--average", default="none", help="as of tools/segment.py (slice)")
     parser.add_argument("--precision", default="fp32", help="of this engine: fp32, tf32 or bf16")
     parser.add_argument("--device", default="cpu", help="cpu or the number of a GPU (engine)")
     parser.add_argument(
@@ -328,7 +386,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--by", default="caffe", choices=["caffe", "torch"], help="(work)")
     parser.add_argument("--threads", type=whole(1, 4096), default=os.cpu_count())
     parser.add_argument("--rounds", type=whole(1), default=5)
-    parser.add_argument("--tiles", type=whole(1), default=100, help="how many are cut (tiles)")
+    parser.add_argument(
+        "--tiles", type=whole(1), default=100, help="how many are cut, by each worker (tiles)"
+    )
+    parser.add_argument(
+        "--workers", type=whole(0, 4096), nargs="+", help="how many cut (tiles; 0 and --threads)"
+    )
     options = parser.parse_args(argv)
     is_the_output()
     if options.what == "work":

@@ -1,4 +1,7 @@
-"""The U-Net as one writes it by hand in PyTorch: what `tools/benchmark.py engine` compares with."""
+"""The U-Net as one writes it by hand in PyTorch: what `tools/benchmark.py engine` compares with.
+
+And what only PyTorch can say of a GPU: how fast it multiplies, the memory in use, its versions.
+"""
 
 from __future__ import annotations
 
@@ -57,6 +60,59 @@ class PlainUNet(nn.Module):
         return self.score(x)
 
 
+def wait() -> None:
+    """Wait until the GPU of this process has done everything that it was given."""
+    torch.cuda.synchronize()
+
+
+def peak_gib() -> float:
+    """Return the largest memory of this process's tensors on the GPU so far, in GiB."""
+    return torch.cuda.max_memory_allocated() / 2**30
+
+
+def versions() -> dict[str, str]:
+    """Return what computes: PyTorch, and CUDA, cuDNN and the GPU's name where there is one."""
+    found = {"torch": torch.__version__}
+    if torch.cuda.is_available():
+        found["CUDA"] = str(torch.version.cuda)
+        found["cuDNN"] = str(torch.backends.cudnn.version())
+        found["GPU"] = torch.cuda.get_device_name()
+    return found
+
+
+def _compute_in(precision: str, device: str) -> tuple[torch.device, torch.autocast]:
+    """Set float32's precision for this process; return the device and the bfloat16 context."""
+    where = torch.device("cpu" if device == "cpu" else f"cuda:{device}")
+    if where.type == "cuda":
+        torch.cuda.set_device(where)
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    return where, torch.autocast(where.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def matrix_product(size: int, device: str = "cpu", precision: str = "fp32") -> Callable[[], None]:
+    """Return what multiplies two matrices of size x size: the device's peak in a precision.
+
+    Parameters
+    ----------
+    size : int
+    device, precision : str
+        As of `plain_step`.
+    """
+    where, _ = _compute_in(precision, device)
+    kind = torch.bfloat16 if precision == "bf16" else torch.float32
+    left, right = (torch.rand(size, size, device=where).to(kind) for _ in range(2))
+    result = torch.empty_like(left)
+
+    def multiply() -> None:
+        torch.mm(left, right, out=result)
+        if where.type == "cuda":
+            wait()
+
+    return multiply
+
+
 def plain_step(
     width: int, tile: int, train: bool, device: str = "cpu", precision: str = "fp32"
 ) -> Callable[[], None]:
@@ -71,17 +127,10 @@ def plain_step(
     precision : str
         fp32, tf32 or bf16 (by autocast: parameters stay float32).
     """
-    where = torch.device("cpu" if device == "cpu" else f"cuda:{device}")
-    torch.backends.cudnn.benchmark = True
-    torch.backends.cudnn.allow_tf32 = precision == "tf32"
-    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
-    reduced = torch.autocast(where.type, torch.bfloat16, enabled=precision == "bf16")
+    where, reduced = _compute_in(precision, device)
     net = PlainUNet(width).to(where)
     data = torch.rand(1, 1, tile, tile).contiguous(memory_format=torch.channels_last).to(where)
-
-    def wait() -> None:
-        if where.type == "cuda":
-            torch.cuda.synchronize(where)
+    on_gpu = where.type == "cuda"
 
     if not train:
         net.eval()
@@ -89,7 +138,8 @@ def plain_step(
         def forward() -> None:
             with torch.inference_mode(), reduced:
                 F.softmax(net(data), 1)
-            wait()
+            if on_gpu:
+                wait()
 
         return forward
     labels = torch.zeros(1, tile - 184, tile - 184, dtype=torch.long, device=where)
@@ -103,6 +153,7 @@ def plain_step(
         losses = F.cross_entropy(scores.float(), labels, reduction="none")
         (losses * weights).mean().backward()
         optimizer.step()
-        wait()
+        if on_gpu:
+            wait()
 
     return step

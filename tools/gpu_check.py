@@ -1,0 +1,99 @@
+#!/usr/bin/env python3
+"""Prove a GPU in two commands that each end in time, and leave what they know when killed.
+
+    gpu_check.py proof -o FOLDER    speed and memory beside plain PyTorch; the tests that need a GPU
+    gpu_check.py train -o FOLDER    the paper's net on ISBI 2012, its scores and its weights
+
+The project need not be installed; Python, PyTorch, h5py, scikit-image, tifffile, protobuf, OpenCV,
+llvmlite, matplotlib and pytest have to be there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPOSITORY / "python"))
+
+from choices import SOLVERS, WEIGHTINGS, check_device  # noqa: E402 - where it is not installed
+from gpu_proof import prove  # noqa: E402
+from gpu_record import Record  # noqa: E402
+from gpu_train import train  # noqa: E402
+from unet.cli import Output, guard_outputs, real, run_program, whole  # noqa: E402
+from unet.engine import PRECISIONS  # noqa: E402
+from unet.provenance import SCORE_FILE  # noqa: E402
+
+SECONDS = 480
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    proof = commands.add_parser("proof", help="speed, memory, and the tests that need a GPU")
+    proof.add_argument("--tile", type=whole(1), default=572, help="input size, 16k + 60")
+    proof.add_argument(
+        "--precisions", nargs="+", choices=PRECISIONS, default=["tf32", "bf16", "fp32"]
+    )
+    proof.add_argument(
+        "--rounds", type=whole(1), default=25, help="timings of each, if time allows (%(default)s)"
+    )
+    proof.set_defaults(run=prove)
+    training = commands.add_parser("train", help="train, score, and store the weights")
+    training.add_argument("--tile", type=whole(1), help="input size, 16k + 60 (the net's own)")
+    training.add_argument(
+        "--data",
+        type=Path,
+        default=os.environ.get("ISBI_DIR") or None,
+        help="folder of train-volume.tif and train-labels.tif (ISBI_DIR, else a phantom)",
+    )
+    training.add_argument("--solver", choices=tuple(dict.fromkeys(SOLVERS.values())))
+    training.add_argument("--weighting", choices=tuple(WEIGHTINGS), help="by default the net's")
+    training.add_argument(
+        "--iterations",
+        type=whole(1),
+        default=1_000_000,
+        help="at most; by default as many as fit, over which the rate falls to 0",
+    )
+    training.add_argument("--rate", type=real(0, 1), help="in place of the solver's base_lr")
+    training.add_argument("--precision", choices=PRECISIONS, default="tf32", help="(%(default)s)")
+    training.set_defaults(run=train)
+    for command in (proof, training):
+        command.add_argument("--net", choices=tuple(SOLVERS), default="unet", help="(%(default)s)")
+        command.add_argument("--device", default="0", help="cpu or the number of a GPU")
+        command.add_argument(
+            "--seconds", type=real(10, 1e6), default=SECONDS, help="for all of it (%(default)s)"
+        )
+        command.add_argument("-o", "--output", type=Path, required=True, help="folder of results")
+        command.add_argument(
+            "--work",
+            type=Path,
+            default=REPOSITORY / "runs" / "gpu-check",
+            help="folder of what is needed on the way, emptied first (runs/gpu-check)",
+        )
+    options = parser.parse_args(argv)
+    check_device(parser, options.device)
+    options.work = options.work.resolve() / options.command
+    options.output = options.output.resolve()
+    return options
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one of the two."""
+    options = parse(argv)
+    guard_outputs([Output(options.output / f"{options.command}.json", SCORE_FILE)], [])
+    record = Record(options.output, options.command, options.seconds)
+    options.run(record, options)
+    record.finish()
+    print(record.table)
+    return 1 if record.failed else 0
+
+
+if __name__ == "__main__":
+    run_program(main)

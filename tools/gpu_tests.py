@@ -1,0 +1,70 @@
+"""Run tests as one of several processes; note each, when it begins and ends, as a line of JSON.
+
+    gpu_tests.py NOTES NUMBER COUNT [options and files of pytest]
+
+runs tests NUMBER, NUMBER + COUNT, ... from 0. What a test has recorded with pytest's
+`record_property` is noted with it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# Characters of what a failed test says.
+_LONGEST = 3000
+
+
+class Notes:
+    """A plugin of pytest.
+
+    Parameters
+    ----------
+    path : Path
+    number, count : int
+        Which of how many processes this is.
+    """
+
+    def __init__(self, path: Path, number: int, count: int) -> None:
+        self._file = open(path, "w", encoding="utf-8")  # noqa: SIM115 - closed with the process
+        self._number, self._count = number, count
+
+    def _note(self, **values: Any) -> None:
+        self._file.write(json.dumps(values) + "\n")
+        self._file.flush()
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        items[:] = items[self._number :: self._count]
+        self._note(tests=len(items))
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed:
+            self._note(test=report.nodeid, outcome="failed", text=report.longreprtext[-_LONGEST:])
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self._note(begins=nodeid)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call" or not report.passed:
+            self._note(
+                test=report.nodeid,
+                outcome=report.outcome,
+                seconds=round(report.duration, 3),
+                properties=[list(pair) for pair in report.user_properties],
+                text=report.longreprtext[-_LONGEST:],
+            )
+
+
+def main() -> int:
+    """Run the tests."""
+    notes, number, count, *options = sys.argv[1:]
+    return pytest.main(options, plugins=[Notes(Path(notes), int(number), int(count))])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,297 @@
+"""Train on ISBI 2012 for as long as a budget allows: the second half of tools/gpu_check.py.
+
+What comes before and after the training is tried first, all at once, and its time kept back. While
+the training goes on, its curve and the weights of its newest snapshot are in the output folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from choices import SOLVERS, WEIGHTINGS
+from evaluate import table as table_of_scores
+from gpu_record import Program, Record, ending
+from half_weights import find_parts, write_half, write_parts
+from pipeline import WEIGHTING
+from time_budget import TRIED, WARM
+from unet import snapshots
+from unet.curve import CSV_NAME, PNG_NAME, read_curve
+from unet.engine import open_engine
+from unet.errors import InputError
+from unet.files import atomic_path
+from unet.volumes import read_volume, write_volume
+
+TRAIN_SLICES, TEST_SLICES = "0:20", "20:30"
+# Seconds between two snapshots, two tests, two looks at the training.
+SNAPSHOT_SECONDS, LOOK_SECONDS = 40.0, 5.0
+# The time kept back is what was measured, and a part of it more.
+RESERVE = 1.25
+LEAST_SECONDS = 5.0
+# Pixels by which true labels are blurred to stand in for a network's probabilities.
+_BLUR = 1.5
+
+
+class Failed(Exception):
+    """A program has failed; what it said is in the record."""
+
+
+def train(record: Record, options: argparse.Namespace) -> None:
+    """Train, score and store.
+
+    Parameters
+    ----------
+    record : Record
+        Gets the findings; says how much time is left.
+    options : argparse.Namespace
+        `data`, `device`, `net`, `tile`, `solver`, `weighting`, `iterations`, `rate`, `precision`,
+        `output`, `work`.
+    """
+    shutil.rmtree(options.work, ignore_errors=True)
+    check = _Check(record, options)
+    try:
+        check.prepare()
+        check.try_everything()
+        check.train()
+        check.score()
+    except Failed:
+        return
+
+
+class _Check:
+    def __init__(self, record: Record, options: argparse.Namespace) -> None:
+        self.record, self.options = record, options
+        self.work: Path = options.work
+        self.net_folder, self.training = self.work / "net", self.work / "training"
+        self.method = options.solver or SOLVERS[options.net]
+        self.weighting = options.weighting or WEIGHTING[options.net]
+        self.solver = self.net_folder / "solver.prototxt"
+        self.deploy = self.net_folder / "deploy.prototxt"
+        self.half = self.work / f"{options.net}.h5"
+        # Seconds that the training's program takes beside its steps, and that come after it.
+        self.rest = self.after = 0.0
+
+    def start(self, title: str, *command: str) -> Program:
+        return Program(command, self.work / f"{title}.log")
+
+    def run(self, title: str, *command: str) -> float:
+        """Run a program to its end; return its seconds."""
+        program = self.start(title, *command)
+        with ending({title: program}):
+            self.demand(title, program)
+        return program.seconds
+
+    def demand(self, title: str, program: Program) -> None:
+        """Wait for a program's end, and see that all went well."""
+        error = program.wait(self.record.left)
+        if error:
+            self.record.fail(title, error)
+            raise Failed
+
+    def prepare(self) -> None:
+        """Make the training set, the network's files, and a network in which to read weights."""
+        options = self.options
+        self.stacks = options.data
+        if self.stacks is None:
+            self.stacks = self.work / "phantom"
+            self.run("phantom", "data/phantom.py", "-o", str(self.stacks))
+        elif not (self.stacks / "train-volume.tif").is_file():
+            raise InputError(f"{self.stacks}: holds no train-volume.tif; name another with --data")
+        volume, labels = (self.stacks / f"train-{name}.tif" for name in ("volume", "labels"))
+        self.volume, self.labels = str(volume.resolve()), str(labels.resolve())
+        data = self.work / "training-set.h5"
+        made = self.run(
+            "prepare",
+            *("tools/prepare.py", self.volume, self.labels, "-o", str(data), "--normalise"),
+            *WEIGHTINGS[self.weighting],
+        )
+        tile = [] if options.tile is None else ["--tile", str(options.tile)]
+        written = self.run(
+            "nets",
+            *("-m", "unet.nets", options.net, "--data", str(data), *tile),
+            *("--train-slices", TRAIN_SLICES, "--test-slices", TEST_SLICES),
+            *("--method", {"sgd": "SGD", "adam": "Adam"}[self.method]),
+            *("--iterations", str(options.iterations), "-o", str(self.net_folder)),
+        )
+        what = "a phantom" if options.data is None else "the stack"
+        self.record.note(
+            "training set",
+            f"{options.net} by {self.method}, weights {self.weighting}, {options.precision}, on "
+            f"slices 1 to 20 of {what}\nmade in {made:.1f} s, the network in {written:.1f} s",
+            data=str(self.volume),
+            prepare_seconds=round(made, 1),
+            nets_seconds=round(written, 1),
+        )
+
+    def try_everything(self) -> None:
+        """Try a few steps, segmenting with random weights, and scoring labels that are blurred."""
+        seconds = {}
+        tried = self.work / "tried"
+        programs = {
+            "try training": self.start(
+                "try-training", *self.train_command(tried), "--iterations", str(TRIED)
+            )
+        }
+        with ending(programs):
+            self.caffe = open_engine("cpu")
+            self.net = self.caffe.Net(str(self.deploy), self.caffe.TEST)
+            began = time.monotonic()
+            write_half(self.net, self.half)
+            write_parts(self.half, self.work)
+            for part in find_parts(self.work):
+                part.unlink()
+            seconds["store"] = time.monotonic() - began
+            programs["try segmenting"] = self.start("try-segmenting", *self.segment_command())
+            blurred = self.work / "blurred.tif"
+            write_volume(blurred, self.blurred_labels())
+            programs["try scoring"] = self.start("try-scoring", *self.score_command(blurred))
+            for title, program in programs.items():
+                self.demand(title, program)
+                seconds[title] = program.seconds
+        for path in (self.work / "probabilities.tif", self.work / "scores.json"):
+            path.unlink()
+        ends = [row["seconds"] for row in read_curve(tried / CSV_NAME) if "loss" in row]
+        step = (ends[-1] - ends[WARM - 1]) / (len(ends) - WARM)
+        self.rest = seconds["try training"] - ends[-1]
+        self.after = sum(seconds.values()) - seconds["try training"]
+        shutil.rmtree(tried)
+        self.set_intervals(step)
+        lines = ["tried, with the seconds that each took:"]
+        lines += [f"  {title:20s}{took:7.1f}" for title, took in seconds.items()]
+        lines.append(f"  a step takes {1000 * step:.1f} ms")
+        rounded = {title: round(took, 2) for title, took in seconds.items()}
+        self.record.note("tried", "\n".join(lines), seconds=rounded, step_ms=round(1000 * step, 2))
+
+    def set_intervals(self, step: float) -> None:
+        """Let the training test and write snapshots at distances of seconds."""
+        interval = max(1, round(SNAPSHOT_SECONDS / step))
+        text = self.solver.read_text(encoding="utf-8")
+        text = re.sub(r"(?m)^(snapshot|test_interval): \d+$", rf"\1: {interval}", text)
+        self.solver.write_text(text, encoding="utf-8")
+
+    def blurred_labels(self) -> np.ndarray:
+        """Return the held-out labels as a network would give them, in [0, 1]."""
+        from scipy import ndimage
+
+        cells = read_volume(self.labels)[slice(*map(int, TEST_SLICES.split(":")))] > 0
+        return ndimage.gaussian_filter(cells.astype(np.float32), (0, _BLUR, _BLUR))
+
+    def train_command(self, folder: Path) -> list[str]:
+        rate = [] if self.options.rate is None else ["--rate", str(self.options.rate)]
+        return [
+            *("tools/train.py", str(self.solver), "-o", str(folder), *rate),
+            *("--device", self.options.device, "--precision", self.options.precision),
+        ]
+
+    def segment_command(self) -> list[str]:
+        return [
+            *("tools/segment.py", self.volume, "--slices", TEST_SLICES),
+            *("--weights", str(self.half), "--net", str(self.deploy), "--average", "dihedral"),
+            *("--device", self.options.device, "--precision", self.options.precision),
+            *("-o", str(self.work / "probabilities.tif"), "--overwrite"),
+        ]
+
+    def score_command(self, prediction: Path) -> list[str]:
+        return [
+            *("tools/evaluate.py", self.labels, str(prediction), "--slices", TEST_SLICES),
+            *("--json", str(self.work / "scores.json")),
+        ]
+
+    def train(self) -> None:
+        """Train for the time that is left, and bring out what there is of it, again and again."""
+        reserve = RESERVE * (self.rest + self.after)
+        seconds = max(LEAST_SECONDS, self.record.left - reserve)
+        self.record.note(
+            "plan",
+            f"{seconds:.0f} s for training; {reserve:.0f} s are kept back for what comes after",
+            seconds=round(seconds, 1),
+            kept_back=round(reserve, 1),
+        )
+        program = self.start(
+            "train", *self.train_command(self.training), "--seconds", f"{seconds:.1f}"
+        )
+        with ending({"train": program}):
+            while program.process.poll() is None and self.record.left > self.after:
+                time.sleep(min(LOOK_SECONDS, 0.1 * seconds))
+                self.bring_out()
+            if program.process.poll() is None:
+                # With a snapshot of what it has learnt.
+                program.process.terminate()
+            error = program.wait(max(self.rest, self.record.left))
+            self.bring_out()
+            if error:
+                self.record.fail("train", error)
+            if not snapshots.find(self.prefix):
+                raise Failed
+
+    @property
+    def prefix(self) -> str:
+        return str(self.training / self.options.net)
+
+    def bring_out(self) -> None:
+        """Put the curve and the newest weights into the output folder."""
+        for name in (CSV_NAME, PNG_NAME):
+            if (self.training / name).is_file():
+                with atomic_path(self.options.output / name) as path:
+                    shutil.copyfile(self.training / name, path)
+        found = snapshots.find(self.prefix)
+        if found and found[0].iteration != getattr(self, "iteration", None):
+            self.store(found[0])
+        rows = [row for row in self.curve() if "loss" in row]
+        if rows:
+            last = rows[-100:]
+            loss = float(np.mean([row["loss"] for row in last]))
+            pace = 1000 * (last[-1]["seconds"] - last[0]["seconds"]) / max(1, len(last) - 1)
+            self.record.note(
+                "training",
+                f"{len(rows)} steps in {last[-1]['seconds']:.0f} s, {pace:.1f} ms a step at last, "
+                f"loss {loss:.4f}",
+                steps=len(rows),
+                seconds=last[-1]["seconds"],
+                loss=loss,
+                step_ms=round(pace, 2),
+            )
+
+    def curve(self) -> list[dict[str, float]]:
+        path = self.training / CSV_NAME
+        return read_curve(path) if path.is_file() else []
+
+    def store(self, snapshot: Any) -> None:
+        """Put a snapshot's weights into the output folder, in float16 and in parts."""
+        self.net.copy_from(snapshot.model)
+        write_half(self.net, self.half)
+        named = self.work / f"{self.options.net}_iter_{snapshot.iteration}.h5"
+        shutil.copyfile(self.half, named)
+        parts = write_parts(named, self.options.output)
+        named.unlink()
+        self.iteration = snapshot.iteration
+        self.record.note(
+            "weights",
+            f"weights after {snapshot.iteration} steps, float16: {len(parts)} parts, "
+            f"{self.half.stat().st_size:,} bytes\n"
+            f"  cat {named.name}.part*of{len(parts)} > {named.name}\n"
+            f"  tools/segment.py STACK --weights {named.name} "
+            f"--net prototxt/{self.options.net}/deploy.prototxt -o OUT",
+            iteration=snapshot.iteration,
+            parts=[part.name for part in parts],
+        )
+
+    def score(self) -> None:
+        """Score the stored weights on the slices that were held out."""
+        took = self.run("segment", *self.segment_command())
+        took += self.run("score", *self.score_command(self.work / "probabilities.tif"))
+        scores = json.loads((self.work / "scores.json").read_text(encoding="utf-8"))
+        self.record.note(
+            "scores",
+            "slices 21 to 30, mean of 8 rotations and mirrorings, weights in float16:\n"
+            + table_of_scores(scores),
+            seconds=round(took, 1),
+            scores=scores,
+        )

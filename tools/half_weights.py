@@ -1,0 +1,95 @@
+"""Weights in half the bytes: HDF5 as Caffe reads it, in float16, in parts of a limited size.
+
+Genuine Caffe, too, converts float16 to float32 when it reads. Parts are joined by
+
+    cat NAME.h5.part*of* > NAME.h5
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+# Of a part.
+PART_BYTES = 15 * 2**20
+_PART = re.compile(r".+\.h5\.part(\d+)of(\d+)")
+
+
+def write_half(net: Any, path: Path) -> None:
+    """Write the parameters of a net as HDF5 in float16.
+
+    Parameters
+    ----------
+    net : caffe.Net
+    path : Path
+        What lies there is replaced.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is no finite number in float16; names the layer.
+    """
+    with h5py.File(str(path), "w") as file:
+        for name, blobs in net.params.items():
+            for number, blob in enumerate(blobs):
+                with np.errstate(over="ignore"):
+                    half = blob.data.astype(np.float16)
+                if not np.isfinite(half).all():
+                    raise ValueError(f"{path}: layer '{name}' has values that float16 has not")
+                file[f"data/{name}/{number}"] = half
+
+
+def write_parts(whole: Path, folder: Path, size: int = PART_BYTES) -> list[Path]:
+    """Put a file into a folder in parts, in place of the parts of other files that lie there.
+
+    At any moment the folder holds all parts of one of them.
+
+    Parameters
+    ----------
+    whole : Path
+        NAME.h5; gives the parts NAME.h5.part1ofN and so on.
+    folder : Path
+    size : int
+        Bytes of a part, at most.
+
+    Returns
+    -------
+    list of Path
+    """
+    count = max(1, -(-whole.stat().st_size // size))
+    old = set(find_parts(folder))
+    cut = []
+    with open(whole, "rb") as source:
+        for number in range(1, count + 1):
+            part = whole.with_name(f"{whole.name}.part{number}of{count}")
+            part.write_bytes(source.read(size))
+            cut.append(part)
+    parts = [folder / part.name for part in cut]
+    for part, place in zip(cut, parts):
+        move(part, place)
+    for part in old - set(parts):
+        part.unlink()
+    return parts
+
+
+def find_parts(folder: Path) -> list[Path]:
+    """Return the parts of files that lie in a folder."""
+    return sorted(path for path in folder.iterdir() if _PART.fullmatch(path.name))
+
+
+def move(source: Path, target: Path) -> None:
+    """Move a file, also to another file system; `target` is whole at any moment."""
+    with contextlib.suppress(OSError):
+        os.replace(source, target)
+        return
+    beside = target.with_name(f"{target.name}.new")
+    shutil.copyfile(source, beside)
+    os.replace(beside, target)
+    source.unlink()
