@@ -113,6 +113,7 @@ def _caffe_pass(options: argparse.Namespace) -> tuple[Callable[[], object], floa
 def _slice_pass(options: argparse.Namespace) -> tuple[Callable[[], object], float]:
     """Return what segments one slice of 512 x 512 as tools/segment.py does, from file to memory."""
     from segment_options import choose_tiles
+    from unet.engine import tiles_together
     from unet.model import load_net, pass_cost
     from unet.segmentation import VERSIONS, segment_volume
     from unet.volumes import open_volume, write_volume
@@ -134,7 +135,13 @@ def _slice_pass(options: argparse.Namespace) -> tuple[Callable[[], object], floa
     def once() -> None:
         with open_volume(file.name) as volume:
             for _ in segment_volume(
-                network, [volume[0]], None, tile, average=options.average, score=score
+                network,
+                [volume[0]],
+                None,
+                tile,
+                average=options.average,
+                score=score,
+                together=tiles_together(caffe),
             ):
                 pass
 

@@ -33,6 +33,12 @@ PHASES = {"train": "step", "test": "forward"}
 # Worker processes of the feed, and the tiles that each cuts.
 WORKERS, TILES = (1, 4, 8, 15), 30
 MOST_TEST_PROCESSES = 8
+# Plugins of pytest that happen to be installed may want what is not.
+_OF_TESTS = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+}
 # Kept back for the last word.
 _LAST_SECONDS = 3.0
 
@@ -302,7 +308,7 @@ def run_tests(record: Record, options: argparse.Namespace, seconds: float) -> No
             ["tools/gpu_tests.py", str(notes[number]), str(number), str(count)]
             + ["-m", "gpu", "-q", "-p", "no:cacheprovider", *files_of_gpu_tests()],
             options.work / f"tests-{number}.log",
-            environment={"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            environment=_OF_TESTS,
         )
         for number in range(count)
     }

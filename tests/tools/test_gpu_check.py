@@ -1,0 +1,338 @@
+"""Both commands of tools/gpu_check.py, rehearsed on the CPU where hardly anything is installed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sysconfig
+import time
+import venv
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+import caffe
+from gpu_proof import _Overtime, _Timed
+from gpu_record import Program, Record, ending
+from half_weights import find_parts, write_half, write_parts
+from tests.conftest import REPOSITORY
+from unet.curve import read_curve
+
+# What a machine with a GPU may lack; neither is the project installed there.
+MISSING = (
+    *("pooch", "imagecodecs", "zarr", "numcodecs", "dask", "lmdb", "hypothesis", "pydot"),
+    *("grpc_tools", "ctc_metrics"),
+)
+BLOCKER = f"""
+import sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {MISSING!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Blocker())
+"""
+ON_CPU = ["--device", "cpu", "--net", "unet_slim"]
+
+
+class Bare:
+    """A Python without the project and without what it can do without."""
+
+    def __init__(self, folder: Path) -> None:
+        venv.create(folder / "venv", with_pip=False)
+        (folder / "sitecustomize.py").write_text(BLOCKER)
+        self.python = str(folder / "venv" / "bin" / "python")
+        search = [str(folder), *{sysconfig.get_path(name) for name in ("purelib", "platlib")}]
+        # Processes that share few cores get in each other's way with more threads.
+        threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        self.environment = {**os.environ, **threads, "PYTHONPATH": os.pathsep.join(search)}
+
+    def run(self, *command: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [self.python, *command],
+            env=self.environment,
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+        )
+
+    def check(self, *options: str) -> subprocess.CompletedProcess:
+        return self.run("tools/gpu_check.py", *options)
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory) -> Bare:
+    made = Bare(tmp_path_factory.mktemp("bare"))
+    for name in ("unet", "caffe", "pooch"):
+        assert f"No module named '{name}'" in made.run("-c", f"import {name}").stderr
+    return made
+
+
+@pytest.fixture(scope="module")
+def phantom(tmp_path_factory, bare) -> str:
+    """Return a folder with 30 small slices and their labels."""
+    folder = str(tmp_path_factory.mktemp("phantom"))
+    search = bare.environment["PYTHONPATH"]
+    environment = {**bare.environment, "PYTHONPATH": f"python{os.pathsep}{search}"}
+    subprocess.run(
+        [bare.python, "data/phantom.py", "-o", folder, "--size", "96"],
+        env=environment,
+        cwd=REPOSITORY,
+        check=True,
+    )
+    return folder
+
+
+# But what draws nets, which is all that pydot is for.
+EVERYTHING = """
+import importlib, pkgutil, sys
+from pathlib import Path
+sys.path[:0] = ["python", "tools", "."]
+import caffe, unet
+names = [path.stem for path in Path("tools").glob("*.py")]
+for package in (caffe, unet):
+    inside = pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+    names += [found.name for found in inside]
+for name in names:
+    if not name.endswith(("__main__", "caffe.draw", "draw_net")):
+        importlib.import_module(name)
+print(len(names))
+"""
+
+
+def test_everything_is_imported_without_what_can_be_done_without(bare):
+    done = bare.run("-c", EVERYTHING)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 100
+
+
+@pytest.mark.slow
+def test_a_device_is_proven_and_what_was_found_is_a_table_and_json(bare, tmp_path):
+    results = tmp_path / "results"
+    done = bare.check(
+        *("proof", *ON_CPU, "--tile", "188", "--precisions", "fp32", "--rounds", "1"),
+        *("--seconds", "900", "-o", str(results), "--work", str(tmp_path / "work")),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert sorted(path.name for path in results.iterdir()) == ["proof.json", "proof.txt"]
+    table = (results / "proof.txt").read_text()
+    assert done.stdout == table
+    assert "not measured" not in table
+    found = json.loads((results / "proof.json").read_text())["found"]
+    assert found["machine"]["torch"] == caffe_torch_version()
+    times = found["fp32"]
+    for what in ("step", "forward"):
+        for who in ("this engine", "plain PyTorch"):
+            assert times[f"{what}, {who}"]["ms"] > 0
+            assert f"  {what}, {who}  " in table
+        ours = times[f"{what}, this engine"]
+        assert ours["share_of_peak"] == pytest.approx(
+            ours["tflops"] / times["peak_tflops"], abs=0.02
+        )
+    assert set(found["slice"]) >= {"fp32, none", "fp32, dihedral"}
+    assert float(found["feed"]["rates"]["1"]) > 0
+    assert found["tests"]["planned"] == sum(found["tests"]["counts"].values()) > 0
+    assert found["tests"]["counts"].get("failed", 0) == 0
+
+
+def caffe_torch_version() -> str:
+    import torch
+
+    return torch.__version__
+
+
+@pytest.mark.slow
+def test_what_fails_is_told_and_the_rest_goes_on(bare, tmp_path):
+    results = tmp_path / "results"
+    done = bare.check(
+        *("proof", "--device", "77", "--net", "unet_slim", "--precisions", "fp32"),
+        *("--tile", "188", "--rounds", "1", "--seconds", "900"),
+        *("-o", str(results), "--work", str(tmp_path / "work")),
+    )
+    assert done.returncode == 1
+    found = json.loads((results / "proof.json").read_text())["found"]
+    assert "device" in found["fp32, step, this engine"]["error"].lower()
+    assert "rates" in found["feed"]
+    assert "end" in found
+
+
+def test_a_folder_with_the_work_of_others_is_left_alone(bare, tmp_path):
+    (tmp_path / "proof.json").write_text("{}")
+    done = bare.check("proof", "-o", str(tmp_path))
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert (tmp_path / "proof.json").read_text() == "{}"
+
+
+def joined(folder: Path, target: Path) -> Path:
+    """Join parts as the table says."""
+    subprocess.run(f"cat {folder}/*.h5.part*of* > {target}", shell=True, check=True)
+    return target
+
+
+@pytest.mark.slow
+def test_a_network_is_trained_scored_and_stored(bare, tmp_path, phantom):
+    results = tmp_path / "results"
+    done = bare.check(
+        *("train", *ON_CPU, "--tile", "284", "--precision", "fp32", "--iterations", "12"),
+        *("--data", phantom, "--seconds", "900"),
+        *("-o", str(results), "--work", str(tmp_path / "work")),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    names = {path.name for path in results.iterdir()}
+    part = "unet_slim_iter_12.h5.part1of1"
+    assert names == {"train.json", "train.txt", "curve.csv", "curves.png", part}
+    found = json.loads((results / "train.json").read_text())["found"]
+    assert found["weights"]["parts"] == [part]
+    assert len(found["scores"]["scores"]["per_slice"]) == 10
+    assert 0 < found["scores"]["scores"]["pixel_error"] < 1
+    assert found["plan"]["kept_back"] > sum(
+        took for title, took in found["tried"]["seconds"].items() if title != "try training"
+    )
+    losses = [row["loss"] for row in read_curve(results / "curve.csv") if "loss" in row]
+    assert len(losses) == 12
+    net = REPOSITORY / "prototxt" / "unet_slim" / "deploy.prototxt"
+    whole = joined(results, tmp_path / "unet.h5")
+    trained = tmp_path / "work" / "train" / "training" / "unet_slim_iter_12.caffemodel"
+    half, full = (caffe.Net(str(net), str(path), caffe.TEST) for path in (whole, trained))
+    for name, blobs in full.params.items():
+        for blob, stored in zip(blobs, half.params[name]):
+            np.testing.assert_array_equal(stored.data, blob.data.astype(np.float16))
+
+
+# As `gpu_check.py`, with a snapshot after each step.
+OFTEN = (
+    "import sys; sys.path.insert(0, 'tools'); import gpu_check, gpu_train; "
+    "gpu_train.SNAPSHOT_SECONDS = gpu_train.LOOK_SECONDS = 0.01; gpu_check.main(sys.argv[1:])"
+)
+
+
+@pytest.mark.slow
+def test_a_training_that_is_killed_leaves_weights_and_curve_and_no_process(bare, tmp_path, phantom):
+    results, work = tmp_path / "results", tmp_path / "work"
+    process = subprocess.Popen(
+        [bare.python, "-c", OFTEN, "train", *ON_CPU, "--tile", "284", "--precision", "fp32"]
+        + ["--data", phantom, "--seconds", "3000", "-o", str(results), "--work", str(work)],
+        env=bare.environment,
+        cwd=REPOSITORY,
+    )
+    try:
+        while not (results.is_dir() and find_parts(results)):
+            assert process.poll() is None
+            time.sleep(0.05)
+    finally:
+        process.kill()
+    assert process.wait() == -signal.SIGKILL
+    found = json.loads((results / "train.json").read_text())["found"]
+    assert "plan" in found
+    assert (results / "train.txt").read_text().startswith("unet_slim by adam")
+    assert read_curve(results / "curve.csv")
+    net = REPOSITORY / "prototxt" / "unet_slim" / "deploy.prototxt"
+    whole = joined(results, tmp_path / "unet.h5")
+    caffe.Net(str(net), str(whole), caffe.TEST)
+    deadline = time.monotonic() + 600
+    while running(str(work)):
+        assert time.monotonic() < deadline, "the training goes on"
+        time.sleep(0.1)
+
+
+def running(text: str) -> list[str]:
+    """Return the numbers of processes on whose command line a text stands."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if text.encode() in path.read_bytes():
+                found.append(path.parent.name)
+        except OSError:
+            # It has ended.
+            continue
+    return found
+
+
+def test_findings_are_on_disk_at_once_and_replaced_by_later_ones(tmp_path):
+    record = Record(tmp_path, "proof", 100)
+    record.note("speed", "fast", ms=3.5)
+    record.fail("memory", "a\nb")
+    assert record.failed
+    record.note("speed", "faster", ms=2.5)
+    found = json.loads((tmp_path / "proof.json").read_text())["found"]
+    assert found["speed"]["ms"] == 2.5
+    assert found["memory"]["error"] == "a\nb"
+    text = (tmp_path / "proof.txt").read_text()
+    assert text == "faster\n\nmemory: FAILED\n    a\n    b\n"
+
+
+def test_nobody_waits_for_an_answer_longer_than_there_is_time(tmp_path):
+    timed = _Timed.__new__(_Timed)
+    timed.program = Program(["-c", "import time; time.sleep(600)"], tmp_path / "log", piped=True)
+    timed.answers, timed.error = [], None
+    with ending({0: timed.program}), _Overtime({0: timed}, 0.3):
+        timed.ask()
+    assert (timed.answers, timed.error) == ([], None)
+
+
+def test_a_program_that_takes_too_long_is_ended_and_told(tmp_path):
+    said = "import time; print('began', flush=True); time.sleep(600)"
+    program = Program(["-c", said], tmp_path / "log")
+    while "began" not in program.said:
+        time.sleep(0.01)
+    error = program.wait(0.1)
+    assert error.startswith("began\nstopped after ")
+    assert program.process.returncode == -signal.SIGKILL
+
+
+def test_parts_of_newer_weights_take_the_place_of_older_ones(tmp_path):
+    target, older, newer = tmp_path / "out", tmp_path / "n_iter_1.h5", tmp_path / "n_iter_2.h5"
+    target.mkdir()
+    (target / "curve.csv").touch()
+    older.write_bytes(bytes(range(200)))
+    newer.write_bytes(bytes(range(100, 200)))
+    write_parts(older, target, 30)
+    parts = write_parts(newer, target, 30)
+    assert [part.name for part in parts] == [f"n_iter_2.h5.part{n}of4" for n in (1, 2, 3, 4)]
+    assert find_parts(target) == parts
+    assert joined(target, tmp_path / "joined").read_bytes() == newer.read_bytes()
+    assert (target / "curve.csv").exists()
+
+
+def test_what_float16_cannot_hold_is_no_weight(tmp_path, monkeypatch):
+    net = caffe.Net(str(REPOSITORY / "prototxt" / "unet_slim" / "deploy.prototxt"), caffe.TEST)
+    net.params["conv_u0d-score"][1].data[...] = 1e5
+    with pytest.raises(ValueError, match="layer 'conv_u0d-score'"):
+        write_half(net, tmp_path / "half.h5")
+
+
+SCORES = """
+import sys
+import numpy as np
+import caffe
+given = np.load(sys.argv[1])
+found = {}
+for name in ("full", "half"):
+    net = caffe.Net(str(given["net"]), str(given[name]), caffe.TEST)
+    net.blobs["data"].data[...] = given["data"]
+    net.forward()
+    found[name] = net.blobs["prob"].data.copy()
+np.savez(sys.argv[2], **found)
+"""
+
+
+def test_genuine_caffe_reads_float16(reference, ours, tmp_path):
+    model = REPOSITORY / "models" / "isbi2012_slim"
+    net = tmp_path / "deploy.prototxt"
+    net.write_text((model / "deploy.prototxt").read_text().replace("572", "188"))
+    full = tmp_path / "full.h5"
+    half = tmp_path / "half.h5"
+    loaded = caffe.Net(str(net), str(model / "weights.caffemodel"), caffe.TEST)
+    loaded.save_hdf5(str(full))
+    write_half(loaded, half)
+    assert h5py.File(half)["data/conv_u0d-score/0"].dtype == np.float16
+    data = np.random.RandomState(0).rand(1, 1, 188, 188).astype(np.float32)
+    arrays = {"net": str(net), "full": str(full), "half": str(half), "data": data}
+    genuine, here = (engine.run(SCORES, arrays) for engine in (reference, ours))
+    assert np.abs(genuine["half"] - genuine["full"]).max() < 5e-3
+    assert np.abs(genuine["half"] - genuine["full"]).max() > 0
+    np.testing.assert_allclose(here["half"], genuine["half"], atol=1e-4)
