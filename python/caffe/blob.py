@@ -39,11 +39,13 @@ class Side:
         "_array_tensor",
         "_host",
         "_host_newest",
+        "_host_same",
         "_pending",
         "_spare",
         "_tensor",
         "_upload",
         "changes_in_place",
+        "is_fed",
         "shape",
     )
 
@@ -51,11 +53,15 @@ class Side:
         self.shape = shape
         # How many layers of the net work in place on these values.
         self.changes_in_place = 0
+        # Whether only the user gives them, as those of an Input layer.
+        self.is_fed = False
         self._tensor: torch.Tensor | None = None
         # All values, flat, that there was memory for before the shape became smaller.
         self._spare: torch.Tensor | None = None
         self._host: torch.Tensor | None = None
         self._host_newest = False
+        # Whether a GPU has fetched the host's copy, and been given no other values since.
+        self._host_same = False
         # Reached once the GPU has fetched what the host's copy holds.
         self._upload: torch.cuda.Event | None = None
         self._pending: Callable[[], torch.Tensor | None] | None = None
@@ -98,14 +104,14 @@ class Side:
         """Have a GPU fetch the host's copy into `target`."""
         # Who holds the array may write into it at any time: the GPU is to be done by then.
         self._upload = device.upload(self._host, target, wait=self.is_held())
-        self._host_newest = False
+        self._host_newest, self._host_same = False, True
 
     def set(self, tensor: torch.Tensor) -> None:
         """Take `tensor` as the new values; an array that somebody holds is updated in place."""
         if tensor.shape != self.shape:
             raise CaffeError(f"a blob of shape {self.shape} was given values {tuple(tensor.shape)}")
         self._pending = self._spare = None
-        self._host_newest = False
+        self._host_newest = self._host_same = False
         if self.is_held() and tensor.device.type == "cpu":
             memory = self._array_tensor
             if memory.data_ptr() != tensor.data_ptr() or memory.stride() != tensor.stride():
@@ -121,7 +127,7 @@ class Side:
             self.set(torch.zeros(self.shape) if made is None else made)
             return
         self._tensor = self._spare = None
-        self._host_newest = False
+        self._host_newest = self._host_same = False
         self._pending = make
 
     def clear(self) -> None:
@@ -206,7 +212,8 @@ class Side:
         if not self._host_newest:
             # Of what was discarded the host's copy keeps what it held: it is about to be written.
             discarded = self._tensor is None and self._pending is None
-            if not (discarded and self._host is not None):
+            same = self._host_same and self.is_fed and not self.changes_in_place
+            if self._host is None or not (discarded or same):
                 tensor = self.tensor()
                 if self._host is None:
                     self._host = device.host_memory(self.shape)

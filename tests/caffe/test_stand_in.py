@@ -6,17 +6,22 @@ On a stand-in, so that this is known without a GPU: see stand_in.py.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from google.protobuf import text_format
 
 import caffe
 from caffe import device
+from caffe.layer_types import LAYERS
+from caffe.layers.activation import Dropout
 from caffe.proto import caffe_pb2
-from tests.caffe.stand_in import META, StandIn, computing_on_stand_in
+from tests.caffe.stand_in import META, StandIn, WrongDeviceError, computing_on_stand_in
 from tests.parity.harness import Case
 from tests.parity.layer_cases import CASES, Draw
+from unet.segmentation import segment_picture
 
 PRECISIONS = ("fp32", "tf32", "bf16")
 SOLVERS = ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam")
@@ -55,7 +60,8 @@ def assert_all_lies_there(gpu: StandIn, net: caffe.Net) -> None:
                 assert values.device == META
                 assert values.shape == blob.shape
                 assert values.dtype in (torch.float32, device.compute_dtype())
-        assert not gpu.uploads
+        # What a user wrote is fetched; nothing that the engine made comes from the CPU.
+        assert {place.key for place in gpu.uploads} <= {"upload, device.py upload"}
     for blob in net.learnable:
         assert blob.data_side.activation().dtype == torch.float32
         assert blob.diff_side.activation().dtype == torch.float32
@@ -106,3 +112,319 @@ def test_a_layer_computes_where_its_bottoms_lie_and_keeps_the_host_waiting_only_
             run_case(gpu, case)
         except Exception as error:
             raise AssertionError(f"{kind} {number}: {error}\n{case.net}") from error
+
+
+# -- what the stand-in finds -----------------------------------------------------------------------
+
+
+class OnTheCPU(Dropout):
+    """Makes its mask where it does not compute."""
+
+    def forward(self, bottom, top):
+        data = bottom[0].data_side.tensor()
+        top[0].data_side.set(data * torch.empty(data.shape).bernoulli_(0.5))
+
+
+class OneNumberOnTheCPU(Dropout):
+    """Multiplies with a single number of the CPU, which CUDA would allow."""
+
+    def forward(self, bottom, top):
+        top[0].data_side.set(bottom[0].data_side.tensor() * torch.tensor(2.0))
+
+
+class ForeignNumbers(Dropout):
+    """Draws with the CPU's generator."""
+
+    def forward(self, bottom, top):
+        mask = torch.empty_like(bottom[0].data_side.tensor())
+        top[0].data_side.set(mask.bernoulli_(0.5, generator=device.generator(torch.device("cpu"))))
+
+
+class TopOnTheCPU(Dropout):
+    """Gives its top values on the CPU, which the blob would copy for every reader."""
+
+    def forward(self, bottom, top):
+        top[0].data_side.set(torch.ones(bottom[0].shape))
+
+
+class Reads(Dropout):
+    """Lets Python look at a value."""
+
+    def forward(self, bottom, top):
+        data = bottom[0].data_side.tensor()
+        top[0].data_side.set(data * 2 if data.sum() > 0 else data.clone())
+
+
+class Masks(Dropout):
+    """Chooses by a mask: as many values as it holds."""
+
+    def forward(self, bottom, top):
+        data = bottom[0].data_side.tensor().clone()
+        data[data > 0] = 1
+        top[0].data_side.set(data)
+
+
+PLANTED = """
+layer { name: "in" type: "Input" top: "in" input_param { shape { dim: 2 dim: 3 } } }
+layer { name: "layer" type: "Dropout" bottom: "in" top: "out" }
+layer { name: "loss" type: "Reduction" bottom: "out" top: "loss" loss_weight: 1 }
+"""
+
+
+def planted(monkeypatch, kind: type) -> Case:
+    monkeypatch.setitem(LAYERS, "Dropout", kind)
+    return Case(PLANTED, {"in": np.ones((2, 3))}, phase=0, backward=False)
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        (OnTheCPU, r"mul of tensors on two devices: \(2, 3\) on meta, \(2, 3\) on cpu"),
+        (OneNumberOnTheCPU, r"mul of tensors on two devices: \(2, 3\) on meta, \(\) on cpu"),
+        (ForeignNumbers, "bernoulli_ on the GPU with the random numbers of the CPU"),
+    ],
+)
+def test_tensors_of_the_cpu_are_found(gpu, monkeypatch, kind, told):
+    with pytest.raises(WrongDeviceError, match=told):
+        run_case(gpu, planted(monkeypatch, kind))
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        (TopOnTheCPU, r"what='upload'.*function='activation'"),
+        (Reads, r"_local_scalar_dense, test_stand_in.py forward"),
+        (Masks, r"index_put_, test_stand_in.py forward"),
+    ],
+)
+def test_uploads_and_waits_are_found(gpu, monkeypatch, kind, told):
+    with pytest.raises(AssertionError, match=told):
+        run_case(gpu, planted(monkeypatch, kind))
+
+
+# -- the U-Net -------------------------------------------------------------------------------------
+
+
+class Tiles(caffe.Layer):
+    """Feeds pictures, labels and weights as a Python layer does: by writing into its tops."""
+
+    def setup(self, bottom, top):
+        self.side = int(self.param_str)
+
+    def reshape(self, bottom, top):
+        inner = self.side - 184
+        top[0].reshape(1, 1, self.side, self.side)
+        top[1].reshape(1, 1, inner, inner)
+        top[2].reshape(1, 2, inner, inner)
+
+    def forward(self, bottom, top):
+        for blob in top:
+            blob.data[...] = 1
+
+    def backward(self, top, propagate_down, bottom):
+        pass
+
+
+def of_unet(repository: Path, name: str, feed: str, side: int) -> caffe_pb2.NetParameter:
+    """Return a training net of prototxt/, fed in one of two ways."""
+    net = caffe_pb2.NetParameter()
+    text_format.Parse((repository / "prototxt" / name / "train.prototxt").read_text(), net)
+    layers = [layer for layer in net.layer if layer.type != "Python"]
+    del net.layer[:]
+    tops = ["data", "label", "weight"]
+    if feed == "Python":
+        layer = net.layer.add(name="tiles", type="Python", top=tops)
+        layer.python_param.module, layer.python_param.layer = __name__, "Tiles"
+        layer.python_param.param_str = str(side)
+    else:
+        inner = side - 184
+        for top, shape in zip(tops, [(1, side, side), (1, inner, inner), (2, inner, inner)]):
+            layer = net.layer.add(name=top, type="Input", top=[top])
+            layer.input_param.shape.add(dim=(1, *shape))
+    net.layer.extend(layers)
+    return net
+
+
+def solver_of(
+    net: caffe_pb2.NetParameter, tmp_path: Path, kind: str = "SGD", **fields
+) -> caffe.Solver:
+    param = caffe_pb2.SolverParameter(
+        net_param=net,
+        type=kind,
+        base_lr=0.01,
+        momentum=0.9,
+        weight_decay=1e-4,
+        lr_policy="fixed",
+        snapshot_prefix=str(tmp_path / "snap"),
+        **{"random_seed": 1, **fields},
+    )
+    if kind in ("AdaGrad", "RMSProp"):
+        param.ClearField("momentum")
+    return caffe.get_solver(param)
+
+
+@pytest.mark.parametrize("feed", ["Python", "Input"])
+@pytest.mark.parametrize(("name", "side"), [("unet_slim", 444), ("unet", 572)])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_training_step_of_the_u_net_waits_for_the_loss_only(
+    gpu, repository, tmp_path, name, side, feed, precision
+):
+    device.set_precision(precision)
+    solver = solver_of(of_unet(repository, name, feed, side), tmp_path)
+    for _ in range(3):
+        with gpu.seen():
+            if feed == "Input":
+                for blob in ("data", "label", "weight"):
+                    solver.net.blobs[blob].data[...] = 1
+            solver.step(1)
+    assert [place.key for place in gpu.waits] == ["download, late_checks.py read"]
+    # Labels are read out of the weights.
+    assert len(gpu.uploads) == 2
+    assert_all_lies_there(gpu, solver.net)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("name", ["unet_slim", "unet"])
+def test_a_forward_pass_of_the_u_net_waits_for_the_scores_only(gpu, repository, name, precision):
+    device.set_precision(precision)
+    net = caffe.Net(str(repository / "prototxt" / name / "deploy.prototxt"), caffe.TEST)
+    net.retain_data = False
+    for _ in range(2):
+        with gpu.seen():
+            net.blobs["data"].data[...] = 1
+            net.forward()
+    assert [place.key for place in gpu.waits] == ["download, blob.py numpy"]
+    assert len(gpu.uploads) == 1
+
+
+@pytest.mark.parametrize("together", [1, 3])
+def test_segmentation_waits_for_the_scores_of_each_tile_only(gpu, repository, together):
+    net = caffe.Net(str(repository / "prototxt/unet_slim/deploy.prototxt"), caffe.TEST)
+    picture = np.ones((1, 300, 300), np.float32)
+    segment_picture(net, picture, (316, 316))
+    passes = []
+    with gpu.seen():
+        scores = segment_picture(
+            net,
+            picture,
+            (316, 316),
+            average="mirror",
+            together=together,
+            after_pass=lambda: passes.append(1),
+        )
+        assert scores.shape == (2, 300, 300)
+        assert len(passes) == 36
+        assert len(gpu.uploads) == len(passes)
+        # The scores, and the net's own output, the probabilities.
+        assert {place.key for place in gpu.waits} == {"download, blob.py numpy"}
+        assert len(gpu.waits) <= 2 * len(passes)
+
+
+# -- solvers, Python layers, files, net surgery ----------------------------------------------------
+
+SMALL = """
+layer { name: "tiles" type: "Python" top: "data" top: "label" top: "weight"
+  python_param { module: "MODULE" layer: "Tiles" param_str: "188" } }
+layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
+  convolution_param { num_output: 2 kernel_size: 185 weight_filler { type: "xavier" } } }
+layer { name: "norm" type: "BatchNorm" bottom: "conv" top: "norm" }
+layer { name: "drop" type: "Dropout" bottom: "norm" top: "drop" }
+layer { name: "own" type: "Python" bottom: "drop" top: "own"
+  python_param { module: "MODULE" layer: "Doubled" } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "own" bottom: "label" top: "loss" }
+layer { name: "accuracy" type: "Accuracy" bottom: "own" bottom: "label" top: "accuracy"
+  include { phase: TEST } }
+""".replace("MODULE", __name__)
+
+
+class Doubled(caffe.Layer):
+    """Computes with numpy, and has a parameter."""
+
+    def setup(self, bottom, top):
+        self.blobs.add_blob(3)
+
+    def reshape(self, bottom, top):
+        top[0].reshape(*bottom[0].shape)
+
+    def forward(self, bottom, top):
+        top[0].data[...] = 2 * bottom[0].data
+
+    def backward(self, top, propagate_down, bottom):
+        bottom[0].diff[...] = 2 * top[0].diff
+        self.blobs[0].diff[...] += 1
+
+
+def small_net() -> caffe_pb2.NetParameter:
+    return text_format.Parse(SMALL, caffe_pb2.NetParameter())
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("kind", SOLVERS)
+def test_a_solver_steps_tests_and_keeps_its_state_there(gpu, tmp_path, kind, precision):
+    device.set_precision(precision)
+    solver = solver_of(
+        small_net(), tmp_path, kind, test_iter=[2], test_interval=1, display=1, clip_gradients=1
+    )
+    solver.step(2)
+    assert_all_lies_there(gpu, solver.net)
+    assert all(entry.device == META for entry in solver._history)
+
+
+def test_a_python_layer_and_the_loss_are_all_that_a_step_waits_for(gpu, tmp_path):
+    solver = solver_of(small_net(), tmp_path)
+    solver.step(2)
+    with gpu.seen():
+        solver.step(1)
+    of_python = {place.key for place in gpu.waits if place.layer}
+    assert of_python == {"download, blob.py numpy", "download, late_checks.py settle"}
+    assert {place.layer for place in gpu.waits} == {"Python", ""}
+    assert [place.key for place in gpu.waits if not place.layer] == [
+        "download, late_checks.py read"
+    ]
+
+
+@pytest.mark.parametrize("form", ["BINARYPROTO", "HDF5"])
+def test_snapshots_are_written_and_gone_on_from(gpu, tmp_path, form):
+    solver = solver_of(small_net(), tmp_path, "Adam", snapshot=2, snapshot_format=form)
+    solver.step(2)
+    end = ".h5" if form == "HDF5" else ""
+    other = solver_of(small_net(), tmp_path, "Adam")
+    other.restore(str(tmp_path / f"snap_iter_2.solverstate{end}"))
+    other.step(1)
+    assert other.iter == 3
+    assert_all_lies_there(gpu, other.net)
+
+
+def test_nets_are_operated_on(gpu, tmp_path):
+    net, other = (caffe.Net(small_net(), caffe.TRAIN) for _ in range(2))
+    forward(net)
+    backward(net)
+    net.params["conv"][0].data[...] = 3
+    net.params["conv"][0].diff[...] = 4
+    net.save(str(tmp_path / "net.caffemodel"))
+    net.save_hdf5(str(tmp_path / "net.h5"), True)
+    for name in ("net.caffemodel", "net.h5"):
+        other.copy_from(str(tmp_path / name))
+        forward(other)
+        assert_all_lies_there(gpu, other)
+    other.share_with(net)
+    assert other.params["conv"][0].data_side is net.params["conv"][0].data_side
+    other.layer_dict["tiles"].side = 234
+    other.reshape()
+    assert other.blobs["conv"].shape == (1, 2, 50, 50)
+    forward(other)
+    backward(other)
+    assert_all_lies_there(gpu, other)
+
+
+def test_a_net_made_on_the_cpu_goes_on_on_the_gpu_and_back(monkeypatch):
+    net = caffe.Net(small_net(), caffe.TRAIN)
+    forward(net)
+    backward(net)
+    with computing_on_stand_in(monkeypatch) as gpu:
+        forward(net)
+        backward(net)
+        assert_all_lies_there(gpu, net)
+        for blob in [*net.blobs.values(), *net.learnable]:
+            assert blob.data.dtype == np.float32
+            assert blob.diff.shape == blob.shape

@@ -30,6 +30,7 @@ class Input(BuiltInLayer):
         for index, blob in enumerate(top):
             if shapes:
                 blob.reshape(*shapes[index if len(shapes) > 1 else 0].dim)
+            blob.data_side.is_fed = True
 
 
 @register("DummyData")
