@@ -92,6 +92,7 @@ class Side:
             self._host_newest = False
         else:
             source = self._tensor
+        self._host_same = False
         if source is None:
             self._tensor = torch.zeros(self.shape, device=where)
         elif source.device != where:

@@ -428,3 +428,17 @@ def test_a_net_made_on_the_cpu_goes_on_on_the_gpu_and_back(monkeypatch):
         for blob in [*net.blobs.values(), *net.learnable]:
             assert blob.data.dtype == np.float32
             assert blob.diff.shape == blob.shape
+
+
+def test_an_input_written_on_the_cpu_is_fetched_anew(gpu, monkeypatch):
+    net = made('layer { name: "in" type: "Input" top: "in" input_param { shape { dim: 2 } } }')
+    blob = net.blobs["in"]
+    blob.data[...] = 1
+    assert blob.data_side.tensor().device == META
+    with monkeypatch.context() as patch:
+        patch.setattr(device, "current", lambda: torch.device("cpu"))
+        blob.data[...] = 2
+    assert blob.data_side.tensor().device == META
+    with gpu.seen():
+        assert blob.data.shape == (2,)
+        assert [place.key for place in gpu.waits] == ["download, blob.py numpy"]
