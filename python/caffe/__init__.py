@@ -16,6 +16,7 @@ from caffe.device import (
 )
 from caffe.errors import CaffeError
 from caffe.glog import init_log, log
+from caffe.graphs import set_graphs
 from caffe.layers import LAYERS, Layer
 from caffe.nccl import NCCL, has_nccl
 from caffe.net import TEST, TRAIN, Net
@@ -74,6 +75,7 @@ __all__ = [
     "log",
     "params",
     "set_device",
+    "set_graphs",
     "set_mode_cpu",
     "set_mode_gpu",
     "set_multiprocess",

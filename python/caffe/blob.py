@@ -139,17 +139,41 @@ class Side:
         """Take values that are `part` inside `window` and 0 outside, without writing the zeros."""
         self.defer(_Window(self.shape, window, part))
 
+    def lie_in(self, memory: torch.Tensor) -> None:
+        """Have the newest values lie in `memory`, where a CUDA graph reads them."""
+        if self._host_newest and self._pending is None:
+            self._fetch(memory)
+        else:
+            newest = self.activation()
+            if newest is not memory:
+                memory.copy_(newest)
+        self._tensor, self._spare = memory, None
+
+    def state(self) -> tuple[object, ...]:
+        """Return what `restore` takes, to bring back the values that a CUDA graph makes anew."""
+        return self._tensor, self._spare, self._pending
+
+    def restore(self, state: tuple[object, ...]) -> None:
+        """Be again as at the time of `state`."""
+        self._tensor, self._spare, self._pending = state
+        self._host_newest = self._host_same = False
+
     def add_to(self, total: torch.Tensor) -> None:
         """Add the values to a tensor."""
         if isinstance(self._pending, _Window):
-            total[self._pending.window] += self._pending.part
+            # Not by +=, which would then copy the window onto itself.
+            total[self._pending.window].add_(self._pending.part)
         else:
-            total += self.activation()
+            total.add_(self.activation())
 
     def is_clear(self) -> bool:
         """Tell whether the values are zeros that no memory was touched for."""
         untouched = self._tensor is None and not self._host_newest
         return untouched and (self._pending is None or self._pending is _zeros)
+
+    def is_deferred(self) -> bool:
+        """Tell whether the values are made, or refused, only when somebody looks."""
+        return self._pending is not None
 
     def is_held(self) -> bool:
         """Tell whether somebody holds the numpy array, or a view of it."""
@@ -176,7 +200,7 @@ class Side:
     def discard(self) -> None:
         """Give the memory back, if nobody holds the array: the next pass writes all values anew."""
         if not self._host_newest and not self.is_held():
-            self._tensor = self._spare = None
+            self._tensor = self._spare = self._pending = None
 
     def reshape(self, shape: Shape) -> None:
         """Change the shape; values that there is memory for keep their place in the flat order."""

@@ -289,7 +289,10 @@ class Net(Passes):
         outputs = list(self.top_names[names[last]]) if end is not None else list(self.outputs)
         if kwargs:
             self._fill(kwargs, self.inputs, "input", diff=False)
-        self._flow(first, last, wanted)
+        if (first, last) == (0, len(self.layers) - 1):
+            self._pass(wanted)
+        else:
+            self._flow(range(first, last + 1), wanted)
         return {name: self._blob(name).data for name in dict.fromkeys(outputs + wanted)}
 
     def backward(

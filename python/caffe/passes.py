@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 
 import torch
 
-from caffe import late_checks, net_log
+from caffe import graphs, late_checks, net_log
 from caffe.arguments import WHOLE, takes
 from caffe.assembly import Assembly, Place, checked
 from caffe.blob import Blob, Side
@@ -75,6 +75,7 @@ class Passes:
             "after_backward": [],
         }
         self._released: list[Blob] = []
+        self._graphs: graphs.Graphs | None = None
         # Whether a solver's update has changed the parameters since the last pass.
         self._updated = False
 
@@ -107,11 +108,42 @@ class Passes:
 
     @takes(start=WHOLE, end=WHOLE)
     def _forward(self, start: int, end: int) -> float:
-        return read_losses(self._flow(start, end))
+        return read_losses(self._flow(range(start, end + 1)))
+
+    def _pass(
+        self,
+        keep: Sequence[str] = (),
+        backward: bool = False,
+        after_layer: Callable[[int], None] | None = None,
+    ) -> list[torch.Tensor]:
+        """Run all layers forward, with `backward` then backward as in a solver's step.
+
+        Returns
+        -------
+        list of Tensor
+            The terms of the loss, for `read_losses`.
+        """
+        last = len(self._places) - 1
+
+        def back() -> None:
+            self._backward(last, 0, not self.retain_diffs, after_layer)
+
+        watched = self.debug_info or after_layer or any(self._callbacks.values())
+        if graphs.wanted() and not watched:
+            if self._graphs is None:
+                self._graphs = graphs.Graphs(self)
+            how = backward, self.retain_data, self.retain_diffs
+            terms = self._graphs.run(keep, back if backward else None, how)
+            if terms is not None:
+                return terms
+        terms = self._flow(range(last + 1), keep, backward)
+        if backward:
+            back()
+        return terms
 
     @torch.no_grad()
     def _flow(
-        self, start: int, end: int, keep: Collection[str] = (), before_backward: bool = False
+        self, indices: Sequence[int], keep: Collection[str] = (), before_backward: bool = False
     ) -> list[torch.Tensor]:
         """Run layers forward; return the terms of the loss, for `read_losses`."""
         losses = []
@@ -122,7 +154,7 @@ class Passes:
         )
         give_back = not (self.retain_data or before_backward)
         rectified = False
-        for index in range(start, end + 1):
+        for index in indices:
             place = self._places[index]
             if rectified:
                 rectified = False
@@ -135,7 +167,7 @@ class Passes:
                 for blob in place.tops:
                     if blob not in place.bottoms:
                         blob.data_side.discard()
-            rectified = fuse and place.rectifies and index < end
+            rectified = fuse and place.rectifies and index < indices[-1]
             step = "forward_rectified" if rectified else "forward"
             checked(place.layer, step, place.bottoms, place.tops)
             for blob, weight in zip(place.tops, place.loss_weights):

@@ -191,12 +191,10 @@ class Solver:
                 on_start()
             displays = self._displays()
             self.net.debug_info = displays and param.debug_info
-            last = len(self.net.layers) - 1
             terms: list[torch.Tensor] = []
             at_once = self._update_at_once()
             for _ in range(param.iter_size):
-                terms += self.net._flow(0, last, before_backward=True)
-                self.net._backward(last, 0, not self.net.retain_diffs, at_once)
+                terms += self.net._pass(backward=True, after_layer=at_once)
                 if self.net.debug_info:
                     net_log.all_parameters(self.net)
             if displays:
@@ -363,7 +361,7 @@ class Solver:
             if self._stop:
                 solver_log.test_interrupted()
                 return
-            terms += net._flow(0, len(net.layers) - 1)
+            terms += net._pass()
             for name in net.outputs:
                 values = net.blobs[name].data_side.tensor().to(torch.float64).flatten()
                 sums[name] = sums[name] + values if name in sums else values
