@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -23,7 +24,18 @@ def unavailable(what: str) -> None:
     pytest.skip(what)
 
 
-def pytest_configure() -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--gpu-parity",
+        metavar="FILE",
+        help="a line of JSON for each comparison of a GPU with the CPU, as they are made",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    _compared.clear()
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(_Compared(config.getoption("gpu_parity")))
     # In the background of a script, and under nohup, signals are ignored that the tests send to
     # what they start, which would ignore them, too; those that are handled it takes as usual.
     for number, handler in (
@@ -126,6 +138,28 @@ def small_disk(tmp_path) -> Iterator[SmallDisk]:
 
 # Type, cases and largest difference of each layer type that was held against genuine Caffe.
 _parity: list[tuple[str, int, float]] = []
+# What tests/gpu compares.
+_compared: list[dict] = []
+
+
+class _Compared:
+    """Collects the comparisons of all processes, and writes each to a file at once."""
+
+    def __init__(self, path: str | None) -> None:
+        self.path = path
+        if path:
+            Path(path).write_text("")
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        rows = [value for name, value in report.user_properties if name == "gpu_parity"]
+        if report.when != "call" or not rows:
+            return
+        _compared.extend(rows)
+        if self.path:
+            with Path(self.path).open("a") as file:
+                file.writelines(
+                    json.dumps({**row, "seconds": round(report.duration, 2)}) + "\n" for row in rows
+                )
 
 
 @pytest.fixture
@@ -135,6 +169,12 @@ def record_parity():
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _compared:
+        from tests.gpu.compare import Row, table
+
+        terminalreporter.section("a GPU against the CPU")
+        for line in table([Row(**row) for row in _compared]):
+            terminalreporter.write_line(line)
     if _parity:
         terminalreporter.section("layers against genuine Caffe")
         terminalreporter.write_line(f"{'type':26s}{'cases':>7s}{'largest difference':>22s}")

@@ -5,12 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.parity.harness import Engine, run_cases
+from tests.parity.harness import Case, Engine, run_cases
 from tests.parity.layer_cases import CASES, Draw
 
 # Cases of each type; types of many parameters get more.
 COUNT = 30
 MORE = {"Convolution": 90, "Deconvolution": 60, "Pooling": 80, "Reshape": 50, "Scale": 50}
+
+
+def cases_of(kind: str) -> dict[str, Case]:
+    """Return the cases of a type, by type and number."""
+    count = MORE.get(kind, COUNT)
+    return {f"{kind} {number}": CASES[kind](Draw(kind, number)) for number in range(count)}
 
 
 def largest_difference(got: dict, wanted: dict) -> float:
@@ -29,10 +35,7 @@ def largest_difference(got: dict, wanted: dict) -> float:
 
 @pytest.mark.parametrize("kind", sorted(CASES))
 def test_equals_genuine_caffe(ours: Engine, reference: Engine, kind, record_parity):
-    cases = {
-        f"{kind} {number}": CASES[kind](Draw(kind, number))
-        for number in range(MORE.get(kind, COUNT))
-    }
+    cases = cases_of(kind)
     got, wanted = run_cases(ours, cases), run_cases(reference, cases)
     differences = {}
     for name, case in cases.items():

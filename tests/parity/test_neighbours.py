@@ -75,15 +75,19 @@ def surrounded(case: Case, draw: Draw) -> Case:
     )
 
 
+def cases_of(kind: str) -> dict[str, Case]:
+    """Return the cases of a type, by type and number."""
+    found = {}
+    for number in range(COUNT):
+        draw = Draw(kind, number)
+        found[f"{kind} {number}"] = surrounded(CASES[kind](draw), draw)
+    return found
+
+
 @pytest.fixture(scope="module")
 def cases() -> dict[str, Case]:
     """Return all cases, by type and number."""
-    found = {}
-    for kind in KINDS:
-        for number in range(COUNT):
-            draw = Draw(kind, number)
-            found[f"{kind} {number}"] = surrounded(CASES[kind](draw), draw)
-    return found
+    return {name: case for kind in KINDS for name, case in cases_of(kind).items()}
 
 
 @pytest.fixture(scope="module")

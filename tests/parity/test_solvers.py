@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import h5py
@@ -83,13 +84,15 @@ def batches() -> Arrays:
     return {"data": data.astype(np.float32), "target": target.astype(np.float32)}
 
 
-def run(engine: Engine, folder: Path, own: str, other: str) -> dict[str, Arrays]:
-    """Run all solvers on an engine, in one process."""
-    arrays = {f"{name}|solver": text for name, text in SOLVERS.items()}
+def run(
+    engine: Engine, folder: Path, own: str, other: str, names: Iterable[str] = tuple(SOLVERS)
+) -> dict[str, Arrays]:
+    """Run solvers on an engine, in one process."""
+    results: dict[str, Arrays] = {name: {} for name in names}
+    arrays = {f"{name}|solver": SOLVERS[name] for name in results}
     found = engine.run(
         SCRIPTS / "run_solvers.py", {**arrays, **batches()}, str(folder), own, other, str(HALF)
     )
-    results: dict[str, Arrays] = {name: {} for name in SOLVERS}
     for key, value in found.items():
         name, what = key.split("|", 1)
         results[name][what] = value

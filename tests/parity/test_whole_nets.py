@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import h5py
@@ -18,10 +19,14 @@ Results = dict[str, Arrays]
 SUFFIXES = (".caffemodel", ".h5")
 
 
-def run(engine: Engine, folder: Path, own: str, other: str) -> Results:
-    """Run all nets on an engine, in one process, and read the other engine's files."""
+def run(
+    engine: Engine, folder: Path, own: str, other: str, names: Iterable[str] = tuple(NETS)
+) -> Results:
+    """Run nets on an engine, in one process, and read the other engine's files."""
     arrays: dict[str, object] = {}
-    for name, whole in NETS.items():
+    results: Results = {name: {} for name in names}
+    for name in results:
+        whole = NETS[name]
         arrays[f"{name}|net_text"] = whole.net()
         arrays[f"{name}|solver_text"] = whole.solver_text("PREFIX")
         arrays[f"{name}|force_backward"] = whole.force_backward
@@ -29,7 +34,6 @@ def run(engine: Engine, folder: Path, own: str, other: str) -> Results:
         arrays[f"{name}|keeps"] = np.array(whole.keeps_fillers, dtype=str)
         for blob, values in whole.batches.items():
             arrays[f"{name}|input|{blob}"] = values
-    results: Results = {name: {} for name in NETS}
     steps = str(STEPS_BEFORE_SNAPSHOT)
     found = engine.run(SCRIPTS / "run_whole_nets.py", arrays, str(folder), own, other, steps)
     for key, value in found.items():

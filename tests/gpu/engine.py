@@ -1,0 +1,158 @@
+"""This engine in this process, on a device and in a precision: what the parity scripts run on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import runpy
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+import caffe
+from tests.parity.harness import REPOSITORY, SCRIPTS, Arrays, Engine
+
+# Scripts start from it, so that fillers draw the same on every device.
+SEED = 2015
+# Types that compute in the precision, and give what they compute rounded to it.
+PRODUCTS = ("Convolution", "Deconvolution", "InnerProduct")
+
+
+@contextlib.contextmanager
+def computing(device: str, precision: str = "fp32") -> Iterator[None]:
+    """Let the engine compute on a device and in a precision; afterwards on the CPU in fp32.
+
+    Parameters
+    ----------
+    device : {"cpu", "gpu"}
+    precision : {"fp32", "tf32", "bf16"}
+    """
+    try:
+        if device == "gpu":
+            caffe.set_mode_gpu()
+        caffe.set_precision(precision)
+        yield
+    finally:
+        caffe.set_precision("fp32")
+        caffe.set_mode_cpu()
+
+
+@dataclass(frozen=True)
+class Here(Engine):
+    """An engine whose scripts run in this process: starting CUDA takes seconds, once.
+
+    Attributes
+    ----------
+    name : str
+    command : tuple of str
+        Not used.
+    device : {"cpu", "gpu"}
+    precision : {"fp32", "tf32", "bf16"}
+    nudge : float
+        By what fraction of themselves, at most, parameters, given values, and what layers of
+        products give are changed.
+    draw : int
+        Which random changes these are.
+    """
+
+    device: str = "cpu"
+    precision: str = "fp32"
+    nudge: float = 0.0
+    draw: int = 0
+
+    @classmethod
+    def on(cls, device: str, precision: str = "fp32") -> Here:
+        """Return the engine on a device and in a precision."""
+        return cls(f"{device} {precision}", (), device, precision)
+
+    def nudged(self, nudge: float, draw: int) -> Here:
+        """Return the engine that is given values a little off."""
+        return replace(self, nudge=nudge, draw=draw)
+
+    def run(
+        self,
+        script: str | Path,
+        arrays: Mapping[str, np.ndarray | str | float] | None = None,
+        *arguments: str,
+        timeout: float = 3600,
+        environment: Mapping[str, str] | None = None,
+        cwd: Path = REPOSITORY,
+    ) -> Arrays:
+        """Run a script as `Engine.run` does, but in this process; what it raises comes through.
+
+        `timeout` and `environment` are not for scripts that run here.
+        """
+        with tempfile.TemporaryDirectory(prefix="parity-") as folder, _as_program(cwd):
+            result = Path(folder, "result.npz")
+            if not isinstance(script, Path):
+                source, script = script, Path(folder, "script.py")
+                script.write_text(source, encoding="utf-8")
+            sys.argv[:] = [str(script), "", str(result), *arguments]
+            results: Arrays = {}
+            with self._exchanging(arrays or {}, results):
+                caffe.set_random_seed(SEED)
+                with computing(self.device, self.precision):
+                    runpy.run_path(str(script), run_name="__main__")
+            if result.exists():
+                with np.load(result) as found:
+                    results.update(found)
+            return results
+
+    @contextlib.contextmanager
+    def _exchanging(self, arrays: Mapping[str, np.ndarray], results: Arrays) -> Iterator[None]:
+        """Let the scripts be given arrays, give theirs, and draw parameters, without files."""
+        # It sets the mode to CPU, once.
+        import exchange
+
+        kept = {name: getattr(exchange, name) for name in ("given", "give", "draw_parameters")}
+        random = np.random.default_rng(self.draw)
+
+        def off(values: np.ndarray) -> np.ndarray:
+            # Whole numbers are labels, indices and markers.
+            if values.dtype.kind != "f" or np.array_equal(values, np.rint(values)):
+                return values
+            changes = self.nudge * random.uniform(-1, 1, values.shape)
+            return (values * (1 + changes)).astype(values.dtype)
+
+        def draw_parameters(net: caffe.Net) -> None:
+            kept["draw_parameters"](net)
+            if not self.nudge:
+                return
+            for blobs in net.params.values():
+                for blob in blobs:
+                    blob.data[...] = off(blob.data)
+
+            def nudge_tops(index: int) -> None:
+                if net.layers[index].type in PRODUCTS:
+                    for name in net.top_names[net._layer_names[index]]:
+                        net.blobs[name].data[...] = off(net.blobs[name].data)
+
+            net.after_forward(nudge_tops)
+
+        changed = {key: np.array(values) for key, values in arrays.items()}
+        if self.nudge:
+            changed = {key: off(values) for key, values in changed.items()}
+        exchange.given = lambda: dict(changed)
+        exchange.give = results.update
+        exchange.draw_parameters = draw_parameters
+        try:
+            yield
+        finally:
+            for name, function in kept.items():
+                setattr(exchange, name, function)
+
+
+@contextlib.contextmanager
+def _as_program(cwd: Path) -> Iterator[None]:
+    arguments, path, folder = sys.argv[:], sys.path[:], os.getcwd()
+    sys.path.insert(0, str(SCRIPTS))
+    os.chdir(cwd)
+    try:
+        yield
+    finally:
+        os.chdir(folder)
+        sys.argv[:], sys.path[:] = arguments, path

@@ -1,0 +1,80 @@
+"""Every case, net and solver of tests/parity on a GPU, in each precision, against the CPU."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import pytest
+
+from tests.gpu.compare import PRECISIONS, Results, Row, compare
+from tests.gpu.engine import Here
+from tests.gpu.suites import SUITES
+
+
+@functools.lru_cache(maxsize=2)
+def truth(suite: str, part: str) -> Results:
+    """Return what the CPU gives in float32; the precisions follow each other."""
+    return SUITES[suite].run(Here.on("cpu"), part)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    ("suite", "part", "precision"),
+    [
+        pytest.param(suite, part, precision, id=f"{suite}, {part}, {precision}")
+        for suite in SUITES
+        for part in SUITES[suite].parts
+        for precision in PRECISIONS
+    ],
+)
+def test_a_gpu_comes_to_what_the_cpu_comes_to(suite, part, precision, record_property):
+    row = compare(
+        lambda engine: SUITES[suite].run(engine, part),
+        "gpu",
+        precision,
+        suite,
+        part,
+        truth(suite, part),
+    )
+    record_property("gpu_parity", dataclasses.asdict(row))
+    assert not row.mistakes, "\n".join(row.mistakes[:20])
+    assert row.arrays
+
+
+# -- without a GPU ---------------------------------------------------------------------------------
+
+# A part of each suite, the quickest.
+REHEARSED = {
+    "layers": "Convolution",
+    "layers between others": "Pooling",
+    "layers of the U-Net": "convolution",
+    "nets in new shapes": "in",
+    "random nets": "0-9",
+    "nets in use": "all",
+    "whole nets": "exposed_rnn",
+    "whole nets from files": "exposed_lstm",
+    "networks": "unet_slim SGD",
+    "solvers": "Adam",
+    "solvers resumed": "SGD",
+}
+
+
+def rehearse(suite: str, precision: str = "fp32") -> Row:
+    part = REHEARSED[suite]
+    return compare(lambda engine: SUITES[suite].run(engine, part), "cpu", precision, suite, part)
+
+
+def test_all_suites_are_rehearsed():
+    assert {name: part in SUITES[name].parts for name, part in REHEARSED.items()} == dict.fromkeys(
+        SUITES, True
+    )
+
+
+@pytest.mark.parametrize("suite", REHEARSED)
+def test_the_cpu_comes_to_what_it_came_to_before(suite):
+    row = rehearse(suite)
+    assert not row.mistakes
+    assert row.cases
+    assert row.worst < 1e-6
+    assert row.sensitive == 0
