@@ -71,6 +71,12 @@ def _behaviour(engine: Here, part: str) -> Results:
     return {part: {name: array for name, array in found.items() if not name.startswith("live ")}}
 
 
+def _scripts(engine: Here, name: str) -> Results:
+    if name == "a Python layer":
+        return {name: (engine.run(test_layers_of_unet.PYTHON_LAYER))}
+    return {name: (engine.run(Path(__file__).parent / "scripts" / f"{name}.py"))}
+
+
 def _with_changes(results: Results) -> Results:
     """Add what training has changed: hardly to be seen in what it led to."""
     for arrays in results.values():
@@ -144,6 +150,7 @@ SUITES = {
     ),
     "random nets": Suite(["0-9", "10-19", "20-29", "30-39"], _random_nets),
     "nets in use": Suite(["all"], _behaviour),
+    "scripts": Suite(["surgery", "data", "fillers", "a Python layer"], _scripts),
     "whole nets": Suite(list(NETS), _whole_nets),
     "whole nets from files": Suite(list(NETS), _whole_nets_crossed),
     "solvers": Suite(_RULES, _solvers),

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
+from collections.abc import Iterator
 
 import pytest
 
-from tests.gpu.compare import PRECISIONS, Results, Row, compare
+from caffe.layers.activation import TanH
+from caffe.layers.convolution import Convolution, Deconvolution
+from tests.gpu.compare import NUDGE, PRECISIONS, TOLERANCE, Results, Row, compare
 from tests.gpu.engine import Here
 from tests.gpu.suites import SUITES
 
@@ -55,6 +59,7 @@ REHEARSED = {
     "whole nets": "exposed_rnn",
     "whole nets from files": "exposed_lstm",
     "networks": "unet_slim SGD",
+    "scripts": "surgery",
     "solvers": "Adam",
     "solvers resumed": "SGD",
 }
@@ -78,3 +83,49 @@ def test_the_cpu_comes_to_what_it_came_to_before(suite):
     assert row.cases
     assert row.worst < 1e-6
     assert row.sensitive == 0
+
+
+@contextlib.contextmanager
+def planted(monkeypatch: pytest.MonkeyPatch, layer: type, method: str, change) -> Iterator[None]:
+    """Change what a layer's method does: `change` gets what it gave, and where it put it."""
+    original = getattr(layer, method)
+
+    def wrong(self, *arguments):
+        return change(original(self, *arguments), *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(layer, method, wrong)
+        yield
+
+
+def _scale_top(given, bottom, top):
+    top[0].data[...] *= 1 + 1e-3
+    return given
+
+
+def _scale_weights(given, *arguments):
+    bottom, weights, bias = given
+    return bottom, weights * (1 + 1e-3), bias
+
+
+@pytest.mark.parametrize(
+    ("suite", "part", "layer", "method", "change", "found"),
+    [
+        ("layers", "TanH", TanH, "forward", _scale_top, "data out0"),
+        ("layers", "Deconvolution", Deconvolution, "_gradients", _scale_weights, "gradient layer 0"),
+        ("whole nets", "fcn", Convolution, "_gradients", _scale_weights, "gradient conv1_2 0"),
+        ("solvers resumed", "Adam", TanH, "forward", _scale_top, "read here resumed parameter"),
+    ],
+)
+def test_an_error_of_a_thousandth_is_found(
+    monkeypatch, suite, part, layer, method, change, found
+):
+    def run(engine: Here) -> Results:
+        there = engine.precision == "tf32"
+        with planted(monkeypatch, layer, method, change) if there else contextlib.nullcontext():
+            return SUITES[suite].run(engine, part)
+
+    monkeypatch.setitem(TOLERANCE, "tf32", TOLERANCE["fp32"])
+    monkeypatch.setitem(NUDGE, "tf32", NUDGE["fp32"])
+    row = compare(run, "cpu", "tf32")
+    assert any(found in text for text in row.mistakes), row.mistakes
