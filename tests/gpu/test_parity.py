@@ -108,18 +108,23 @@ def _scale_weights(given, *arguments):
     return bottom, weights * (1 + 1e-3), bias
 
 
-@pytest.mark.parametrize(
-    ("suite", "part", "layer", "method", "change", "found"),
-    [
-        ("layers", "TanH", TanH, "forward", _scale_top, "data out0"),
-        ("layers", "Deconvolution", Deconvolution, "_gradients", _scale_weights, "gradient layer 0"),
-        ("whole nets", "fcn", Convolution, "_gradients", _scale_weights, "gradient conv1_2 0"),
-        ("solvers resumed", "Adam", TanH, "forward", _scale_top, "read here resumed parameter"),
-    ],
-)
-def test_an_error_of_a_thousandth_is_found(
-    monkeypatch, suite, part, layer, method, change, found
-):
+PLANTED = [
+    ("layers", "TanH", TanH, "forward", _scale_top, "data out0"),
+    (
+        "layers of the U-Net",
+        "deconvolution",
+        Deconvolution,
+        "_gradients",
+        _scale_weights,
+        "layer 0",
+    ),
+    ("whole nets", "fcn", Convolution, "_gradients", _scale_weights, "gradient convfc6 0"),
+    ("solvers resumed", "Nesterov", TanH, "forward", _scale_top, "read here resumed parameter"),
+]
+
+
+@pytest.mark.parametrize(("suite", "part", "layer", "method", "change", "found"), PLANTED)
+def test_an_error_of_a_thousandth_is_found(monkeypatch, suite, part, layer, method, change, found):
     def run(engine: Here) -> Results:
         there = engine.precision == "tf32"
         with planted(monkeypatch, layer, method, change) if there else contextlib.nullcontext():

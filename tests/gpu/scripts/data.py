@@ -23,7 +23,9 @@ def files():
     random = np.random.RandomState(5)
     with open(f"{FOLDER}/pictures.txt", "w") as listed:
         for number in range(5):
-            cv2.imwrite(f"{FOLDER}/{number}.png", random.randint(0, 256, (12, 10, 3)).astype(np.uint8))
+            cv2.imwrite(
+                f"{FOLDER}/{number}.png", random.randint(0, 256, (12, 10, 3)).astype(np.uint8)
+            )
             listed.write(f"{FOLDER}/{number}.png {number * 7}\n")
     with open(f"{FOLDER}/windows.txt", "w") as windows:
         windows.write(f"# 0\n{FOLDER}/0.png\n3\n12\n10\n2\n4 0.9 2 3 6 8\n1 0.1 0 1 4 11\n")
