@@ -306,7 +306,15 @@ def run_tests(record: Record, options: argparse.Namespace, seconds: float) -> No
     programs = {
         number: Program(
             ["tools/gpu_tests.py", str(notes[number]), str(number), str(count)]
-            + ["-m", "gpu", "-q", "-p", "no:cacheprovider", *files_of_gpu_tests()],
+            + [
+                "-m",
+                "gpu",
+                "-q",
+                "-p",
+                "no:cacheprovider",
+                "--continue-on-collection-errors",
+                *files_of_gpu_tests(),
+            ],
             options.work / f"tests-{number}.log",
             environment=_OF_TESTS,
         )

@@ -28,12 +28,11 @@ MISSING = (
     *("grpc_tools", "ctc_metrics"),
 )
 BLOCKER = f"""
-import sys
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {MISSING!r}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-sys.meta_path.insert(0, Blocker())
+from importlib.machinery import PathFinder
+find = PathFinder.find_spec
+def find_spec(cls, name, path=None, target=None):
+    return None if name.partition(".")[0] in {MISSING!r} else find(name, path, target)
+PathFinder.find_spec = classmethod(find_spec)
 """
 ON_CPU = ["--device", "cpu", "--net", "unet_slim"]
 
