@@ -200,6 +200,7 @@ class Side:
     def discard(self) -> None:
         """Give the memory back, if nobody holds the array: the next pass writes all values anew."""
         if not self._host_newest and not self.is_held():
+            # Also what was given back, and is refused to whoever reads it.
             self._tensor = self._spare = self._pending = None
 
     def reshape(self, shape: Shape) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 import caffe
 from caffe.errors import CaffeError
+from caffe.proto import caffe_pb2
 
 # Everything that a Python layer's class may lack, and how far a net of it then gets.
 LACKING = """
@@ -176,3 +177,28 @@ def test_what_makes_no_layer_is_told(tmp_path, monkeypatch, layer, told):
     (tmp_path / "made.py").write_text(MADE)
     monkeypatch.syspath_prepend(str(tmp_path))
     assert fails(tmp_path, "made", layer).startswith(told)
+
+
+class Feeds(caffe.Layer):
+    """Writes into its top, which it is given without values."""
+
+    def setup(self, bottom, top):
+        self.passes = 0
+
+    def reshape(self, bottom, top):
+        top[0].reshape(2)
+
+    def forward(self, bottom, top):
+        self.passes += 1
+        top[0].data[...] = self.passes
+
+
+def test_a_layer_feeds_a_net_that_gives_blobs_back_pass_after_pass():
+    net = caffe_pb2.NetParameter()
+    layer = net.layer.add(name="feed", type="Python", top=["in"])
+    layer.python_param.module, layer.python_param.layer = __name__, "Feeds"
+    net.layer.add(name="out", type="Power", bottom=["in"], top=["out"])
+    made = caffe.Net(net, caffe.TEST)
+    made.retain_data = False
+    for wanted in (1, 2):
+        assert made.forward()["out"].tolist() == [wanted, wanted]

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -15,6 +17,8 @@ from google.protobuf import text_format
 
 import caffe
 from caffe import device
+from caffe.command import COMMANDS
+from caffe.command.flags import parse
 from caffe.layer_types import LAYERS
 from caffe.layers.activation import Dropout
 from caffe.proto import caffe_pb2
@@ -442,3 +446,74 @@ def test_an_input_written_on_the_cpu_is_fetched_anew(gpu, monkeypatch):
     with gpu.seen():
         assert blob.data.shape == (2,)
         assert [place.key for place in gpu.waits] == ["download, blob.py numpy"]
+
+
+# -- data layers and commands ----------------------------------------------------------------------
+
+READERS = {
+    "MemoryData": "memory_data_param { batch_size: 2 channels: 3 height: 4 width: 5 }",
+    "HDF5Data": 'hdf5_data_param { source: "list.txt" batch_size: 2 }',
+    "ImageData": 'image_data_param { source: "images.txt" batch_size: 2 }',
+    "DummyData": "dummy_data_param { shape { dim: 2 } shape { dim: 2 } "
+    'data_filler { type: "uniform" } data_filler { type: "gaussian" } }',
+}
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch) -> Path:
+    """Work in a folder with what data layers read."""
+    monkeypatch.chdir(tmp_path)
+    with h5py.File("rows.h5", "w") as file:
+        file["x"] = np.ones((3, 4), np.float32)
+        file["y"] = np.ones(3, np.float32)
+    Path("list.txt").write_text("rows.h5\n")
+    cv2.imwrite("a.png", np.zeros((6, 7, 3), np.uint8))
+    Path("images.txt").write_text("a.png 1\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_a_data_layer_gives_what_it_reads_to_the_gpu_and_waits_for_nothing(gpu, files, kind):
+    net = made(
+        f'layer {{ name: "d" type: "{kind}" top: "x" top: "y" {READERS[kind]} }}'
+        'layer { name: "a" type: "Power" bottom: "x" top: "a" }'
+        'layer { name: "b" type: "Power" bottom: "y" top: "b" }'
+    )
+    if kind == "MemoryData":
+        net.set_input_arrays(np.ones((4, 3, 4, 5), np.float32), np.ones(4, np.float32))
+    for _ in range(3):
+        with gpu.seen():
+            forward(net)
+    assert len(gpu.uploads) == 2
+    assert not gpu.waits
+    for name in "ab":
+        assert net.blobs[name].data_side.activation().device == META
+
+
+def test_output_files_are_written(gpu, files):
+    net = made(
+        'layer { name: "d" type: "HDF5Data" top: "x" top: "y" '
+        f"{READERS['HDF5Data']} }}"
+        'layer { name: "o" type: "HDF5Output" bottom: "x" bottom: "y" '
+        'hdf5_output_param { file_name: "out.h5" } }'
+    )
+    with gpu.seen():
+        forward(net)
+    assert {place.key for place in gpu.waits} == {"download, layers/hdf5_data.py forward"}
+    with h5py.File("out.h5") as file:
+        assert file["data"].shape == (2, 4)
+
+
+def test_the_commands_run(gpu, files):
+    Path("net.prototxt").write_text(SMALL)
+    Path("solver.prototxt").write_text(
+        'net: "net.prototxt" base_lr: 0.1 lr_policy: "fixed" max_iter: 3 snapshot_prefix: "snap" '
+        "display: 1 test_iter: 2 test_interval: 2 debug_info: true"
+    )
+    for line in (
+        "train -solver solver.prototxt",
+        "test -model net.prototxt -weights snap_iter_3.caffemodel -iterations 2",
+        "time -model net.prototxt -iterations 2",
+    ):
+        flags, (command,) = parse(line.split())
+        COMMANDS[command](flags)
