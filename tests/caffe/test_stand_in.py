@@ -5,7 +5,8 @@ On a stand-in, so that this is known without a GPU: see stand_in.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -16,7 +17,7 @@ import torch
 from google.protobuf import text_format
 
 import caffe
-from caffe import device
+from caffe import device, late_checks
 from caffe.command import COMMANDS
 from caffe.command.flags import parse
 from caffe.layer_types import LAYERS
@@ -74,14 +75,20 @@ def assert_all_lies_there(gpu: StandIn, net: caffe.Net) -> None:
 # -- layers ----------------------------------------------------------------------------------------
 
 
-def run_case(gpu: StandIn, case: Case) -> None:
-    """Run a case twice, and look at the second time."""
+def fed(case: Case) -> caffe.Net:
+    """Return a case's net with its inputs."""
     net = made(case.net, case.phase)
     for name, values in case.inputs.items():
         net.blobs[name].reshape(*values.shape)
         net.blobs[name].data[...] = values
         # Some layers only look at its shape.
         net.blobs[name].data_side.tensor()
+    return net
+
+
+def run_case(gpu: StandIn, case: Case) -> None:
+    """Run a case twice, and look at the second time."""
+    net = fed(case)
     forward(net)
     for name, values in case.top_diffs.items():
         if net.blobs[name].shape == values.shape:
@@ -267,6 +274,13 @@ def solver_of(
     return caffe.get_solver(param)
 
 
+def feed_and_step(solver: caffe.Solver, feed: str) -> None:
+    if feed == "Input":
+        for blob in ("data", "label", "weight"):
+            solver.net.blobs[blob].data[...] = 1
+    solver.step(1)
+
+
 @pytest.mark.parametrize("feed", ["Python", "Input"])
 @pytest.mark.parametrize(("name", "side"), [("unet_slim", 444), ("unet", 572)])
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -277,10 +291,7 @@ def test_a_training_step_of_the_u_net_waits_for_the_loss_only(
     solver = solver_of(of_unet(repository, name, feed, side), tmp_path)
     for _ in range(3):
         with gpu.seen():
-            if feed == "Input":
-                for blob in ("data", "label", "weight"):
-                    solver.net.blobs[blob].data[...] = 1
-            solver.step(1)
+            feed_and_step(solver, feed)
     assert [place.key for place in gpu.waits] == ["download, late_checks.py read"]
     # Labels are read out of the weights.
     assert len(gpu.uploads) == 2
@@ -517,3 +528,53 @@ def test_the_commands_run(gpu, files):
     ):
         flags, (command,) = parse(line.split())
         COMMANDS[command](flags)
+
+
+# -- where there is a GPU --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def real_gpu() -> Iterator[None]:
+    caffe.set_mode_gpu()
+    yield
+    caffe.set_mode_cpu()
+
+
+def waits_of_gpu(run: Callable[[], object]) -> int:
+    """Return how often PyTorch has the host wait for the GPU."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            run()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    return sum("called a synchronizing" in str(warning.message) for warning in told)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("feed", ["Python", "Input"])
+def test_a_gpu_is_waited_for_once_a_step(real_gpu, repository, tmp_path, feed):
+    solver = solver_of(of_unet(repository, "unet_slim", feed, 188), tmp_path)
+    for _ in range(3):
+        feed_and_step(solver, feed)
+    assert waits_of_gpu(lambda: feed_and_step(solver, feed)) == 1
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", sorted(CASES))
+def test_a_layer_keeps_a_gpu_waiting_only_as_listed(real_gpu, kind):
+    for number in range(4):
+        case = CASES[kind](Draw(kind, number))
+        net = fed(case)
+
+        def run(net: caffe.Net = net, both: bool = case.backward) -> None:
+            net._pass()
+            if both:
+                backward(net)
+
+        run()
+        for name in case.top_diffs:
+            net.blobs[name].diff_side.tensor()
+        assert (waits_of_gpu(run) > 0) == (kind in LAYERS_THAT_WAIT), case.net
+        late_checks.settle()

@@ -61,7 +61,8 @@ class DummyData(BuiltInLayer):
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         for blob, filler in zip(top, self.fillers):
             if filler.type != "constant":
-                blob.data_side.set(fillers.fill(blob.shape, filler))
+                drawn = fillers.fill(blob.shape, filler)
+                blob.data_side.set(device.to_current(drawn.numpy()))
 
 
 @register("Parameter")
