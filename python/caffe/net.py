@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from caffe import device, net_log, parameters, prototxt
+from caffe import device, net_log, overlap, parameters, prototxt
 from caffe.arguments import PATH, WHOLE, kind_of, not_converted, refused, takes
 from caffe.assembly import Assembly, Place
 from caffe.blob import Blob
@@ -349,6 +349,14 @@ class Net(Passes):
     def _fill(
         self, values: Mapping[str, np.ndarray], names: Sequence[str], kind: str, diff: bool
     ) -> None:
+        for name, value in self._checked(values, names, kind, diff):
+            blob = self.blobs[name]
+            self._write(name, blob.diff if diff else blob.data, value)
+
+    def _checked(
+        self, values: Mapping[str, np.ndarray], names: Sequence[str], kind: str, diff: bool
+    ) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield values by name, of all blobs that are to be filled, and of as many items."""
         if set(values) != set(names):
             raise CaffeError(
                 f"{'Top diff' if diff else 'Input blob'} arguments do not match net {kind}s: "
@@ -363,13 +371,17 @@ class Net(Passes):
                     f"{blob.shape}, values of shape {shape} were given; reshape the blob first: "
                     f"net.blobs['{name}'].reshape(*array.shape)"
                 )
-            try:
-                (blob.diff if diff else blob.data)[...] = value
-            except ValueError as error:
-                raise ValueError(
-                    f"{error}: '{name}' is of the latter shape; reshape the blob first: "
-                    f"net.blobs['{name}'].reshape(*array.shape)"
-                ) from None
+            yield name, value
+
+    @staticmethod
+    def _write(name: str, array: np.ndarray, value: np.ndarray) -> None:
+        try:
+            array[...] = value
+        except ValueError as error:
+            raise ValueError(
+                f"{error}: '{name}' is of the latter shape; reshape the blob first: "
+                f"net.blobs['{name}'].reshape(*array.shape)"
+            ) from None
 
     def _batch(self, arrays: Mapping[str, Sequence[np.ndarray]]) -> Iterator[dict[str, np.ndarray]]:
         """Cut arrays into batches of the net's size, the last one filled up with zeros."""
@@ -388,15 +400,39 @@ class Net(Passes):
     def forward_all(
         self, blobs: Sequence[str] | None = None, **kwargs: np.ndarray
     ) -> dict[str, np.ndarray]:
-        """Run forward over any number of items, in batches; return the stacked outputs."""
+        """Run forward over any number of items, in batches; return the stacked outputs.
+
+        A GPU fetches the next batch, and gives back what it made of the last one, while it
+        computes.
+        """
         collected: dict[str, list[np.ndarray]] = {
             name: [] for name in dict.fromkeys([*self.outputs, *(blobs or [])])
         }
-        for batch in self._batch(kwargs):
-            for name, values in self.forward(blobs=blobs, **batch).items():
-                collected[name].extend(np.atleast_1d(values).copy())
+        for outputs in self._forward_batches(list(collected), blobs, kwargs):
+            for name, values in outputs.items():
+                collected[name].extend(np.atleast_1d(values))
         total = len(next(iter(kwargs.values())))
         return {name: np.asarray(values[:total]) for name, values in collected.items()}
+
+    def _forward_batches(
+        self,
+        names: Sequence[str],
+        blobs: Sequence[str] | None,
+        arrays: Mapping[str, Sequence[np.ndarray]],
+    ) -> Iterator[dict[str, np.ndarray]]:
+        if device.current().type == "cpu":
+            for batch in self._batch(arrays):
+                outputs = self.forward(blobs=blobs, **batch)
+                yield {name: values.copy() for name, values in outputs.items()}
+            return
+        inputs = (
+            dict(self._checked(batch, self.inputs, "input", diff=False))
+            for batch in self._batch(arrays)
+        )
+        wanted = {name: self._blob(name) for name in [*self.inputs, *names]}
+        yield from overlap.forward_batches(
+            inputs, wanted, names, self._write, lambda: self._pass(blobs or [])
+        )
 
     def forward_backward_all(
         self,
