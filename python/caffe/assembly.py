@@ -76,13 +76,22 @@ def checked(layer: Layer, step: str, *blobs: object) -> None:
             raise
         raise layer.fail(str(error)) from error
     except Exception as error:
-        own = layer.type == "Python" or isinstance(error, torch.cuda.OutOfMemoryError)
-        if own or not isinstance(error, (RuntimeError, IndexError, ArithmeticError)):
+        full = isinstance(error, torch.cuda.OutOfMemoryError)
+        told = isinstance(error, (RuntimeError, IndexError, ArithmeticError))
+        if not full and (layer.type == "Python" or not told):
             net_log.note_layer(error, layer.name, layer.type, step)
             raise
         bottoms = blobs[2] if step == "backward" else blobs[0]
         shapes = ", ".join(str(blob.shape) for blob in bottoms)
-        raise layer.fail(f"{error} (bottoms: {shapes or 'none'})") from error
+        reason = memory_is_full(error) if full else str(error)
+        raise layer.fail(f"{reason} (bottoms: {shapes or 'none'})") from error
+
+
+def memory_is_full(error: torch.cuda.OutOfMemoryError) -> str:
+    """Return what PyTorch says of a GPU's memory, shortened, and what to do."""
+    # What follows are counts of PyTorch's own, and its settings.
+    sizes = ". ".join(str(error).split(". ")[:3]).rstrip(".")
+    return f"the GPU's memory is full: {sizes}; take a smaller batch or smaller pictures"
 
 
 class Assembly:

@@ -21,7 +21,6 @@ from tests.parity.harness import Arrays
 
 Results = dict[str, Arrays]
 
-PRECISIONS = ("fp32", "tf32", "bf16")
 TOLERANCE = {"fp32": 1e-4, "tf32": 2e-3, "bf16": 2e-2}
 # A few units in the last place: what rounding adds up to over some layers.
 NUDGE = {"fp32": 1e-6, "tf32": 2.0**-10, "bf16": 2.0**-8}
@@ -40,7 +39,7 @@ class Row:
 
     Attributes
     ----------
-    suite, part, precision : str
+    suite, part, mode : str
     cases, arrays : int
         How many were compared.
     sensitive : int
@@ -55,7 +54,7 @@ class Row:
 
     suite: str
     part: str
-    precision: str
+    mode: str
     cases: int
     arrays: int
     sensitive: int
@@ -67,27 +66,28 @@ class Row:
 def compare(
     run: Callable[[Here], Results],
     device: str,
-    precision: str,
+    mode: str,
     suite: str = "",
     part: str = "",
     truth: Results | None = None,
 ) -> Row:
-    """Run cases on a device and in a precision, and compare with the CPU's float32.
+    """Run cases on a device and in a mode, and compare with the CPU's float32.
 
     Parameters
     ----------
     run : callable
         Runs the cases on an engine.
     device : {"cpu", "gpu"}
-    precision : {"fp32", "tf32", "bf16"}
+    mode : {"fp32", "tf32", "bf16", "fp32 graphs"}
     suite, part : str
         What the row is called.
     truth : dict of case to arrays, optional
         What `run` gives on the CPU in float32, if it is known already.
     """
     truth = run(Here.on("cpu")) if truth is None else truth
-    got = run(Here.on(device, precision))
-    row = Row(suite, part, precision, len(truth), 0, 0, 0.0, "", [])
+    precision = mode.split()[0]
+    got = run(Here.on(device, mode))
+    row = Row(suite, part, mode, len(truth), 0, 0, 0.0, "", [])
     far: dict[tuple[str, str], float] = {}
     for case, wanted in truth.items():
         names = got.get(case, {}).keys() ^ wanted.keys()
@@ -182,21 +182,21 @@ def mean_difference(got: np.ndarray, wanted: np.ndarray) -> float:
 
 
 def table(rows: Iterable[Row]) -> list[str]:
-    """Return lines that show rows, those of one suite and precision together."""
+    """Return lines that show rows, those of one suite and mode together."""
     lines = [
-        f"{'cases of':26s}{'in':>6s}{'cases':>7s}{'arrays':>8s}{'sensitive':>11s}{'worst':>9s}"
+        f"{'cases of':26s}{'in':>12s}{'cases':>7s}{'arrays':>8s}{'sensitive':>11s}{'worst':>9s}"
     ]
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
-        groups.setdefault((row.suite, row.precision), []).append(row)
-    for (suite, precision), group in sorted(groups.items()):
+        groups.setdefault((row.suite, row.mode), []).append(row)
+    for (suite, mode), group in sorted(groups.items()):
         worst = max(group, key=lambda row: row.worst)
         cases, arrays, sensitive, wrong = (
             sum(counts)
             for counts in zip(*((r.cases, r.arrays, r.sensitive, len(r.mistakes)) for r in group))
         )
         lines.append(
-            f"{suite:26s}{precision:>6s}{cases:7d}{arrays:8d}{sensitive:11d}{worst.worst:9.1e}  "
+            f"{suite:26s}{mode:>12s}{cases:7d}{arrays:8d}{sensitive:11d}{worst.worst:9.1e}  "
             f"{f'{wrong} TOO FAR OFF' if wrong else worst.where}"
         )
     return lines

@@ -23,15 +23,18 @@ PRODUCTS = ("Convolution", "Deconvolution", "InnerProduct")
 
 
 @contextlib.contextmanager
-def computing(device: str, precision: str = "fp32") -> Iterator[None]:
+def computing(device: str, precision: str = "fp32", graphs: bool = False) -> Iterator[None]:
     """Let the engine compute on a device and in a precision; afterwards on the CPU in fp32.
 
     Parameters
     ----------
     device : {"cpu", "gpu"}
     precision : {"fp32", "tf32", "bf16"}
+    graphs : bool
+        Whether passes are repeated as CUDA graphs.
     """
     try:
+        caffe.set_graphs(graphs)
         if device == "gpu":
             caffe.set_mode_gpu()
         caffe.set_precision(precision)
@@ -39,6 +42,7 @@ def computing(device: str, precision: str = "fp32") -> Iterator[None]:
     finally:
         caffe.set_precision("fp32")
         caffe.set_mode_cpu()
+        caffe.set_graphs(False)
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,8 @@ class Here(Engine):
         Not used.
     device : {"cpu", "gpu"}
     precision : {"fp32", "tf32", "bf16"}
+    graphs : bool
+        Whether passes are repeated as CUDA graphs.
     nudge : float
         By what fraction of themselves, at most, parameters, given values, and what layers of
         products give are changed.
@@ -61,13 +67,15 @@ class Here(Engine):
 
     device: str = "cpu"
     precision: str = "fp32"
+    graphs: bool = False
     nudge: float = 0.0
     draw: int = 0
 
     @classmethod
-    def on(cls, device: str, precision: str = "fp32") -> Here:
-        """Return the engine on a device and in a precision."""
-        return cls(f"{device} {precision}", (), device, precision)
+    def on(cls, device: str, mode: str = "fp32") -> Here:
+        """Return the engine on a device, in a precision, with graphs if the mode says so."""
+        precision, *graphs = mode.split()
+        return cls(f"{device} {mode}", (), device, precision, bool(graphs))
 
     def nudged(self, nudge: float, draw: int) -> Here:
         """Return the engine that is given values a little off."""
@@ -95,7 +103,7 @@ class Here(Engine):
             results: Arrays = {}
             with self._exchanging(arrays or {}, results):
                 caffe.set_random_seed(SEED)
-                with computing(self.device, self.precision):
+                with computing(self.device, self.precision, self.graphs):
                     runpy.run_path(str(script), run_name="__main__")
             if result.exists():
                 with np.load(result) as found:
@@ -105,7 +113,8 @@ class Here(Engine):
     @contextlib.contextmanager
     def _exchanging(self, arrays: Mapping[str, np.ndarray], results: Arrays) -> Iterator[None]:
         """Let the scripts be given arrays, give theirs, and draw parameters, without files."""
-        # It sets the mode to CPU, once.
+        # It sets the mode to CPU, and what is logged, once.
+        logged = os.environ.get("GLOG_minloglevel")  # noqa: SIM112
         import exchange
 
         kept = {name: getattr(exchange, name) for name in ("given", "give", "draw_parameters")}
@@ -133,6 +142,7 @@ class Here(Engine):
 
             net.after_forward(nudge_tops)
 
+        os.environ["GLOG_minloglevel"] = "2"  # noqa: SIM112
         changed = {key: np.array(values) for key, values in arrays.items()}
         if self.nudge:
             changed = {key: off(values) for key, values in changed.items()}
@@ -144,6 +154,8 @@ class Here(Engine):
         finally:
             for name, function in kept.items():
                 setattr(exchange, name, function)
+            if logged is None:
+                os.environ.pop("GLOG_minloglevel", None)
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,10 +33,18 @@ class Suite:
         Names of parts that are run on their own.
     run : callable
         Runs a part on an engine and returns the arrays of its cases.
+    repeating : collection of str
+        Parts that run the same passes often enough for graphs of them.
     """
 
     parts: Sequence[str]
     run: Callable[[Here, str], Results]
+    repeating: Collection[str] = ()
+
+    def modes(self, part: str) -> tuple[str, ...]:
+        """Return the precisions and the like that a part is run in."""
+        modes = ("fp32", "tf32", "bf16")
+        return (*modes, "fp32 graphs") if part in self.repeating else modes
 
 
 def _layers(engine: Here, kind: str) -> Results:
@@ -139,7 +147,7 @@ _RULES = sorted({name.split("_")[0] for name in test_solvers.SOLVERS})
 
 # What takes longest comes first: processes that share the tests then end together.
 SUITES = {
-    "networks": Suite(networks.PARTS, networks.run),
+    "networks": Suite(networks.PARTS, networks.run, networks.REPEATING),
     "layers": Suite(_KINDS, _layers),
     "layers between others": Suite(test_neighbours.KINDS, _neighbours),
     "layers of the U-Net": Suite(
@@ -150,9 +158,13 @@ SUITES = {
     ),
     "random nets": Suite(["0-9", "10-19", "20-29", "30-39"], _random_nets),
     "nets in use": Suite(["all"], _behaviour),
-    "scripts": Suite(["surgery", "data", "fillers", "a Python layer"], _scripts),
-    "whole nets": Suite(list(NETS), _whole_nets),
+    "scripts": Suite(
+        ["again", "surgery", "data", "fillers", "a Python layer"],
+        _scripts,
+        ["again", "surgery", "data"],
+    ),
+    "whole nets": Suite(list(NETS), _whole_nets, list(NETS)),
     "whole nets from files": Suite(list(NETS), _whole_nets_crossed),
-    "solvers": Suite(_RULES, _solvers),
+    "solvers": Suite(_RULES, _solvers, _RULES),
     "solvers resumed": Suite(_RULES, _solvers_crossed),
 }
