@@ -125,6 +125,23 @@ def test_a_layer_computes_where_its_bottoms_lie_and_keeps_the_host_waiting_only_
             raise AssertionError(f"{kind} {number}: {error}\n{case.net}") from error
 
 
+def test_a_matrix_of_a_file_goes_to_the_gpu_once(gpu, tmp_path):
+    matrix = caffe.io.array_to_blobproto(np.ones((1, 1, 3, 3)))
+    (tmp_path / "H").write_bytes(matrix.SerializeToString())
+    run_case(
+        gpu,
+        Case(
+            'layer { name: "in" type: "Input" top: "x" top: "y" input_param { '
+            "shape { dim: 2 dim: 3 } shape { dim: 2 } } }"
+            'layer { name: "layer" type: "InfogainLoss" bottom: "x" bottom: "y" top: "loss" '
+            f'infogain_loss_param {{ source: "{tmp_path}/H" }} }}',
+            {"x": np.ones((2, 3)), "y": np.ones(2)},
+            phase=0,
+            backward=False,
+        ),
+    )
+
+
 # -- what the stand-in finds -----------------------------------------------------------------------
 
 
