@@ -1,7 +1,7 @@
 # Every target sets up what it needs by itself.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format train-isbi train-phc train-dic separation-demo segment-demo benchmark-published caffe-reference clean
+.PHONY: help setup demo test lint format train-isbi train-phc train-dic separation-demo segment-demo gpu-check benchmark-published caffe-reference clean
 
 READY := .venv/ready
 RUN := .venv/bin/python
@@ -57,6 +57,10 @@ separation-demo: $(READY) ## what the weight of the gaps between cells is for: t
 
 segment-demo: $(READY) ## segment slices with the model that comes with the project
 	@$(RUN) tools/pipeline.py segment-demo --device "$(DEVICE)"
+
+gpu-check: $(READY) ## prove GPU 0: tests and speed in 8 minutes, a training with its scores in 8 more; results in runs/gpu-check
+	@$(RUN) tools/gpu_check.py proof -o runs/gpu-check; proven=$$?; \
+		$(RUN) tools/gpu_check.py train -o runs/gpu-check && exit $$proven
 
 benchmark-published: $(READY) ## the authors' network of 2015 on their frames, beside ours; RELEASE=folder or archive, else downloaded
 	@$(RUN) tools/benchmark_published.py --from "$(RELEASE)" --device "$(DEVICE)"

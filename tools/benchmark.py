@@ -78,6 +78,8 @@ def _caffe_pass(options: argparse.Namespace) -> tuple[Callable[[], object], floa
     """
     os.environ.setdefault("GLOG_minloglevel", "2")
     caffe = open_engine(options.device, options.precision)
+    if options.graphs:
+        caffe.set_graphs(True)
     rng = np.random.RandomState(0)
     train, tile = options.phase == "train", options.tile
     if options.device != "cpu":
@@ -380,6 +382,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         choices=["train", "test", "both", "slice", "product"],
         help="a training step, a pass forward (engine); also a slice segmented, or a product of "
         "matrices (work)",
+    )
+    parser.add_argument(
+        "--graphs", action="store_true", help="a GPU repeats recorded passes (work)"
     )
     parser.add_argument("--average", default="none", help="as of tools/segment.py (slice)")
     parser.add_argument("--precision", default="fp32", help="of this engine: fp32, tf32 or bf16")

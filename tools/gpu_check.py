@@ -74,8 +74,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         command.add_argument(
             "--work",
             type=Path,
-            default=REPOSITORY / "runs" / "gpu-check",
-            help="folder of what is needed on the way, emptied first (runs/gpu-check)",
+            default=REPOSITORY / "runs" / "gpu-check" / "work",
+            help="folder for what is needed on the way (runs/gpu-check/work)",
         )
     options = parser.parse_args(argv)
     check_device(parser, options.device)

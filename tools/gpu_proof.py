@@ -28,7 +28,7 @@ from unet.parallel import available_cores
 # Until which part of the time each measurement may go on; the tests get the rest.
 TIMINGS_END, SLICE_END, FEED_END = 0.5, 0.6, 0.68
 # Passes before one counts: algorithms are chosen, graphs are captured.
-WARM = 3
+WARM = 4
 PHASES = {"train": "step", "test": "forward"}
 # Worker processes of the feed, and the tiles that each cuts.
 WORKERS, TILES = (1, 4, 8, 15), 30
@@ -196,12 +196,16 @@ def _measure(
 
 def not_measured(name: str) -> str:
     """Return the line of what failed, or had no time."""
-    return f"  {name:28s} not measured"
+    return f"  {name:30s} not measured"
 
 
 def time_net(record: Record, options: argparse.Namespace, precision: str, seconds: float) -> None:
     """Time steps and passes forward of the engine and of plain PyTorch, and the device's peak."""
-    engines = {"this engine": [], "plain PyTorch": ["--by", "torch"]}
+    engines = {
+        "this engine": [],
+        "this engine, graphs": ["--graphs"],
+        "plain PyTorch": ["--by", "torch"],
+    }
     timed = {
         f"{what}, {name}": _Timed(
             options, precision, f"{what} {name}", "--phase", phase, *arguments
@@ -219,13 +223,13 @@ def time_net(record: Record, options: argparse.Namespace, precision: str, second
         if product.rounds:
             best = 2e-3 * product.rounds[0]["products"] / min(r["seconds"] for r in product.rounds)
             peak = values["peak_tflops"] = round(best, 2)
-            lines.append(f"  matrix product{'':24s}{peak:10.2f} TFLOP/s")
+            lines.append(f"  matrix product{'':26s}{peak:10.2f} TFLOP/s")
         for name, one in timed.items():
             if not one.rounds:
                 lines.append(not_measured(name))
                 continue
             found = values[name] = one.summary()
-            line = f"  {name:28s}{found['ms']:9.2f} ms {found['gib']:7.2f} GiB"
+            line = f"  {name:30s}{found['ms']:9.2f} ms {found['gib']:7.2f} GiB"
             if found["tflops"]:
                 line += f"{found['tflops']:8.2f} TFLOP/s"
                 if peak:
@@ -260,7 +264,7 @@ def time_slice(record: Record, options: argparse.Namespace, seconds: float) -> N
         values = {name: one.summary() for name, one in timed.items() if one.rounds}
         lines = ["a slice of 512 x 512, from file to probabilities:"]
         lines += [
-            f"  {name:28s}{values[name]['ms']:9.2f} ms" if name in values else not_measured(name)
+            f"  {name:30s}{values[name]['ms']:9.2f} ms" if name in values else not_measured(name)
             for name in timed
         ]
         return "\n".join(lines), values
@@ -282,7 +286,7 @@ def time_feed(record: Record, options: argparse.Namespace, seconds: float) -> No
     }
     lines = [f"augmented tiles of {options.tile}x{options.tile} a second:"]
     lines += [
-        f"  {f'{count} workers':28s}{rates[count]:9.1f}"
+        f"  {f'{count} workers':30s}{rates[count]:9.1f}"
         if count in rates
         else not_measured(f"{count} workers")
         for count in counts
@@ -355,31 +359,54 @@ def _note_tests(record: Record, notes: list[Path]) -> int:
             running.append(begun)
     counts = Counter(found["outcome"] for found in results)
     failed = [found for found in results if found["outcome"] == "failed"]
-    worst: dict[str, float] = {}
-    for found in results:
-        for name, value in found.get("properties", ()):
-            if isinstance(value, float):
-                worst[name] = max(value, worst.get(name, value))
-    lines = [
-        f"tests that need a GPU: {planned}; "
-        + (
-            ", ".join(f"{number} {outcome}" for outcome, number in sorted(counts.items()))
-            or "none ended"
-        )
+    parity = [
+        value
+        for found in results
+        for name, value in found.get("properties", ())
+        if name == "gpu_parity"
     ]
-    lines += [f"  {name:60s}{value:10.2e}" for name, value in sorted(worst.items())]
+    ended = ", ".join(f"{number} {outcome}" for outcome, number in sorted(counts.items()))
+    lines = [f"tests that need a GPU: {planned}; {ended or 'none ended'}"]
+    lines += parity_table(parity)
     lines += [f"  FAILED {found['test']}\n      {_last_error(found['text'])}" for found in failed]
     record.note(
         "tests",
         "\n".join(lines),
         planned=planned,
         counts=dict(counts),
-        worst=worst,
+        parity=parity,
         running=running,
         failed=[{key: found[key] for key in ("test", "text")} for found in failed],
     )
     record.failed = record.failed or bool(failed)
     return planned - len(results)
+
+
+def parity_table(rows: list[dict[str, Any]]) -> list[str]:
+    """Return lines with the largest difference of each kind of cases from the CPU's float32.
+
+    Parameters
+    ----------
+    rows : list of dict
+        As tests/gpu records them: `suite`, `part`, `precision`, `cases`, `worst` (a fraction of the
+        largest value of an array), `where`, `mistakes`.
+    """
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["suite"], row["precision"]), []).append(row)
+    lines = []
+    if groups:
+        lines.append(f"  {'against the CPU':26s}{'in':>5s}{'cases':>7s}{'worst':>9s}")
+    for (suite, precision), group in sorted(groups.items()):
+        cases, wrong = (sum(counts) for counts in zip(*_counts(group)))
+        worst = max(group, key=lambda row: row["worst"])
+        remark = f"{wrong} TOO FAR OFF" if wrong else f"{worst['part']}: {worst['where']}"
+        lines.append(f"  {suite:26s}{precision:>5s}{cases:7d}{worst['worst']:9.1e}  {remark}")
+    return lines
+
+
+def _counts(rows: list[dict[str, Any]]) -> list[tuple[int, int]]:
+    return [(row["cases"], len(row["mistakes"])) for row in rows]
 
 
 def _last_error(text: str) -> str:

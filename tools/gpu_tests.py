@@ -2,8 +2,9 @@
 
     gpu_tests.py NOTES NUMBER COUNT [options and files of pytest]
 
-runs tests NUMBER, NUMBER + COUNT, ... from 0. What a test has recorded with pytest's
-`record_property` is noted with it.
+runs each COUNT-th test, from NUMBER on, counted from 0. Tests that differ in the last part of their
+name alone, such as the precision, count as one: they share what they are held against. What a test
+has recorded with pytest's `record_property` is noted with it.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ class Notes:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        items[:] = items[self._number :: self._count]
+        groups = dict.fromkeys(_group(item) for item in items)
+        mine = set(list(groups)[self._number :: self._count])
+        items[:] = [item for item in items if _group(item) in mine]
         self._note(tests=len(items))
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
@@ -58,6 +61,10 @@ class Notes:
                 properties=[list(pair) for pair in report.user_properties],
                 text=report.longreprtext[-_LONGEST:],
             )
+
+
+def _group(item: pytest.Item) -> str:
+    return item.nodeid.rpartition(", ")[0] or item.nodeid
 
 
 def main() -> int:
