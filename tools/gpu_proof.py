@@ -33,12 +33,6 @@ PHASES = {"train": "step", "test": "forward"}
 # Worker processes of the feed, and the tiles that each cuts.
 WORKERS, TILES = (1, 4, 8, 15), 30
 MOST_TEST_PROCESSES = 8
-# Plugins of pytest that happen to be installed may want what is not.
-_OF_TESTS = {
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
-}
 # Kept back for the last word.
 _LAST_SECONDS = 3.0
 
@@ -306,6 +300,13 @@ def run_tests(record: Record, options: argparse.Namespace, seconds: float) -> No
     """Run the tests that need a GPU, in several processes, for as long as there is time."""
     over = time.monotonic() + seconds
     count = max(1, min(MOST_TEST_PROCESSES, available_cores() // 2))
+    threads = str(max(1, available_cores() // count))
+    # Plugins of pytest that happen to be installed may want what is not.
+    environment = {
+        "OMP_NUM_THREADS": threads,
+        "OPENBLAS_NUM_THREADS": "1",
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+    }
     notes = [options.work / f"tests-{number}.jsonl" for number in range(count)]
     programs = {
         number: Program(
@@ -320,7 +321,7 @@ def run_tests(record: Record, options: argparse.Namespace, seconds: float) -> No
                 *files_of_gpu_tests(),
             ],
             options.work / f"tests-{number}.log",
-            environment=_OF_TESTS,
+            environment=environment,
         )
         for number in range(count)
     }

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import sysconfig
 import time
 import venv
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 
 import caffe
-from gpu_proof import _Overtime, _Timed
+from gpu_proof import _Overtime, _Timed, parity_table
 from gpu_record import Program, Record, ending
 from half_weights import find_parts, write_half, write_parts
 from tests.conftest import REPOSITORY
@@ -262,6 +263,68 @@ def test_findings_are_on_disk_at_once_and_replaced_by_later_ones(tmp_path):
     assert found["memory"]["error"] == "a\nb"
     text = (tmp_path / "proof.txt").read_text()
     assert text == "faster\n\nmemory: FAILED\n    a\n    b\n"
+
+
+TESTS = """
+import pytest
+
+CASES = [pytest.param(k, id=f"{name}, {k}") for name in "abc" for k in (1, 2)]
+
+@pytest.mark.parametrize("case", CASES)
+def test_it(case, record_property):
+    record_property("gpu_parity", {"off": case})
+    assert case == 1
+
+def test_other():
+    pytest.skip("nothing")
+"""
+
+
+def test_tests_are_shared_out_among_processes_and_noted_one_by_one(tmp_path):
+    (tmp_path / "test_shared.py").write_text(TESTS)
+    told = []
+    for number in (0, 1):
+        notes = tmp_path / f"{number}.jsonl"
+        command = [sys.executable, "tools/gpu_tests.py", str(notes), str(number), "2"]
+        command += ["-c", os.devnull, f"{tmp_path}/test_shared.py"]
+        subprocess.run(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL)
+        told.append([json.loads(line) for line in notes.read_text().splitlines()])
+    assert [told[0][0], told[1][0]] == [{"tests": 4}, {"tests": 3}]
+    ended = [
+        [
+            (line["test"].partition("::")[2], line["outcome"], line["properties"])
+            for line in lines
+            if "outcome" in line
+        ]
+        for lines in told
+    ]
+    passed, failed = (
+        ["passed", [["gpu_parity", {"off": 1}]]],
+        ["failed", [["gpu_parity", {"off": 2}]]],
+    )
+    assert ended == [
+        [
+            ("test_it[a, 1]", *passed),
+            ("test_it[a, 2]", *failed),
+            ("test_it[c, 1]", *passed),
+            ("test_it[c, 2]", *failed),
+        ],
+        [("test_it[b, 1]", *passed), ("test_it[b, 2]", *failed), ("test_other", "skipped", [])],
+    ]
+    assert "assert 2 == 1" in told[0][4]["text"]
+
+
+def test_the_largest_difference_of_each_kind_of_cases_is_shown():
+    row = {"suite": "layers", "precision": "fp32", "cases": 3, "where": "net data", "mistakes": []}
+    rows = [
+        {**row, "part": "ReLU", "worst": 1e-6},
+        {**row, "part": "LRN", "worst": 3e-5},
+        {**row, "part": "LRN", "worst": 0.0, "precision": "bf16", "mistakes": ["one", "two"]},
+    ]
+    assert [line.split(maxsplit=4) for line in parity_table(rows)[1:]] == [
+        ["layers", "bf16", "3", "0.0e+00", "2 TOO FAR OFF"],
+        ["layers", "fp32", "6", "3.0e-05", "LRN: net data"],
+    ]
 
 
 def test_nobody_waits_for_an_answer_longer_than_there_is_time(tmp_path):
