@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 import torch
 from google.protobuf import text_format
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
 
 import caffe
 from caffe import device, late_checks
@@ -28,6 +30,7 @@ from tests.parity.harness import Case
 from tests.parity.layer_cases import CASES, Draw
 from unet.segmentation import segment_picture
 
+aten = torch.ops.aten
 PRECISIONS = ("fp32", "tf32", "bf16")
 SOLVERS = ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam")
 
@@ -313,6 +316,56 @@ def test_a_training_step_of_the_u_net_waits_for_the_loss_only(
     # Labels are read out of the weights.
     assert len(gpu.uploads) == 2
     assert_all_lies_there(gpu, solver.net)
+
+
+class Layouts(TorchDispatchMode):
+    """Lays convolutions' results out as cuDNN does, and notes what is copied into another layout.
+
+    Attributes
+    ----------
+    converted : list of tuple of int
+        Shapes of what was pixel by pixel and became plane by plane, or the other way round.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.converted: list[tuple[int, ...]] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if "convolution" in func.overloadpacket.__name__:
+            return tree_map(self.laid_out, result)
+        if func in (aten.clone.default, aten._to_copy.default, aten.copy_.default):
+            source = args[1] if func is aten.copy_.default else args[0]
+            if self.by_pixel(source) is (not self.by_pixel(result)):
+                self.converted.append(tuple(result.shape))
+        return result
+
+    @staticmethod
+    def by_pixel(tensor: torch.Tensor) -> bool | None:
+        """Tell which layout a tensor has; None where both are one."""
+        if tensor.dim() != 4 or tensor.shape[1] == 1 or tensor.shape[2:].numel() == 1:
+            return None
+        return tensor.stride(1) == 1
+
+    @staticmethod
+    def laid_out(tensor: torch.Tensor | None) -> torch.Tensor | None:
+        if tensor is None or tensor.dim() != 4:
+            return tensor
+        return torch.empty_like(tensor, memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("name", ["unet_slim", "unet"])
+def test_a_training_step_of_the_u_net_keeps_one_layout(gpu, repository, tmp_path, name, precision):
+    device.set_precision(precision)
+    solver = solver_of(of_unet(repository, name, "Input", 444), tmp_path)
+    # Weights are laid out in the first step.
+    feed_and_step(solver, "Input")
+    with Layouts() as layouts:
+        feed_and_step(solver, "Input")
+    # The loss works on planes: the scores' gradient alone comes from there.
+    assert layouts.converted == [solver.net.blobs["score"].shape]
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
