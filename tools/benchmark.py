@@ -182,11 +182,14 @@ def work(options: argparse.Namespace) -> None:
     if on_gpu:
         from plain_pytorch import peak_gib
     for _ in sys.stdin:
-        start = time.perf_counter()
+        start, spent = time.perf_counter(), time.process_time()
         once()
-        seconds = time.perf_counter() - start
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        found = {"seconds": seconds, "peak_gib": peak, "products": products}
+        found = {
+            "seconds": time.perf_counter() - start,
+            "cpu_seconds": time.process_time() - spent,
+            "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+            "products": products,
+        }
         if on_gpu:
             found["gpu_gib"] = peak_gib()
         print(json.dumps(found), flush=True)
@@ -253,6 +256,7 @@ def engine(options: argparse.Namespace) -> None:
             print(
                 f"  {name:14s} best {min(seconds):6.2f} s, "
                 f"median {statistics.median(seconds):6.2f} s, "
+                f"CPU time {min(entry['cpu_seconds'] for entry in rounds[1:]):6.2f} s, "
                 f"peak memory {max(entry['peak_gib'] for entry in rounds):5.2f} GiB"
             )
         rate = 2e-3 * results["this engine"][0]["products"] / best["this engine"]

@@ -61,3 +61,30 @@ def test_a_loop_of_none_is_not_run():
     function(result.ctypes.data, 0)
     function(result.ctypes.data, -5)
     assert np.all(result == 1)
+
+
+def test_a_loop_carries_sums_of_products_and_calls_what_was_compiled():
+    def inner(code, left, right, result, count):
+        def add(k, sums):
+            row = right.load(k * simd.LANES)
+            return [total + row * left.repeated(k + n) for n, total in enumerate(sums)]
+
+        for n, total in enumerate(code.summed(count, 1, [code.zeros()] * 2, add)):
+            result.store(code.whole(n * simd.LANES), total)
+
+    product = simd.compiled("inner", ("left", "right", "result"), ("count",), inner)
+
+    def outer(code, left, right, result, function, times):
+        with code.loop(times, times) as number:
+            code.call(function, left.at(number + 1), right, result, times - 2)
+
+    function = simd.compiled("t", ("left", "right", "result"), ("function", "times"), outer)
+    rng = np.random.default_rng(2)
+    left = rng.normal(size=8).astype("f4")
+    right = rng.normal(size=(5, simd.LANES)).astype("f4")
+    result = np.full((3, simd.LANES), 7, "f4")
+    arrays = (array.ctypes.data for array in (left, right, result))
+    function(*arrays, product.address, 7)
+    wanted = [left[1:6] @ right, left[2:7] @ right]
+    np.testing.assert_allclose(result[:2], wanted, rtol=1e-5, atol=1e-6)
+    assert np.all(result[2] == 7)

@@ -2,9 +2,10 @@
 
 The minimal algorithm F(4x4, 3x3): every 4x4 tile of the output comes from a 6x6 tile of the input;
 both, and the 3x3 kernels, are transformed so that convolution becomes 36 products of matrices,
-(tiles x channels) by (channels x maps), in place of 144. This is done strip by strip of tiles and
-block by block of maps, so that what the additions make is still in the cache when the products read
-it. The cuts do not depend on the number of threads, nor does the result.
+(tiles x channels) by (channels x maps), in place of 144. This is done some tiles and some maps at a
+time, so that what the additions make is still in the cache when the products read it. Every sum is
+taken in one order, however the work is cut and shared out: the result does not depend on the number
+of threads.
 
 References
 ----------
@@ -28,16 +29,17 @@ from caffe.layers.winograd_code import OUT, SIZE
 
 # Values of a tile: so many products of matrices there are.
 _PLACES = SIZE**2
-# Values of the tiles of a strip, at most, and tiles of a strip: what stays in a core's cache.
-_STRIP = 2**20
+# Values of a thread's tiles that stay in its core's own cache, and tiles below which that does not
+# pay: the kernels are read from afar for so many at a time.
+_NEAR = 2**17
+_FEW_TILES = 16
+# Values of the tiles that all threads work on together, at most; and so many tiles.
+_FAR = 2**23
 _TILES = 256
-# Strips below which the maps are shared out among the threads as well, and maps of a share.
-_FEW_STRIPS = 8
-_NARROW = 64
 # Values of the transformed kernels of a block of maps, at most.
 _BLOCK = 2**22
-# Values of the tiles whose products are added up at once for the weights' gradient.
-_SUM = 2**22
+# Tiles whose products are added up at once for the weights' gradient.
+_SUM = 1024
 # Below so many kernels, or pixels of a map, direct convolution is as fast.
 _KERNELS = 64 * 64
 _PIXELS = 400
@@ -137,42 +139,109 @@ def _convolve(
     maps = weights.shape[1 if turned else 0]
     out = torch.empty((len(data), maps, cut.height, cut.width), memory_format=torch.channels_last)
     added = torch.zeros(maps) if bias is None else bias.contiguous()
-    for block in _blocks(maps, cut.channels):
-        kernels = _transformed(weights, turned, block)
-        _convolve_block(data, kernels, added, rectify, cut, block, out)
+    blocks = _blocks(maps, cut.channels)
+    near = min(_NEAR // (_PLACES * cut.channels), cut.columns)
+    if near >= _FEW_TILES:
+        chunk = _rounded(near, simd.vectors_held())
+        for block in blocks:
+            kernels = _transformed(weights, turned, block)
+            _convolve_apart(data, kernels, added, rectify, cut, block, chunk, out)
+        return out
+    kernels = None
+    strips = cut.strips(min(_TILES, _FAR // (_PLACES * cut.channels)))
+    for image, rows in itertools.product(range(len(data)), strips):
+        tiles = _spread(data[image], cut, rows)
+        for block in blocks:
+            if kernels is None or len(blocks) > 1:
+                kernels = _transformed(weights, turned, block)
+            _convolve_together(tiles, kernels, added, rectify, cut, rows, block, out[image])
     return out
 
 
-def _convolve_block(
+def _convolve_apart(
     data: torch.Tensor,
     kernels: torch.Tensor,
     bias: torch.Tensor,
     rectify: bool,
     cut: _Cut,
     block: range,
+    chunk: int,
     out: torch.Tensor,
 ) -> None:
-    """Compute a block of the maps of `out`."""
-    strips = cut.strips(min(_TILES, _STRIP // (_PLACES * max(cut.channels, len(block)))))
-    # Few strips are not enough for all threads: they share out the maps as well.
-    shares = -(-_FEW_STRIPS // (len(data) * len(strips)))
-    parts = _ranges(len(block), max(_NARROW, _lanes(len(block) / shares)))
+    """Compute a block of the maps of `out`, each thread some tiles, `chunk` at a time."""
     maps = out.shape[1]
+    functions = [code.spread(), code.multiply(), code.gather(rectify)]
 
-    def convolve(image: int, rows: range, part: range) -> None:
-        tiles = _room("tiles", _PLACES, len(rows) * cut.columns, cut.channels)
-        cut.spread(data[image], rows, tiles)
-        products = _room("products", _PLACES, len(rows) * cut.columns, len(part))
-        torch.bmm(tiles, kernels[:, :, part.start : part.stop], out=products)
-        first = block.start + part.start
-        code.gather(rectify)(
+    def convolve(image: int, rows: range) -> None:
+        tiles = _planes("tiles", chunk * cut.channels)
+        products = _planes("products", chunk * simd.LANES)
+        picture, start, line = cut.source(data[image], rows)
+        code.sweep()(
+            _address(picture, start),
+            _address(kernels),
+            _address(bias, block.start),
+            _address(out[image], OUT * rows.start * cut.width * maps + block.start),
+            _address(tiles),
             _address(products),
-            _address(bias, first),
-            _address(out[image], OUT * rows.start * cut.width * maps + first),
-            *cut.sizes(rows, cut.width * maps, maps, products),
+            *(function.address for function in functions),
+            *cut.extent(rows),
+            chunk,
+            cut.channels,
+            line,
+            len(block),
+            cut.width * maps,
+            maps,
+            *(planes.stride(0) for planes in (tiles, kernels, products)),
         )
 
-    threads.each(convolve, itertools.product(range(len(data)), strips, parts))
+    threads.each(convolve, itertools.product(range(len(data)), cut.strips(2 * cut.columns)))
+
+
+def _convolve_together(
+    tiles: torch.Tensor,
+    kernels: torch.Tensor,
+    bias: torch.Tensor,
+    rectify: bool,
+    cut: _Cut,
+    rows: range,
+    block: range,
+    out: torch.Tensor,
+) -> None:
+    """Compute some rows of tiles of a block of the maps of `out`, all threads step by step."""
+    count, room = len(rows) * cut.columns, cut.room(rows)
+    products = _planes("products", room * len(block))
+    maps = len(out)
+
+    def multiply(place: int) -> None:
+        code.multiply()(
+            *(_address(planes[place]) for planes in (tiles, kernels, products)),
+            1,
+            count,
+            room,
+            cut.channels,
+            len(block),
+            0,
+            0,
+            0,
+        )
+
+    def gather(part: range) -> None:
+        first = block.start + part.start
+        code.gather(rectify)(
+            _address(products, part.start * room),
+            _address(bias, first),
+            _address(out, OUT * rows.start * cut.width * maps + first),
+            *cut.extent(rows),
+            cut.width * maps,
+            maps,
+            products.stride(0),
+            room,
+            len(part),
+        )
+
+    threads.each(multiply, ((place,) for place in range(_PLACES)))
+    # Shared out by maps: of rows the last two may write to the same pixels.
+    threads.each(gather, ((part,) for part in _ranges(len(block), _lanes(len(block) / 8))))
 
 
 def _weights_gradient(
@@ -182,44 +251,82 @@ def _weights_gradient(
     gradient, data = _pixelwise(gradient), _pixelwise(data)
     cut = _Cut.of(data, pad)
     result = torch.empty(weights.shape)
+    strips = cut.strips(min(_SUM, _FAR // (_PLACES * cut.channels)))
+    there = None
     for block in _blocks(len(weights), cut.channels):
-        total = _room("kernels", _PLACES, cut.channels, len(block)).zero_()
-        strips = cut.strips(_SUM // (_PLACES * max(cut.channels, len(block))))
+        total = _planes("kernels", cut.channels * len(block)).zero_()
         for image, rows in itertools.product(range(len(data)), strips):
-            _add_strip(gradient[image], data[image], cut, rows, block, total)
+            if there != (image, rows):
+                tiles, there = _spread(data[image], cut, rows), (image, rows)
+            _add_strip(gradient[image], tiles, cut, rows, block, total)
         _transform(code.transform_back(), result, total, False, block)
     return result
 
 
 def _add_strip(
     gradient: torch.Tensor,
-    image: torch.Tensor,
+    tiles: torch.Tensor,
     cut: _Cut,
     rows: range,
     block: range,
     total: torch.Tensor,
 ) -> None:
     """Add what some rows of tiles give to the gradients of a block of transformed kernels."""
-    tiles = _room("tiles", _PLACES, len(rows) * cut.columns, cut.channels)
-    products = _room("products", _PLACES, len(rows) * cut.columns, len(block))
+    count, room = len(rows) * cut.columns, cut.room(rows)
+    products = _planes("products", room * len(block))
     maps = len(gradient)
 
-    def transform(part: range) -> None:
-        first, last = part.start * cut.columns, part.stop * cut.columns
+    def scatter(part: range) -> None:
         own = rows[part.start : part.stop]
-        cut.spread(image, own, tiles[:, first:last])
         code.scatter()(
             _address(gradient, OUT * own.start * cut.width * maps + block.start),
-            _address(products, first * len(block)),
-            *cut.sizes(own, cut.width * maps, maps, products),
+            _address(products, part.start * cut.columns * simd.LANES),
+            *cut.extent(own),
+            cut.width * maps,
+            maps,
+            products.stride(0),
+            room,
+            len(block),
         )
 
-    def add(part: range) -> None:
-        places = slice(part.start, part.stop)
-        total[places].baddbmm_(tiles[places].transpose(1, 2), products[places])
+    def add(place: int) -> None:
+        code.multiply_back()(
+            *(_address(planes[place]) for planes in (tiles, products, total)),
+            1,
+            count,
+            room,
+            cut.channels,
+            len(block),
+            0,
+            0,
+            0,
+        )
 
-    threads.each(transform, ((part,) for part in _ranges(len(rows), -(-len(rows) // 8))))
-    threads.each(add, ((part,) for part in _ranges(_PLACES, SIZE)))
+    threads.each(scatter, _row_parts(rows))
+    threads.each(add, ((place,) for place in range(_PLACES)))
+
+
+def _spread(image: torch.Tensor, cut: _Cut, rows: range) -> torch.Tensor:
+    """Transform the input of some rows of tiles, all threads together."""
+    room = cut.room(rows)
+    tiles = _planes("tiles", room * cut.channels)
+
+    def spread(part: range) -> None:
+        own = rows[part.start : part.stop]
+        picture, start, line = cut.source(image, own)
+        code.spread()(
+            _address(picture, start),
+            _address(tiles, part.start * cut.columns * simd.LANES),
+            *cut.extent(own),
+            line,
+            cut.channels,
+            tiles.stride(0),
+            room,
+            cut.channels,
+        )
+
+    threads.each(spread, _row_parts(rows))
+    return tiles
 
 
 @dataclass(frozen=True)
@@ -265,21 +372,21 @@ class _Cut:
             cuts[-2:] = [range(cuts[-2].start, cuts[-1].stop)]
         return cuts
 
-    def sizes(self, rows: range, line: int, pixel: int, tiles: torch.Tensor) -> tuple[int, ...]:
-        """Return the numbers that compiled code takes; `winograd_code` tells what they are."""
+    def extent(self, rows: range) -> tuple[int, int, int, int]:
+        """Return rows, columns and where the last ones start, as compiled code takes them."""
         return (
             len(rows),
             self.columns,
             self.height - OUT * (1 + rows.start),
             self.width - OUT,
-            line,
-            pixel,
-            tiles.stride(0),
-            tiles.shape[2],
         )
 
-    def spread(self, image: torch.Tensor, rows: range, tiles: torch.Tensor) -> None:
-        """Transform the input of some rows of tiles."""
+    def room(self, rows: range) -> int:
+        """Return how many tiles a plane has room for."""
+        return _rounded(len(rows) * self.columns, simd.vectors_held())
+
+    def source(self, image: torch.Tensor, rows: range) -> tuple[torch.Tensor, int, int]:
+        """Return where some rows of tiles are read: tensor, number of the first value, line."""
         (top, left), start = self.pad, OUT * rows.start
         if top or left:
             # Where the last row of tiles starts before its place, so does the strip.
@@ -291,22 +398,13 @@ class _Cut:
             strip[above - first : below - first, left : left + image.shape[2]] = inside
             image, start = strip.permute(2, 0, 1), start - first
         line = image.shape[2] * self.channels
-        code.spread()(
-            _address(image, start * line),
-            _address(tiles),
-            *self.sizes(rows, line, self.channels, tiles),
-        )
+        return image, start * line, line
 
 
 def _transformed(weights: torch.Tensor, turned: bool, block: range) -> torch.Tensor:
-    """Return the transforms of a block of kernels, or of their transposes.
-
-    Returns
-    -------
-    float32 tensor, shape (SIZE * SIZE, channels, len(block)) or, `turned`, with maps for channels
-    """
+    """Return the transforms of a block of kernels, or of their transposes, in planes."""
     rows = weights.shape[0 if turned else 1]
-    kernels = _room("kernels", _PLACES, rows, len(block))
+    kernels = _planes("kernels", rows * len(block))
     _transform(code.transform(), weights, kernels, turned, block)
     return kernels
 
@@ -318,41 +416,51 @@ def _transform(
     turned: bool,
     block: range,
 ) -> None:
-    """Run one of the two transforms between a block of kernels and (SIZE * SIZE, rows, maps)."""
-    row_step, map_step, first_tap, tap_step = 9, 9 * weights.shape[1], 0, 1
+    """Run one of the two transforms between a block of kernels and their planes."""
+    rows, row_step, map_step, first_tap, tap_step = weights.shape[1], 9, 9 * weights.shape[1], 0, 1
     if turned:
-        row_step, map_step, first_tap, tap_step = map_step, row_step, 8, -1
-    _, rows, width = transformed.shape
+        rows, row_step, map_step, first_tap, tap_step = len(weights), map_step, row_step, 8, -1
 
     def run(part: range) -> None:
         function(
-            _address(weights, part.start * row_step + block.start * map_step),
-            _address(transformed, part.start * width),
+            _address(weights, (block.start + part.start) * map_step),
+            _address(transformed, part.start * rows),
+            rows,
             len(part),
-            width,
             row_step,
             map_step,
             first_tap,
             tap_step,
-            rows * width,
+            transformed.stride(0),
         )
 
-    threads.each(run, ((part,) for part in _ranges(rows, max(16, rows // 8))))
+    threads.each(run, ((part,) for part in _ranges(len(block), _lanes(len(block) / 8))))
 
 
 def _pixelwise(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.contiguous(memory_format=torch.channels_last)
 
 
-def _blocks(maps: int, channels: int) -> Iterator[range]:
+def _blocks(maps: int, channels: int) -> list[range]:
     """Cut maps into blocks whose transformed kernels stay in the cache."""
     count = -(-maps * channels * _PLACES // _BLOCK)
-    return _ranges(maps, _lanes(maps / count))
+    return list(_ranges(maps, _lanes(maps / count)))
 
 
 def _lanes(count: float) -> int:
     """Round up to whole vectors."""
-    return simd.LANES * math.ceil(count / simd.LANES)
+    return _rounded(math.ceil(count), simd.LANES)
+
+
+def _rounded(count: int, step: int) -> int:
+    """Round up to a multiple."""
+    return -(-count // step) * step
+
+
+def _row_parts(rows: range) -> Iterator[tuple[range]]:
+    """Cut rows of tiles, counted from the first, into eight parts."""
+    for part in _ranges(len(rows), -(-len(rows) // 8)):
+        yield (part,)
 
 
 def _ranges(count: int, width: int) -> Iterator[range]:
@@ -373,3 +481,10 @@ def _room(name: str, *shape: int) -> torch.Tensor:
     if name not in kept or kept[name].numel() < count:
         kept[name] = torch.empty(count)
     return kept[name][:count].view(shape)
+
+
+def _planes(name: str, count: int) -> torch.Tensor:
+    """Return room for planes of `count` values, each a row."""
+    # An odd number of lines of the cache from one to the next: at multiples of 4096 bytes all of
+    # them would compete for the same few places there.
+    return _room(name, _PLACES, simd.LANES * (count // simd.LANES | 1))
