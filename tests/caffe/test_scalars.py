@@ -132,26 +132,6 @@ def test_wrong_labels_are_told_of_later_with_the_same_sentence(name, wrong, far)
     assert later.value.layer == "judge"
 
 
-@pytest.mark.gpu
-@pytest.mark.parametrize("name", sorted(nets_with_labels()))
-def test_a_gpu_tells_of_wrong_labels_when_it_is_waited_for_and_goes_on(name):
-    last = 2 + ('bottom: "H"' in nets_with_labels()[name])
-    case = Case(nets_with_labels()[name], {"label": np.array([0, 1, 2, 3])}, phase=0)
-    with pytest.raises(CaffeError) as at_once:
-        net_of(case)._forward(0, last)
-    caffe.set_mode_gpu()
-    try:
-        net = net_of(case)
-        for _ in range(2):
-            with pytest.raises(CaffeError) as later:
-                net.forward()
-            assert str(later.value) == str(at_once.value)
-        net.blobs["label"].data[...] = 2
-        net.forward()
-    finally:
-        caffe.set_mode_cpu()
-
-
 def test_right_labels_pass_the_later_check(far):
     far()
     for name, text in nets_with_labels().items():
