@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from caffe import device, net_log, prototxt, ranks, snapshots, solver_log, solver_nets, update_rules
+from caffe import (
+    device,
+    late_checks,
+    net_log,
+    prototxt,
+    ranks,
+    snapshots,
+    solver_log,
+    solver_nets,
+    update_rules,
+)
 from caffe.actions import Action
 from caffe.arguments import PATH, WHOLE, refused, takes
 from caffe.errors import CaffeError
@@ -81,7 +91,10 @@ class Solver:
         self._history = [
             torch.zeros(blob.shape) for _ in range(histories) for blob in self.net.learnable
         ]
-        self._losses: deque[float] = deque(maxlen=max(1, param.average_loss))
+        # Of the last iterations: terms of the loss, and how many passes they come from.
+        self._losses: deque[tuple[list[torch.Tensor], int]] = deque(
+            maxlen=max(1, param.average_loss)
+        )
         self._callbacks: list[tuple[Callable[[], None], Callable[[], None]]] = []
         self._updated_already: set[int] = set()
         self._stop = False
@@ -159,8 +172,7 @@ class Solver:
             solver_log.stopped()
             return
         if self.param.display and self.iter % self.param.display == 0:
-            loss = self.net._forward(0, len(self.net.layers) - 1)
-            self._losses.append(loss)
+            self._losses.append((self.net._pass(), 1))
             solver_log.last_loss(self.iter, self._smoothed_loss())
         if self.param.test_interval and self.iter % self.param.test_interval == 0:
             self.test_all()
@@ -197,15 +209,12 @@ class Solver:
                 terms += self.net._pass(backward=True, after_layer=at_once)
                 if self.net.debug_info:
                     net_log.all_parameters(self.net)
+            self._losses.append((terms, param.iter_size))
             if displays:
-                self._losses.append(read_losses(terms) / param.iter_size)
                 self._display()
             for _, on_gradients_ready in self._callbacks:
                 on_gradients_ready()
             self.apply_update()
-            if not displays:
-                # Not before: a GPU then computes on while the host waits for it here.
-                self._losses.append(read_losses(terms) / param.iter_size)
             action = self._action()
             due = bool(param.snapshot) and self.iter % param.snapshot == 0 and ranks.is_root()
             if due or action is Action.SNAPSHOT:
@@ -213,6 +222,8 @@ class Solver:
             if self._stop or action is Action.STOP:
                 self._stop = True
                 break
+        # Only now: while a GPU computes one iteration, the host prepares the next.
+        late_checks.settle()
 
     def set_action_function(self, action: Callable[[], Action]) -> None:
         """Have a function asked after each iteration, and in tests, what is to be done.
@@ -230,7 +241,10 @@ class Solver:
         return bool(display) and self.iter % display == 0 and ranks.is_root()
 
     def _smoothed_loss(self) -> float:
-        return sum(self._losses) / len(self._losses) if self._losses else 0.0
+        if not self._losses:
+            return 0.0
+        losses = [read_losses(terms) / passes for terms, passes in self._losses]
+        return sum(losses) / len(losses)
 
     def _display(self) -> None:
         now, (then, before) = time.monotonic(), self._last_time
