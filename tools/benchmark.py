@@ -161,7 +161,10 @@ def _products(network: object) -> int:
 
 
 def work(options: argparse.Namespace) -> None:
-    """Time passes in this process: one per line on standard input, answered in JSON."""
+    """Time passes in this process: one per line on standard input, answered in JSON.
+
+    A line that says "profile" is answered with what a pass spends its time on.
+    """
     products, on_gpu = 0.0, options.device != "cpu"
     if options.phase == "product":
         from plain_pytorch import matrix_product
@@ -181,7 +184,12 @@ def work(options: argparse.Namespace) -> None:
         once, products = (_slice_pass if options.phase == "slice" else _caffe_pass)(options)
     if on_gpu:
         from plain_pytorch import peak_gib
-    for _ in sys.stdin:
+    for line in sys.stdin:
+        if line == "profile\n":
+            from plain_pytorch import profile
+
+            print(json.dumps({"profile": profile(once)}), flush=True)
+            continue
         start, spent = time.perf_counter(), time.process_time()
         once()
         found = {

@@ -104,18 +104,28 @@ class _Timed:
 
     def ask(self) -> None:
         """Run a pass."""
+        answer = self._answer(b"\n")
+        if answer is not None:
+            self.answers.append(answer)
+
+    def profile(self) -> str | None:
+        """Return what a pass spends its time on."""
+        return (self._answer(b"profile\n") or {}).get("profile")
+
+    def _answer(self, line: bytes) -> dict[str, Any] | None:
         process = self.program.process
         if process.poll() is None:
             with contextlib.suppress(BrokenPipeError):
-                process.stdin.write(b"\n")
+                process.stdin.write(line)
                 process.stdin.flush()
-                line = process.stdout.readline()
-                if line:
-                    self.answers.append(json.loads(line))
-                    return
+                # Libraries, too, may say something.
+                for answer in iter(process.stdout.readline, b""):
+                    if answer.startswith(b"{"):
+                        return json.loads(answer)
         # One that was killed has used up its time.
         if process.wait() != -signal.SIGKILL:
             self.error = f"{self.program.told}\n{self.program.said}"
+        return None
 
     @property
     def rounds(self) -> list[dict[str, float]]:
@@ -166,23 +176,30 @@ def _measure(
     rounds: int,
     seconds: float,
     summary: Callable[[], tuple[str, dict[str, Any]]],
+    profiled: bool = False,
 ) -> None:
     """Warm processes up one after the other, then ask them in turns, and note what comes of it."""
-    with ending({name: one.program for name, one in timed.items()}):
-        with _Overtime(timed, seconds) as limit:
+    programs = {name: one.program for name, one in timed.items()}
+    with ending(programs), _Overtime(timed, seconds) as limit:
+        for one in timed.values():
+            for number in range(WARM):
+                if number == 0 or limit.left() > 0.5 * seconds:
+                    one.ask()
+        for number in range(rounds):
             for one in timed.values():
-                for number in range(WARM):
-                    if number == 0 or limit.left() > 0.5 * seconds:
-                        one.ask()
-            for number in range(rounds):
-                for one in timed.values():
-                    if limit.left() > 0.1 * seconds:
-                        one.ask()
-                if number % 5 == 4 and any(one.rounds for one in timed.values()):
-                    told, values = summary()
-                    record.note(item, told, **values)
+                if limit.left() > 0.1 * seconds:
+                    one.ask()
+            if number % 5 == 4 and any(one.rounds for one in timed.values()):
+                told, values = summary()
+                record.note(item, told, **values)
         told, values = summary()
         record.note(item, told, **values)
+        profiles = {}
+        for name, one in timed.items():
+            if profiled and one.rounds and limit.left() > 0.1 * seconds:
+                profiles[name] = one.profile()
+                told = "\n\n".join(f"{item}, {name}\n{text}" for name, text in profiles.items())
+                record.note(f"{item}, profiles", told, **profiles)
     for name, one in timed.items():
         if one.error is not None:
             record.fail(f"{item}, {name}", one.error)
@@ -223,6 +240,11 @@ def time_net(record: Record, options: argparse.Namespace, precision: str, second
                 lines.append(not_measured(name))
                 continue
             found = values[name] = one.summary()
+            # Plain PyTorch does not count its products: they are the same.
+            what = name.partition(",")[0]
+            counted = timed[f"{what}, this engine"].answers
+            if counted and not found["tflops"]:
+                found["tflops"] = round(2 * counted[0]["products"] / found["ms"], 3)
             line = f"  {name:30s}{found['ms']:9.2f} ms {found['gib']:7.2f} GiB"
             if found["tflops"]:
                 line += f"{found['tflops']:8.2f} TFLOP/s"
@@ -241,7 +263,7 @@ def time_net(record: Record, options: argparse.Namespace, precision: str, second
                     lines.append(f"  {what}, {name}: {ratio:.2f} times as fast as plain PyTorch")
         return "\n".join(lines), values
 
-    _measure(record, precision, everything, options.rounds, seconds, summary)
+    _measure(record, precision, everything, options.rounds, seconds, summary, profiled=True)
 
 
 def time_slice(record: Record, options: argparse.Namespace, seconds: float) -> None:

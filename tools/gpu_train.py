@@ -218,9 +218,15 @@ class _Check:
             "train", *self.train_command(self.training), "--seconds", f"{seconds:.1f}"
         )
         with ending({"train": program}):
-            while program.process.poll() is None and self.record.left > self.after:
-                time.sleep(min(LOOK_SECONDS, 0.1 * seconds))
+            try:
+                while program.process.poll() is None and self.record.left > self.after:
+                    time.sleep(min(LOOK_SECONDS, 0.1 * seconds))
+                    self.bring_out()
+            except KeyboardInterrupt:
+                program.process.terminate()
+                program.wait(2 * self.rest)
                 self.bring_out()
+                raise
             if program.process.poll() is None:
                 # With a snapshot of what it has learnt.
                 program.process.terminate()

@@ -132,6 +132,7 @@ def test_a_device_is_proven_and_what_was_found_is_a_table_and_json(bare, tmp_pat
         assert ours["share_of_peak"] == pytest.approx(
             ours["tflops"] / times["peak_tflops"], abs=0.02
         )
+    assert "convolution" in found["fp32, profiles"]["step, this engine"]
     assert set(found["slice"]) >= {"fp32, none", "fp32, dihedral"}
     assert float(found["feed"]["rates"]["1"]) > 0
     assert found["tests"]["planned"] == sum(found["tests"]["counts"].values()) > 0
