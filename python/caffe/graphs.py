@@ -8,6 +8,7 @@ shapes; the first two show whether it can be.
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -92,9 +93,24 @@ def _captured(run: Callable[[], None]) -> Callable[[], None]:
     where = device.current()
     graph = torch.cuda.CUDAGraph()
     graph.register_generator_state(device.generator(where))
-    with torch.cuda.device(where), torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        run()
+    before = torch.cuda.current_stream(where)
+    try:
+        with (
+            torch.cuda.device(where),
+            torch.cuda.graph(graph, stream=_stream(where), capture_error_mode="thread_local"),
+        ):
+            run()
+    except BaseException:
+        # Where the capture cannot be ended PyTorch stays on its stream.
+        torch.cuda.set_stream(before)
+        raise
     return graph.replay
+
+
+@functools.cache
+def _stream(where: torch.device) -> torch.cuda.Stream:
+    """Return the stream that passes are captured on; PyTorch's own is of one device only."""
+    return torch.cuda.Stream(where)
 
 
 class _Recording:
