@@ -35,7 +35,7 @@ class Notes:
         self._number, self._count = number, count
 
     def _note(self, **values: Any) -> None:
-        self._file.write(json.dumps(values) + "\n")
+        self._file.write(json.dumps(values, default=str) + "\n")
         self._file.flush()
 
     @pytest.hookimpl(trylast=True)

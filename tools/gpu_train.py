@@ -152,9 +152,13 @@ class _Check:
             blurred = self.work / "blurred.tif"
             write_volume(blurred, self.blurred_labels())
             programs["try scoring"] = self.start("try-scoring", *self.score_command(blurred))
+            while len(seconds) < 1 + len(programs) and self.record.left > 0:
+                for title, program in programs.items():
+                    if title not in seconds and program.process.poll() is not None:
+                        seconds[title] = program.seconds
+                time.sleep(0.05)
             for title, program in programs.items():
                 self.demand(title, program)
-                seconds[title] = program.seconds
         for path in (self.work / "probabilities.tif", self.work / "scores.json"):
             path.unlink()
         ends = [row["seconds"] for row in read_curve(tried / CSV_NAME) if "loss" in row]
