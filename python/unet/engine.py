@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+from collections.abc import Iterator
 from types import ModuleType
 
 from unet.errors import InputError
@@ -59,6 +61,27 @@ def open_engine(device: str = "cpu", precision: str = "fp32") -> ModuleType:
     elif precision != "fp32":
         raise InputError(f"precision {precision}: genuine Caffe computes in fp32 only")
     return caffe
+
+
+@contextlib.contextmanager
+def in_full_precision(caffe: ModuleType) -> Iterator[None]:
+    """Compute in float32 for a while, whatever was chosen.
+
+    Parameters
+    ----------
+    caffe : module
+        As `open_engine` gives it.
+    """
+    # Genuine Caffe has no other.
+    chosen = getattr(caffe, "get_precision", lambda: "fp32")()
+    if chosen == "fp32":
+        yield
+        return
+    caffe.set_precision("fp32")
+    try:
+        yield
+    finally:
+        caffe.set_precision(chosen)
 
 
 def tiles_together(caffe: ModuleType) -> int:

@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 
 from unet.deploying import open_deployed
+from unet.engine import in_full_precision
 from unet.errors import InputError
 from unet.hdf5 import check_weights, datasets, find, open_hdf5_file
 from unet.modeldef import SUFFIX as MODELDEF_SUFFIX
@@ -144,7 +145,9 @@ def load_net(caffe: ModuleType, prototxt: PathLike, weights: PathLike) -> Any:
             f"{weights}: holds weights for {_listed(strange)}, which {prototxt} lacks; name the "
             f"network that they were trained for with --net"
         )
-    _check_seams(net, os.fspath(prototxt), os.fspath(weights))
+    # In bfloat16 a GPU rounds otherwise for another size of tile.
+    with in_full_precision(caffe):
+        _check_seams(net, os.fspath(prototxt), os.fspath(weights))
     return net
 
 

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 import caffe
+from unet import model
+from unet.engine import PRECISIONS, open_engine
 from unet.errors import InputError
 from unet.model import find_model, load_net, pass_cost
 from unet.nets import deploy_net
@@ -51,6 +53,32 @@ def test_weights_arrive(prototxt, trained, name):
     for layer, blobs in wanted.params.items():
         for blob, given in zip(blobs, net.params[layer]):
             np.testing.assert_array_equal(given.data, blob.data)
+
+
+def test_seams_are_looked_at_in_full_precision(prototxt, trained, monkeypatch):
+    computed = []
+    check = model._check_seams
+    monkeypatch.setattr(
+        model,
+        "_check_seams",
+        lambda *arguments: computed.append(caffe.get_precision()) or check(*arguments),
+    )
+    caffe.set_precision("tf32")
+    try:
+        load_net(caffe, prototxt, trained / "net.caffemodel")
+        assert computed == ["fp32"]
+        assert caffe.get_precision() == "tf32"
+    finally:
+        caffe.set_precision("fp32")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_model_is_taken_on_a_gpu_in_each_precision(prototxt, trained, precision):
+    try:
+        load_net(open_engine("0", precision), prototxt, trained / "net.caffemodel")
+    finally:
+        open_engine("cpu")
 
 
 def test_a_model_folder_or_weights_beside_their_net_are_enough(prototxt, trained, tmp_path):
