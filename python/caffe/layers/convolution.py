@@ -18,6 +18,8 @@ from caffe.layers.windows import windows
 
 # Kernel elements times input channels up to which the weights' gradient is one product of matrices.
 _FEW_TAPS = 32
+# Maps up to which the gradients of a 1x1 convolution are products of matrices.
+_FEW_MAPS = 8
 # Values of the windows of a gradient that are gathered at a time.
 _WINDOWS = 2**20
 # Shapes of a layer for which cuDNN tries all it can and keeps what was fastest. That takes up to a
@@ -282,6 +284,8 @@ class Convolution(_ConvolutionBase):
     ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
         if self._minimal(gradient.shape):
             return winograd.backward(gradient, data, self._weights(again=True), self.pad, wants)
+        if self._pointwise_to_few(data.device):
+            return self._gradients_pointwise(gradient, data, wants)
         taps = math.prod(self.kernel) * self.channels
         simple = self.groups == 1 and self.spatial_axes == 2 and len(data) == 1
         if wants[0] or not simple or data.device.type != "cpu" or taps > _FEW_TAPS:
@@ -295,6 +299,32 @@ class Convolution(_ConvolutionBase):
         product = (columns @ rows).t()
         weights = product[:, :taps].reshape(self.blobs[0].shape) if wants[1] else None
         return None, weights, product[:, taps].contiguous() if wants[2] else None
+
+    def _pointwise_to_few(self, where: torch.device) -> bool:
+        """Tell whether each pixel alone gives few maps, on the CPU, as in a last layer."""
+        return (
+            where.type == "cpu"
+            and self.kernel == self.stride == (1, 1)
+            and self.pad == (0, 0)
+            and self.groups == 1
+            and self.num_output <= _FEW_MAPS
+        )
+
+    def _gradients_pointwise(
+        self, gradient: torch.Tensor, data: torch.Tensor, wants: tuple[bool, bool, bool]
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
+        # Products of matrices: PyTorch's general way rearranges the data first, for as long again.
+        size, channels, height, width = data.shape
+        rows = gradient.permute(0, 2, 3, 1).reshape(-1, self.num_output)
+        grad_data = grad_weights = None
+        if wants[0]:
+            weights = self._weights(again=True).reshape(self.num_output, channels)
+            products = (rows @ weights).view(size, height, width, channels)
+            grad_data = products.permute(0, 3, 1, 2)
+        if wants[1]:
+            pixels = data.permute(0, 2, 3, 1).reshape(-1, channels)
+            grad_weights = (rows.t() @ pixels).view(self.blobs[0].shape)
+        return grad_data, grad_weights, rows.sum(0) if wants[2] else None
 
 
 @register("Deconvolution")
@@ -337,13 +367,15 @@ class Deconvolution(_ConvolutionBase):
         grad_data = pixels.new_empty(pixels.shape) if wants[0] else None
         grad_matrix, grad_bias = torch.zeros(matrix.shape), torch.zeros(self.num_output)
         # Some rows at a time: the windows of all of them would be another copy of the gradient.
-        height = max(1, _WINDOWS // math.prod(windows.shape[2:]))
+        height = min(len(windows[0]), max(1, _WINDOWS // math.prod(windows.shape[2:])))
+        # One room for all of them: fresh memory would cost as much as the products.
+        room = gradient.new_empty(height, *windows.shape[2:])
         for image, first in itertools.product(range(len(data)), range(0, data.shape[2], height)):
             rows = slice(first, first + height)
-            products = windows[image, rows].reshape(-1, matrix.shape[1])
+            part = windows[image, rows]
+            products = room[: len(part)].copy_(part).view(-1, matrix.shape[1])
             if wants[0]:
-                part = grad_data[image, rows]
-                part.copy_((products @ matrix.t()).view(part.shape))
+                torch.mm(products, matrix.t(), out=grad_data[image, rows].view(-1, self.channels))
             if wants[1]:
                 grad_matrix += pixels[image, rows].reshape(-1, self.channels).t() @ products
             if wants[2]:

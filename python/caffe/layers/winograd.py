@@ -39,7 +39,7 @@ _TILES = 256
 # Values of the transformed kernels of a block of maps, at most.
 _BLOCK = 2**22
 # Tiles whose products are added up at once for the weights' gradient.
-_SUM = 1024
+_SUM = 512
 # Below so many kernels, or pixels of a map, direct convolution is as fast.
 _KERNELS = 64 * 64
 _PIXELS = 400
