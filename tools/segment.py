@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         truth = open_truth(options.truth, volume, slices, opened)
         grey = choose_grey(options, volume, prototxt)
 
-        caffe = open_engine(options.device, options.precision)
+        caffe = open_engine(options.device, options.precision, graphs=True)
         net = load_net(caffe, prototxt, weights)
         channels, classes = net.blobs["data"].shape[1], net.blobs["score"].shape[1]
         if (volume.channels or 1) != channels:

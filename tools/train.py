@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     if options.weights and options.resume:
         raise InputError("--weights and --resume STATE both say where to start: give one of them")
-    caffe = open_engine(options.device, options.precision)
+    caffe = open_engine(options.device, options.precision, graphs=True)
     with Training(
         caffe,
         options.solver,

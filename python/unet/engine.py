@@ -13,7 +13,9 @@ from unet.errors import InputError
 PRECISIONS = ("fp32", "tf32", "bf16")
 
 
-def open_engine(device: str = "cpu", precision: str = "fp32") -> ModuleType:
+def open_engine(
+    device: str = "cpu", precision: str = "fp32", *, graphs: bool = False
+) -> ModuleType:
     """Import `caffe` and choose where, and in which precision, it computes.
 
     Parameters
@@ -22,6 +24,9 @@ def open_engine(device: str = "cpu", precision: str = "fp32") -> ModuleType:
         "cpu", the number of a GPU, or "auto": GPU 0 where the engine can use one, else the CPU.
     precision : str
         One of `PRECISIONS`; genuine Caffe has "fp32" only.
+    graphs : bool
+        Whether a GPU repeats passes of one shape as CUDA graphs, where the engine can; that changes
+        the time that they take, and nothing else.
 
     Returns
     -------
@@ -60,6 +65,8 @@ def open_engine(device: str = "cpu", precision: str = "fp32") -> ModuleType:
         caffe.set_precision(precision)
     elif precision != "fp32":
         raise InputError(f"precision {precision}: genuine Caffe computes in fp32 only")
+    if hasattr(caffe, "set_graphs"):
+        caffe.set_graphs(graphs)
     return caffe
 
 

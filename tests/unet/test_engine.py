@@ -27,6 +27,14 @@ def test_precision_is_set(monkeypatch, precision):
     assert given == [precision]
 
 
+@pytest.mark.parametrize("graphs", [False, True])
+def test_graphs_are_as_asked_for(monkeypatch, graphs):
+    given = []
+    monkeypatch.setattr(caffe, "set_graphs", given.append)
+    open_engine("cpu", graphs=graphs)
+    assert given == [graphs]
+
+
 def test_precisions_are_the_engines():
     assert PRECISIONS == device.PRECISIONS
 
