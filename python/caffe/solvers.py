@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from caffe.nccl import NCCL
 
 
+# Values of a parameter that is updated together with others on the CPU, too.
+_SMALL = 2**14
+
+
 class NetVec(Vector[Net]):
     """The nets that a solver tests."""
 
@@ -274,8 +278,9 @@ class Solver:
 
         def update(layer: int) -> None:
             for place in net.last_used_by.get(layer, ()):
-                self._update([place], rate)
-                self._updated_already.add(place)
+                if not self._is_small(place):
+                    self._update([place], rate)
+                    self._updated_already.add(place)
 
         return update
 
@@ -298,18 +303,20 @@ class Solver:
         self._iter += 1
 
     def _groups(self, places: list[int]) -> list[list[int]]:
-        """Return which parameters are updated together."""
-        if device.current().type == "cpu":
-            # One by one: what a rule makes on its way takes as much memory as its parameters.
-            return [[place] for place in places]
-        return self._alike(places)
+        """Return which parameters are updated together: those with the same multipliers.
 
-    def _alike(self, places: list[int]) -> list[list[int]]:
-        groups: dict[tuple[float, float], list[int]] = {}
+        On a CPU large ones are alone: what a rule makes on its way takes as much memory as they do.
+        """
+        on_cpu = device.current().type == "cpu"
+        groups: dict[tuple[float, float, int], list[int]] = {}
         for place in places:
+            alone = place if on_cpu and not self._is_small(place) else -1
             mults = (self.net.lr_mults[place], self.net.decay_mults[place])
-            groups.setdefault(mults, []).append(place)
+            groups.setdefault((*mults, alone), []).append(place)
         return list(groups.values())
+
+    def _is_small(self, place: int) -> bool:
+        return self.net.learnable[place].count <= _SMALL
 
     def _tell_rate(self, rate: float) -> None:
         param = self.param

@@ -330,9 +330,8 @@ def test_updates_layer_by_layer_equal_those_made_all_together(tmp_path, monkeypa
 
     groups = []
     monkeypatch.setattr(caffe.solvers.Solver, "_update", update)
-    for together in (False, True, "as on a GPU"):
-        if together == "as on a GPU":
-            monkeypatch.setattr(caffe.solvers.Solver, "_groups", caffe.solvers.Solver._alike)
+    for together, small in ((False, 0), (True, 0), (False, 2**14)):
+        monkeypatch.setattr(caffe.solvers, "_SMALL", small)
         param = caffe_pb2.SolverParameter(
             base_lr=0.01,
             lr_policy="fixed",
@@ -352,7 +351,7 @@ def test_updates_layer_by_layer_equal_those_made_all_together(tmp_path, monkeypa
         updated.clear()
         groups.clear()
         made.step(4)
-        assert max(groups) == (2 if together == "as on a GPU" else 1)
+        assert max(groups) == (2 if small else 1)
         # Each parameter once a step, those that learn nothing as well.
         assert sorted(updated) == sorted(4 * [0, 1, 2, 3])
         blobs = [blob for blobs in made.net.params.values() for blob in blobs]
