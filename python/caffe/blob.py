@@ -84,7 +84,11 @@ class Side:
             return tensor
         self._settle()
         if self._host_newest and where.type != "cpu":
-            self._tensor = torch.empty(self.shape, device=where)
+            if tensor is not None and tensor.device == where and tensor.dtype == torch.float32:
+                # In the layout that it had: a convolution's weights keep theirs.
+                self._tensor = torch.empty_like(tensor)
+            else:
+                self._tensor = torch.empty(self.shape, device=where)
             self._fetch(self._tensor)
             return self._tensor
         if self._host_newest:

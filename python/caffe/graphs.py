@@ -143,14 +143,18 @@ class _Recording:
         def noted() -> None:
             self._terms = run()
 
-        with late_checks.recorded() as self._checks:
-            self._replay = _captured(noted)
-        # What was given back is no longer there, for who looks; the graph's memory is.
-        self._spent = [(side, side.state()) for side, _ in self._read if side.is_deferred()]
-        for side, memory in self._read:
-            if not side.is_deferred() and side.activation() is not memory:
+        try:
+            with late_checks.recorded() as self._checks:
+                self._replay = _captured(noted)
+            # What was given back is no longer there, for who looks; the graph's memory is.
+            self._spent = [(side, side.state()) for side, _ in self._read if side.is_deferred()]
+            kept = [(side, memory) for side, memory in self._read if not side.is_deferred()]
+            if any(side.activation() is not memory for side, memory in kept):
                 raise CaffeError("a layer gives other memory to values that it reads")
-            side.restore((memory, None, None))
+        finally:
+            # Nothing was computed: what was read still lies where it lay.
+            for side, memory in self._read:
+                side.restore((memory, None, None))
         # What was not touched stays the user's.
         self._made = [
             (side, side.state())
@@ -224,6 +228,8 @@ class Graphs:
             return None
         net, both = self._net, backward is not None
         net._flow(self._sources, keep, both)
+        for index in self._others:
+            net._reshape_layer(net._places[index])
 
         def run() -> list[torch.Tensor]:
             terms = net._flow(self._others, keep, both)

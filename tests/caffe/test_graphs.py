@@ -208,7 +208,10 @@ def test_another_shape_is_recorded_anew(tmp_path, monkeypatch, recorded):
         for size in (10, 12, 10):
             monkeypatch.setattr(Batches, "size", size)
             made.step(4)
-            found.append(made.net.blobs["score"].data.copy())
+            found += [blob.data.copy() for blob in made.net.blobs.values()]
+            found += [np.array(blob.shape) for blob in made.net.blobs.values()]
+            found += [blob.diff.copy() for blob in made.net.blobs.values()]
+            made.net.retain_diffs = False
         return found + parameters(made)
 
     assert_same(*both_ways(monkeypatch, train))

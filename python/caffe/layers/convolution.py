@@ -206,9 +206,15 @@ class _ConvolutionBase(BuiltInLayer):
     def _gradients(
         self, gradient: torch.Tensor, data: torch.Tensor, wants: tuple[bool, bool, bool]
     ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
+        *wants_products, wants_bias = wants
+        grad_bias = None
         if data.device.type == "cuda":
             self._choose_search(tuple(data.shape))
-        return torch.ops.aten.convolution_backward(
+        if wants_bias and data.device.type != "cpu":
+            wants_bias, grad_bias = False, _sums_of_maps(gradient)
+        if not any((*wants_products, wants_bias)):
+            return None, None, grad_bias
+        *grads, summed = torch.ops.aten.convolution_backward(
             gradient,
             data,
             self._weights(again=True),
@@ -219,8 +225,18 @@ class _ConvolutionBase(BuiltInLayer):
             self.transposed,
             (0,) * self.spatial_axes,
             self.groups,
-            wants,
+            (*wants_products, wants_bias),
         )
+        return (*grads, summed if grad_bias is None else grad_bias)
+
+
+def _sums_of_maps(gradient: torch.Tensor) -> torch.Tensor:
+    """Return the sum of each map of (n, maps, ...), float32, however it is computed in."""
+    # Row by row, and then the rows: sums of a few maps over all pixels at once would leave most of
+    # a GPU idle.
+    if gradient.dim() > 3:
+        gradient = gradient.sum(-1, dtype=torch.float32)
+    return gradient.sum((0, *range(2, gradient.dim())), dtype=torch.float32)
 
 
 @register("Convolution")
