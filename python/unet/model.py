@@ -21,7 +21,7 @@ from unet.tiles import BORDER, GRID, SMALLEST, PassCost
 PathLike = Union[str, "os.PathLike[str]"]
 
 DEPLOY = "deploy.prototxt"
-WEIGHTS = "weights.caffemodel"
+WEIGHTS = ("weights.caffemodel", "weights.caffemodel.h5")
 
 
 def find_model(weights: PathLike, net: PathLike | None = None) -> tuple[Path, Path]:
@@ -30,7 +30,8 @@ def find_model(weights: PathLike, net: PathLike | None = None) -> tuple[Path, Pa
     Parameters
     ----------
     weights : path
-        A .caffemodel or HDF5 file, or a model folder: weights.caffemodel and deploy.prototxt.
+        A .caffemodel or HDF5 file, or a model folder: weights.caffemodel or
+        weights.caffemodel.h5, and deploy.prototxt.
     net : path, optional
         The prototxt, or a .modeldef.h5 of caffe_unet. By default beside the weights: of
         NAME.caffemodel.h5 NAME.modeldef.h5, else deploy.prototxt, else NAME-train.prototxt, as the
@@ -63,7 +64,8 @@ def find_weights(weights: PathLike) -> Path:
     Parameters
     ----------
     weights : path
-        The file, or a model folder: the one that holds weights.caffemodel.
+        The file, or a model folder: the one that holds weights.caffemodel or
+        weights.caffemodel.h5.
 
     Raises
     ------
@@ -72,9 +74,12 @@ def find_weights(weights: PathLike) -> Path:
     """
     weights = Path(weights)
     if weights.is_dir():
-        folder, weights = weights, weights / WEIGHTS
-        if not weights.is_file():
-            raise InputError(f"{folder}: is no model folder, for it holds no {WEIGHTS}")
+        found = next((weights / name for name in WEIGHTS if (weights / name).is_file()), None)
+        if found is None:
+            raise InputError(
+                f"{weights}: is no model folder, for it holds no {' or '.join(WEIGHTS)}"
+            )
+        weights = found
     elif not weights.is_file():
         raise InputError(f"{weights}: there is no such file with weights, nor a model folder")
     if weights.name.endswith(MODELDEF_SUFFIX):

@@ -92,6 +92,9 @@ def test_a_model_folder_or_weights_beside_their_net_are_enough(prototxt, trained
     assert find_model(tmp_path) == both
     assert find_model(tmp_path / "weights.caffemodel") == both
     assert find_model(tmp_path, prototxt) == (prototxt, both[1])
+    both[1].unlink()
+    shutil.copy(trained / "net.caffemodel.h5", tmp_path / "weights.caffemodel.h5")
+    assert find_model(tmp_path) == (both[0], tmp_path / "weights.caffemodel.h5")
 
 
 def test_missing_files_are_named(prototxt, tmp_path):
