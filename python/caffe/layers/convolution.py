@@ -68,6 +68,8 @@ class _ConvolutionBase(BuiltInLayer):
                 bias.data_side.set(fillers.fill(bias.shape, param.bias_filler))
 
         self._tried: set[tuple[int, ...]] = set()
+        # Shape and precision -> whether cuDNN is faster with the ReLU that follows.
+        self._together: dict[tuple[tuple[int, ...], str], bool] = {}
         # On a GPU: weights, which version of them, and the same in the type computed in.
         self._rounded: tuple[torch.Tensor, int, torch.Tensor] | None = None
 
@@ -153,12 +155,13 @@ class _ConvolutionBase(BuiltInLayer):
         self._rounded = weights, weights._version, rounded
         return rounded
 
-    def _choose_search(self, shape: tuple[int, ...]) -> None:
-        """Tell cuDNN whether to search for the fastest way; it does so once a shape."""
-        known = shape in self._tried or len(self._tried) < _TRIED_SHAPES
-        if known:
+    def _choose_search(self, shape: tuple[int, ...]) -> bool:
+        """Tell cuDNN whether to search for the fastest way, as it then does once a shape."""
+        search = shape in self._tried or len(self._tried) < _TRIED_SHAPES
+        if search:
             self._tried.add(shape)
-        torch.backends.cudnn.benchmark = known
+        torch.backends.cudnn.benchmark = search
+        return search
 
     def _convolve(
         self, data: torch.Tensor, weights: torch.Tensor, bias: torch.Tensor | None
@@ -248,8 +251,12 @@ class Convolution(_ConvolutionBase):
         if self._minimal(top[0].shape):
             self._forward_minimal(bottom, top, rectify=True)
             return
-        fused = device.current().type == "cpu" and self.spatial_axes == 2
-        if not (fused and self.axis == 1 and torch.backends.mkldnn.is_available()):
+        plain = self.spatial_axes == 2 and self.axis == 1
+        kind = device.current().type
+        if plain and kind == "cuda" and torch.backends.cudnn.is_available():
+            self._forward_by_cudnn(bottom, top)
+            return
+        if not (plain and kind == "cpu" and torch.backends.mkldnn.is_available()):
             self.forward(bottom, top)
             for blob in top:
                 blob.data_side.activation().relu_()
@@ -276,6 +283,26 @@ class Convolution(_ConvolutionBase):
             self._forward_minimal(bottom, top, rectify=False)
         else:
             super().forward(bottom, top)
+
+    def _forward_by_cudnn(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Run both layers in one launch or in three, whichever is faster for the shape."""
+        weights, bias = self._parameters()
+        for below, above in zip(bottom, top):
+            data = self._batched(below.data_side)
+
+            def apart(data: torch.Tensor = data) -> torch.Tensor:
+                return self._convolve(data, weights, bias).relu_()
+
+            def together(data: torch.Tensor = data) -> torch.Tensor:
+                return torch.ops.aten.cudnn_convolution_relu(
+                    data, weights, bias, self.stride, self.pad, self.dilation, self.groups
+                )
+
+            key = tuple(data.shape), device.get_precision()
+            known = self._choose_search(key[0])
+            if known and key not in self._together and not torch.cuda.is_current_stream_capturing():
+                self._together[key] = device.fastest(apart, together) == 1
+            above.data_side.set(together() if self._together.get(key) else apart())
 
     def _minimal(self, output: tuple[int, ...]) -> bool:
         """Tell whether the minimal algorithm can and should be used."""
