@@ -10,6 +10,7 @@ import sys
 import sysconfig
 import time
 import venv
+from argparse import Namespace
 from pathlib import Path
 
 import h5py
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 
 import caffe
-from gpu_proof import _Overtime, _Timed, parity_table
+from gpu_proof import _Overtime, _Timed, parity_table, time_net
 from gpu_record import Program, Record, ending
 from half_weights import find_parts, write_half, write_parts
 from tests.conftest import REPOSITORY
@@ -145,19 +146,20 @@ def caffe_torch_version() -> str:
     return torch.__version__
 
 
-@pytest.mark.slow
-def test_what_fails_is_told_and_the_rest_goes_on(bare, tmp_path):
-    results = tmp_path / "results"
-    done = bare.check(
-        *("proof", "--device", "77", "--net", "unet_slim", "--precisions", "fp32"),
-        *("--tile", "188", "--rounds", "1", "--seconds", "900"),
-        *("-o", str(results), "--work", str(tmp_path / "work")),
-    )
-    assert done.returncode == 1
-    found = json.loads((results / "proof.json").read_text())["found"]
-    assert "device" in found["fp32, step, this engine"]["error"].lower()
-    assert "rates" in found["feed"]
-    assert "end" in found
+def test_what_fails_is_told_and_the_rest_goes_on(tmp_path):
+    record = Record(tmp_path, "proof", 900)
+    options = Namespace(device="77", net="unet_slim", tile=188, rounds=1, work=tmp_path / "work")
+    time_net(record, options, "fp32", 600)
+    record.finish()
+    assert record.failed
+    found = json.loads((tmp_path / "proof.json").read_text())["found"]
+    for what in ("step, this engine", "forward, plain PyTorch", "matrix product"):
+        error = found[f"fp32, {what}"]["error"]
+        assert "--device 77" in error.splitlines()[0]
+        assert len(error.splitlines()) > 1
+    table = (tmp_path / "proof.txt").read_text()
+    assert table.count("not measured") == 6
+    assert table.count("FAILED") == 7
 
 
 def test_a_folder_with_the_work_of_others_is_left_alone(bare, tmp_path):
