@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Callable
@@ -78,8 +79,6 @@ def _caffe_pass(options: argparse.Namespace) -> tuple[Callable[[], object], floa
     """
     os.environ.setdefault("GLOG_minloglevel", "2")
     caffe = open_engine(options.device, options.precision)
-    if options.graphs:
-        caffe.set_graphs(True)
     rng = np.random.RandomState(0)
     train, tile = options.phase == "train", options.tile
     if options.device != "cpu":
@@ -100,6 +99,9 @@ def _caffe_pass(options: argparse.Namespace) -> tuple[Callable[[], object], floa
     products = _products(network) * (3 if train else 1)
 
     def once() -> None:
+        # Genuine Caffe has none.
+        if hasattr(caffe, "set_graphs"):
+            caffe.set_graphs(getattr(options, "graphs", False))
         if train:
             solver.step(1)
             # As tools/train.py does after every step.
@@ -160,47 +162,81 @@ def _products(network: object) -> int:
     return total
 
 
-def work(options: argparse.Namespace) -> None:
-    """Time passes in this process: one per line on standard input, answered in JSON.
-
-    A line that says "profile" is answered with what a pass spends its time on.
-    """
-    products, on_gpu = 0.0, options.device != "cpu"
+def _built(options: argparse.Namespace) -> tuple[Callable[[], object], float]:
+    """Return what runs the pass that options name, and its products in 1e9, if it counts them."""
     if options.phase == "product":
         from plain_pytorch import matrix_product
 
-        size = PRODUCT_SIZE if on_gpu else CPU_PRODUCT_SIZE
-        once = matrix_product(size, options.device, options.precision)
-        products = size**3 / 1e9
-    elif options.by == "torch":
+        size = CPU_PRODUCT_SIZE if options.device == "cpu" else PRODUCT_SIZE
+        return matrix_product(size, options.device, options.precision), size**3 / 1e9
+    if options.by == "torch":
         from plain_pytorch import plain_step
         from unet.nets import WIDTHS
 
         train = options.phase == "train"
-        once = plain_step(
-            WIDTHS[options.net], options.tile, train, options.device, options.precision
-        )
-    else:
-        once, products = (_slice_pass if options.phase == "slice" else _caffe_pass)(options)
-    if on_gpu:
-        from plain_pytorch import peak_gib
-    for line in sys.stdin:
-        if line == "profile\n":
-            from plain_pytorch import profile
+        width = WIDTHS[options.net]
+        return plain_step(width, options.tile, train, options.device, options.precision), 0.0
+    return (_slice_pass if options.phase == "slice" else _caffe_pass)(options)
 
-            print(json.dumps({"profile": profile(once)}), flush=True)
-            continue
+
+def work(options: argparse.Namespace) -> None:
+    """Run passes in this process, one for each line on standard input, answered in JSON.
+
+    A line is empty or holds, in JSON, options in place of those of the command line, of one
+    precision and device; with "profile" it asks what the pass spends its time on. Passes are built
+    once. The answer to one that fails is its `error`.
+    """
+    built: dict[str, _Pass] = {}
+    for line in sys.stdin:
+        asked = json.loads(line) if line.strip() else {}
+        profiled, name = asked.pop("profile", False), json.dumps(asked)
+        try:
+            if name not in built:
+                built[name] = _Pass(argparse.Namespace(**{**vars(options), **asked}))
+            answer = built[name].profile() if profiled else built[name].time()
+        except Exception:
+            answer = {"error": traceback.format_exc()}
+        print(json.dumps(answer), flush=True)
+
+
+class _Pass:
+    """A pass among others in this process."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._on_gpu = options.device != "cpu"
+        # What there was before, and of what it has built and keeps, in GiB.
+        self._before, self._kept = self._memory()[0], 0.0
+        self._once, self._products = _built(options)
+
+    def _memory(self, anew: bool = False) -> tuple[float, float]:
+        if not self._on_gpu:
+            return 0.0, 0.0
+        from plain_pytorch import gpu_gib
+
+        return gpu_gib(anew)
+
+    def profile(self) -> dict[str, object]:
+        """Return what it spends its time on."""
+        from plain_pytorch import profile
+
+        return {"profile": profile(self._once)}
+
+    def time(self) -> dict[str, object]:
+        """Run it; return its times in seconds, its products in 1e9 and the largest memory."""
+        before = self._memory(anew=True)[0] if self._kept else self._before
         start, spent = time.perf_counter(), time.process_time()
-        once()
+        self._once()
         found = {
             "seconds": time.perf_counter() - start,
             "cpu_seconds": time.process_time() - spent,
             "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
-            "products": products,
+            "products": self._products,
         }
-        if on_gpu:
-            found["gpu_gib"] = peak_gib()
-        print(json.dumps(found), flush=True)
+        if self._on_gpu:
+            now, most = self._memory()
+            found["gpu_gib"] = most - before + self._kept
+            self._kept = self._kept or now - before
+        return found
 
 
 def _worker(command: Sequence[str], threads: int) -> subprocess.Popen:
@@ -221,7 +257,11 @@ def _ask(worker: subprocess.Popen) -> dict[str, float]:
     line = worker.stdout.readline()
     if not line:
         raise InputError(f"the engine run by '{' '.join(worker.args[:2])}' ended unexpectedly")
-    return json.loads(line)
+    answer = json.loads(line)
+    if "error" in answer:
+        print(answer["error"], file=sys.stderr)
+        raise InputError(f"the engine run by '{' '.join(worker.args[:2])}' failed, see above")
+    return answer
 
 
 def engine(options: argparse.Namespace) -> None:
@@ -355,7 +395,8 @@ def tiles(options: argparse.Namespace) -> None:
 
     rng = np.random.RandomState(0)
     raw = rng.randint(0, 256, (20, SLICE, SLICE)).astype(np.uint8)
-    labels = (raw > 55).astype(np.uint8)
+    inside = np.arange(SLICE) % 48 > 2
+    labels = np.stack([inside & inside[:, None]] * len(raw)).astype(np.uint8)
     weights = np.stack([weight_map(instances_from_binary(labels[0] > 0), [1.0, 1.0])] * len(raw))
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "tiles.h5")

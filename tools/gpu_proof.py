@@ -19,20 +19,34 @@ import subprocess
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 from gpu_record import REPOSITORY, Program, Record, ending
 from unet.parallel import available_cores
 
 # Until which part of the time each measurement may go on; the tests get the rest.
-TIMINGS_END, SLICE_END, FEED_END = 0.5, 0.6, 0.68
+TIMINGS_END, FEED_END = 0.45, 0.55
 # Passes before one counts: algorithms are chosen, graphs are captured.
 WARM = 4
-PHASES = {"train": "step", "test": "forward"}
+# What `benchmark.py work` is asked for, by name.
+_STEP, _FORWARD = {"phase": "train"}, {"phase": "test"}
+_PLAIN, _GRAPHS = {"by": "torch"}, {"graphs": True}
+PASSES: dict[str, dict[str, Any]] = {
+    "step, this engine": _STEP,
+    "step, plain PyTorch": {**_STEP, **_PLAIN},
+    "forward, this engine": _FORWARD,
+    "forward, plain PyTorch": {**_FORWARD, **_PLAIN},
+    "matrix product": {"phase": "product"},
+    "slice of 512 x 512": {"phase": "slice", "average": "none"},
+    "slice of 512 x 512, 8 versions": {"phase": "slice", "average": "dihedral"},
+    # Last: what goes wrong in them takes nothing along.
+    "step, this engine, graphs": {**_STEP, **_GRAPHS},
+    "forward, this engine, graphs": {**_FORWARD, **_GRAPHS},
+}
 # Worker processes of the feed, and the tiles that each cuts.
-WORKERS, TILES = (1, 4, 8, 15), 30
-MOST_TEST_PROCESSES = 8
+WORKERS, TILES = (1, 4, 8, 15), 20
 # Kept back for the last word.
 _LAST_SECONDS = 3.0
 
@@ -40,24 +54,28 @@ _LAST_SECONDS = 3.0
 def prove(record: Record, options: argparse.Namespace) -> None:
     """Measure a device and test the engine on it.
 
+    Everything starts at once, which takes longer than most of it then does, and waits for its turn.
+
     Parameters
     ----------
     record : Record
         Gets the findings; says how much time is left.
     options : argparse.Namespace
-        `device`, `net`, `tile`, `precisions`, `rounds`, `work`.
+        `device`, `net`, `tile`, `precisions`, `rounds`, `profile`, `work`.
     """
     budget = record.left
     shutil.rmtree(options.work, ignore_errors=True)
-    told, values = _machine(options.work)
-    record.note("machine", told, **values)
-    timings = TIMINGS_END * budget
-    for number, precision in enumerate(options.precisions):
-        share = (timings - record.passed) / (len(options.precisions) - number)
-        time_net(record, options, precision, share)
-    time_slice(record, options, SLICE_END * budget - record.passed)
-    time_feed(record, options, FEED_END * budget - record.passed)
-    run_tests(record, options, record.left - _LAST_SECONDS)
+    benches = {precision: Bench(options, precision) for precision in options.precisions}
+    tests = Tests(options.work)
+    with ending({"tests": tests, **benches}):
+        told, values = _machine(options.work)
+        record.note("machine", told, **values)
+        for number, (precision, bench) in enumerate(benches.items()):
+            left = TIMINGS_END * budget - record.passed
+            time_net(record, options, precision, bench, left / (len(benches) - number))
+            bench.kill()
+        time_feed(record, options, FEED_END * budget - record.passed)
+        tests.run(record, record.left - _LAST_SECONDS)
 
 
 def _machine(work: Path) -> tuple[str, dict[str, str]]:
@@ -86,37 +104,28 @@ def _tools_path() -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join(filter(None, map(str, folders)))}
 
 
-class _Timed:
-    """A `benchmark.py work` process: one pass each time it is asked.
+class Bench:
+    """A `benchmark.py work` process, which runs the pass that it is asked for.
 
     Attributes
     ----------
     error : str or None
+        Of what it died.
     """
 
-    def __init__(self, options: argparse.Namespace, precision: str, name: str, *extra: str) -> None:
-        arguments = ["tools/benchmark.py", "work", "--net", options.net, "--tile"]
-        arguments += [str(options.tile), "--device", options.device, "--precision", precision]
-        log = options.work / f"{precision}-{name}.log".replace(" ", "-")
-        self.program = Program([*arguments, *extra], log, piped=True)
-        self.answers: list[dict[str, float]] = []
+    def __init__(self, options: argparse.Namespace, precision: str) -> None:
+        command = ["tools/benchmark.py", "work", "--net", options.net, "--tile", str(options.tile)]
+        command += ["--device", options.device, "--precision", precision]
+        log = options.work / f"{precision}.log"
+        self._program = Program(command, log, asked=True, answers=True)
         self.error: str | None = None
 
-    def ask(self) -> None:
-        """Run a pass."""
-        answer = self._answer(b"\n")
-        if answer is not None:
-            self.answers.append(answer)
-
-    def profile(self) -> str | None:
-        """Return what a pass spends its time on."""
-        return (self._answer(b"profile\n") or {}).get("profile")
-
-    def _answer(self, line: bytes) -> dict[str, Any] | None:
-        process = self.program.process
+    def ask(self, what: dict[str, Any]) -> dict[str, Any] | None:
+        """Run a pass; None if the process is no more."""
+        process = self._program.process
         if process.poll() is None:
             with contextlib.suppress(BrokenPipeError):
-                process.stdin.write(line)
+                process.stdin.write(json.dumps(what).encode() + b"\n")
                 process.stdin.flush()
                 # Libraries, too, may say something.
                 for answer in iter(process.stdout.readline, b""):
@@ -124,168 +133,124 @@ class _Timed:
                         return json.loads(answer)
         # One that was killed has used up its time.
         if process.wait() != -signal.SIGKILL:
-            self.error = f"{self.program.told}\n{self.program.said}"
+            self.error = f"{self._program.told}\n{self._program.said}"
         return None
 
-    @property
-    def rounds(self) -> list[dict[str, float]]:
-        """What it answered once it was warm; the last answer where there was no time for more."""
-        return self.answers[WARM:] or self.answers[-1:]
+    @contextlib.contextmanager
+    def limited(self, seconds: float) -> Iterator[None]:
+        """End the process when a time is over, so that nobody waits for its answer any more."""
+        timer = threading.Timer(max(0.1, seconds), self._program.process.kill)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
-    def summary(self) -> dict[str, float]:
-        """Return milliseconds, memory and speed."""
-        seconds = statistics.median(found["seconds"] for found in self.rounds)
-        last = self.rounds[-1]
-        return {
-            "ms": round(1000 * seconds, 3),
-            "best_ms": round(1000 * min(found["seconds"] for found in self.rounds), 3),
-            "rounds": len(self.rounds),
-            "gib": round(last.get("gpu_gib", last["peak_gib"]), 3),
-            "tflops": round(2e-3 * last["products"] / seconds, 3),
-        }
+    def kill(self) -> None:
+        """End it."""
+        self._program.kill()
 
 
-class _Overtime:
-    """Kills programs when a time is over, so that nobody waits for their answers any more."""
-
-    def __init__(self, timed: dict[Any, _Timed], seconds: float) -> None:
-        self.over = time.monotonic() + seconds
-        self._timer = threading.Timer(max(0.1, seconds), self._kill, [list(timed.values())])
-        self._timer.daemon = True
-
-    @staticmethod
-    def _kill(timed: list[_Timed]) -> None:
-        for one in timed:
-            one.program.process.kill()
-
-    def __enter__(self) -> _Overtime:
-        self._timer.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._timer.cancel()
-
-    def left(self) -> float:
-        return self.over - time.monotonic()
-
-
-def _measure(
-    record: Record,
-    item: str,
-    timed: dict[str, _Timed],
-    rounds: int,
-    seconds: float,
-    summary: Callable[[], tuple[str, dict[str, Any]]],
-    profiled: bool = False,
+def time_net(
+    record: Record, options: argparse.Namespace, precision: str, bench: Bench, seconds: float
 ) -> None:
-    """Warm processes up one after the other, then ask them in turns, and note what comes of it."""
-    programs = {name: one.program for name, one in timed.items()}
-    with ending(programs), _Overtime(timed, seconds) as limit:
-        for one in timed.values():
-            for number in range(WARM):
-                if number == 0 or limit.left() > 0.5 * seconds:
-                    one.ask()
-        for number in range(rounds):
-            for one in timed.values():
-                if limit.left() > 0.1 * seconds:
-                    one.ask()
-            if number % 5 == 4 and any(one.rounds for one in timed.values()):
-                told, values = summary()
-                record.note(item, told, **values)
-        told, values = summary()
-        record.note(item, told, **values)
-        profiles = {}
-        for name, one in timed.items():
-            if profiled and one.rounds and limit.left() > 0.1 * seconds:
-                profiles[name] = one.profile()
-                told = "\n\n".join(f"{item}, {name}\n{text}" for name, text in profiles.items())
-                record.note(f"{item}, profiles", told, **profiles)
-    for name, one in timed.items():
-        if one.error is not None:
-            record.fail(f"{item}, {name}", one.error)
+    """Time the passes of the engine and of plain PyTorch in turns, and the device's peak.
+
+    Parameters
+    ----------
+    record : Record
+    options : argparse.Namespace
+    precision : str
+    bench : Bench
+        Of this precision.
+    seconds : float
+        What it may take.
+    """
+    over = time.monotonic() + seconds
+    answers: dict[str, list[dict[str, float]]] = {name: [] for name in PASSES}
+
+    def ask(name: str) -> None:
+        answer = bench.ask(PASSES[name])
+        if answer is None:
+            return
+        if "error" in answer:
+            record.fail(f"{precision}, {name}", answer["error"])
+            del answers[name]
+        else:
+            answers[name].append(answer)
+
+    def note() -> None:
+        told, values = _net_table(options, precision, answers)
+        record.note(precision, told, **values)
+
+    with bench.limited(seconds):
+        for name in PASSES:
+            for _ in range(WARM):
+                if name in answers and time.monotonic() < over:
+                    ask(name)
+            note()
+        for number in range(options.rounds):
+            for name in list(answers):
+                if time.monotonic() < over:
+                    ask(name)
+            if number % 5 == 4:
+                note()
+        note()
+        profiles: dict[str, str] = {}
+        for name in list(answers) if options.profile else []:
+            answer = bench.ask({**PASSES[name], "profile": True})
+            profiles[name] = str((answer or {}).get("profile"))
+            told = "\n\n".join(f"{precision}, {name}\n{text}" for name, text in profiles.items())
+            record.note(f"{precision}, profiles", told, **profiles)
+    if bench.error:
+        record.fail(f"{precision}, process", bench.error)
+
+
+def _net_table(
+    options: argparse.Namespace, precision: str, answers: dict[str, list[dict[str, float]]]
+) -> tuple[str, dict[str, Any]]:
+    """Return a table of times, and values: milliseconds, memory, speed."""
+    values: dict[str, Any] = {}
+    lines = [f"{options.net}, {options.tile}x{options.tile}, {precision}:"]
+    for name in PASSES:
+        # Where there was no time for more, the last one that was to warm it up.
+        rounds = answers.get(name, [])[WARM:] or answers.get(name, [])[-1:]
+        if not rounds:
+            lines.append(not_measured(name))
+            continue
+        seconds = statistics.median(found["seconds"] for found in rounds)
+        found = values[name] = {
+            "ms": round(1000 * seconds, 3),
+            "best_ms": round(1000 * min(found["seconds"] for found in rounds), 3),
+            "rounds": len(rounds),
+        }
+        line = f"  {name:30s}{found['ms']:9.2f} ms"
+        if "gpu_gib" in rounds[-1]:
+            found["gpu_gib"] = round(rounds[-1]["gpu_gib"], 3)
+            line += f"{found['gpu_gib']:8.2f} GiB"
+        # Plain PyTorch does not count its products: they are the same.
+        counted = answers.get(f"{name.partition(',')[0]}, this engine") or rounds
+        products = rounds[0]["products"] or counted[0]["products"]
+        found["tflops"] = round(2e-3 * products / seconds, 3)
+        lines.append(f"{line}{found['tflops']:8.2f} TFLOP/s")
+    peak = values.get("matrix product", {}).get("tflops")
+    for number, name in enumerate(PASSES, 1):
+        if peak and name in values and name != "matrix product":
+            values[name]["share_of_peak"] = round(values[name]["tflops"] / peak, 4)
+            lines[number] += f" {values[name]['share_of_peak']:6.1%} of the product's"
+    for name, found in list(values.items()):
+        what, _, who = name.partition(", ")
+        plain = values.get(f"{what}, plain PyTorch")
+        if plain and plain is not found:
+            ratio = found["against_plain"] = round(plain["ms"] / found["ms"], 3)
+            lines.append(f"  {what}, {who}: {ratio:.2f} times as fast as plain PyTorch")
+    return "\n".join(lines), values
 
 
 def not_measured(name: str) -> str:
     """Return the line of what failed, or had no time."""
     return f"  {name:30s} not measured"
-
-
-def time_net(record: Record, options: argparse.Namespace, precision: str, seconds: float) -> None:
-    """Time steps and passes forward of the engine and of plain PyTorch, and the device's peak."""
-    engines = {
-        "this engine": [],
-        "this engine, graphs": ["--graphs"],
-        "plain PyTorch": ["--by", "torch"],
-    }
-    timed = {
-        f"{what}, {name}": _Timed(
-            options, precision, f"{what} {name}", "--phase", phase, *arguments
-        )
-        for phase, what in PHASES.items()
-        for name, arguments in engines.items()
-    }
-    product = _Timed(options, precision, "product", "--phase", "product")
-    everything = {**timed, "matrix product": product}
-
-    def summary() -> tuple[str, dict[str, Any]]:
-        values: dict[str, Any] = {}
-        peak = product.summary()["tflops"] if product.rounds else None
-        lines = [f"{options.net}, {options.tile}x{options.tile}, {precision}:"]
-        if product.rounds:
-            best = 2e-3 * product.rounds[0]["products"] / min(r["seconds"] for r in product.rounds)
-            peak = values["peak_tflops"] = round(best, 2)
-            lines.append(f"  matrix product{'':26s}{peak:10.2f} TFLOP/s")
-        for name, one in timed.items():
-            if not one.rounds:
-                lines.append(not_measured(name))
-                continue
-            found = values[name] = one.summary()
-            # Plain PyTorch does not count its products: they are the same.
-            what = name.partition(",")[0]
-            counted = timed[f"{what}, this engine"].answers
-            if counted and not found["tflops"]:
-                found["tflops"] = round(2 * counted[0]["products"] / found["ms"], 3)
-            line = f"  {name:30s}{found['ms']:9.2f} ms {found['gib']:7.2f} GiB"
-            if found["tflops"]:
-                line += f"{found['tflops']:8.2f} TFLOP/s"
-                if peak:
-                    found["share_of_peak"] = round(found["tflops"] / peak, 4)
-                    line += f" {found['share_of_peak']:6.1%} of the peak"
-            lines.append(line)
-        for what in PHASES.values():
-            plain = values.get(f"{what}, plain PyTorch")
-            for name in engines:
-                ours = values.get(f"{what}, {name}")
-                if plain and ours and ours is not plain:
-                    ratio = values[f"{what}, {name} against plain"] = round(
-                        plain["ms"] / ours["ms"], 3
-                    )
-                    lines.append(f"  {what}, {name}: {ratio:.2f} times as fast as plain PyTorch")
-        return "\n".join(lines), values
-
-    _measure(record, precision, everything, options.rounds, seconds, summary, profiled=True)
-
-
-def time_slice(record: Record, options: argparse.Namespace, seconds: float) -> None:
-    """Time a slice of 512 x 512 from file to probabilities, once and as the mean of 8 versions."""
-    timed = {
-        f"{precision}, {average}": _Timed(
-            options, precision, f"slice {average}", "--phase", "slice", "--average", average
-        )
-        for precision in options.precisions
-        for average in ("none", "dihedral")
-    }
-
-    def summary() -> tuple[str, dict[str, Any]]:
-        values = {name: one.summary() for name, one in timed.items() if one.rounds}
-        lines = ["a slice of 512 x 512, from file to probabilities:"]
-        lines += [
-            f"  {name:30s}{values[name]['ms']:9.2f} ms" if name in values else not_measured(name)
-            for name in timed
-        ]
-        return "\n".join(lines), values
-
-    _measure(record, "slice", timed, options.rounds, seconds, summary)
 
 
 def time_feed(record: Record, options: argparse.Namespace, seconds: float) -> None:
@@ -318,51 +283,63 @@ def files_of_gpu_tests() -> list[str]:
     return [str(test) for test in tests if "mark.gpu" in test.read_text(encoding="utf-8")]
 
 
-def run_tests(record: Record, options: argparse.Namespace, seconds: float) -> None:
-    """Run the tests that need a GPU, in several processes, for as long as there is time."""
-    over = time.monotonic() + seconds
-    count = max(1, min(MOST_TEST_PROCESSES, available_cores() // 2))
-    threads = str(max(1, available_cores() // count))
-    # Plugins of pytest that happen to be installed may want what is not.
-    environment = {
-        "OMP_NUM_THREADS": threads,
-        "OPENBLAS_NUM_THREADS": "1",
-        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
-    }
-    notes = [options.work / f"tests-{number}.jsonl" for number in range(count)]
-    programs = {
-        number: Program(
-            ["tools/gpu_tests.py", str(notes[number]), str(number), str(count)]
-            + [
-                "-m",
-                "gpu",
-                "-q",
-                "-p",
-                "no:cacheprovider",
-                "--continue-on-collection-errors",
-                *files_of_gpu_tests(),
-            ],
-            options.work / f"tests-{number}.log",
-            environment=environment,
-        )
-        for number in range(count)
-    }
-    with ending(programs):
-        while time.monotonic() < over:
-            running = [one for one in programs.values() if one.process.poll() is None]
-            _note_tests(record, notes)
-            if not running:
-                break
-            time.sleep(min(2.0, max(0.0, over - time.monotonic())))
-        late = [number for number, one in programs.items() if one.process.poll() is None]
-    left = _note_tests(record, notes)
-    if late:
-        record.note("tests, not run", f"tests that were not run or not ended: {left}", tests=left)
-    for number, program in programs.items():
-        status = program.process.returncode
-        # 0: passed, 1: failed, which is noted of each test; 5: there was none.
-        if number not in late and status not in (0, 1, 5):
-            record.fail(f"tests, process {number}", f"{program.said}\nexit status {status}")
+class Tests:
+    """The tests that need a GPU, in several processes that wait for their turn.
+
+    Parameters
+    ----------
+    work : Path
+        Folder for what they say.
+    """
+
+    def __init__(self, work: Path) -> None:
+        cores = available_cores()
+        count = max(1, 3 * cores // 4)
+        self._notes = [work / f"tests-{number}.jsonl" for number in range(count)]
+        # Plugins of pytest that happen to be installed may want what is not.
+        environment = {
+            "OMP_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1",
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        }
+        options = ["-m", "gpu", "-q", "-p", "no:cacheprovider", "--continue-on-collection-errors"]
+        self._programs = [
+            Program(
+                ["tools/gpu_tests.py", str(notes), str(number), str(count)]
+                + [*options, *files_of_gpu_tests()],
+                work / f"tests-{number}.log",
+                asked=True,
+                environment=environment,
+            )
+            for number, notes in enumerate(self._notes)
+        ]
+
+    def run(self, record: Record, seconds: float) -> None:
+        """Run them for as long as there is time, and note what they find."""
+        over = time.monotonic() + seconds
+        for program in self._programs:
+            with contextlib.suppress(BrokenPipeError):
+                program.process.stdin.close()
+        late: list[int] = [*range(len(self._programs))]
+        while late and time.monotonic() < over:
+            time.sleep(min(1.0, max(0.0, over - time.monotonic())))
+            _note_tests(record, self._notes)
+            late = [number for number in late if self._programs[number].process.poll() is None]
+        left = _note_tests(record, self._notes)
+        if late:
+            record.note(
+                "tests, not run", f"tests that were not run or not ended: {left}", tests=left
+            )
+        for number, program in enumerate(self._programs):
+            # 0: passed; 1: failed, which is noted of each test; 5: there was none.
+            if number not in late and program.process.returncode not in (0, 1, 5):
+                status = f"exit status {program.process.returncode}"
+                record.fail(f"tests, process {number}", f"{program.said}\n{status}")
+
+    def kill(self) -> None:
+        """End them."""
+        for program in self._programs:
+            program.kill()
 
 
 def _note_tests(record: Record, notes: list[Path]) -> int:
@@ -411,20 +388,20 @@ def parity_table(rows: list[dict[str, Any]]) -> list[str]:
     Parameters
     ----------
     rows : list of dict
-        As tests/gpu records them: `suite`, `part`, `precision`, `cases`, `worst` (a fraction of the
+        As tests/gpu records them: `suite`, `part`, `mode`, `cases`, `worst` (a fraction of the
         largest value of an array), `where`, `mistakes`.
     """
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:
-        groups.setdefault((row["suite"], row["precision"]), []).append(row)
+        groups.setdefault((row["suite"], row["mode"]), []).append(row)
     lines = []
     if groups:
-        lines.append(f"  {'against the CPU':26s}{'in':>5s}{'cases':>7s}{'worst':>9s}")
-    for (suite, precision), group in sorted(groups.items()):
+        lines.append(f"  {'against the CPU':26s}{'in':>12s}{'cases':>7s}{'worst':>9s}")
+    for (suite, mode), group in sorted(groups.items()):
         cases, wrong = (sum(counts) for counts in zip(*_counts(group)))
         worst = max(group, key=lambda row: row["worst"])
         remark = f"{wrong} TOO FAR OFF" if wrong else f"{worst['part']}: {worst['where']}"
-        lines.append(f"  {suite:26s}{precision:>5s}{cases:7d}{worst['worst']:9.1e}  {remark}")
+        lines.append(f"  {suite:26s}{mode:>12s}{cases:7d}{worst['worst']:9.1e}  {remark}")
     return lines
 
 

@@ -113,8 +113,8 @@ class Program:
         Arguments for this Python.
     log : Path
         Gets what it says.
-    piped : bool
-        Whether its standard input and output are the check's to use.
+    asked, answers : bool
+        Whether its standard input and its standard output are pipes for the check to use.
     environment : mapping, optional
         Additional variables.
     """
@@ -123,7 +123,8 @@ class Program:
         self,
         command: Sequence[str],
         log: Path,
-        piped: bool = False,
+        asked: bool = False,
+        answers: bool = False,
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self.command, self._log = list(command), log
@@ -132,8 +133,8 @@ class Program:
         with open(log, "wb") as said:
             self.process = subprocess.Popen(
                 [sys.executable, *command],
-                stdin=subprocess.PIPE if piped else subprocess.DEVNULL,
-                stdout=subprocess.PIPE if piped else said,
+                stdin=subprocess.PIPE if asked else subprocess.DEVNULL,
+                stdout=subprocess.PIPE if answers else said,
                 stderr=said,
                 cwd=str(REPOSITORY),
                 env={**os.environ, **_search_path(), **(environment or {})},
@@ -182,8 +183,8 @@ class Program:
 
 
 @contextlib.contextmanager
-def ending(programs: Mapping[Any, Program]) -> Iterator[None]:
-    """End programs at the end of a block, also when it is left by an error."""
+def ending(programs: Mapping[Any, Any]) -> Iterator[None]:
+    """Kill programs at the end of a block, also when it is left by an error."""
     try:
         yield
     finally:

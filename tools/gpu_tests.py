@@ -2,17 +2,19 @@
 
     gpu_tests.py NOTES NUMBER COUNT [options and files of pytest]
 
-runs each COUNT-th test, from NUMBER on, counted from 0. Tests that differ in the last part of their
-name alone, such as the precision, count as one: they share what they are held against. What a test
-has recorded with pytest's `record_property` is noted with it.
+collects the tests, waits for a line on standard input or its end, and runs each COUNT-th test, from
+NUMBER on, counted from 0. Tests that differ in the last part of their name alone, such as the
+precision, count as one: they share what they are held against. What a test has recorded with
+pytest's `record_property` is noted with it.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -28,9 +30,12 @@ class Notes:
     path : Path
     number, count : int
         Which of how many processes this is.
+    start : file
+        Gives the line.
     """
 
-    def __init__(self, path: Path, number: int, count: int) -> None:
+    def __init__(self, path: Path, number: int, count: int, start: IO[str]) -> None:
+        self._start = start
         self._file = open(path, "w", encoding="utf-8")  # noqa: SIM115 - closed with the process
         self._number, self._count = number, count
 
@@ -44,6 +49,10 @@ class Notes:
         mine = set(list(groups)[self._number :: self._count])
         items[:] = [item for item in items if _group(item) in mine]
         self._note(tests=len(items))
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self) -> None:
+        self._start.readline()
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:
@@ -70,7 +79,9 @@ def _group(item: pytest.Item) -> str:
 def main() -> int:
     """Run the tests."""
     notes, number, count, *options = sys.argv[1:]
-    return pytest.main(options, plugins=[Notes(Path(notes), int(number), int(count))])
+    # pytest takes standard input away.
+    start = open(os.dup(0))  # noqa: SIM115 - closed with the process
+    return pytest.main(options, plugins=[Notes(Path(notes), int(number), int(count), start)])
 
 
 if __name__ == "__main__":

@@ -157,10 +157,15 @@ class _Check:
                     if title not in seconds and program.process.poll() is not None:
                         seconds[title] = program.seconds
                 time.sleep(0.05)
+            # Without scores the weights are worth something, too.
             for title, program in programs.items():
-                self.demand(title, program)
+                error = program.wait(self.record.left)
+                if error:
+                    self.record.fail(title, error)
+                    if title == "try training":
+                        raise Failed
         for path in (self.work / "probabilities.tif", self.work / "scores.json"):
-            path.unlink()
+            path.unlink(missing_ok=True)
         ends = [row["seconds"] for row in read_curve(tried / CSV_NAME) if "loss" in row]
         step = (ends[-1] - ends[WARM - 1]) / (len(ends) - WARM)
         self.rest = seconds["try training"] - ends[-1]

@@ -65,9 +65,18 @@ def wait() -> None:
     torch.cuda.synchronize()
 
 
-def peak_gib() -> float:
-    """Return the largest memory of this process's tensors on the GPU so far, in GiB."""
-    return torch.cuda.max_memory_allocated() / 2**30
+def gpu_gib(anew: bool = False) -> tuple[float, float]:
+    """Return the memory of this process's tensors on the GPU in GiB, now and at most.
+
+    Parameters
+    ----------
+    anew : bool
+        Whether what comes is to be counted without what has been.
+    """
+    torch.cuda.init()
+    if anew:
+        torch.cuda.reset_peak_memory_stats()
+    return torch.cuda.memory_allocated() / 2**30, torch.cuda.max_memory_allocated() / 2**30
 
 
 def versions() -> dict[str, str]:
@@ -121,7 +130,6 @@ def _compute_in(precision: str, device: str) -> tuple[torch.device, torch.autoca
     where = torch.device("cpu" if device == "cpu" else f"cuda:{device}")
     if where.type == "cuda":
         torch.cuda.set_device(where)
-    torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.allow_tf32 = precision == "tf32"
     torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
     return where, torch.autocast(where.type, torch.bfloat16, enabled=precision == "bf16")
@@ -172,6 +180,7 @@ def plain_step(
         net.eval()
 
         def forward() -> None:
+            torch.backends.cudnn.benchmark = True
             with torch.inference_mode(), reduced:
                 F.softmax(net(data), 1)
             if on_gpu:
@@ -183,6 +192,8 @@ def plain_step(
     optimizer = torch.optim.SGD(net.parameters(), lr=1e-6, momentum=0.99, weight_decay=0.0005)
 
     def step() -> None:
+        # Another engine in this process may have changed it.
+        torch.backends.cudnn.benchmark = True
         optimizer.zero_grad()
         with reduced:
             scores = net(data)
