@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
 
 from caffe import simd
 
-pytestmark = pytest.mark.skipif(not simd.available(), reason="llvmlite is not installed")
+binding = pytest.importorskip("llvmlite.binding")
 
 
 def test_loops_loads_sums_and_stores():
@@ -88,3 +89,22 @@ def test_a_loop_carries_sums_of_products_and_calls_what_was_compiled():
     wanted = [left[1:6] @ right, left[2:7] @ right]
     np.testing.assert_allclose(result[:2], wanted, rtol=1e-5, atol=1e-6)
     assert np.all(result[2] == 7)
+
+
+@pytest.mark.parametrize(
+    ("computes", "processor", "held"),
+    [
+        ("AVX512", {"avx": True, "avx2": True, "avx512f": True}, 12),
+        ("AVX2", {"avx": True, "avx2": True, "avx512f": True, "avx512vl": True}, 6),
+        ("AVX2", {"avx": True, "avx2": True, "avx512f": False}, 6),
+        ("DEFAULT", {}, 3),
+    ],
+)
+def test_code_takes_no_instructions_that_pytorch_leaves_alone(
+    monkeypatch, computes, processor, held
+):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: computes)
+    features = binding.targets.FeatureMap(processor)
+    monkeypatch.setattr(binding, "get_host_cpu_features", lambda: features)
+    assert simd.vectors_held.__wrapped__() == held
+    assert ("+avx512" in simd._features().flatten()) == (computes == "AVX512")
