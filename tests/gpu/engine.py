@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 import caffe
-from tests.parity.harness import REPOSITORY, SCRIPTS, Arrays, Engine
+from tests.parity.harness import REPOSITORY, SCRIPTS, Arrays, Case, Engine
 
 # Scripts start from it, so that fillers draw the same on every device.
 SEED = 2015
@@ -59,10 +59,11 @@ class Here(Engine):
     graphs : bool
         Whether passes are repeated as CUDA graphs.
     nudge : float
-        By what fraction of themselves, at most, parameters, given values, and what layers of
-        products give are changed.
+        By what fraction, at most, inputs, parameters and what layers of products give are changed.
     draw : int
         Which random changes these are.
+    only : frozenset of str
+        The cases to run; all if it is empty.
     """
 
     device: str = "cpu"
@@ -70,6 +71,7 @@ class Here(Engine):
     graphs: bool = False
     nudge: float = 0.0
     draw: int = 0
+    only: frozenset[str] = frozenset()
 
     @classmethod
     def on(cls, device: str, mode: str = "fp32") -> Here:
@@ -80,6 +82,10 @@ class Here(Engine):
     def nudged(self, nudge: float, draw: int) -> Here:
         """Return the engine that is given values a little off."""
         return replace(self, nudge=nudge, draw=draw)
+
+    def cases(self, cases: Mapping[str, Case]) -> Mapping[str, Case]:
+        """Return those of the cases that are to be run."""
+        return {name: case for name, case in cases.items() if name in (self.only or cases)}
 
     def run(
         self,
@@ -124,23 +130,28 @@ class Here(Engine):
             # Whole numbers are labels, indices and markers.
             if values.dtype.kind != "f" or np.array_equal(values, np.rint(values)):
                 return values
-            changes = self.nudge * random.uniform(-1, 1, values.shape)
-            return (values * (1 + changes)).astype(values.dtype)
+            return values + values * noise(values.shape)
+
+        def noise(shape: tuple[int, ...]) -> np.ndarray:
+            return (2 * random.random(shape, np.float32) - 1) * np.float32(self.nudge)
+
+        def nudge_tops(net: caffe.Net, index: int) -> None:
+            kind = net.layers[index].type
+            for name in net.top_names[net._layer_names[index]]:
+                values = net.blobs[name].data
+                if kind in PRODUCTS:
+                    # What is summed is rounded, not only the sum, which may be next to nothing.
+                    values += np.sqrt(np.mean(values**2)) * noise(values.shape)
+                elif kind == "Input":
+                    values[...] = off(values)
 
         def draw_parameters(net: caffe.Net) -> None:
             kept["draw_parameters"](net)
-            if not self.nudge:
-                return
-            for blobs in net.params.values():
-                for blob in blobs:
-                    blob.data[...] = off(blob.data)
-
-            def nudge_tops(index: int) -> None:
-                if net.layers[index].type in PRODUCTS:
-                    for name in net.top_names[net._layer_names[index]]:
-                        net.blobs[name].data[...] = off(net.blobs[name].data)
-
-            net.after_forward(nudge_tops)
+            if self.nudge:
+                for blobs in net.params.values():
+                    for blob in blobs:
+                        blob.data[...] = off(blob.data)
+                net.after_forward(lambda index: nudge_tops(net, index))
 
         os.environ["GLOG_minloglevel"] = "2"  # noqa: SIM112
         changed = {key: np.array(values) for key, values in arrays.items()}

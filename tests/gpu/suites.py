@@ -48,24 +48,24 @@ class Suite:
 
 
 def _layers(engine: Here, kind: str) -> Results:
-    return run_cases(engine, test_every_layer.cases_of(kind))
+    return run_cases(engine, engine.cases(test_every_layer.cases_of(kind)))
 
 
 def _neighbours(engine: Here, kind: str) -> Results:
-    return run_cases(engine, test_neighbours.cases_of(kind))
+    return run_cases(engine, engine.cases(test_neighbours.cases_of(kind)))
 
 
 def _layers_of_unet(engine: Here, part: str) -> Results:
     chosen = {
         name: case for name, case in test_layers_of_unet.CASES.items() if name.split()[0] == part
     }
-    return run_cases(engine, chosen)
+    return run_cases(engine, engine.cases(chosen))
 
 
 def _random_nets(engine: Here, part: str) -> Results:
     first, last = map(int, part.split("-"))
     cases = {f"net {number}": RandomNet(number).case() for number in range(first, last + 1)}
-    return run_cases(engine, cases)
+    return run_cases(engine, engine.cases(cases))
 
 
 def _reshapes(engine: Here, name: str) -> Results:
