@@ -18,6 +18,7 @@ import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Callable
 
 import numpy as np
@@ -99,9 +100,7 @@ def _caffe_pass(options: argparse.Namespace) -> tuple[Callable[[], object], floa
     products = _products(network) * (3 if train else 1)
 
     def once() -> None:
-        # Genuine Caffe has none.
-        if hasattr(caffe, "set_graphs"):
-            caffe.set_graphs(getattr(options, "graphs", False))
+        _repeat_passes(caffe, options.graphs)
         if train:
             solver.step(1)
             # As tools/train.py does after every step.
@@ -137,6 +136,8 @@ def _slice_pass(options: argparse.Namespace) -> tuple[Callable[[], object], floa
     tile, tiles, score = choose_tiles(None, (SLICE, SLICE), cost, free)
 
     def once() -> None:
+        # As tools/segment.py does it.
+        _repeat_passes(caffe, True)
         with open_volume(file.name) as volume:
             for _ in segment_volume(
                 network,
@@ -150,6 +151,12 @@ def _slice_pass(options: argparse.Namespace) -> tuple[Callable[[], object], floa
                 pass
 
     return once, tiles * len(VERSIONS[options.average]) * cost.work(tile) / 1e9
+
+
+def _repeat_passes(caffe: ModuleType, on: bool) -> None:
+    """Let a GPU repeat passes as CUDA graphs, or not; genuine Caffe cannot."""
+    if hasattr(caffe, "set_graphs"):
+        caffe.set_graphs(on)
 
 
 def _products(network: object) -> int:
