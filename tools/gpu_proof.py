@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu_record import REPOSITORY, Program, Record, ending
+from unet.errors import InputError
 from unet.parallel import available_cores
 
 # Until which part of the time is waited until everything has started, and each measurement may go
@@ -64,6 +65,11 @@ def prove(record: Record, options: argparse.Namespace) -> None:
         Gets the findings; says how much time is left.
     options : argparse.Namespace
         `device`, `net`, `tile`, `precisions`, `rounds`, `profile`, `work`.
+
+    Raises
+    ------
+    InputError
+        If there is no GPU at all.
     """
     budget = record.left
     shutil.rmtree(options.work, ignore_errors=True)
@@ -72,6 +78,8 @@ def prove(record: Record, options: argparse.Namespace) -> None:
     with ending({"tests": tests, **benches}):
         told, values = _machine(options.work)
         record.note("machine", told, **values)
+        if options.device != "cpu" and "GPU" not in values:
+            raise InputError(f"--device {options.device}: PyTorch finds no GPU here; name cpu")
         # Nothing is timed beside processes that import.
         while record.passed < START_END * budget and not tests.wait_for_their_turn():
             time.sleep(0.1)

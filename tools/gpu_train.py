@@ -33,7 +33,7 @@ TRAIN_SLICES, TEST_SLICES = "0:20", "20:30"
 # Seconds between two snapshots, two tests, two looks at the training.
 SNAPSHOT_SECONDS, LOOK_SECONDS = 40.0, 5.0
 # The time kept back is what was measured, and a part of it more.
-RESERVE = 1.25
+RESERVE = 1.15
 LEAST_SECONDS = 5.0
 # Pixels by which true labels are blurred to stand in for a network's probabilities.
 _BLUR = 1.5

@@ -187,6 +187,15 @@ def test_a_folder_with_the_work_of_others_is_left_alone(bare, tmp_path):
     assert (tmp_path / "proof.json").read_text() == "{}"
 
 
+def test_a_machine_without_a_gpu_is_told(bare, tmp_path, monkeypatch):
+    monkeypatch.setitem(bare.environment, "CUDA_VISIBLE_DEVICES", "")
+    options = ["-o", str(tmp_path / "out"), "--work", str(tmp_path / "work")]
+    done = bare.check("proof", "--net", "unet_slim", *options)
+    assert done.returncode == 2
+    said = "gpu_check.py: --device 0: PyTorch finds no GPU here; name cpu\n"
+    assert done.stderr == said
+
+
 def joined(folder: Path, target: Path) -> Path:
     """Join parts as the table says."""
     subprocess.run(f"cat {folder}/*.h5.part*of* > {target}", shell=True, check=True)
