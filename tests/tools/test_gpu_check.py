@@ -268,6 +268,34 @@ def test_a_training_that_is_killed_leaves_weights_and_curve_and_no_process(bare,
         time.sleep(0.1)
 
 
+@pytest.mark.slow
+def test_a_training_that_is_asked_to_stop_brings_out_what_it_has_learnt(bare, tmp_path, phantom):
+    results = tmp_path / "results"
+    process = subprocess.Popen(
+        [bare.python, "tools/gpu_check.py", "train", *ON_CPU, "--tile", "284", "--precision"]
+        + ["fp32", "--data", phantom, "--seconds", "3000", "-o", str(results)]
+        + ["--work", str(tmp_path / "work")],
+        env=bare.environment,
+        cwd=REPOSITORY,
+        stderr=subprocess.DEVNULL,
+    )
+    log = tmp_path / "work" / "train" / "train.log"
+    try:
+        # The bar comes right before the first iteration, after which signals are answered.
+        while not (log.exists() and "0%|" in log.read_text()):
+            assert process.poll() is None
+            time.sleep(0.05)
+        time.sleep(1)
+        assert not find_parts(results)
+        process.terminate()
+        assert process.wait(600) == 128 + signal.SIGTERM
+    finally:
+        process.kill()
+    found = json.loads((results / "train.json").read_text())["found"]
+    assert len(find_parts(results)) == 1
+    assert found["weights"]["iteration"] == found["training"]["steps"] > 0
+
+
 def running(text: str) -> list[str]:
     """Return the numbers of processes on whose command line a text stands."""
     found = []
