@@ -42,11 +42,10 @@ PASSES: dict[str, dict[str, Any]] = {
     "forward, this engine": _FORWARD,
     "forward, plain PyTorch": {**_FORWARD, **_PLAIN},
     "matrix product": {"phase": "product"},
-    "slice of 512 x 512": {"phase": "slice", "average": "none"},
-    "slice of 512 x 512, 8 versions": {"phase": "slice", "average": "dihedral"},
-    # Last: what goes wrong in them takes nothing along.
     "step, this engine, graphs": {**_STEP, **_GRAPHS},
     "forward, this engine, graphs": {**_FORWARD, **_GRAPHS},
+    "slice of 512 x 512": {"phase": "slice", "average": "none"},
+    "slice of 512 x 512, 8 versions": {"phase": "slice", "average": "dihedral"},
 }
 # Worker processes of the feed, and the tiles that each cuts.
 WORKERS, TILES = (1, 4, 8, 15), 20
