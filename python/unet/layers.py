@@ -42,7 +42,7 @@ class TrainingTiles(caffe.Layer):
         pass i of solver r delivers tile i * n + r.
     workers : int, optional
         Processes that cut tiles ahead of need, in phase TRAIN; 0: none. By default one less than
-        there are cores for each solver, from 1 to 8. The tiles are the same with any number.
+        there are cores for each solver, from 1 to 16. The tiles are the same with any number.
     augmentation : object, optional
         Fields of `unet.tile_sampler.Augmentation`: grid, std, rotation, mirror, shift, contrast,
         brightness, gamma.
@@ -105,7 +105,7 @@ class TrainingTiles(caffe.Layer):
         check_tile(self._tile)
         augmentation = Augmentation.from_mapping(config.get("augmentation", {}))
         share = caffe.solver_rank(), caffe.solver_count()
-        workers = min(8, max(1, available_cores() // share[1] - 1))
+        workers = min(16, max(1, available_cores() // share[1] - 1))
         workers = parse_whole(config.get("workers", workers), 0, 256, f"{where}: workers")
         self._set = TrainingSet(config["file"])
         slices = parse_slices(config.get("slices"), self._set.shape[0], self._set.path)
