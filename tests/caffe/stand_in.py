@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 import caffe
-from caffe import device
+from caffe import device, graphs
 
 ENGINE = Path(caffe.__file__).parent
 META = torch.device("meta")
@@ -89,46 +89,50 @@ class StandIn(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+        tensors = _tensors((args, kwargs))
         here = [tensor for tensor in tensors if tensor.device == META]
         name = func.overloadpacket.__name__
         if func in (aten._to_copy.default, aten.copy_.default):
             return self._copy(func, args, kwargs)
-        if not here:
+        if not here and kwargs.get("device") != META:
             return func(*args, **kwargs)
-        if len(here) < len(tensors):
+        if here and len(here) < len(tensors):
             told = ", ".join(f"{tuple(t.shape)} on {t.device.type}" for t in tensors)
             raise WrongDeviceError(f"{name} of tensors on two devices: {told}")
         generator = kwargs.get("generator")
         if generator is not None and generator.initial_seed() != _SEED:
             raise WrongDeviceError(f"{name} on the GPU with the random numbers of the CPU")
         by_mask = "index" in name and any(
-            tensor.dtype in (torch.bool, torch.uint8)
-            for tensor in tree_leaves(args[1])
-            if isinstance(tensor, torch.Tensor)
+            tensor.dtype in (torch.bool, torch.uint8) for tensor in _tensors(args[1])
         )
         if by_mask or (_BY_VALUE & set(func.tags) and func is not aten.index.Tensor):
             self.waits.append(_place(name))
-            if func in _MADE_UP:
-                return _MADE_UP[func](*args)
-        return func(*args, **kwargs)
+        return self._compute(func, args, kwargs)
 
     def _copy(self, func: Any, args: tuple, kwargs: dict) -> Any:
         if func is aten.copy_.default:
-            target, source = args[0].device, args[1]
+            target, source = args[0].device, args[1].device
         else:
-            source = args[0]
-            target = torch.device(kwargs.get("device") or source.device)
-        if source.device == target:
+            source = args[0].device
+            target = torch.device(kwargs.get("device") or source)
+        if source != target:
+            if target == META:
+                self.uploads.append(_place("upload"))
+            else:
+                self.waits.append(_place("download"))
+        elif target != META:
             return func(*args, **kwargs)
-        if target == META:
-            self.uploads.append(_place("upload"))
-            return func(*args, **kwargs)
-        self.waits.append(_place("download"))
-        if func is aten.copy_.default:
+        return self._compute(func, args, kwargs)
+
+    def _compute(self, func: Any, args: tuple, kwargs: dict) -> Any:
+        """Compute what is to be computed on the stand-in, or copied to or from it."""
+        if func in _MADE_UP:
+            return _MADE_UP[func](*args)
+        if func is aten.copy_.default and args[0].device != META:
             return args[0].zero_()
-        dtype = kwargs.get("dtype") or source.dtype
-        return torch.zeros(source.shape, dtype=dtype)
+        if func is aten._to_copy.default and torch.device(kwargs.get("device") or META) != META:
+            return torch.zeros(args[0].shape, dtype=kwargs.get("dtype") or args[0].dtype)
+        return func(*args, **kwargs)
 
     @contextmanager
     def seen(self) -> Iterator[StandIn]:
@@ -146,10 +150,139 @@ _MADE_UP: dict[Any, Callable] = {
 }
 
 
+class OnGPU(torch.Tensor):
+    """A tensor that says it lies on the stand-in, and keeps its values on the CPU."""
+
+    values: torch.Tensor
+
+    @staticmethod
+    def __new__(cls, values: torch.Tensor) -> OnGPU:
+        made = torch.Tensor._make_wrapper_subclass(
+            cls,
+            values.shape,
+            strides=values.stride(),
+            storage_offset=values.storage_offset(),
+            dtype=values.dtype,
+            device=META,
+        )
+        made.values = values
+        return made
+
+    def data_ptr(self) -> int:
+        return self.values.data_ptr()
+
+    def tolist(self) -> list | float:
+        return self.cpu().tolist()
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
+        raise AssertionError(f"{func} outside of the stand-in")
+
+
+class ValuedStandIn(StandIn):
+    """The same with values: what the GPU would compute is computed, on the CPU.
+
+    The engine takes the ways that it takes on a GPU, and keeps what lies there apart from what lies
+    on the host; so its results can be compared.
+
+    Attributes
+    ----------
+    graphs : list
+        Those captured so far; see `repeating`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.graphs: list[_Graph] = []
+        self._graph: _Graph | None = None
+
+    def _compute(self, func: Any, args: tuple, kwargs: dict) -> Any:
+        known = {
+            id(leaf.values): leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, OnGPU)
+        }
+        args, kwargs = tree_map_only(OnGPU, lambda leaf: leaf.values, (args, kwargs))
+        target = META
+        if "device" in kwargs:
+            target = torch.device(kwargs["device"] or META)
+            kwargs["device"] = torch.device("cpu")
+        elif func is aten.copy_.default and id(args[0]) not in known:
+            target = torch.device("cpu")
+        result = self._computed(func, args, kwargs)
+        if target != META:
+            return result
+
+        def there(leaf: torch.Tensor) -> OnGPU:
+            return known[id(leaf)] if id(leaf) in known else OnGPU(leaf)
+
+        return tree_map_only(torch.Tensor, there, result)
+
+    def _computed(self, func: Any, args: tuple, kwargs: dict) -> Any:
+        if self._graph is not None:
+            return self._graph.note(func, args, kwargs)
+        return func(*args, **kwargs)
+
+    def captured(self, run: Callable[[], None]) -> Callable[[], None]:
+        """Do what `caffe.graphs` has CUDA do: note what `run` computes; return what computes it."""
+        state = self.generator.get_state()
+        self._graph = graph = _Graph()
+        try:
+            run()
+        finally:
+            self._graph = None
+            graph.forget_values()
+            self.generator.set_state(state)
+        self.graphs.append(graph)
+        return graph.compute
+
+
+class _Graph:
+    """What is computed, to be computed again into the same memory, as CUDA graphs are."""
+
+    def __init__(self) -> None:
+        self._calls: list[tuple[Any, tuple, dict, Any]] = []
+        # By its address, memory that was there before, and what it held.
+        self._before: dict[int, tuple[torch.UntypedStorage, torch.UntypedStorage]] = {}
+        self._made: dict[int, torch.Tensor] = {}
+
+    def note(self, func: Any, args: tuple, kwargs: dict) -> Any:
+        """Compute something, so that its shape is known."""
+        for tensor in _tensors((args, kwargs)):
+            memory = tensor.untyped_storage()
+            if memory._cdata not in self._before and memory._cdata not in self._made:
+                self._before[memory._cdata] = memory, memory.clone()
+        result = func(*args, **kwargs)
+        for tensor in _tensors(result):
+            memory = tensor.untyped_storage()
+            if memory._cdata not in self._before:
+                self._made.setdefault(memory._cdata, tensor)
+        self._calls.append((func, args, kwargs, result))
+        return result
+
+    def forget_values(self) -> None:
+        """Leave memory as it was: while a graph is captured a GPU computes nothing."""
+        for memory, before in self._before.values():
+            memory.copy_(before)
+        for tensor in self._made.values():
+            tensor.fill_(torch.nan if tensor.is_floating_point() else 1)
+
+    def compute(self) -> None:
+        """Compute all of it, on what memory holds now."""
+        for func, args, kwargs, before in self._calls:
+            for old, new in zip(_tensors(before), _tensors(func(*args, **kwargs))):
+                if old.data_ptr() != new.data_ptr():
+                    old.copy_(new)
+
+
+def _tensors(tree: Any) -> list[torch.Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
+
+
 @contextmanager
-def computing_on_stand_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
-    """Let the engine compute on the stand-in."""
-    mode = StandIn()
+def computing_on_stand_in(
+    monkeypatch: pytest.MonkeyPatch, kind: type[StandIn] = StandIn
+) -> Iterator[StandIn]:
+    """Let the engine compute on a stand-in."""
+    mode = kind()
     of_cpu = device.generator
 
     def generator(where: torch.device | None = None) -> torch.Generator:
@@ -160,5 +293,14 @@ def computing_on_stand_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
         patch.setattr(device, "current", lambda: META)
         patch.setattr(device, "generator", generator)
         patch.setattr(device, "_gains_by_bf16", lambda where: True)
+        patch.setattr(caffe, "set_mode_gpu", lambda: None)
         with mode:
             yield mode
+
+
+def repeating(monkeypatch: pytest.MonkeyPatch, gpu: ValuedStandIn) -> None:
+    """Let passes be repeated as graphs on the stand-in, once `caffe.set_graphs` wants it."""
+    monkeypatch.setattr(graphs, "wanted", lambda: graphs._on)
+    monkeypatch.setattr(graphs, "_captured", gpu.captured)
+    monkeypatch.setattr(graphs, "_no_waits", nullcontext)
+    monkeypatch.setattr(torch.cuda.CUDAGraph, "register_generator_state", None, raising=False)
