@@ -254,11 +254,11 @@ def _weights_gradient(
     strips = cut.strips(min(_SUM, _FAR // (_PLACES * cut.channels)))
     there = None
     for block in _blocks(len(weights), cut.channels):
-        total = _planes("kernels", cut.channels * len(block)).zero_()
-        for image, rows in itertools.product(range(len(data)), strips):
+        total = _planes("kernels", cut.channels * len(block))
+        for number, (image, rows) in enumerate(itertools.product(range(len(data)), strips)):
             if there != (image, rows):
                 tiles, there = _spread(data[image], cut, rows), (image, rows)
-            _add_strip(gradient[image], tiles, cut, rows, block, total)
+            _add_strip(gradient[image], tiles, cut, rows, block, total, number > 0)
         _transform(code.transform_back(), result, total, False, block)
     return result
 
@@ -270,8 +270,12 @@ def _add_strip(
     rows: range,
     block: range,
     total: torch.Tensor,
+    more: bool,
 ) -> None:
-    """Add what some rows of tiles give to the gradients of a block of transformed kernels."""
+    """Add what some rows of tiles give to the gradients of a block of transformed kernels.
+
+    Where there is no `more` yet, it takes the place of what lies there.
+    """
     count, room = len(rows) * cut.columns, cut.room(rows)
     products = _planes("products", room * len(block))
     maps = len(gradient)
@@ -292,6 +296,7 @@ def _add_strip(
     def add(place: int) -> None:
         code.multiply_back()(
             *(_address(planes[place]) for planes in (tiles, products, total)),
+            more,
             1,
             count,
             room,

@@ -138,10 +138,10 @@ def multiply() -> Callable[..., None]:
 
             def add(channel: Number, sums: list[Vector]) -> list[Vector]:
                 for lane in range(simd.LANES):
-                    row = right.load(channel * simd.LANES + lane * simd.LANES)
+                    row = right.load((channel + lane) * simd.LANES)
                     sums = [
-                        total + row * left.repeated(channel * room + number * simd.LANES + lane)
-                        for number, total in enumerate(sums)
+                        total + row * left.repeated(channel * room + k * simd.LANES + lane)
+                        for k, total in enumerate(sums)
                     ]
                 return sums
 
@@ -151,26 +151,12 @@ def multiply() -> Callable[..., None]:
                 products.store(place, before + total)
                 place = place + simd.LANES
 
-    return simd.compiled(
-        "multiply",
-        ("tiles", "kernels", "products"),
-        (
-            "planes",
-            "count",
-            "room",
-            "channels",
-            "maps",
-            "tiles_plane",
-            "kernels_plane",
-            "products_plane",
-        ),
-        body,
-    )
+    return _compiled("multiply", body)
 
 
 @functools.cache
 def multiply_back() -> Callable[..., None]:
-    """Compile: kernels += tiles, transposed, times products, plane by plane."""
+    """Compile: kernels = (`more`: +=) tiles, transposed, times products, plane by plane."""
     held = simd.vectors_held()
     parts = -(-simd.LANES // held) if held < 12 else 1
     cuts = [simd.LANES * part // parts for part in range(parts + 1)]
@@ -180,6 +166,7 @@ def multiply_back() -> Callable[..., None]:
         tiles: Pointer,
         products: Pointer,
         kernels: Pointer,
+        more: Number,
         planes: Number,
         count: Number,
         room: Number,
@@ -211,24 +198,11 @@ def multiply_back() -> Callable[..., None]:
                     ]
 
                 for total in code.summed(number, 1, [code.zeros()] * (high - low), add):
-                    kernels.store(place, kernels.load(place) + total)
+                    before = kernels.load(place).where(start + more, code.whole(1))
+                    kernels.store(place, before + total)
                     place = place + simd.LANES
 
-    return simd.compiled(
-        "multiply_back",
-        ("tiles", "products", "kernels"),
-        (
-            "planes",
-            "count",
-            "room",
-            "channels",
-            "maps",
-            "tiles_plane",
-            "products_plane",
-            "kernels_plane",
-        ),
-        body,
-    )
+    return _compiled("multiply_back", body)
 
 
 @functools.cache
@@ -299,29 +273,16 @@ def sweep() -> Callable[..., None]:
                     simd.LANES,
                 )
 
-    return simd.compiled(
-        "sweep",
-        ("picture", "kernels", "bias", "out", "tiles", "products"),
-        (
-            "spread",
-            "multiply",
-            "gather",
-            "rows",
-            "columns",
-            "last_row",
-            "last_column",
-            "chunk",
-            "channels",
-            "line",
-            "maps",
-            "out_line",
-            "out_pixel",
-            "tiles_plane",
-            "kernels_plane",
-            "products_plane",
-        ),
-        body,
+    return _compiled("sweep", body)
+
+
+def _compiled(name: str, body: Callable[..., None]) -> Callable[..., None]:
+    """Compile a function of the pointers and numbers that its body is annotated to take."""
+    kinds = body.__annotations__
+    pointers, numbers = (
+        [label for label in kinds if kinds[label] == kind] for kind in ("Pointer", "Number")
     )
+    return simd.compiled(name, pointers, numbers, body)
 
 
 # Rows (channels) and maps of kernels, and steps in memory to the next; the first of a kernel's nine
@@ -462,9 +423,7 @@ def _each_tile(
 
 
 def _both(matrix: Matrix, columns: Iterable[Sequence[Vector]]) -> Iterator[list[Vector]]:
-    """Multiply a square, column by column, with a matrix from the left, and its transpose from the
-    right; give line by line.
-    """
+    """Multiply with a matrix from the left and its transpose from the right; yield the lines."""
     # Each column is read when it is needed, each line written when it is made: registers are few.
     half = [_times(matrix, column) for column in columns]
     for line in zip(*half):
