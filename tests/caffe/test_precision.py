@@ -109,6 +109,31 @@ def test_products_are_those_of_rounded_values(bf16, kind):
     assert np.abs(out - exact.blobs["out"].data).max() > 1e-5
 
 
+IN_PADDING = {
+    "Convolution": (dict(kernel_size=2, stride=3, pad=1), (2, 3, 2, 2)),
+    "Deconvolution": (dict(kernel_size=[2, 3], stride=[2, 3], pad=[0, 2]), (2, 3, 1, 2)),
+}
+
+
+@pytest.mark.parametrize("kind", IN_PADDING)
+def test_weights_that_meet_nothing_but_padding_have_no_gradient(bf16, kind):
+    options, shape = IN_PADDING[kind]
+
+    def add(n):
+        n.out = getattr(L, kind)(n.data, convolution_param=dict(num_output=2, **options))
+
+    made = net(add, shape)
+    made.forward()
+    for _ in range(50):
+        # What lies in memory that is given back.
+        for size in (12, 36, 72, 144, 288, 1024, 4096):
+            del [torch.full((size,), 3e38) for _ in range(9)][:]
+        made.clear_param_diffs()
+        made.blobs["out"].diff[...] = 1
+        made.backward()
+        assert np.abs(made.params["out"][0].diff).max() < 100
+
+
 def u_like(n):
     """Every layer type that passes reduced values on, and a loss that must not."""
     n.a = L.Convolution(n.data, num_output=8, kernel_size=3, weight_filler=MSRA)

@@ -230,7 +230,27 @@ class _ConvolutionBase(BuiltInLayer):
             self.groups,
             (*wants_products, wants_bias),
         )
+        if wants[1] and data.device.type == "cpu" and data.dtype == torch.bfloat16:
+            # oneDNN leaves in them what happened to be in memory.
+            for axis, taps in enumerate(self._in_padding(data.shape[2:], gradient.shape[2:])):
+                for tap in taps:
+                    grads[1].select(2 + axis, tap).zero_()
         return (*grads, summed if grad_bias is None else grad_bias)
+
+    def _in_padding(self, below: Sequence[int], above: Sequence[int]) -> list[list[int]]:
+        """Return, axis by axis, places in the kernel that meet nothing but padding."""
+        few, many = (below, above) if self.transposed else (above, below)
+        return [
+            [
+                tap
+                for tap in range(self.kernel[axis])
+                if not any(
+                    0 <= step * self.stride[axis] - pad + self.dilation[axis] * tap < many[axis]
+                    for step in range(few[axis])
+                )
+            ]
+            for axis, pad in enumerate(self.pad)
+        ]
 
 
 def _sums_of_maps(gradient: torch.Tensor) -> torch.Tensor:
