@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import gpu_tests
 from gpu_record import REPOSITORY, Program, Record, ending
 from unet.errors import InputError
 from unet.parallel import available_cores
@@ -305,8 +306,8 @@ class Tests:
     """
 
     def __init__(self, work: Path) -> None:
-        cores = available_cores()
-        count = max(1, 3 * cores // 4)
+        # Two cores are left to the system and the GPU's own threads.
+        count = max(1, available_cores() - 2)
         self._notes = [work / f"tests-{number}.jsonl" for number in range(count)]
         # Plugins of pytest that happen to be installed may want what is not.
         environment = {
@@ -315,38 +316,46 @@ class Tests:
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         }
         options = ["-m", "gpu", "-q", "-p", "no:cacheprovider", "--continue-on-collection-errors"]
+        # Each process takes from here what to run next.
+        numbers, self._numbers = os.pipe()
         self._programs = [
             Program(
-                ["tools/gpu_tests.py", str(notes), str(number), str(count)]
-                + [*options, *files_of_gpu_tests()],
-                work / f"tests-{number}.log",
-                asked=True,
+                ["tools/gpu_tests.py", str(notes), *options, *files_of_gpu_tests()],
+                notes.with_suffix(".log"),
+                given=numbers,
                 environment=environment,
             )
-            for number, notes in enumerate(self._notes)
+            for notes in self._notes
         ]
+        os.close(numbers)
 
     def wait_for_their_turn(self) -> bool:
         """Tell whether all processes have collected their tests, or ended."""
         return all(
-            program.process.poll() is not None
-            or (notes.exists() and '"tests"' in notes.read_text(encoding="utf-8"))
+            program.process.poll() is not None or _lines(notes)
             for notes, program in zip(self._notes, self._programs)
         )
 
     def run(self, record: Record, seconds: float) -> None:
         """Run them for as long as there is time, and note what they find."""
         over = time.monotonic() + seconds
-        for program in self._programs:
-            with contextlib.suppress(BrokenPipeError):
-                program.process.stdin.close()
+        while time.monotonic() < over and not self.wait_for_their_turn():
+            time.sleep(0.1)
+        # All have collected the same.
+        lines = [line for notes in self._notes for line in _lines(notes)]
+        names = next((line["groups"] for line in lines if "groups" in line), [])
+        # Whole networks take longest: none of them is to be the last.
+        order = sorted(range(len(names)), key=lambda number: "networks" not in names[number])
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._numbers, "".join(gpu_tests.NUMBER % number for number in order).encode())
+        os.close(self._numbers)
         late: list[int] = [*range(len(self._programs))]
         while late and time.monotonic() < over:
             time.sleep(min(1.0, max(0.0, over - time.monotonic())))
             _note_tests(record, self._notes)
             late = [number for number in late if self._programs[number].process.poll() is None]
         left = _note_tests(record, self._notes)
-        if late:
+        if left:
             record.note(
                 "tests, not run", f"tests that were not run or not ended: {left}", tests=left
             )
@@ -362,26 +371,35 @@ class Tests:
             program.kill()
 
 
+def _lines(notes: Path) -> list[dict[str, Any]]:
+    """Return what a process has noted so far."""
+    found = []
+    for line in notes.read_text(encoding="utf-8").splitlines() if notes.exists() else []:
+        # The last may be under way.
+        with contextlib.suppress(ValueError):
+            found.append(json.loads(line))
+    return found
+
+
 def _note_tests(record: Record, notes: list[Path]) -> int:
     """Note what tests have said so far; return how many have not ended."""
-    planned, results, running = 0, [], []
+    planned, results, running = 0, {}, []
     for path in notes:
         begun = None
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-            with contextlib.suppress(ValueError):
-                found = json.loads(line)
-                planned += found.get("tests", 0)
-                begun = found.get("begins", begun)
-                if "outcome" in found:
-                    results.append(found)
-                    begun = None
+        for found in _lines(path):
+            planned = max(planned, found.get("tests", 0))
+            begun = found.get("begins", begun)
+            if "outcome" in found:
+                # What cannot be collected, all processes find.
+                results[found["test"]] = found
+                begun = None
         if begun:
             running.append(begun)
-    counts = Counter(found["outcome"] for found in results)
-    failed = [found for found in results if found["outcome"] == "failed"]
+    counts = Counter(found["outcome"] for found in results.values())
+    failed = [found for found in results.values() if found["outcome"] == "failed"]
     parity = [
         value
-        for found in results
+        for found in results.values()
         for name, value in found.get("properties", ())
         if name == "gpu_parity"
     ]
@@ -399,7 +417,7 @@ def _note_tests(record: Record, notes: list[Path]) -> int:
         failed=[{key: found[key] for key in ("test", "text")} for found in failed],
     )
     record.failed = record.failed or bool(failed)
-    return planned - len(results)
+    return planned - sum("seconds" in found for found in results.values())
 
 
 def parity_table(rows: list[dict[str, Any]]) -> list[str]:

@@ -113,8 +113,12 @@ class Program:
         Arguments for this Python.
     log : Path
         Gets what it says.
-    asked, answers : bool
-        Whether its standard input and its standard output are pipes for the check to use.
+    asked : bool
+        Whether its standard input is a pipe for the check to use.
+    answers : bool
+        Whether its standard output is a pipe for the check to use.
+    given : int
+        Its standard input else, a descriptor.
     environment : mapping, optional
         Additional variables.
     """
@@ -125,6 +129,7 @@ class Program:
         log: Path,
         asked: bool = False,
         answers: bool = False,
+        given: int = subprocess.DEVNULL,
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self.command, self._log = list(command), log
@@ -133,7 +138,7 @@ class Program:
         with open(log, "wb") as said:
             self.process = subprocess.Popen(
                 [sys.executable, *command],
-                stdin=subprocess.PIPE if asked else subprocess.DEVNULL,
+                stdin=subprocess.PIPE if asked else given,
                 stdout=subprocess.PIPE if answers else said,
                 stderr=said,
                 cwd=str(REPOSITORY),

@@ -1,11 +1,11 @@
-"""Run tests as one of several processes; note each, when it begins and ends, as a line of JSON.
+"""Run tests as one of several processes that share them; note each as a line of JSON.
 
-    gpu_tests.py NOTES NUMBER COUNT [options and files of pytest]
+    gpu_tests.py NOTES [options and files of pytest]
 
-collects the tests, waits for a line on standard input or its end, and runs each COUNT-th test, from
-NUMBER on, counted from 0. Tests that differ in the last part of their name alone, such as the
-precision, count as one: they share what they are held against. What a test has recorded with
-pytest's `record_property` is noted with it.
+collects the tests and runs those groups of them whose numbers it reads from standard input, which
+the processes share: eight bytes each, taken when the last group is done. Tests that differ in the
+last part of their name alone, such as the precision, are a group: they share what they are held
+against. What a test has recorded with pytest's `record_property` is noted with it.
 """
 
 from __future__ import annotations
@@ -14,10 +14,13 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pytest
 
+# Bytes of a group's number on standard input.
+NUMBER = "%07d\n"
+_BYTES = len(NUMBER % 0)
 # Characters of what a failed test says.
 _LONGEST = 3000
 
@@ -28,35 +31,34 @@ class Notes:
     Parameters
     ----------
     path : Path
-    number, count : int
-        Which of how many processes this is.
-    start : file
-        Gives the line.
+    numbers : int
+        File descriptor that gives the groups' numbers.
     """
 
-    def __init__(self, path: Path, number: int, count: int, start: IO[str]) -> None:
-        self._start = start
+    def __init__(self, path: Path, numbers: int) -> None:
         self._file = open(path, "w", encoding="utf-8")  # noqa: SIM115 - closed with the process
-        self._number, self._count = number, count
+        self._numbers = numbers
 
     def _note(self, **values: Any) -> None:
         self._file.write(json.dumps(values, default=str) + "\n")
         self._file.flush()
 
-    @pytest.hookimpl(trylast=True)
-    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        groups = dict.fromkeys(_group(item) for item in items)
-        mine = set(list(groups)[self._number :: self._count])
-        items[:] = [item for item in items if _group(item) in mine]
-        self._note(tests=len(items))
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtestloop(self) -> None:
-        self._start.readline()
-
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:
             self._note(test=report.nodeid, outcome="failed", text=report.longreprtext[-_LONGEST:])
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        groups: dict[str, list[pytest.Item]] = {}
+        for item in session.items:
+            groups.setdefault(item.nodeid.rpartition(", ")[0] or item.nodeid, []).append(item)
+        self._note(tests=len(session.items), groups=list(groups))
+        of_number = list(groups.values())
+        for number in iter(lambda: os.read(self._numbers, _BYTES), b""):
+            group = of_number[int(number)]
+            for item, following in zip(group, [*group[1:], None]):
+                item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+        return True
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         self._note(begins=nodeid)
@@ -72,16 +74,11 @@ class Notes:
             )
 
 
-def _group(item: pytest.Item) -> str:
-    return item.nodeid.rpartition(", ")[0] or item.nodeid
-
-
 def main() -> int:
     """Run the tests."""
-    notes, number, count, *options = sys.argv[1:]
+    notes, *options = sys.argv[1:]
     # pytest takes standard input away.
-    start = open(os.dup(0))  # noqa: SIM115 - closed with the process
-    return pytest.main(options, plugins=[Notes(Path(notes), int(number), int(count), start)])
+    return pytest.main(options, plugins=[Notes(Path(notes), os.dup(0))])
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 import caffe
+import gpu_tests
 from gpu_proof import PASSES, Bench, parity_table, time_net
 from gpu_record import Program, Record, ending
 from half_weights import find_parts, write_half, write_parts
@@ -337,39 +338,34 @@ def test_other():
 """
 
 
-def test_tests_are_shared_out_among_processes_and_noted_one_by_one(tmp_path):
+def test_processes_run_the_groups_of_tests_that_they_are_given_and_note_each(tmp_path):
     (tmp_path / "test_shared.py").write_text(TESTS)
-    told = []
-    for number in (0, 1):
-        notes = tmp_path / f"{number}.jsonl"
-        command = [sys.executable, "tools/gpu_tests.py", str(notes), str(number), "2"]
-        command += ["-c", os.devnull, f"{tmp_path}/test_shared.py"]
-        none = subprocess.DEVNULL
-        subprocess.run(command, cwd=REPOSITORY, stdin=none, stdout=none)
-        told.append([json.loads(line) for line in notes.read_text().splitlines()])
-    assert [told[0][0], told[1][0]] == [{"tests": 4}, {"tests": 3}]
-    ended = [
-        [
-            (line["test"].partition("::")[2], line["outcome"], line["properties"])
-            for line in lines
-            if "outcome" in line
-        ]
-        for lines in told
-    ]
-    passed, failed = (
-        ["passed", [["gpu_parity", {"off": 1}]]],
-        ["failed", [["gpu_parity", {"off": 2}]]],
+    notes = tmp_path / "notes.jsonl"
+    command = [sys.executable, "tools/gpu_tests.py", str(notes), "-c", os.devnull]
+    given = "".join(gpu_tests.NUMBER % number for number in (2, 0, 3)).encode()
+    subprocess.run(
+        [*command, f"{tmp_path}/test_shared.py"],
+        input=given,
+        cwd=REPOSITORY,
+        stdout=subprocess.DEVNULL,
     )
-    assert ended == [
-        [
-            ("test_it[a, 1]", *passed),
-            ("test_it[a, 2]", *failed),
-            ("test_it[c, 1]", *passed),
-            ("test_it[c, 2]", *failed),
-        ],
-        [("test_it[b, 1]", *passed), ("test_it[b, 2]", *failed), ("test_other", "skipped", [])],
+    lines = [json.loads(line) for line in notes.read_text().splitlines()]
+    assert lines[0]["tests"] == 7
+    names = [name.partition("::")[2] for name in lines[0]["groups"]]
+    assert names == ["test_it[a", "test_it[b", "test_it[c", "test_other"]
+    ended = [line for line in lines if "outcome" in line]
+    assert [(line["test"].partition("::")[2], line["outcome"]) for line in ended] == [
+        ("test_it[c, 1]", "passed"),
+        ("test_it[c, 2]", "failed"),
+        ("test_it[a, 1]", "passed"),
+        ("test_it[a, 2]", "failed"),
+        ("test_other", "skipped"),
     ]
-    assert "assert 2 == 1" in told[0][4]["text"]
+    assert [line["properties"] for line in ended[:2]] == [
+        [["gpu_parity", {"off": 1}]],
+        [["gpu_parity", {"off": 2}]],
+    ]
+    assert "assert 2 == 1" in ended[1]["text"]
 
 
 def test_the_largest_difference_of_each_kind_of_cases_is_shown():
