@@ -68,6 +68,8 @@ class _ConvolutionBase(BuiltInLayer):
                 bias.data_side.set(fillers.fill(bias.shape, param.bias_filler))
 
         self._tried: set[tuple[int, ...]] = set()
+        # Shape and precision -> whether a product for each row is faster than a sum.
+        self._by_rows: dict[tuple[tuple[int, ...], str], bool] = {}
         # Shape and precision -> whether cuDNN is faster with the ReLU that follows.
         self._together: dict[tuple[tuple[int, ...], str], bool] = {}
         # On a GPU: weights, which version of them, and the same in the type computed in.
@@ -202,6 +204,19 @@ class _ConvolutionBase(BuiltInLayer):
                     grad_bottom if self.axis == 1 else grad_bottom.view(below.shape)
                 )
 
+    def _sums_of_maps(self, gradient: torch.Tensor) -> torch.Tensor:
+        """Return the gradient of the bias, float32, in the way that the GPU has the fastest."""
+        precision = device.get_precision()
+        products = gradient.dim() == 4 and (precision != "bf16" or _WIDE_PRODUCTS)
+        if gradient.device.type != "cuda" or not products:
+            return _sum_at_once(gradient)
+        key = tuple(gradient.shape), precision
+        search = torch.backends.cudnn.benchmark and not torch.cuda.is_current_stream_capturing()
+        if search and key not in self._by_rows:
+            ways = (lambda: _sum_at_once(gradient)), (lambda: _sum_by_rows(gradient))
+            self._by_rows[key] = device.fastest(*ways) == 1
+        return (_sum_by_rows if self._by_rows.get(key) else _sum_at_once)(gradient)
+
     def _disjoint(self) -> bool:
         """Tell whether gradients are cut into windows, whatever their layout."""
         return False
@@ -214,7 +229,7 @@ class _ConvolutionBase(BuiltInLayer):
         if data.device.type == "cuda":
             self._choose_search(tuple(data.shape))
         if wants_bias and data.device.type != "cpu":
-            wants_bias, grad_bias = False, _sums_of_maps(gradient)
+            wants_bias, grad_bias = False, self._sums_of_maps(gradient)
         if not any((*wants_products, wants_bias)):
             return None, None, grad_bias
         *grads, summed = torch.ops.aten.convolution_backward(
@@ -253,13 +268,27 @@ class _ConvolutionBase(BuiltInLayer):
         ]
 
 
-def _sums_of_maps(gradient: torch.Tensor) -> torch.Tensor:
-    """Return the sum of each map of (n, maps, ...), float32, however it is computed in."""
-    # Row by row, and then the rows: sums of a few maps over all pixels at once would leave most of
-    # a GPU idle.
-    if gradient.dim() > 3:
-        gradient = gradient.sum(-1, dtype=torch.float32)
+def _sum_at_once(gradient: torch.Tensor) -> torch.Tensor:
+    """Return the sum of each map of (n, maps, ...), float32."""
     return gradient.sum((0, *range(2, gradient.dim())), dtype=torch.float32)
+
+
+def _sum_by_rows(gradient: torch.Tensor) -> torch.Tensor:
+    """Return the same of (n, maps, height, width), pixel by pixel: a product for each row.
+
+    Sums of a few maps over all pixels at once leave most of a GPU idle.
+    """
+    rows = gradient.permute(0, 2, 3, 1).flatten(0, 1)
+    ones = rows.new_ones(1, 1, rows.shape[1]).expand(len(rows), 1, rows.shape[1])
+    if rows.dtype == torch.float32:
+        sums = torch.bmm(ones, rows)
+    else:
+        sums = torch.bmm(ones, rows, out_dtype=torch.float32)
+    return sums.sum((0, 1))
+
+
+# Products of bfloat16 in float32 came with PyTorch 2.8.
+_WIDE_PRODUCTS = "dtype" in torch.ops.aten.bmm.overloads()
 
 
 @register("Convolution")
