@@ -316,6 +316,12 @@ def test_a_training_step_of_the_u_net_does_not_wait(
     # Labels are read out of the weights.
     assert len(gpu.uploads) == 2
     assert_all_lies_there(gpu, solver.net)
+    for _ in range(2):
+        with gpu.seen():
+            assert solver.net.blobs["loss"].data == 0
+            feed_and_step(solver, feed)
+    assert [place.key for place in gpu.waits] == ["download, blob.py numpy"]
+    assert len(gpu.uploads) == 2
 
 
 class Layouts(TorchDispatchMode):
@@ -623,12 +629,20 @@ def waits_of_gpu(run: Callable[[], object]) -> int:
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("repeated", [False, True])
 @pytest.mark.parametrize("feed", ["Python", "Input"])
-def test_a_gpu_is_waited_for_once_a_step(real_gpu, repository, tmp_path, feed):
-    solver = solver_of(of_unet(repository, "unet_slim", feed, 188), tmp_path)
-    for _ in range(3):
-        feed_and_step(solver, feed)
-    assert waits_of_gpu(lambda: feed_and_step(solver, feed)) == 1
+def test_a_gpu_is_waited_for_when_the_loss_is_read(real_gpu, repository, tmp_path, feed, repeated):
+    caffe.set_graphs(repeated)
+    try:
+        solver = solver_of(of_unet(repository, "unet_slim", feed, 188), tmp_path)
+        loss = solver.net.blobs["loss"]
+        for _ in range(5):
+            feed_and_step(solver, feed)
+            assert loss.data > 0
+        assert waits_of_gpu(lambda: feed_and_step(solver, feed)) == 0
+        assert waits_of_gpu(lambda: loss.data) == 1
+    finally:
+        caffe.set_graphs(False)
 
 
 @pytest.mark.gpu
