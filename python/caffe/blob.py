@@ -37,6 +37,7 @@ class Side:
         "__weakref__",
         "_array",
         "_array_tensor",
+        "_coming",
         "_host",
         "_host_newest",
         "_host_same",
@@ -62,6 +63,8 @@ class Side:
         self._host_newest = False
         # Whether a GPU has fetched the host's copy, and been given no other values since.
         self._host_same = False
+        # Reached once the GPU has brought its values to the host's copy.
+        self._coming: torch.cuda.Event | None = None
         # Reached once the GPU has fetched what the host's copy holds.
         self._upload: torch.cuda.Event | None = None
         self._pending: Callable[[], torch.Tensor | None] | None = None
@@ -115,7 +118,7 @@ class Side:
         """Take `tensor` as the new values; an array that somebody holds is updated in place."""
         if tensor.shape != self.shape:
             raise CaffeError(f"a blob of shape {self.shape} was given values {tuple(tensor.shape)}")
-        self._pending = self._spare = None
+        self._pending = self._spare = self._coming = None
         self._host_newest = self._host_same = False
         if self.is_held() and tensor.device.type == "cpu":
             memory = self._array_tensor
@@ -131,7 +134,7 @@ class Side:
             made = make()
             self.set(torch.zeros(self.shape) if made is None else made)
             return
-        self._tensor = self._spare = None
+        self._tensor = self._spare = self._coming = None
         self._host_newest = self._host_same = False
         self._pending = make
 
@@ -153,6 +156,16 @@ class Side:
                 memory.copy_(newest)
         self._tensor, self._spare = memory, None
 
+    def send(self) -> None:
+        """Have a GPU bring the values to the host while it computes on, for who looks later."""
+        # An array that somebody holds is brought up to date when he asks for it.
+        if device.current().type != "cuda" or self._host_newest or self.is_held():
+            return
+        if self._host is None:
+            self._host = device.host_memory(self.shape)
+        self._coming = device.download(self.tensor(), self._host)
+        self._host_same = False
+
     def state(self) -> tuple[object, ...]:
         """Return what `restore` takes, to bring back the values that a CUDA graph makes anew."""
         return self._tensor, self._spare, self._pending
@@ -161,6 +174,7 @@ class Side:
         """Be again as at the time of `state`."""
         self._tensor, self._spare, self._pending = state
         self._host_newest = self._host_same = False
+        self._coming = None
 
     def add_to(self, total: torch.Tensor) -> None:
         """Add the values to a tensor."""
@@ -205,7 +219,7 @@ class Side:
         """Give the memory back, if nobody holds the array: the next pass writes all values anew."""
         if not self._host_newest and not self.is_held():
             # Also what was given back, and is refused to whoever reads it.
-            self._tensor = self._spare = self._pending = None
+            self._tensor = self._spare = self._pending = self._coming = None
 
     def reshape(self, shape: Shape) -> None:
         """Change the shape; values that there is memory for keep their place in the flat order."""
@@ -224,7 +238,7 @@ class Side:
                 spare = None
         self._spare = spare
         self.shape = shape
-        self._host = None
+        self._host = self._coming = None
         self._host_newest = False
         self._array = self._array_tensor = None
         self._tensor = kept
@@ -239,6 +253,11 @@ class Side:
         if self._upload is not None:
             self._upload.synchronize()
             self._upload = None
+        if self._coming is not None:
+            self._coming.synchronize()
+            self._coming = None
+            late_checks.settle()
+            self._host_newest = True
         if not self._host_newest:
             # Of what was discarded the host's copy keeps what it held: it is about to be written.
             discarded = self._tensor is None and self._pending is None

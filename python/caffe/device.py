@@ -190,6 +190,31 @@ def upload(host: torch.Tensor, target: torch.Tensor, wait: bool) -> torch.cuda.E
     return done
 
 
+def download(source: torch.Tensor, host: torch.Tensor) -> torch.cuda.Event:
+    """Copy values of a GPU to pinned memory, once they are computed; what follows does not wait.
+
+    Returns
+    -------
+    Event
+        Reached when that is done.
+    """
+    stream = _way_down(source.device)
+    # A copy on the GPU: what is computed next may write where these values lie.
+    values = source.clone(memory_format=torch.contiguous_format)
+    stream.wait_stream(torch.cuda.current_stream(source.device))
+    with torch.cuda.stream(stream):
+        host.copy_(values, non_blocking=True)
+    values.record_stream(stream)
+    done = torch.cuda.Event()
+    done.record(stream)
+    return done
+
+
+@functools.cache
+def _way_down(where: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(where)
+
+
 def to_current(values: np.ndarray) -> torch.Tensor:
     """Return an array of the host's as a tensor on the current device, which may keep it.
 

@@ -88,23 +88,33 @@ def _no_waits() -> Iterator[None]:
             torch.cuda.set_sync_debug_mode(before)
 
 
-def _captured(run: Callable[[], None]) -> Callable[[], None]:
-    """Let the GPU note what `run` launches, instead of computing it; return what launches it."""
+def _captured(parts: Sequence[Callable[[], None]]) -> list[Callable[[], None]]:
+    """Let the GPU note what functions launch, instead of computing it.
+
+    Returns
+    -------
+    list of callable
+        What launches the same, for each; to be called in this order.
+    """
     where = device.current()
-    graph = torch.cuda.CUDAGraph()
-    graph.register_generator_state(device.generator(where))
     before = torch.cuda.current_stream(where)
+    graphs: list[torch.cuda.CUDAGraph] = []
     try:
-        with (
-            torch.cuda.device(where),
-            torch.cuda.graph(graph, stream=_stream(where), capture_error_mode="thread_local"),
-        ):
-            run()
+        with torch.cuda.device(where):
+            for part in parts:
+                graph = torch.cuda.CUDAGraph()
+                graph.register_generator_state(device.generator(where))
+                # What one part leaves in memory the next one finds there.
+                pool = graphs[0].pool() if graphs else None
+                stream, mode = _stream(where), "thread_local"
+                with torch.cuda.graph(graph, pool, stream, capture_error_mode=mode):
+                    part()
+                graphs.append(graph)
     except BaseException:
         # Where the capture cannot be ended PyTorch stays on its stream.
         torch.cuda.set_stream(before)
         raise
-    return graph.replay
+    return [graph.replay for graph in graphs]
 
 
 @functools.cache
@@ -123,8 +133,10 @@ class _Recording:
         What the pass is given: data, parameters, weights of losses.
     made : list of Side
         What it makes.
-    run : callable
-        Runs it; returns the terms of the loss.
+    forward : callable
+        Runs its layers forward; returns the terms of the loss.
+    backward : callable or None
+        Runs them backward, if that belongs to the pass.
     """
 
     def __init__(
@@ -132,20 +144,24 @@ class _Recording:
         net: Passes,
         read: list[Side],
         made: list[Side],
-        run: Callable[[], list[torch.Tensor]],
+        forward: Callable[[], list[torch.Tensor]],
+        backward: Callable[[], None] | None,
     ) -> None:
         # Memory that the graph reads; what the sides hold is brought there before each replay.
         self._read = [(side, side.activation()) for side in read]
         layers = [place.layer for place in net._places]
         attributes = [dict(vars(layer)) for layer in layers]
         states = [side.state() for side in made]
+        losses = net.loss_sides() if backward is not None else []
 
         def noted() -> None:
-            self._terms = run()
+            self._terms = forward()
+            self._losses = [(side, side.state()) for side in losses]
 
+        parts = [noted] if backward is None else [noted, backward]
         try:
             with late_checks.recorded() as self._checks:
-                self._replay = _captured(noted)
+                self._replays = _captured(parts)
             # What was given back is no longer there, for who looks; the graph's memory is.
             self._spent = [(side, side.state()) for side, _ in self._read if side.is_deferred()]
             kept = [(side, memory) for side, memory in self._read if not side.is_deferred()]
@@ -159,7 +175,7 @@ class _Recording:
         self._made = [
             (side, side.state())
             for side, before in zip(made, states)
-            if any(new is not old for new, old in zip(side.state(), before))
+            if side not in losses and any(new is not old for new, old in zip(side.state(), before))
         ]
         self._kept = [
             (layer, {k: v for k, v in vars(layer).items() if before.get(k) is not v})
@@ -172,7 +188,13 @@ class _Recording:
         """Run it on what its sides hold now; return the terms of the loss."""
         for side, memory in self._read:
             side.lie_in(memory)
-        self._replay()
+        first, *others = self._replays
+        first()
+        for side, state in self._losses:
+            side.restore(state)
+            side.send()
+        for replay in others:
+            replay()
         for side, state in [*self._made, *self._spent]:
             side.restore(state)
         for layer, kept in self._kept:
@@ -231,9 +253,13 @@ class Graphs:
         for index in self._others:
             net._reshape_layer(net._places[index])
 
+        def forward() -> list[torch.Tensor]:
+            return net._flow(self._others, keep, both)
+
         def run() -> list[torch.Tensor]:
-            terms = net._flow(self._others, keep, both)
+            terms = forward()
             if backward is not None:
+                net.send_losses()
                 backward()
             return terms
 
@@ -263,7 +289,7 @@ class Graphs:
             for side, _ in gradients:
                 side.clear()
             if isinstance(found, int):
-                found = _Recording(net, *self._sides(both), run)
+                found = _Recording(net, *self._sides(both), forward, backward)
         except (CaffeError, RuntimeError) as error:
             self._refuse(str(error).partition("\n")[0])
             if both:

@@ -138,8 +138,23 @@ class Passes:
                 return terms
         terms = self._flow(range(last + 1), keep, backward)
         if backward:
+            self.send_losses()
             back()
         return terms
+
+    def loss_sides(self) -> list[Side]:
+        """Return the values of the losses that are single numbers."""
+        return [
+            blob.data_side
+            for place in self._places
+            for blob, weight in zip(place.tops, place.loss_weights)
+            if weight and not blob.shape and blob.data_side.source is blob.data_side
+        ]
+
+    def send_losses(self) -> None:
+        """Have a GPU bring the losses to the host before it goes on with the backward pass."""
+        for side in self.loss_sides():
+            side.send()
 
     @torch.no_grad()
     def _flow(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -85,19 +85,22 @@ class _Notes(TorchDispatchMode):
 
 
 @pytest.fixture
-def recorded(monkeypatch) -> list[_Notes]:
+def recorded(monkeypatch) -> list[list[Callable[[], None]]]:
     """Have passes on the CPU recorded and repeated; the list tells of which."""
     found = []
 
-    def captured(run: Callable[[], None]) -> Callable[[], None]:
+    def captured(parts: Sequence[Callable[[], None]]) -> list[Callable[[], None]]:
         generator = device.generator()
         before = generator.get_state()
-        with _Notes() as notes:
-            run()
+        replays = []
+        for part in parts:
+            with _Notes() as notes:
+                part()
+            replays.append(notes.again)
         # A GPU computes nothing meanwhile.
         generator.set_state(before)
-        found.append(notes)
-        return notes.again
+        found.append(replays)
+        return replays
 
     monkeypatch.setattr(graphs, "wanted", lambda: True)
     monkeypatch.setattr(graphs, "_captured", captured)
@@ -262,8 +265,9 @@ def test_a_net_with_a_python_layer_in_the_middle_runs_as_usual_and_says_why(
 
 
 def test_a_pass_that_cannot_be_recorded_runs_as_usual(tmp_path, monkeypatch, recorded, capfd):
-    def captured(run):
-        run()
+    def captured(parts):
+        for part in parts:
+            part()
         raise RuntimeError("operation not permitted when stream is capturing")
 
     # Without drop-out: this stand-in has drawn before it fails.
