@@ -54,6 +54,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         default=os.environ.get("ISBI_DIR") or None,
         help="folder of train-volume.tif and train-labels.tif (ISBI_DIR, else a phantom)",
     )
+    training.add_argument(
+        "--weights", type=Path, help="start from these: .caffemodel, HDF5 or a model folder"
+    )
     training.add_argument("--solver", choices=tuple(dict.fromkeys(SOLVERS.values())))
     training.add_argument("--weighting", choices=tuple(WEIGHTINGS), help="by default the net's")
     training.add_argument(
@@ -62,7 +65,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         default=1_000_000,
         help="at most; by default as many as fit, over which the rate falls to 0",
     )
-    training.add_argument("--rate", type=real(0, 1), help="in place of the solver's base_lr")
+    training.add_argument("--rate", type=real(1e-9, 1), help="in place of the solver's base_lr")
     training.add_argument("--precision", choices=PRECISIONS, default="tf32", help="(%(default)s)")
     training.set_defaults(run=train)
     for command in (proof, training):
@@ -82,6 +85,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     check_device(parser, options.device)
     options.work = options.work.resolve() / options.command
     options.output = options.output.resolve()
+    if getattr(options, "weights", None):
+        options.weights = options.weights.resolve()
     return options
 
 

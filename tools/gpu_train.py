@@ -21,19 +21,22 @@ from evaluate import table as table_of_scores
 from gpu_record import Program, Record, ending
 from half_weights import find_parts, write_half, write_parts
 from pipeline import WEIGHTING
-from time_budget import TRIED, WARM
 from unet import snapshots
 from unet.curve import CSV_NAME, PNG_NAME, read_curve
 from unet.engine import open_engine
 from unet.errors import InputError
 from unet.files import atomic_path
+from unet.names import path_in_prototxt
 from unet.volumes import read_volume, write_volume
 
 TRAIN_SLICES, TEST_SLICES = "0:20", "20:30"
 # Seconds between two snapshots, two tests, two looks at the training.
-SNAPSHOT_SECONDS, LOOK_SECONDS = 40.0, 5.0
+SNAPSHOT_SECONDS, LOOK_SECONDS = 60.0, 5.0
+# Steps that are tried, and how many of them only warm up: on a GPU until all is recorded as graphs,
+# and tiles that were cut during the first are used up.
+TRIED, WARM = {True: 80, False: 10}, {True: 50, False: 2}
 # The time kept back is what was measured, and a part of it more.
-RESERVE = 1.15
+RESERVE = 1.1
 LEAST_SECONDS = 5.0
 # Pixels by which true labels are blurred to stand in for a network's probabilities.
 _BLUR = 1.5
@@ -51,8 +54,8 @@ def train(record: Record, options: argparse.Namespace) -> None:
     record : Record
         Gets the findings; says how much time is left.
     options : argparse.Namespace
-        `data`, `device`, `net`, `tile`, `solver`, `weighting`, `iterations`, `rate`, `precision`,
-        `output`, `work`.
+        `data`, `device`, `net`, `tile`, `solver`, `weights`, `weighting`, `iterations`, `rate`,
+        `precision`, `output`, `work`.
     """
     shutil.rmtree(options.work, ignore_errors=True)
     check = _Check(record, options)
@@ -107,40 +110,50 @@ class _Check:
         volume, labels = (self.stacks / f"train-{name}.tif" for name in ("volume", "labels"))
         self.volume, self.labels = str(volume.resolve()), str(labels.resolve())
         data = self.work / "training-set.h5"
-        made = self.run(
+        program = self.start(
             "prepare",
             *("tools/prepare.py", self.volume, self.labels, "-o", str(data), "--normalise"),
             *WEIGHTINGS[self.weighting],
         )
-        tile = [] if options.tile is None else ["--tile", str(options.tile)]
-        written = self.run(
-            "nets",
-            *("-m", "unet.nets", options.net, "--data", str(data), *tile),
-            *("--train-slices", TRAIN_SLICES, "--test-slices", TEST_SLICES),
-            *("--method", {"sgd": "SGD", "adam": "Adam"}[self.method]),
-            *("--iterations", str(options.iterations), "-o", str(self.net_folder)),
+        with ending({"prepare": program}):
+            # Importing it takes as long.
+            self.caffe = open_engine("cpu")
+            from unet import nets
+
+            self.demand("prepare", program)
+        train, test = ([*map(int, part.split(":"))] for part in (TRAIN_SLICES, TEST_SLICES))
+        files = nets.own_files(
+            options.net,
+            str(data),
+            path_in_prototxt(self.net_folder),
+            tile=options.tile or nets.TRAIN_TILES[options.net],
+            iterations=options.iterations,
+            train=train,
+            test=test,
+            method={"sgd": "SGD", "adam": "Adam"}[self.method],
         )
+        nets.write_files(files, self.net_folder)
         what = "a phantom" if options.data is None else "the stack"
         self.record.note(
             "training set",
             f"{options.net} by {self.method}, weights {self.weighting}, {options.precision}, on "
-            f"slices 1 to 20 of {what}\nmade in {made:.1f} s, the network in {written:.1f} s",
+            f"slices 1 to 20 of {what}, from {options.weights or 'fillers'}\n"
+            f"made in {self.record.passed:.1f} s",
             data=str(self.volume),
-            prepare_seconds=round(made, 1),
-            nets_seconds=round(written, 1),
+            seconds=round(self.record.passed, 1),
         )
 
     def try_everything(self) -> None:
         """Try a few steps, segmenting with random weights, and scoring labels that are blurred."""
         seconds = {}
         tried = self.work / "tried"
+        on_gpu = self.options.device != "cpu"
         programs = {
             "try training": self.start(
-                "try-training", *self.train_command(tried), "--iterations", str(TRIED)
+                "try-training", *self.train_command(tried), "--iterations", str(TRIED[on_gpu])
             )
         }
         with ending(programs):
-            self.caffe = open_engine("cpu")
             self.net = self.caffe.Net(str(self.deploy), self.caffe.TEST)
             began = time.monotonic()
             write_half(self.net, self.half)
@@ -169,7 +182,8 @@ class _Check:
         for path in (self.work / "probabilities.tif", self.work / "scores.json"):
             path.unlink(missing_ok=True)
         ends = [row["seconds"] for row in read_curve(tried / CSV_NAME) if "loss" in row]
-        step = (ends[-1] - ends[WARM - 1]) / (len(ends) - WARM)
+        warm = WARM[on_gpu]
+        step = (ends[-1] - ends[warm - 1]) / (len(ends) - warm)
         self.rest = seconds["try training"] - ends[-1]
         self.after = sum(seconds.values()) - seconds["try training"]
         shutil.rmtree(tried)
@@ -195,9 +209,10 @@ class _Check:
         return ndimage.gaussian_filter(cells.astype(np.float32), (0, _BLUR, _BLUR))
 
     def train_command(self, folder: Path) -> list[str]:
-        rate = [] if self.options.rate is None else ["--rate", str(self.options.rate)]
+        given = {"--rate": self.options.rate, "--weights": self.options.weights}
+        start = [text for name, value in given.items() if value for text in (name, str(value))]
         return [
-            *("tools/train.py", str(self.solver), "-o", str(folder), *rate),
+            *("tools/train.py", str(self.solver), "-o", str(folder), *start),
             *("--device", self.options.device, "--precision", self.options.precision),
         ]
 
