@@ -410,6 +410,8 @@ class Solver:
     def snapshot(self) -> None:
         """Write the parameters, and the state to go on from; each file whole or not at all."""
         self._must_be_root("snapshot")
+        # What was learnt from values that a layer refuses is not written.
+        late_checks.settle()
         snapshots.write(self.param, self.net, self.iter, self._history)
 
     @takes(state_file=PATH)

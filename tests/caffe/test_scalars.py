@@ -185,3 +185,24 @@ def test_weights_that_add_up_to_no_whole_number_count_as_on_the_cpu(far):
     wanted = results_of(case)
     far()
     assert_close(results_of(case), wanted, relative=1e-6)
+
+
+def test_no_snapshot_is_written_of_what_was_learnt_from_wrong_labels(far, tmp_path):
+    far()
+    param = text_format.Parse(
+        f"""
+        base_lr: 0.1 lr_policy: "fixed" snapshot: 1 snapshot_prefix: "{tmp_path}/snap"
+        net_param {{
+          layer {{ name: "x" type: "Input" top: "x" top: "label" input_param {{
+            shape {{ dim: 2 dim: 3 }} shape {{ dim: 2 }} }} }}
+          layer {{ name: "product" type: "InnerProduct" bottom: "x" top: "y"
+            inner_product_param {{ num_output: 3 }} }}
+          layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "y" bottom: "label" top: "loss" }}
+        }}""",
+        caffe_pb2.SolverParameter(),
+    )
+    solver = caffe.get_solver(param)
+    solver.net.blobs["label"].data[...] = 7
+    with pytest.raises(CaffeError, match="found 7 to 7"):
+        solver.step(1)
+    assert not list(tmp_path.iterdir())
