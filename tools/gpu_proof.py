@@ -32,7 +32,7 @@ from unet.parallel import available_cores
 # on; the tests get the rest.
 START_END = 0.15
 TIMINGS_END, FEED_END = 0.45, 0.55
-# Passes before one counts: algorithms are chosen, graphs are captured.
+# Passes before one counts, on a GPU: algorithms are chosen, graphs are captured.
 WARM = 4
 # Rounds in which slices are timed, too: they take longest, and differ least.
 SLICES = 10
@@ -201,7 +201,7 @@ def time_net(
 
     with bench.limited(seconds):
         for name in PASSES:
-            for _ in range(WARM):
+            for _ in range(_warm(options)):
                 if name in answers and time.monotonic() < over:
                     ask(name)
             note()
@@ -231,7 +231,7 @@ def _net_table(
     lines = [f"{options.net}, {options.tile}x{options.tile}, {precision}:"]
     for name in PASSES:
         # Where there was no time for more, the last one that was to warm it up.
-        rounds = answers.get(name, [])[WARM:] or answers.get(name, [])[-1:]
+        rounds = answers.get(name, [])[_warm(options) :] or answers.get(name, [])[-1:]
         if not rounds:
             lines.append(not_measured(name))
             continue
@@ -262,6 +262,10 @@ def _net_table(
             ratio = found["against_plain"] = round(plain["ms"] / found["ms"], 3)
             lines.append(f"  {what}, {who}: {ratio:.2f} times as fast as plain PyTorch")
     return "\n".join(lines), values
+
+
+def _warm(options: argparse.Namespace) -> int:
+    return 1 if options.device == "cpu" else WARM
 
 
 def not_measured(name: str) -> str:

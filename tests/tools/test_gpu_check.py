@@ -168,7 +168,7 @@ def test_what_fails_is_told_and_the_rest_goes_on(tmp_path):
 
 def test_a_measurement_that_dies_is_told_with_its_last_words(tmp_path):
     record = Record(tmp_path, "proof", 900)
-    options = Namespace(net="unet_slim", tile=188, rounds=1, profile=False)
+    options = Namespace(device="cpu", net="unet_slim", tile=188, rounds=1, profile=False)
     bench = Bench.__new__(Bench)
     bench._program = Program(
         ["-c", "raise SystemExit('no such card')"], tmp_path / "log", asked=True, answers=True
