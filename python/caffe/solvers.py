@@ -187,6 +187,7 @@ class Solver:
         """Train for a number of iterations.
 
         Each: clear the gradients, test if it is time, `iter_size` passes, update, snapshot if due.
+        A GPU may still be at it when this returns: whoever reads a blob waits for what that needs.
         """
         param = self.param
         stop = self.iter + iterations
