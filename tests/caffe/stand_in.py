@@ -9,7 +9,7 @@ is noted, and zeros are given in place of values, so that the pass goes on.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
@@ -221,18 +221,22 @@ class ValuedStandIn(StandIn):
             return self._graph.note(func, args, kwargs)
         return func(*args, **kwargs)
 
-    def captured(self, run: Callable[[], None]) -> Callable[[], None]:
-        """Do what `caffe.graphs` has CUDA do: note what `run` computes; return what computes it."""
+    def captured(self, parts: Sequence[Callable[[], None]]) -> list[Callable[[], None]]:
+        """Do what `caffe.graphs` has CUDA do: note what is computed; return what computes it."""
         state = self.generator.get_state()
-        self._graph = graph = _Graph()
+        captured: list[_Graph] = []
         try:
-            run()
+            for part in parts:
+                self._graph = _Graph()
+                captured.append(self._graph)
+                part()
         finally:
             self._graph = None
-            graph.forget_values()
+            for graph in reversed(captured):
+                graph.forget_values()
             self.generator.set_state(state)
-        self.graphs.append(graph)
-        return graph.compute
+        self.graphs += captured
+        return [graph.compute for graph in captured]
 
 
 class _Graph:
