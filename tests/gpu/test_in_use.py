@@ -12,8 +12,6 @@ from tests.gpu.engine import Here, computing
 from tests.parity.layer_cases import CASES, Draw
 from tests.parity.test_layers_of_unet import DROPOUT
 
-DEVICES = ["cpu", pytest.param("gpu", marks=pytest.mark.gpu)]
-
 
 @pytest.fixture
 def net(tmp_path):
@@ -30,9 +28,8 @@ def net(tmp_path):
 # -- what is drawn ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("device", DEVICES)
-def test_dropout_scales_what_it_keeps_and_goes_back_by_the_same_mask(device):
-    result = Here.on(device).run(DROPOUT)
+def test_dropout_scales_what_it_keeps_and_goes_back_by_the_same_mask(gpu):
+    result = Here.on(gpu).run(DROPOUT)
     np.testing.assert_allclose(result["levels"], [0, 2 / 0.7], rtol=1e-6)
     np.testing.assert_allclose(result["gradient"], [0, 5 / 0.7], rtol=1e-6)
     assert result["follows"]
@@ -41,13 +38,12 @@ def test_dropout_scales_what_it_keeps_and_goes_back_by_the_same_mask(device):
     assert abs(result["differs"] - 2 * 0.3 * 0.7) < 0.005
 
 
-@pytest.mark.parametrize("device", DEVICES)
-def test_one_seed_gives_one_drop_out(device, net):
+def test_one_seed_gives_one_drop_out(gpu, net):
     text = """
     layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 9 dim: 99 } } }
     layer { name: "drop" type: "Dropout" bottom: "x" top: "y" }
     """
-    with computing(device):
+    with computing(gpu):
         made = net(text)
         made.blobs["x"].data[...] = 1
         found = []
@@ -58,8 +54,7 @@ def test_one_seed_gives_one_drop_out(device, net):
     assert not np.array_equal(found[0], found[1])
 
 
-@pytest.mark.parametrize("device", DEVICES)
-def test_stochastic_pooling_draws_by_size_and_goes_back_to_what_it_drew(device, net):
+def test_stochastic_pooling_draws_by_size_and_goes_back_to_what_it_drew(gpu, net):
     draws = 20000
     text = f"""
     force_backward: true
@@ -68,7 +63,7 @@ def test_stochastic_pooling_draws_by_size_and_goes_back_to_what_it_drew(device, 
     layer {{ name: "pool" type: "Pooling" bottom: "x" top: "y"
       pooling_param {{ pool: STOCHASTIC kernel_size: 2 }} }}
     """
-    with computing(device):
+    with computing(gpu):
         caffe.set_random_seed(5)
         made = net(text)
         made.blobs["x"].data[...] = np.array([[1, 2], [0, 5]])
@@ -86,8 +81,7 @@ def test_stochastic_pooling_draws_by_size_and_goes_back_to_what_it_drew(device, 
 # -- where ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("device", DEVICES)
-def test_a_net_goes_on_where_the_mode_says(device, net):
+def test_a_net_goes_on_where_the_mode_says(gpu, net):
     text = """
     force_backward: true
     layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 dim: 6 dim: 6 } } }
@@ -98,7 +92,7 @@ def test_a_net_goes_on_where_the_mode_says(device, net):
     made = net(text)
     made.blobs["x"].data[...] = np.random.default_rng(0).normal(size=(2, 3, 6, 6))
     wanted = made.forward()["z"].copy()
-    with computing(device):
+    with computing(gpu):
         np.testing.assert_allclose(made.blobs["z"].data, wanted)
         made.params["conv"][0].data[...] *= 2
         there = made.forward()["z"].copy()
@@ -130,9 +124,8 @@ NUMBERED = {
 }
 
 
-@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("kind", NUMBERED)
-def test_numbers_outside_their_range_are_refused_in_the_same_words(device, kind, net):
+def test_numbers_outside_their_range_are_refused_in_the_same_words(gpu, kind, net):
     case = CASES[kind](Draw(kind, 3))
 
     def run(where: str) -> tuple[str, dict[str, np.ndarray]]:
@@ -148,7 +141,7 @@ def test_numbers_outside_their_range_are_refused_in_the_same_words(device, kind,
             numbers.data[...] = case.inputs[NUMBERED[kind]]
             return str(refused.value), {k: v.copy() for k, v in made.forward().items()}
 
-    told, outputs = run(device)
+    told, outputs = run(gpu)
     wanted, outputs_wanted = run("cpu")
     assert told == wanted
     assert "77" in told
@@ -183,9 +176,8 @@ def solver(tmp_path):
     return make
 
 
-@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("repeated", [False, True], ids=["as usual", "as graphs"])
-def test_training_tells_of_a_wrong_label_and_goes_on_with_right_ones(device, repeated, solver):
+def test_training_tells_of_a_wrong_label_and_goes_on_with_right_ones(gpu, repeated, solver):
     def run(where: str) -> tuple[str, np.ndarray]:
         with computing(where, graphs=repeated):
             made = solver()
@@ -200,7 +192,7 @@ def test_training_tells_of_a_wrong_label_and_goes_on_with_right_ones(device, rep
             made.step(1)
             return str(refused.value), made.net.blobs["loss"].data.copy()
 
-    told, loss = run(device)
+    told, loss = run(gpu)
     wanted, loss_wanted = run("cpu")
     assert told == wanted
     assert "labels must lie in 0..2, found 0 to 3" in told

@@ -8,7 +8,10 @@ import functools
 from collections.abc import Iterator
 
 import pytest
+import torch
 
+import caffe
+from caffe import device
 from caffe.layers.activation import TanH
 from caffe.layers.convolution import Convolution, Deconvolution
 from tests.gpu.compare import NUDGE, TOLERANCE, Results, Row, compare
@@ -66,24 +69,36 @@ REHEARSED = {
 }
 
 
-def rehearse(suite: str) -> Row:
-    part = REHEARSED[suite]
-    return compare(lambda engine: SUITES[suite].run(engine, part), "cpu", "fp32", suite, part)
-
-
 def test_all_suites_are_rehearsed():
     assert {name: part in SUITES[name].parts for name, part in REHEARSED.items()} == dict.fromkeys(
         SUITES, True
     )
 
 
+def rehearse(suite: str) -> Row:
+    part = REHEARSED[suite]
+    return compare(lambda engine: SUITES[suite].run(engine, part), "gpu", "fp32", suite, part)
+
+
 @pytest.mark.parametrize("suite", REHEARSED)
-def test_the_cpu_comes_to_what_it_came_to_before(suite):
+def test_a_pretended_gpu_comes_to_what_the_cpu_comes_to(pretended, suite):
     row = rehearse(suite)
     assert not row.mistakes
-    assert row.cases
-    assert row.worst < 1e-6
-    assert row.sensitive == 0
+    assert row.arrays
+
+
+def test_what_does_not_come_to_the_gpu_is_found(pretended, monkeypatch):
+    monkeypatch.setattr(device, "upload", lambda host, target, wait: target.zero_())
+    assert rehearse("nets in new shapes").mistakes
+
+
+def test_what_is_computed_on_the_wrong_device_is_found(pretended, monkeypatch):
+    def forward(self, bottom, top):
+        top[0].data_side.set(bottom[0].data_side.tensor() * torch.ones(bottom[0].shape))
+
+    monkeypatch.setattr(TanH, "forward", forward)
+    with pytest.raises(caffe.CaffeError, match="same device"):
+        rehearse("solvers")
 
 
 @contextlib.contextmanager
@@ -131,6 +146,7 @@ def test_an_error_of_a_thousandth_is_found(monkeypatch, suite, part, layer, meth
         with planted(monkeypatch, layer, method, change) if there else contextlib.nullcontext():
             return SUITES[suite].run(engine, part)
 
+    monkeypatch.setattr("tests.gpu.compare.NUDGES", 2)
     monkeypatch.setitem(TOLERANCE, "tf32", TOLERANCE["fp32"])
     monkeypatch.setitem(NUDGE, "tf32", NUDGE["fp32"])
     row = compare(run, "cpu", "tf32")
