@@ -88,7 +88,10 @@ def test_a_pretended_gpu_comes_to_what_the_cpu_comes_to(pretended, suite):
 
 
 def test_what_does_not_come_to_the_gpu_is_found(pretended, monkeypatch):
-    monkeypatch.setattr(device, "upload", lambda host, target, wait: target.zero_())
+    def upload(host, target, wait):
+        target.zero_()
+
+    monkeypatch.setattr(device, "upload", upload)
     assert rehearse("nets in new shapes").mistakes
 
 
