@@ -66,6 +66,14 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="at most; by default as many as fit, over which the rate falls to 0",
     )
     training.add_argument("--rate", type=real(1e-9, 1), help="in place of the solver's base_lr")
+    training.add_argument(
+        "--refine",
+        type=real(0, 1e6),
+        default=0.0,
+        metavar="SECONDS",
+        help="of the training, at its end: with the weights of the gaps between cells (weighting "
+        "gaps), at a third of the rate",
+    )
     training.add_argument("--precision", choices=PRECISIONS, default="tf32", help="(%(default)s)")
     training.set_defaults(run=train)
     for command in (proof, training):

@@ -7,6 +7,7 @@ the training goes on, its curve and the weights of its newest snapshot are in th
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import re
 import shutil
@@ -27,6 +28,7 @@ from unet.engine import open_engine
 from unet.errors import InputError
 from unet.files import atomic_path
 from unet.names import path_in_prototxt
+from unet.report import draw_curves
 from unet.volumes import read_volume, write_volume
 
 TRAIN_SLICES, TEST_SLICES = "0:20", "20:30"
@@ -38,6 +40,8 @@ TRIED, WARM = {True: 80, False: 10}, {True: 50, False: 2}
 # The time kept back is what was measured, and a part of it more.
 RESERVE = 1.1
 LEAST_SECONDS = 5.0
+# In which a training ends with --refine, and at which part of the rate it goes on.
+REFINED, REFINED_RATE = "gaps", 0.3
 # Pixels by which true labels are blurred to stand in for a network's probabilities.
 _BLUR = 1.5
 
@@ -55,7 +59,7 @@ def train(record: Record, options: argparse.Namespace) -> None:
         Gets the findings; says how much time is left.
     options : argparse.Namespace
         `data`, `device`, `net`, `tile`, `solver`, `weights`, `weighting`, `iterations`, `rate`,
-        `precision`, `output`, `work`.
+        `refine`, `precision`, `output`, `work`.
     """
     shutil.rmtree(options.work, ignore_errors=True)
     check = _Check(record, options)
@@ -73,13 +77,17 @@ class _Check:
         self.record, self.options = record, options
         self.work: Path = options.work
         self.net_folder, self.training = self.work / "net", self.work / "training"
+        # Of the refinement.
+        self.refined_net, self.refined = self.work / "refined-net", self.work / "refined"
         self.method = options.solver or SOLVERS[options.net]
         self.weighting = options.weighting or WEIGHTING[options.net]
-        self.solver = self.net_folder / "solver.prototxt"
         self.deploy = self.net_folder / "deploy.prototxt"
         self.half = self.work / f"{options.net}.h5"
         # Seconds that the training's program takes beside its steps, and that come after it.
         self.rest = self.after = 0.0
+        # The curve of a training that is over, and the iteration of the weights brought out.
+        self.earlier: list[dict[str, float]] = []
+        self.iteration: int | None = None
 
     def start(self, title: str, *command: str) -> Program:
         return Program(command, self.work / f"{title}.log")
@@ -109,30 +117,23 @@ class _Check:
             raise InputError(f"{self.stacks}: holds no train-volume.tif; name another with --data")
         volume, labels = (self.stacks / f"train-{name}.tif" for name in ("volume", "labels"))
         self.volume, self.labels = str(volume.resolve()), str(labels.resolve())
-        data = self.work / "training-set.h5"
-        program = self.start(
-            "prepare",
-            *("tools/prepare.py", self.volume, self.labels, "-o", str(data), "--normalise"),
-            *WEIGHTINGS[self.weighting],
-        )
-        with ending({"prepare": program}):
+        folders = {self.net_folder: self.weighting}
+        if options.refine:
+            folders[self.refined_net] = REFINED
+        programs = {
+            folder: self.start(
+                f"prepare-{folder.name}",
+                *("tools/prepare.py", self.volume, self.labels, "-o", f"{folder}.h5"),
+                *("--normalise", *WEIGHTINGS[weighting]),
+            )
+            for folder, weighting in folders.items()
+        }
+        with ending(programs):
             # Importing it takes as long.
             self.caffe = open_engine("cpu")
-            from unet import nets
-
-            self.demand("prepare", program)
-        train, test = ([*map(int, part.split(":"))] for part in (TRAIN_SLICES, TEST_SLICES))
-        files = nets.own_files(
-            options.net,
-            str(data),
-            path_in_prototxt(self.net_folder),
-            tile=options.tile or nets.TRAIN_TILES[options.net],
-            iterations=options.iterations,
-            train=train,
-            test=test,
-            method={"sgd": "SGD", "adam": "Adam"}[self.method],
-        )
-        nets.write_files(files, self.net_folder)
+            for folder, program in programs.items():
+                self.demand("prepare", program)
+                self.write_net(folder)
         what = "a phantom" if options.data is None else "the stack"
         self.record.note(
             "training set",
@@ -143,6 +144,24 @@ class _Check:
             seconds=round(self.record.passed, 1),
         )
 
+    def write_net(self, folder: Path) -> None:
+        """Write the network and the solver for the training set FOLDER.h5 into a folder."""
+        from unet import nets
+
+        options = self.options
+        train, test = ([*map(int, part.split(":"))] for part in (TRAIN_SLICES, TEST_SLICES))
+        files = nets.own_files(
+            options.net,
+            f"{folder}.h5",
+            path_in_prototxt(folder),
+            tile=options.tile or nets.TRAIN_TILES[options.net],
+            iterations=options.iterations,
+            train=train,
+            test=test,
+            method={"sgd": "SGD", "adam": "Adam"}[self.method],
+        )
+        nets.write_files(files, folder)
+
     def try_everything(self) -> None:
         """Try a few steps, segmenting with random weights, and scoring labels that are blurred."""
         seconds = {}
@@ -150,7 +169,10 @@ class _Check:
         on_gpu = self.options.device != "cpu"
         programs = {
             "try training": self.start(
-                "try-training", *self.train_command(tried), "--iterations", str(TRIED[on_gpu])
+                "try-training",
+                *self.train_command(self.net_folder, tried),
+                "--iterations",
+                str(TRIED[on_gpu]),
             )
         }
         with ending(programs):
@@ -195,11 +217,14 @@ class _Check:
         self.record.note("tried", "\n".join(lines), seconds=rounded, step_ms=round(1000 * step, 2))
 
     def set_intervals(self, step: float) -> None:
-        """Let the training test and write snapshots at distances of seconds."""
+        """Let the trainings test and write snapshots at distances of seconds."""
         interval = max(1, round(SNAPSHOT_SECONDS / step))
-        text = self.solver.read_text(encoding="utf-8")
-        text = re.sub(r"(?m)^(snapshot|test_interval): \d+$", rf"\1: {interval}", text)
-        self.solver.write_text(text, encoding="utf-8")
+        for folder in (self.net_folder, self.refined_net):
+            solver = folder / "solver.prototxt"
+            if solver.exists():
+                text = solver.read_text(encoding="utf-8")
+                text = re.sub(r"(?m)^(snapshot|test_interval): \d+$", rf"\1: {interval}", text)
+                solver.write_text(text, encoding="utf-8")
 
     def blurred_labels(self) -> np.ndarray:
         """Return the held-out labels as a network would give them, in [0, 1]."""
@@ -208,12 +233,15 @@ class _Check:
         cells = read_volume(self.labels)[slice(*map(int, TEST_SLICES.split(":")))] > 0
         return ndimage.gaussian_filter(cells.astype(np.float32), (0, _BLUR, _BLUR))
 
-    def train_command(self, folder: Path) -> list[str]:
+    def train_command(self, net: Path, folder: Path, *more: str) -> list[str]:
+        """Return the training of the solver in a folder, into another."""
         given = {"--rate": self.options.rate, "--weights": self.options.weights}
         start = [text for name, value in given.items() if value for text in (name, str(value))]
         return [
-            *("tools/train.py", str(self.solver), "-o", str(folder), *start),
+            *("tools/train.py", str(net / "solver.prototxt"), "-o", str(folder)),
             *("--device", self.options.device, "--precision", self.options.precision),
+            # Of an option that is given twice the second counts.
+            *(*start, *more),
         ]
 
     def segment_command(self) -> list[str]:
@@ -231,19 +259,37 @@ class _Check:
         ]
 
     def train(self) -> None:
-        """Train for the time that is left, and bring out what there is of it, again and again."""
+        """Train for the time that is left, in the end with the weights of gaps alone."""
+        from unet import nets
+
+        options = self.options
         reserve = RESERVE * (self.rest + self.after)
+        if options.refine:
+            reserve += self.rest
         seconds = max(LEAST_SECONDS, self.record.left - reserve)
+        refine = min(options.refine, seconds / 2)
         self.record.note(
             "plan",
-            f"{seconds:.0f} s for training; {reserve:.0f} s are kept back for what comes after",
+            f"{seconds:.0f} s for training"
+            + (f", the last {refine:.0f} with weights {REFINED}" if refine else "")
+            + f"; {reserve:.0f} s are kept back for what comes after",
             seconds=round(seconds, 1),
+            refine=round(refine, 1),
             kept_back=round(reserve, 1),
         )
-        program = self.start(
-            "train", *self.train_command(self.training), "--seconds", f"{seconds:.1f}"
-        )
-        with ending({"train": program}):
+        self.train_for(seconds - refine, "train", self.net_folder)
+        if options.refine:
+            self.earlier, self.training = self.curve(), self.refined
+            method = {"sgd": "SGD", "adam": "Adam"}[self.method]
+            rate = REFINED_RATE * (options.rate or nets.RATES[method][options.net])
+            weights = ("--weights", str(self.half), "--rate", str(rate))
+            self.train_for(refine, "refine", self.refined_net, *weights)
+
+    def train_for(self, seconds: float, title: str, net: Path, *more: str) -> None:
+        """Train, and bring out what there is of it again and again."""
+        limit = ("--seconds", f"{seconds:.1f}")
+        program = self.start(title, *self.train_command(net, self.training, *more, *limit))
+        with ending({title: program}):
             try:
                 while program.process.poll() is None and self.record.left > self.after:
                     time.sleep(min(LOOK_SECONDS, 0.1 * seconds))
@@ -259,24 +305,25 @@ class _Check:
             error = program.wait(max(self.rest, self.record.left))
             self.bring_out()
             if error:
-                self.record.fail("train", error)
-            if not snapshots.find(self.prefix):
+                self.record.fail(title, error)
+            if self.iteration is None:
                 raise Failed
-
-    @property
-    def prefix(self) -> str:
-        return str(self.training / self.options.net)
 
     def bring_out(self) -> None:
         """Put the curve and the newest weights into the output folder."""
-        for name in (CSV_NAME, PNG_NAME):
-            if (self.training / name).is_file():
-                with atomic_path(self.options.output / name) as path:
-                    shutil.copyfile(self.training / name, path)
-        found = snapshots.find(self.prefix)
-        if found and found[0].iteration != getattr(self, "iteration", None):
+        rows = self.curve()
+        if self.earlier:
+            if rows[len(self.earlier) :]:
+                self.write_curve(rows)
+        else:
+            for name in (CSV_NAME, PNG_NAME):
+                if (self.training / name).is_file():
+                    with atomic_path(self.options.output / name) as path:
+                        shutil.copyfile(self.training / name, path)
+        found = snapshots.find(str(self.training / self.options.net))
+        if found and self.steps_before + found[0].iteration != self.iteration:
             self.store(found[0])
-        rows = [row for row in self.curve() if "loss" in row]
+        rows = [row for row in rows if "loss" in row]
         if rows:
             last = rows[-100:]
             loss = float(np.mean([row["loss"] for row in last]))
@@ -291,27 +338,57 @@ class _Check:
                 step_ms=round(pace, 2),
             )
 
+    @property
+    def steps_before(self) -> int:
+        """The number of steps of the training that is over."""
+        return sum("loss" in row for row in self.earlier)
+
     def curve(self) -> list[dict[str, float]]:
+        """Return the rows of the curve so far, those of a refinement after the others."""
         path = self.training / CSV_NAME
-        return read_curve(path) if path.is_file() else []
+        rows = read_curve(path) if path.is_file() else []
+        seconds = self.earlier[-1]["seconds"] if self.earlier else 0.0
+        for row in rows:
+            row["iteration"] += self.steps_before
+            row["seconds"] += seconds
+        return self.earlier + rows
+
+    def write_curve(self, rows: list[dict[str, float]]) -> None:
+        """Put a curve and its picture into the output folder."""
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        with (
+            atomic_path(self.options.output / CSV_NAME) as path,
+            open(path, "w", newline="", encoding="utf-8") as file,
+        ):
+            writer = csv.DictWriter(file, columns, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows({**row, "iteration": int(row["iteration"])} for row in rows)
+        with atomic_path(self.options.output / PNG_NAME) as path:
+            draw_curves(rows, path)
 
     def store(self, snapshot: Any) -> None:
         """Put a snapshot's weights into the output folder, in float16 and in parts."""
-        self.net.copy_from(snapshot.model)
+        try:
+            self.net.copy_from(snapshot.model)
+        except self.caffe.CaffeError:
+            # A newer one may have taken its place meanwhile.
+            if Path(snapshot.model).exists():
+                raise
+            return
         write_half(self.net, self.half)
-        named = self.work / f"{self.options.net}_iter_{snapshot.iteration}.h5"
+        self.iteration = self.steps_before + snapshot.iteration
+        named = self.work / f"{self.options.net}_iter_{self.iteration}.h5"
         shutil.copyfile(self.half, named)
         parts = write_parts(named, self.options.output)
         named.unlink()
-        self.iteration = snapshot.iteration
         self.record.note(
             "weights",
-            f"weights after {snapshot.iteration} steps, float16: {len(parts)} parts, "
+            f"weights after {self.iteration} steps, float16: {len(parts)} parts, "
             f"{self.half.stat().st_size:,} bytes\n"
             f"  cat {named.name}.part*of{len(parts)} > {named.name}\n"
             f"  tools/segment.py STACK --weights {named.name} "
             f"--net prototxt/{self.options.net}/deploy.prototxt -o OUT",
-            iteration=snapshot.iteration,
+            iteration=self.iteration,
             parts=[part.name for part in parts],
         )
 

@@ -204,16 +204,16 @@ def joined(folder: Path, target: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_a_network_is_trained_scored_and_stored(bare, tmp_path, phantom):
+def test_a_network_is_trained_refined_scored_and_stored(bare, tmp_path, phantom):
     results = tmp_path / "results"
     done = bare.check(
         *("train", *ON_CPU, "--tile", "284", "--precision", "fp32", "--iterations", "12"),
-        *("--data", phantom, "--seconds", "900"),
+        *("--data", phantom, "--refine", "400", "--seconds", "1200"),
         *("-o", str(results), "--work", str(tmp_path / "work")),
     )
     assert done.returncode == 0, done.stdout + done.stderr
     names = {path.name for path in results.iterdir()}
-    part = "unet_slim_iter_12.h5.part1of1"
+    part = "unet_slim_iter_24.h5.part1of1"
     assert names == {"train.json", "train.txt", "curve.csv", "curves.png", part}
     found = json.loads((results / "train.json").read_text())["found"]
     assert found["weights"]["parts"] == [part]
@@ -222,11 +222,16 @@ def test_a_network_is_trained_scored_and_stored(bare, tmp_path, phantom):
     assert found["plan"]["kept_back"] > sum(
         took for title, took in found["tried"]["seconds"].items() if title != "try training"
     )
-    losses = [row["loss"] for row in read_curve(results / "curve.csv") if "loss" in row]
-    assert len(losses) == 12
+    rows = read_curve(results / "curve.csv")
+    steps = [row for row in rows if "loss" in row]
+    assert [row["iteration"] for row in steps] == list(range(24))
+    rates = [row["rate"] for row in steps]
+    assert rates[0] == pytest.approx(0.001)
+    assert rates[12] == pytest.approx(0.0003)
+    assert sum("test_loss" in row for row in rows) == 2
     net = REPOSITORY / "prototxt" / "unet_slim" / "deploy.prototxt"
     whole = joined(results, tmp_path / "unet.h5")
-    trained = tmp_path / "work" / "train" / "training" / "unet_slim_iter_12.caffemodel"
+    trained = tmp_path / "work" / "train" / "refined" / "unet_slim_iter_12.caffemodel"
     half, full = (caffe.Net(str(net), str(path), caffe.TEST) for path in (whole, trained))
     for name, blobs in full.params.items():
         for blob, stored in zip(blobs, half.params[name]):
