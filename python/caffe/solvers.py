@@ -337,7 +337,6 @@ class Solver:
         gradients = [_laid_out_as(blob.diff_side.tensor(), like) for blob, like in zip(blobs, data)]
         if param.iter_size > 1:
             torch._foreach_mul_(gradients, 1 / param.iter_size)
-        update_rules.regularise(param, gradients, data, net.decay_mults[places[0]])
         history = [
             [
                 self._history_of(which * len(net.learnable) + place, like)
@@ -345,7 +344,17 @@ class Solver:
             ]
             for which in range(histories)
         ]
-        updates = rule(param, gradients, rate * net.lr_mults[places[0]], history, self.iter)
+        rate *= net.lr_mults[places[0]]
+        decay = param.weight_decay * net.decay_mults[places[0]]
+        if self._goes_in_one(decay):
+            makers = update_rules.adam_in_one(
+                param, data, gradients, rate, decay, history, self.iter
+            )
+            for blob, make in zip(blobs, makers):
+                blob.diff_side.defer(make)
+            return
+        update_rules.regularise(param, gradients, data, decay)
+        updates = rule(param, gradients, rate, history, self.iter)
         torch._foreach_sub_(data, updates)
         # The diff now is the update, as in genuine Caffe; SGD's lies in the history, and is copied
         # only if somebody looks.
@@ -354,6 +363,10 @@ class Solver:
                 blob.diff_side.defer(update.clone)
             else:
                 blob.diff_side.set(update)
+
+    def _goes_in_one(self, decay: float) -> bool:
+        on_gpu = device.current().type != "cpu"
+        return on_gpu and update_rules.goes_in_one(self.rule, self.param, decay)
 
     def _history_of(self, entry: int, data: torch.Tensor) -> torch.Tensor:
         """Return an entry of the history, on the device and in the layout of its parameter."""

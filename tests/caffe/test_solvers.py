@@ -367,3 +367,29 @@ def test_gradients_that_somebody_holds_are_the_updates_after_a_step(tmp_path):
     wanted = 0.1 * gradients(made)[0]
     made.step(1)
     np.testing.assert_allclose(held, wanted, rtol=1e-5)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.01])
+def test_adam_in_one_launch_comes_to_what_it_comes_to_in_many(tmp_path, monkeypatch, decay):
+    found = []
+    for in_one in (False, True):
+        made = solver(tmp_path, "Adam", weight_decay=decay, momentum=0.9, delta=1e-3)
+        if in_one:
+            monkeypatch.setattr(made, "_goes_in_one", lambda decay: True)
+        values = []
+        for _ in range(4):
+            made.step(1)
+            blobs = [blob for blobs in made.net.params.values() for blob in blobs]
+            values += [array.copy() for blob in blobs for array in (blob.data, blob.diff)]
+        found.append([*values, *(entry.numpy().copy() for entry in made._history)])
+    for many, one in zip(*found):
+        np.testing.assert_allclose(one, many, rtol=1e-5, atol=1e-7)
+
+
+def test_adam_goes_in_one_launch_only_where_that_means_the_same():
+    param = caffe_pb2.SolverParameter(momentum=0.9, momentum2=0.999, regularization_type="L1")
+    assert caffe.update_rules.goes_in_one("Adam", param, 0)
+    assert not caffe.update_rules.goes_in_one("Adam", param, 0.1)
+    assert not caffe.update_rules.goes_in_one("SGD", param, 0)
+    param.momentum2 = 1
+    assert not caffe.update_rules.goes_in_one("Adam", param, 0)
