@@ -24,7 +24,9 @@ from gpu_proof import prove  # noqa: E402
 from gpu_record import Record  # noqa: E402
 from gpu_train import train  # noqa: E402
 from unet.cli import Output, guard_outputs, real, run_program, whole  # noqa: E402
+from unet.curve import CSV_NAME, PNG_NAME  # noqa: E402
 from unet.engine import PRECISIONS  # noqa: E402
+from unet.errors import InputError  # noqa: E402
 from unet.provenance import SCORE_FILE  # noqa: E402
 
 SECONDS = 480
@@ -98,10 +100,25 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
+def guard(options: argparse.Namespace) -> None:
+    """Refuse to replace what no earlier check has left."""
+    findings = options.output / f"{options.command}.json"
+    guard_outputs([Output(findings, SCORE_FILE)], [])
+    names = [f"{options.command}.txt"]
+    if options.command == "train":
+        names += [CSV_NAME, PNG_NAME]
+    for path in (options.output / name for name in names):
+        if path.exists() and not findings.exists():
+            raise InputError(
+                f"{path}: is there, and no {findings.name} beside it from an earlier check; name "
+                "another folder"
+            )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one of the two."""
     options = parse(argv)
-    guard_outputs([Output(options.output / f"{options.command}.json", SCORE_FILE)], [])
+    guard(options)
     record = Record(options.output, options.command, options.seconds)
     options.run(record, options)
     record.finish()

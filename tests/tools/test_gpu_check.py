@@ -180,12 +180,17 @@ def test_a_measurement_that_dies_is_told_with_its_last_words(tmp_path):
     assert "no such card" in found["fp32, process"]["error"]
 
 
-def test_a_folder_with_the_work_of_others_is_left_alone(bare, tmp_path):
-    (tmp_path / "proof.json").write_text("{}")
-    done = bare.check("proof", "-o", str(tmp_path))
+@pytest.mark.parametrize(
+    ("command", "name"), [("proof", "proof.json"), ("proof", "proof.txt"), ("train", "curve.csv")]
+)
+def test_what_no_check_has_left_is_not_replaced(bare, tmp_path, command, name):
+    (tmp_path / name).write_text("{}")
+    done = bare.check(command, "-o", str(tmp_path))
     assert done.returncode == 2
+    assert name in done.stderr
     assert done.stderr.count("\n") == 1
-    assert (tmp_path / "proof.json").read_text() == "{}"
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "{}"
 
 
 def test_a_machine_without_a_gpu_is_told(bare, tmp_path, monkeypatch):
