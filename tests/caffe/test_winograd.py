@@ -77,6 +77,28 @@ def test_the_number_of_threads_does_not_change_a_bit():
         assert all(torch.equal(a, b) for a, b in zip(result, results[0]))
 
 
+@pytest.mark.parametrize("near", [0, 2**17])
+def test_how_the_work_is_cut_does_not_change_a_bit(monkeypatch, near):
+    torch.manual_seed(4)
+    data, weights = torch.randn(3, 32, 30, 71), torch.randn(64, 32, 3, 3)
+    bias, gradient = torch.randn(64), torch.randn(3, 64, 28, 69)
+
+    def results():
+        output = winograd.forward(data, weights, bias, (0, 0), True)
+        return output, *winograd.backward(gradient, data, weights, (0, 0), (True, True, False))[:2]
+
+    whole = results()
+    # Groups of one piece, of two rows of tiles or of several images; blocks of 16 and 32 maps.
+    for tiles, block in ((1, 2**14), (36, 2**15), (300, 2**22)):
+        for name, value in (("_NEAR", near), ("_TILES", tiles), ("_BLOCK", block)):
+            monkeypatch.setattr(winograd, name, value)
+        assert all(torch.equal(a, b) for a, b in zip(results(), whole))
+    monkeypatch.setattr(winograd, "_SUM", 36)
+    cut = results()
+    assert all(torch.equal(a, b) for a, b in zip(cut[:2], whole))
+    close(cut[2], whole[2].double(), 1e-5)
+
+
 def test_a_value_that_is_not_a_number_is_not_rectified_away():
     data = torch.zeros(1, 16, 6, 6)
     data[0, 3, 2, 2] = torch.nan

@@ -18,7 +18,7 @@ from __future__ import annotations
 import itertools
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -147,13 +147,12 @@ def _convolve(
             _convolve_apart(data, kernels, added, rectify, cut, block, chunk, out)
         return out
     kernels = None
-    strips = cut.strips(min(_TILES, _FAR // (_PLACES * cut.channels)))
-    for image, rows in itertools.product(range(len(data)), strips):
-        tiles = _spread(data[image], cut, rows)
+    for pieces in cut.groups(len(data), _TILES):
+        tiles = _spread(data, cut, pieces)
         for block in blocks:
             if kernels is None or len(blocks) > 1:
                 kernels = _transformed(weights, turned, block)
-            _convolve_together(tiles, kernels, added, rectify, cut, rows, block, out[image])
+            _convolve_together(tiles, kernels, added, rectify, cut, pieces, block, out)
     return out
 
 
@@ -202,35 +201,33 @@ def _convolve_together(
     bias: torch.Tensor,
     rectify: bool,
     cut: _Cut,
-    rows: range,
+    pieces: Sequence[_Piece],
     block: range,
     out: torch.Tensor,
 ) -> None:
-    """Compute some rows of tiles of a block of the maps of `out`, all threads step by step."""
-    count, room = len(rows) * cut.columns, cut.room(rows)
+    """Compute some pieces of a block of the maps of `out`, all threads step by step."""
+    count, room = cut.count(pieces), cut.room(pieces)
     products = _planes("products", room * len(block))
-    maps = len(out)
+    maps = out.shape[1]
 
-    def multiply(place: int) -> None:
+    def multiply(part: range) -> None:
         code.multiply()(
-            *(_address(planes[place]) for planes in (tiles, kernels, products)),
-            1,
+            *(_address(planes[part.start]) for planes in (tiles, kernels, products)),
+            len(part),
             count,
             room,
             cut.channels,
             len(block),
-            0,
-            0,
-            0,
+            *(planes.stride(0) for planes in (tiles, kernels, products)),
         )
 
-    def gather(part: range) -> None:
+    def gather(piece: _Piece, part: range) -> None:
         first = block.start + part.start
         code.gather(rectify)(
-            _address(products, part.start * room),
+            _address(products, part.start * room + piece.first * simd.LANES),
             _address(bias, first),
-            _address(out, OUT * rows.start * cut.width * maps + first),
-            *cut.extent(rows),
+            _address(out[piece.image], OUT * piece.rows.start * cut.width * maps + first),
+            *cut.extent(piece.rows),
             cut.width * maps,
             maps,
             products.stride(0),
@@ -238,9 +235,10 @@ def _convolve_together(
             len(part),
         )
 
-    threads.each(multiply, ((place,) for place in range(_PLACES)))
+    threads.each(multiply, _place_parts())
     # Shared out by maps: of rows the last two may write to the same pixels.
-    threads.each(gather, ((part,) for part in _ranges(len(block), _lanes(len(block) / 8))))
+    parts = _ranges(len(block), _lanes(len(block) / 8))
+    threads.each(gather, itertools.product(pieces, parts))
 
 
 def _weights_gradient(
@@ -250,40 +248,40 @@ def _weights_gradient(
     gradient, data = _pixelwise(gradient), _pixelwise(data)
     cut = _Cut.of(data, pad)
     result = torch.empty(weights.shape)
-    strips = cut.strips(min(_SUM, _FAR // (_PLACES * cut.channels)))
+    groups = cut.groups(len(data), _SUM)
     there = None
     for block in _blocks(len(weights), cut.channels):
         total = _planes("kernels", cut.channels * len(block))
-        for number, (image, rows) in enumerate(itertools.product(range(len(data)), strips)):
-            if there != (image, rows):
-                tiles, there = _spread(data[image], cut, rows), (image, rows)
-            _add_strip(gradient[image], tiles, cut, rows, block, total, number > 0)
+        for number, pieces in enumerate(groups):
+            if there != number:
+                tiles, there = _spread(data, cut, pieces), number
+            _add_group(gradient, tiles, cut, pieces, block, total, number > 0)
         _transform(code.transform_back(), result, total, False, block)
     return result
 
 
-def _add_strip(
+def _add_group(
     gradient: torch.Tensor,
     tiles: torch.Tensor,
     cut: _Cut,
-    rows: range,
+    pieces: Sequence[_Piece],
     block: range,
     total: torch.Tensor,
     more: bool,
 ) -> None:
-    """Add what some rows of tiles give to the gradients of a block of transformed kernels.
+    """Add what some pieces give to the gradients of a block of transformed kernels.
 
     Where there is no `more` yet, it takes the place of what lies there.
     """
-    count, room = len(rows) * cut.columns, cut.room(rows)
+    count, room = cut.count(pieces), cut.room(pieces)
     products = _planes("products", room * len(block))
-    maps = len(gradient)
+    maps = gradient.shape[1]
 
-    def scatter(part: range) -> None:
-        own = rows[part.start : part.stop]
+    def scatter(piece: _Piece) -> None:
+        own = piece.rows
         code.scatter()(
-            _address(gradient, OUT * own.start * cut.width * maps + block.start),
-            _address(products, part.start * cut.columns * simd.LANES),
+            _address(gradient[piece.image], OUT * own.start * cut.width * maps + block.start),
+            _address(products, piece.first * simd.LANES),
             *cut.extent(own),
             cut.width * maps,
             maps,
@@ -292,36 +290,33 @@ def _add_strip(
             len(block),
         )
 
-    def add(place: int) -> None:
+    def add(part: range) -> None:
         code.multiply_back()(
-            *(_address(planes[place]) for planes in (tiles, products, total)),
+            *(_address(planes[part.start]) for planes in (tiles, products, total)),
             more,
-            1,
+            len(part),
             count,
             room,
             cut.channels,
             len(block),
-            0,
-            0,
-            0,
+            *(planes.stride(0) for planes in (tiles, products, total)),
         )
 
-    threads.each(scatter, _row_parts(rows))
-    threads.each(add, ((place,) for place in range(_PLACES)))
+    threads.each(scatter, cut.parts(pieces))
+    threads.each(add, _place_parts())
 
 
-def _spread(image: torch.Tensor, cut: _Cut, rows: range) -> torch.Tensor:
-    """Transform the input of some rows of tiles, all threads together."""
-    room = cut.room(rows)
+def _spread(data: torch.Tensor, cut: _Cut, pieces: Sequence[_Piece]) -> torch.Tensor:
+    """Transform the input of some pieces, all threads together."""
+    room = cut.room(pieces)
     tiles = _planes("tiles", room * cut.channels)
 
-    def spread(part: range) -> None:
-        own = rows[part.start : part.stop]
-        picture, start, line = cut.source(image, own)
+    def spread(piece: _Piece) -> None:
+        picture, start, line = cut.source(data[piece.image], piece.rows)
         code.spread()(
             _address(picture, start),
-            _address(tiles, part.start * cut.columns * simd.LANES),
-            *cut.extent(own),
+            _address(tiles, piece.first * simd.LANES),
+            *cut.extent(piece.rows),
             line,
             cut.channels,
             tiles.stride(0),
@@ -329,8 +324,17 @@ def _spread(image: torch.Tensor, cut: _Cut, rows: range) -> torch.Tensor:
             cut.channels,
         )
 
-    threads.each(spread, _row_parts(rows))
+    threads.each(spread, cut.parts(pieces))
     return tiles
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Rows of tiles of one of the images, and the number of their first tile in a plane."""
+
+    image: int
+    rows: range
+    first: int
 
 
 @dataclass(frozen=True)
@@ -385,9 +389,32 @@ class _Cut:
             self.width - OUT,
         )
 
-    def room(self, rows: range) -> int:
+    def groups(self, images: int, tiles: int) -> list[list[_Piece]]:
+        """Cut all images into pieces, together so many tiles a group at most, or one piece."""
+        tiles = min(tiles, _FAR // (_PLACES * self.channels))
+        groups: list[list[_Piece]] = []
+        for image, rows in itertools.product(range(images), self.strips(tiles)):
+            count = self.count(groups[-1]) if groups else tiles
+            if count + len(rows) * self.columns > tiles:
+                groups.append([])
+                count = 0
+            groups[-1].append(_Piece(image, rows, count))
+        return groups
+
+    def count(self, pieces: Sequence[_Piece]) -> int:
+        """Return how many tiles pieces have."""
+        return sum(len(piece.rows) for piece in pieces) * self.columns
+
+    def room(self, pieces: Sequence[_Piece]) -> int:
         """Return how many tiles a plane has room for."""
-        return _rounded(len(rows) * self.columns, simd.vectors_held())
+        return _rounded(self.count(pieces), simd.vectors_held())
+
+    def parts(self, pieces: Sequence[_Piece]) -> Iterator[tuple[_Piece]]:
+        """Cut the rows of pieces for the threads."""
+        for piece in pieces:
+            for part in _ranges(len(piece.rows), -(-len(piece.rows) // 8)):
+                rows = piece.rows[part.start : part.stop]
+                yield (_Piece(piece.image, rows, piece.first + part.start * self.columns),)
 
     def source(self, image: torch.Tensor, rows: range) -> tuple[torch.Tensor, int, int]:
         """Return where some rows of tiles are read: tensor, number of the first value, line."""
@@ -461,9 +488,9 @@ def _rounded(count: int, step: int) -> int:
     return -(-count // step) * step
 
 
-def _row_parts(rows: range) -> Iterator[tuple[range]]:
-    """Cut rows of tiles, counted from the first, into eight parts."""
-    for part in _ranges(len(rows), -(-len(rows) // 8)):
+def _place_parts() -> Iterator[tuple[range]]:
+    """Cut the products of matrices for the threads: they do not depend on each other."""
+    for part in _ranges(_PLACES, max(1, SIZE // torch.get_num_threads())):
         yield (part,)
 
 
