@@ -10,6 +10,7 @@ import pytest
 import torch
 from google.protobuf import text_format
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import caffe
 from caffe import device, graphs
@@ -61,17 +62,34 @@ class Batches(caffe.Layer):
         pass
 
 
+def _memory(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
+
+
 class _Notes(TorchDispatchMode):
     """Notes what is computed; to compute it again, into the same memory."""
 
     def __init__(self) -> None:
         super().__init__()
         self.calls = []
+        self._given, self._made = set(), {}
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        for tensor in tree_leaves((args, kwargs)):
+            if isinstance(tensor, torch.Tensor) and _memory(tensor) not in self._made:
+                self._given.add(_memory(tensor))
         result = func(*args, **(kwargs or {}))
         self.calls.append((func, args, kwargs or {}, result))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor) and _memory(tensor) not in self._given:
+                self._made[_memory(tensor)] = tensor
         return result
+
+    def spoil(self) -> None:
+        """Leave no result: a GPU computes nothing while it notes what is to be done."""
+        for tensor in self._made.values():
+            if tensor.is_floating_point():
+                tensor.untyped_storage().fill_(255)
 
     def again(self) -> None:
         for func, args, kwargs, before in self.calls:
@@ -96,8 +114,10 @@ def recorded(monkeypatch) -> list[list[Callable[[], None]]]:
         for part in parts:
             with _Notes() as notes:
                 part()
-            replays.append(notes.again)
-        # A GPU computes nothing meanwhile.
+            replays.append(notes)
+        for notes in replays:
+            notes.spoil()
+        replays = [notes.again for notes in replays]
         generator.set_state(before)
         found.append(replays)
         return replays
