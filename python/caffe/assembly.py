@@ -13,7 +13,7 @@ import torch
 
 from caffe import net_log, weights_io
 from caffe.blob import AliasSide, Blob
-from caffe.errors import CaffeError
+from caffe.errors import CaffeError, memory_is_full
 from caffe.layers import Layer, create
 from caffe.proto import caffe_pb2
 
@@ -85,13 +85,6 @@ def checked(layer: Layer, step: str, *blobs: object) -> None:
         shapes = ", ".join(str(blob.shape) for blob in bottoms)
         reason = memory_is_full(error) if full else str(error)
         raise layer.fail(f"{reason} (bottoms: {shapes or 'none'})") from error
-
-
-def memory_is_full(error: torch.cuda.OutOfMemoryError) -> str:
-    """Return what PyTorch says of a GPU's memory, shortened, and what to do."""
-    # What follows are counts of PyTorch's own, and its settings.
-    sizes = ". ".join(str(error).split(". ")[:3]).rstrip(".")
-    return f"the GPU's memory is full: {sizes}; take a smaller batch or smaller pictures"
 
 
 class Assembly:

@@ -37,3 +37,10 @@ class NotAnItemError(CaffeError, ValueError):
 
 class NotAnAttributeError(CaffeError, AttributeError):
     """A name that an object or a message lacks."""
+
+
+def memory_is_full(error: Exception) -> str:
+    """Return what PyTorch says of a GPU's memory, shortened, and what to do."""
+    # What follows are counts of PyTorch's own, and its settings.
+    sizes = ". ".join(str(error).split(". ")[:3]).rstrip(".")
+    return f"the GPU's memory is full: {sizes}; take a smaller batch or smaller pictures"

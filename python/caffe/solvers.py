@@ -23,7 +23,7 @@ from caffe import (
 )
 from caffe.actions import Action
 from caffe.arguments import PATH, WHOLE, refused, takes
-from caffe.errors import CaffeError
+from caffe.errors import CaffeError, memory_is_full
 from caffe.net import Net
 from caffe.passes import read_losses
 from caffe.proto import caffe_pb2
@@ -298,7 +298,10 @@ class Solver:
             update_rules.clip(gradients, param.clip_gradients)
         places = [p for p in range(len(net.learnable)) if p not in self._updated_already]
         for group in self._groups(places):
-            self._update(group, rate)
+            try:
+                self._update(group, rate)
+            except torch.cuda.OutOfMemoryError as error:
+                raise CaffeError(f"{self.source}: {memory_is_full(error)}") from error
         self._updated_already.clear()
         net._updated = True
         self._iter += 1

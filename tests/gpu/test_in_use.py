@@ -8,6 +8,7 @@ import torch
 
 import caffe
 from caffe.layers.activation import TanH
+from caffe.update_rules import RULES
 from tests.gpu.engine import Here, computing
 from tests.parity.layer_cases import CASES, Draw
 from tests.parity.test_layers_of_unet import DROPOUT
@@ -226,13 +227,21 @@ def test_a_net_too_large_for_the_gpu_is_told_and_a_smaller_one_works(net):
         torch.cuda.set_per_process_memory_fraction(1.0)
 
 
-def test_what_pytorch_says_of_a_full_gpu_is_one_sentence_with_a_remedy(net, monkeypatch):
-    def full(self, bottom, top):
-        raise torch.cuda.OutOfMemoryError(
-            "CUDA out of memory. Tried to allocate 4.00 GiB. GPU 0 has a total capacity of 8.00 "
-            "GiB of which 3.00 GiB is free. Including non-PyTorch memory, this process has 1 GiB"
-        )
+SAID = (
+    "CUDA out of memory. Tried to allocate 4.00 GiB. GPU 0 has a total capacity of 8.00 GiB of "
+    "which 3.00 GiB is free. Including non-PyTorch memory, this process has 1.00 GiB in use."
+)
+TOLD = (
+    "the GPU's memory is full: CUDA out of memory. Tried to allocate 4.00 GiB. GPU 0 has a total "
+    "capacity of 8.00 GiB of which 3.00 GiB is free; take a smaller batch or smaller pictures"
+)
 
+
+def full(*arguments) -> None:
+    raise torch.cuda.OutOfMemoryError(SAID)
+
+
+def test_what_pytorch_says_of_a_full_gpu_is_one_sentence_with_a_remedy(net, monkeypatch):
     monkeypatch.setattr(TanH, "forward", full)
     made = net("""
     layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }
@@ -240,8 +249,14 @@ def test_what_pytorch_says_of_a_full_gpu_is_one_sentence_with_a_remedy(net, monk
     """)
     with pytest.raises(caffe.CaffeError) as told:
         made.forward()
-    assert str(told.value) == (
-        "layer 'bend' (TanH): the GPU's memory is full: CUDA out of memory. Tried to allocate "
-        "4.00 GiB. GPU 0 has a total capacity of 8.00 GiB of which 3.00 GiB is free; take a "
-        "smaller batch or smaller pictures (bottoms: (2, 3))"
-    )
+    assert str(told.value) == f"layer 'bend' (TanH): {TOLD} (bottoms: (2, 3))"
+
+
+def test_an_update_for_which_the_gpu_has_no_memory_is_told_alike(solver, monkeypatch):
+    made = solver()
+    monkeypatch.setitem(RULES, "SGD", (full, *RULES["SGD"][1:]))
+    with pytest.raises(caffe.CaffeError) as told:
+        # Several passes an update: all parameters are updated together.
+        made.param.iter_size = 2
+        made.step(1)
+    assert str(told.value) == f"{made.source}: {TOLD}"
