@@ -70,6 +70,7 @@ def compare(
     suite: str = "",
     part: str = "",
     truth: Results | None = None,
+    held: str | None = None,
 ) -> Row:
     """Run cases on a device and in a mode, and compare with the CPU's float32.
 
@@ -83,9 +84,11 @@ def compare(
         What the row is called.
     truth : dict of case to arrays, optional
         What `run` gives on the CPU in float32, if it is known already.
+    held : str, optional
+        The precision whose tolerance they are held to, that of the mode by default.
     """
     truth = run(Here.on("cpu")) if truth is None else truth
-    precision = mode.split()[0]
+    precision = held or mode.split()[0]
     got = run(Here.on(device, mode))
     row = Row(suite, part, mode, len(truth), 0, 0, 0.0, "", [])
     far: dict[tuple[str, str], float] = {}

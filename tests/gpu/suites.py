@@ -35,16 +35,25 @@ class Suite:
         Runs a part on an engine and returns the arrays of its cases.
     repeating : collection of str
         Parts that run the same passes often enough for graphs of them.
+    rounded : collection of str, optional
+        Parts with layers that compute in the precision, all by default. The others compute in
+        float32 whatever the precision is, and are held to that.
     """
 
     parts: Sequence[str]
     run: Callable[[Here, str], Results]
     repeating: Collection[str] = ()
+    rounded: Collection[str] | None = None
 
     def modes(self, part: str) -> tuple[str, ...]:
         """Return the precisions and the like that a part is run in."""
         modes = ("fp32", "tf32", "bf16")
         return (*modes, "fp32 graphs") if part in self.repeating else modes
+
+    def held(self, part: str, mode: str) -> str:
+        """Return the precision whose tolerance a part is held to."""
+        rounds = self.rounded is None or part in self.rounded
+        return mode.split()[0] if rounds else "fp32"
 
 
 def _layers(engine: Here, kind: str) -> Results:
@@ -142,19 +151,25 @@ def _solvers_crossed(engine: Here, rule: str) -> Results:
     return results
 
 
+# TF32 is for all products of matrices.
+_ROUNDED = {"Convolution", "Deconvolution", "InnerProduct", "LSTM", "RNN"}
 _KINDS = sorted(test_every_layer.CASES)
 _RULES = sorted({name.split("_")[0] for name in test_solvers.SOLVERS})
 
 # What takes longest comes first: processes that share the tests then end together.
 SUITES = {
     "networks": Suite(networks.PARTS, networks.run, networks.REPEATING),
-    "layers": Suite(_KINDS, _layers),
-    "layers between others": Suite(test_neighbours.KINDS, _neighbours),
+    "layers": Suite(_KINDS, _layers, rounded=_ROUNDED),
+    "layers between others": Suite(test_neighbours.KINDS, _neighbours, rounded=_ROUNDED),
     "layers of the U-Net": Suite(
-        sorted({name.split()[0] for name in test_layers_of_unet.CASES}), _layers_of_unet
+        sorted({name.split()[0] for name in test_layers_of_unet.CASES}),
+        _layers_of_unet,
+        rounded={"convolution", "deconvolution", "in"},
     ),
     "nets in new shapes": Suite(
-        sorted({name.split()[0] for name in test_reshapes.CASES}), _reshapes
+        sorted({name.split()[0] for name in test_reshapes.CASES}),
+        _reshapes,
+        rounded={*_ROUNDED, "in", "several", "losses"},
     ),
     "random nets": Suite(["0-9", "10-19", "20-29", "30-39"], _random_nets),
     "nets in use": Suite(["all"], _behaviour),

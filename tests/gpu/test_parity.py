@@ -43,6 +43,7 @@ def test_a_gpu_comes_to_what_the_cpu_comes_to(suite, part, mode, record_property
         suite,
         part,
         truth(suite, part),
+        SUITES[suite].held(part, mode),
     )
     record_property("gpu_parity", dataclasses.asdict(row))
     record_property(f"{suite}, {mode}", row.worst)
