@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from caffe.layers.convolution import _sum_at_once, _sum_by_rows
+from caffe.layers.convolution import _SUMS
 
 
-@pytest.mark.parametrize("way", [_sum_at_once, _sum_by_rows])
+@pytest.mark.parametrize("way", _SUMS)
 @pytest.mark.parametrize("shape", [(1, 3, 5, 7), (2, 64, 9, 4), (3, 1, 1, 6)])
 def test_every_way_gives_the_sum_of_each_map(way, shape):
     gradient = torch.randn(shape, generator=torch.Generator().manual_seed(0))

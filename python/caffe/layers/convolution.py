@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -68,8 +69,8 @@ class _ConvolutionBase(BuiltInLayer):
                 bias.data_side.set(fillers.fill(bias.shape, param.bias_filler))
 
         self._tried: set[tuple[int, ...]] = set()
-        # Shape and precision -> whether a product for each row is faster than a sum.
-        self._by_rows: dict[tuple[tuple[int, ...], str], bool] = {}
+        # Shape and precision -> which of `_SUMS` is the fastest.
+        self._fastest_sum: dict[tuple[tuple[int, ...], str], int] = {}
         # Shape and precision -> whether cuDNN is faster with the ReLU that follows.
         self._together: dict[tuple[tuple[int, ...], str], bool] = {}
         # On a GPU: weights, which version of them, and the same in the type computed in.
@@ -212,10 +213,9 @@ class _ConvolutionBase(BuiltInLayer):
             return _sum_at_once(gradient)
         key = tuple(gradient.shape), precision
         search = torch.backends.cudnn.benchmark and not torch.cuda.is_current_stream_capturing()
-        if search and key not in self._by_rows:
-            ways = (lambda: _sum_at_once(gradient)), (lambda: _sum_by_rows(gradient))
-            self._by_rows[key] = device.fastest(*ways) == 1
-        return (_sum_by_rows if self._by_rows.get(key) else _sum_at_once)(gradient)
+        if search and key not in self._fastest_sum:
+            self._fastest_sum[key] = device.fastest(*(partial(way, gradient) for way in _SUMS))
+        return _SUMS[self._fastest_sum.get(key, 0)](gradient)
 
     def _disjoint(self) -> bool:
         """Tell whether gradients are cut into windows, whatever their layout."""
@@ -274,19 +274,28 @@ def _sum_at_once(gradient: torch.Tensor) -> torch.Tensor:
 
 
 def _sum_by_rows(gradient: torch.Tensor) -> torch.Tensor:
-    """Return the same of (n, maps, height, width), pixel by pixel: a product for each row.
+    """Return the same of (n, maps, height, width), pixel by pixel, by a product for each row.
 
     Sums of a few maps over all pixels at once leave most of a GPU idle.
     """
     rows = gradient.permute(0, 2, 3, 1).flatten(0, 1)
     ones = rows.new_ones(1, 1, rows.shape[1]).expand(len(rows), 1, rows.shape[1])
-    if rows.dtype == torch.float32:
-        sums = torch.bmm(ones, rows)
-    else:
-        sums = torch.bmm(ones, rows, out_dtype=torch.float32)
-    return sums.sum((0, 1))
+    return torch.bmm(ones, rows, **_wide(rows)).sum((0, 1))
 
 
+def _sum_by_product(gradient: torch.Tensor) -> torch.Tensor:
+    """Return the same by one product."""
+    pixels = gradient.permute(0, 2, 3, 1).flatten(0, 2)
+    return torch.mm(pixels.new_ones(1, len(pixels)), pixels, **_wide(pixels))[0]
+
+
+def _wide(tensor: torch.Tensor) -> dict[str, torch.dtype]:
+    """Return what makes a product float32."""
+    return {} if tensor.dtype == torch.float32 else {"out_dtype": torch.float32}
+
+
+# Of what a GPU has the fastest is taken.
+_SUMS = (_sum_at_once, _sum_by_rows, _sum_by_product)
 # Products of bfloat16 in float32 came with PyTorch 2.8.
 _WIDE_PRODUCTS = "dtype" in torch.ops.aten.bmm.overloads()
 
