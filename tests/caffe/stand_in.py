@@ -9,8 +9,8 @@ is noted, and zeros are given in place of values, so that the pass goes on.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_leaves
 
 import caffe
-from caffe import device, graphs
+from caffe import device
 
 ENGINE = Path(caffe.__file__).parent
 META = torch.device("meta")
@@ -50,6 +50,10 @@ class Place(NamedTuple):
 
 class WrongDeviceError(Exception):
     """An operation was given tensors of the GPU and of the CPU."""
+
+
+def _tensors(tree: Any) -> list[torch.Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
 
 
 def _place(what: str) -> Place:
@@ -150,143 +154,10 @@ _MADE_UP: dict[Any, Callable] = {
 }
 
 
-class OnGPU(torch.Tensor):
-    """A tensor that says it lies on the stand-in, and keeps its values on the CPU."""
-
-    values: torch.Tensor
-
-    @staticmethod
-    def __new__(cls, values: torch.Tensor) -> OnGPU:
-        made = torch.Tensor._make_wrapper_subclass(
-            cls,
-            values.shape,
-            strides=values.stride(),
-            storage_offset=values.storage_offset(),
-            dtype=values.dtype,
-            device=META,
-        )
-        made.values = values
-        return made
-
-    def data_ptr(self) -> int:
-        return self.values.data_ptr()
-
-    def tolist(self) -> list | float:
-        return self.cpu().tolist()
-
-    @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
-        raise AssertionError(f"{func} outside of the stand-in")
-
-
-class ValuedStandIn(StandIn):
-    """The same with values: what the GPU would compute is computed, on the CPU.
-
-    The engine takes the ways that it takes on a GPU, and keeps what lies there apart from what lies
-    on the host; so its results can be compared.
-
-    Attributes
-    ----------
-    graphs : list
-        Those captured so far; see `repeating`.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.graphs: list[_Graph] = []
-        self._graph: _Graph | None = None
-
-    def _compute(self, func: Any, args: tuple, kwargs: dict) -> Any:
-        known = {
-            id(leaf.values): leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, OnGPU)
-        }
-        args, kwargs = tree_map_only(OnGPU, lambda leaf: leaf.values, (args, kwargs))
-        target = META
-        if "device" in kwargs:
-            target = torch.device(kwargs["device"] or META)
-            kwargs["device"] = torch.device("cpu")
-        elif func is aten.copy_.default and id(args[0]) not in known:
-            target = torch.device("cpu")
-        result = self._computed(func, args, kwargs)
-        if target != META:
-            return result
-
-        def there(leaf: torch.Tensor) -> OnGPU:
-            return known[id(leaf)] if id(leaf) in known else OnGPU(leaf)
-
-        return tree_map_only(torch.Tensor, there, result)
-
-    def _computed(self, func: Any, args: tuple, kwargs: dict) -> Any:
-        if self._graph is not None:
-            return self._graph.note(func, args, kwargs)
-        return func(*args, **kwargs)
-
-    def captured(self, parts: Sequence[Callable[[], None]]) -> list[Callable[[], None]]:
-        """Do what `caffe.graphs` has CUDA do: note what is computed; return what computes it."""
-        state = self.generator.get_state()
-        captured: list[_Graph] = []
-        try:
-            for part in parts:
-                self._graph = _Graph()
-                captured.append(self._graph)
-                part()
-        finally:
-            self._graph = None
-            for graph in reversed(captured):
-                graph.forget_values()
-            self.generator.set_state(state)
-        self.graphs += captured
-        return [graph.compute for graph in captured]
-
-
-class _Graph:
-    """What is computed, to be computed again into the same memory, as CUDA graphs are."""
-
-    def __init__(self) -> None:
-        self._calls: list[tuple[Any, tuple, dict, Any]] = []
-        # By its address, memory that was there before, and what it held.
-        self._before: dict[int, tuple[torch.UntypedStorage, torch.UntypedStorage]] = {}
-        self._made: dict[int, torch.Tensor] = {}
-
-    def note(self, func: Any, args: tuple, kwargs: dict) -> Any:
-        """Compute something, so that its shape is known."""
-        for tensor in _tensors((args, kwargs)):
-            memory = tensor.untyped_storage()
-            if memory._cdata not in self._before and memory._cdata not in self._made:
-                self._before[memory._cdata] = memory, memory.clone()
-        result = func(*args, **kwargs)
-        for tensor in _tensors(result):
-            memory = tensor.untyped_storage()
-            if memory._cdata not in self._before:
-                self._made.setdefault(memory._cdata, tensor)
-        self._calls.append((func, args, kwargs, result))
-        return result
-
-    def forget_values(self) -> None:
-        """Leave memory as it was: while a graph is captured a GPU computes nothing."""
-        for memory, before in self._before.values():
-            memory.copy_(before)
-        for tensor in self._made.values():
-            tensor.fill_(torch.nan if tensor.is_floating_point() else 1)
-
-    def compute(self) -> None:
-        """Compute all of it, on what memory holds now."""
-        for func, args, kwargs, before in self._calls:
-            for old, new in zip(_tensors(before), _tensors(func(*args, **kwargs))):
-                if old.data_ptr() != new.data_ptr():
-                    old.copy_(new)
-
-
-def _tensors(tree: Any) -> list[torch.Tensor]:
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
-
-
 @contextmanager
-def computing_on_stand_in(
-    monkeypatch: pytest.MonkeyPatch, kind: type[StandIn] = StandIn
-) -> Iterator[StandIn]:
-    """Let the engine compute on a stand-in."""
-    mode = kind()
+def computing_on_stand_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
+    """Let the engine compute on the stand-in."""
+    mode = StandIn()
     of_cpu = device.generator
 
     def generator(where: torch.device | None = None) -> torch.Generator:
@@ -297,14 +168,5 @@ def computing_on_stand_in(
         patch.setattr(device, "current", lambda: META)
         patch.setattr(device, "generator", generator)
         patch.setattr(device, "_gains_by_bf16", lambda where: True)
-        patch.setattr(caffe, "set_mode_gpu", lambda: None)
         with mode:
             yield mode
-
-
-def repeating(monkeypatch: pytest.MonkeyPatch, gpu: ValuedStandIn) -> None:
-    """Let passes be repeated as graphs on the stand-in, once `caffe.set_graphs` wants it."""
-    monkeypatch.setattr(graphs, "wanted", lambda: graphs._on)
-    monkeypatch.setattr(graphs, "_captured", gpu.captured)
-    monkeypatch.setattr(graphs, "_no_waits", nullcontext)
-    monkeypatch.setattr(torch.cuda.CUDAGraph, "register_generator_state", None, raising=False)

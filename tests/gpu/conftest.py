@@ -7,16 +7,16 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from tests.gpu.pretended import pretended_gpu
+from tests.gpu.pretended import Repeats, pretended_gpu
 
 
 @pytest.fixture
-def pretended(monkeypatch) -> Iterator[None]:
-    """Pretend that there is a GPU."""
+def pretended(monkeypatch) -> Iterator[list[Repeats]]:
+    """Pretend that there is a GPU; return what repeats the passes that it captures."""
     if torch.cuda.is_available():
         pytest.skip("there is a GPU: nothing needs to be pretended")
-    with pretended_gpu(monkeypatch):
-        yield
+    with pretended_gpu(monkeypatch) as repeats:
+        yield repeats
 
 
 @pytest.fixture(params=["pretended", pytest.param("real", marks=pytest.mark.gpu)])

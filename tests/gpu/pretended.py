@@ -1,14 +1,14 @@
 """A pretended GPU that computes: its tensors lie on the CPU, but say, and act as if, they did not.
 
 The stand-in of tests/caffe/stand_in.py looks at each operation and has no values. This one has
-them: what is old on one side, or comes to the wrong place, comes out wrong. It knows nothing of
-streams: all is done at once.
+them: what is old on one side, or comes to the wrong place, comes out wrong. It repeats passes as
+CUDA graphs do. It knows nothing of streams: all is done at once.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -17,7 +17,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from caffe import device
+from caffe import device, graphs
+
+Repeats = list[Callable[[], None]]
 
 GPU = torch.device("cuda", 0)
 aten = torch.ops.aten
@@ -88,14 +90,14 @@ def _is_gpu(where: Any) -> bool:
 
 def _computed(func: Any, args: tuple, kwargs: dict) -> Any:
     """Run an operation on the CPU; what it gives lies where its tensors lie."""
-    tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+    tensors = _tensors((args, kwargs))
     there = [tensor for tensor in tensors if isinstance(tensor, OnGPU)]
     if not there and not _is_gpu(kwargs.get("device")):
         return func(*args, **kwargs)
     # Single numbers go along, and copies between the two.
     apart = [tensor for tensor in tensors if not isinstance(tensor, OnGPU) and tensor.dim()]
     if func is aten.copy_.default:
-        func(*map(_held, args))
+        _run(func, tree_map(_held, args), {})
         return args[0]
     if there and apart:
         raise RuntimeError(f"{func}: expected all tensors to be on the same device")
@@ -109,7 +111,77 @@ def _computed(func: Any, args: tuple, kwargs: dict) -> Any:
             return value
         return known[id(value)] if id(value) in known else OnGPU(value)
 
-    return tree_map(shown, func(*tree_map(_held, args), **tree_map(_held, kwargs)))
+    return tree_map(shown, _run(func, tree_map(_held, args), tree_map(_held, kwargs)))
+
+
+class _Graph:
+    """What is computed, to be computed again into the same memory, as CUDA graphs are."""
+
+    def __init__(self) -> None:
+        self._calls: list[tuple[Callable, tuple, dict, Any]] = []
+        # By its address, memory that was there before, and what it held.
+        self._before: dict[int, tuple[torch.UntypedStorage, torch.UntypedStorage]] = {}
+        self._made: dict[int, torch.Tensor] = {}
+
+    def note(self, func: Callable, args: tuple, kwargs: dict) -> Any:
+        """Compute something, so that its shape is known."""
+        for tensor in _tensors((args, kwargs)):
+            memory = tensor.untyped_storage()
+            if memory._cdata not in self._before and memory._cdata not in self._made:
+                self._before[memory._cdata] = memory, memory.clone()
+        result = func(*args, **kwargs)
+        for tensor in _tensors(result):
+            memory = tensor.untyped_storage()
+            if memory._cdata not in self._before:
+                self._made.setdefault(memory._cdata, tensor)
+        self._calls.append((func, args, kwargs, result))
+        return result
+
+    def forget_values(self) -> None:
+        """Leave memory as it was: while a graph is captured a GPU computes nothing."""
+        for memory, before in self._before.values():
+            memory.copy_(before)
+        for tensor in self._made.values():
+            tensor.fill_(torch.nan if tensor.is_floating_point() else 1)
+
+    def compute(self) -> None:
+        """Compute all of it, on what memory holds now."""
+        for func, args, kwargs, before in self._calls:
+            for old, new in zip(_tensors(before), _tensors(func(*args, **kwargs))):
+                if old.data_ptr() != new.data_ptr():
+                    old.copy_(new)
+
+
+# The graph that is captured now.
+_captured_now: _Graph | None = None
+
+
+def _run(func: Callable, args: tuple, kwargs: dict) -> Any:
+    if _captured_now is not None:
+        return _captured_now.note(func, args, kwargs)
+    return func(*args, **kwargs)
+
+
+def _tensors(tree: Any) -> list[torch.Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
+
+
+def _captured(parts: Sequence[Callable[[], None]]) -> list[Callable[[], None]]:
+    """Do what `caffe.graphs` has CUDA do: note what is computed; return what computes it."""
+    global _captured_now
+    state = device.generator(GPU).get_state()
+    captured: list[_Graph] = []
+    try:
+        for part in parts:
+            _captured_now = _Graph()
+            captured.append(_captured_now)
+            part()
+    finally:
+        _captured_now = None
+        for graph in reversed(captured):
+            graph.forget_values()
+        device.generator(GPU).set_state(state)
+    return [graph.compute for graph in captured]
 
 
 def _moved(to: Any) -> Any:
@@ -123,16 +195,16 @@ def _moved(to: Any) -> Any:
         is_there = isinstance(self, OnGPU)
         wanted = _is_gpu(places[0]) if places else is_there
         held = _held(self)
-        found = to(held, *others, **kwargs) if others or kwargs else held
+        found = _run(to, (held, *others), kwargs) if others or kwargs else held
         if wanted == is_there:
             return self if found is held else (OnGPU(found) if wanted else found)
-        found = found.clone() if found is held else found
+        found = _run(torch.clone, (found,), {}) if found is held else found
         return OnGPU(found) if wanted else found
 
     return moved
 
 
-class _Moment:
+class Moment:
     """A stream or an event: there is nothing to wait for."""
 
     _chance = random.Random(1)
@@ -140,7 +212,7 @@ class _Moment:
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         pass
 
-    def elapsed_time(self, other: _Moment) -> float:
+    def elapsed_time(self, other: Moment) -> float:
         # Of several ways now one is the fastest, now another.
         return self._chance.random()
 
@@ -151,8 +223,20 @@ class _Moment:
 
 
 @contextmanager
-def pretended_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let PyTorch say that there is a GPU, and compute on it."""
+def pretended_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Repeats]]:
+    """Let PyTorch say that there is a GPU, and compute on it.
+
+    Yields
+    ------
+    list
+        Of each pass that is captured as a graph, what repeats its parts; it grows.
+    """
+    repeats: list[Repeats] = []
+
+    def captured(parts: Sequence[Callable[[], None]]) -> Repeats:
+        repeats.append(_captured(parts))
+        return repeats[-1]
+
     moved = _moved(torch.Tensor.to)
     with monkeypatch.context() as patch:
         for name, value in {
@@ -161,10 +245,10 @@ def pretended_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             "device_count": lambda: 1,
             "is_current_stream_capturing": lambda: False,
             "get_device_capability": lambda *where: (9, 0),
-            "current_stream": lambda *where: _Moment(),
+            "current_stream": lambda *where: Moment(),
             "stream": lambda stream: nullcontext(),
-            "Stream": _Moment,
-            "Event": _Moment,
+            "Stream": Moment,
+            "Event": Moment,
         }.items():
             patch.setattr(torch.cuda, name, value)
         patch.setattr(torch.Tensor, "to", moved)
@@ -173,10 +257,13 @@ def pretended_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         patch.setattr(torch.Tensor, "is_pinned", lambda self: True)
         patch.setattr(torch.Tensor, "record_stream", lambda self, stream: None)
         patch.setattr(device, "host_memory", torch.empty)
+        patch.setattr(graphs, "_captured", captured)
+        patch.setattr(graphs, "_no_waits", nullcontext)
+        patch.setattr(torch.cuda.CUDAGraph, "register_generator_state", None, raising=False)
         patch.setitem(device._generators, GPU, torch.Generator())
         device._gains_by_bf16.cache_clear()
         try:
             with _Looking():
-                yield
+                yield repeats
         finally:
             device._gains_by_bf16.cache_clear()
