@@ -174,9 +174,9 @@ SUITES = {
     "random nets": Suite(["0-9", "10-19", "20-29", "30-39"], _random_nets),
     "nets in use": Suite(["all"], _behaviour),
     "scripts": Suite(
-        ["again", "surgery", "data", "fillers", "a Python layer"],
+        ["again", "surgery", "segment", "data", "fillers", "a Python layer"],
         _scripts,
-        ["again", "surgery", "data"],
+        ["again", "surgery", "segment", "data"],
     ),
     "whole nets": Suite(list(NETS), _whole_nets, list(NETS)),
     "whole nets from files": Suite(list(NETS), _whole_nets_crossed),

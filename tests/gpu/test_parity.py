@@ -64,7 +64,7 @@ REHEARSED = {
     "whole nets": "exposed_rnn",
     "whole nets from files": "exposed_lstm",
     "networks": "unet_slim SGD",
-    "scripts": "again",
+    "scripts": "segment",
     "solvers": "Adam",
     "solvers resumed": "SGD",
 }
