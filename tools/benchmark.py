@@ -190,17 +190,21 @@ def work(options: argparse.Namespace) -> None:
     """Run passes in this process, one for each line on standard input, answered in JSON.
 
     A line is empty or holds, in JSON, options in place of those of the command line, of one
-    precision and device; with "profile" it asks what the pass spends its time on. Passes are built
-    once. The answer to one that fails is its `error`.
+    precision and device; with "profile" it asks what the pass spends its time on, with "build" that
+    it be built, which is done once, and not run. The answer to one that fails is its `error`.
     """
     built: dict[str, _Pass] = {}
     for line in sys.stdin:
         asked = json.loads(line) if line.strip() else {}
-        profiled, name = asked.pop("profile", False), json.dumps(asked)
+        profiled, only_built = asked.pop("profile", False), asked.pop("build", False)
+        name = json.dumps(asked)
         try:
             if name not in built:
                 built[name] = _Pass(argparse.Namespace(**{**vars(options), **asked}))
-            answer = built[name].profile() if profiled else built[name].time()
+            if only_built:
+                answer: dict[str, object] = {"built": True}
+            else:
+                answer = built[name].profile() if profiled else built[name].time()
         except Exception:
             answer = {"error": traceback.format_exc()}
         print(json.dumps(answer), flush=True)
@@ -211,9 +215,10 @@ class _Pass:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self._on_gpu = options.device != "cpu"
-        # What there was before, and of what it has built and keeps, in GiB.
-        self._before, self._kept = self._memory()[0], 0.0
+        before = self._memory()[0]
         self._once, self._products = _built(options)
+        # What it keeps, in GiB: now, and once it has run.
+        self._kept, self._has_run = self._memory()[0] - before, False
 
     def _memory(self, anew: bool = False) -> tuple[float, float]:
         if not self._on_gpu:
@@ -230,7 +235,7 @@ class _Pass:
 
     def time(self) -> dict[str, object]:
         """Run it; return its times in seconds, its products in 1e9 and the largest memory."""
-        before = self._memory(anew=True)[0] if self._kept else self._before
+        before = self._memory(anew=True)[0]
         start, spent = time.perf_counter(), time.process_time()
         self._once()
         found = {
@@ -242,7 +247,8 @@ class _Pass:
         if self._on_gpu:
             now, most = self._memory()
             found["gpu_gib"] = most - before + self._kept
-            self._kept = self._kept or now - before
+            if not self._has_run:
+                self._kept, self._has_run = self._kept + now - before, True
         return found
 
 

@@ -28,10 +28,10 @@ from gpu_record import REPOSITORY, Program, Record, ending
 from unet.errors import InputError
 from unet.parallel import available_cores
 
-# Until which part of the time is waited until everything has started, and each measurement may go
-# on; the tests get the rest.
-START_END = 0.15
-TIMINGS_END, FEED_END = 0.45, 0.55
+# Until which part of the time each measurement may go on; the tests get the rest.
+TIMINGS_END, FEED_END = 0.5, 0.6
+# What a process may take to import and build everything, which its measurements do not pay for.
+READY_SECONDS = 90.0
 # Passes before one counts, on a GPU: algorithms are chosen, graphs are captured.
 WARM = 4
 # Rounds in which slices are timed, too: they take longest, and differ least.
@@ -59,7 +59,7 @@ _LAST_SECONDS = 3.0
 def prove(record: Record, options: argparse.Namespace) -> None:
     """Measure a device and test the engine on it.
 
-    Everything starts at once, which takes longer than most of it then does, and waits for its turn.
+    Nothing is timed beside the tests: they start when all else is over.
 
     Parameters
     ----------
@@ -76,21 +76,18 @@ def prove(record: Record, options: argparse.Namespace) -> None:
     budget = record.left
     shutil.rmtree(options.work, ignore_errors=True)
     benches = {precision: Bench(options, precision) for precision in options.precisions}
-    tests = Tests(options.work)
-    with ending({"tests": tests, **benches}):
+    with ending(benches):
         told, values = _machine(options.work)
         record.note("machine", told, **values)
         if options.device != "cpu" and "GPU" not in values:
             raise InputError(f"--device {options.device}: PyTorch finds no GPU here; name cpu")
-        # Nothing is timed beside processes that import.
-        while record.passed < START_END * budget and not tests.wait_for_their_turn():
-            time.sleep(0.1)
         for number, (precision, bench) in enumerate(benches.items()):
+            bench.wait_until_ready(READY_SECONDS)
             left = TIMINGS_END * budget - record.passed
             time_net(record, options, precision, bench, left / (len(benches) - number))
             bench.kill()
-        time_feed(record, options, FEED_END * budget - record.passed)
-        tests.run(record, record.left - _LAST_SECONDS)
+    time_feed(record, options, FEED_END * budget - record.passed)
+    run_tests(record, options, record.left - _LAST_SECONDS)
 
 
 def _machine(work: Path) -> tuple[str, dict[str, str]]:
@@ -122,6 +119,14 @@ def _tools_path() -> dict[str, str]:
 class Bench:
     """A `benchmark.py work` process, which runs the pass that it is asked for.
 
+    It builds all passes at once, while others may be timed.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        `device`, `net`, `tile`, `work`.
+    precision : str
+
     Attributes
     ----------
     error : str or None
@@ -129,27 +134,46 @@ class Bench:
     """
 
     def __init__(self, options: argparse.Namespace, precision: str) -> None:
-        command = ["tools/benchmark.py", "work", "--net", options.net, "--tile", str(options.tile)]
-        command += ["--device", options.device, "--precision", precision]
         log = options.work / f"{precision}.log"
+        command = self.command(options, precision)
         self._program = Program(command, log, asked=True, answers=True)
         self.error: str | None = None
+        self._building = len(PASSES)
+        for what in PASSES.values():
+            self._write({**what, "build": True})
+
+    @staticmethod
+    def command(options: argparse.Namespace, precision: str) -> list[str]:
+        """Return what runs in the process."""
+        command = ["tools/benchmark.py", "work", "--net", options.net, "--tile", str(options.tile)]
+        return [*command, "--device", options.device, "--precision", precision]
+
+    def wait_until_ready(self, seconds: float) -> None:
+        """Wait until all passes are built, for so long at most."""
+        with self.limited(seconds):
+            while self._building and self._answer() is not None:
+                # What cannot be built says so when it is to run.
+                self._building -= 1
+
+    def _write(self, what: dict[str, Any]) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            self._program.process.stdin.write(json.dumps(what).encode() + b"\n")
+            self._program.process.stdin.flush()
+
+    def _answer(self) -> dict[str, Any] | None:
+        # Libraries, too, may say something.
+        for answer in iter(self._program.process.stdout.readline, b""):
+            if answer.startswith(b"{"):
+                return json.loads(answer)
+        # One that was killed has used up its time.
+        if self._program.process.wait() != -signal.SIGKILL:
+            self.error = f"{self._program.told}\n{self._program.said}"
+        return None
 
     def ask(self, what: dict[str, Any]) -> dict[str, Any] | None:
         """Run a pass; None if the process is no more."""
-        process = self._program.process
-        if process.poll() is None:
-            with contextlib.suppress(BrokenPipeError):
-                process.stdin.write(json.dumps(what).encode() + b"\n")
-                process.stdin.flush()
-                # Libraries, too, may say something.
-                for answer in iter(process.stdout.readline, b""):
-                    if answer.startswith(b"{"):
-                        return json.loads(answer)
-        # One that was killed has used up its time.
-        if process.wait() != -signal.SIGKILL:
-            self.error = f"{self._program.told}\n{self._program.said}"
-        return None
+        self._write(what)
+        return self._answer()
 
     @contextlib.contextmanager
     def limited(self, seconds: float) -> Iterator[None]:
@@ -180,8 +204,9 @@ def time_net(
     bench : Bench
         Of this precision.
     seconds : float
-        What it may take.
+        What it may take, once everything is built.
     """
+    bench.wait_until_ready(READY_SECONDS)
     over = time.monotonic() + seconds
     answers: dict[str, list[dict[str, float]]] = {name: [] for name in PASSES}
 
@@ -240,6 +265,8 @@ def _net_table(
             "ms": round(1000 * seconds, 3),
             "best_ms": round(1000 * min(found["seconds"] for found in rounds), 3),
             "rounds": len(rounds),
+            # With the search for the fastest algorithms.
+            "first_seconds": round(answers[name][0]["seconds"], 2),
         }
         line = f"  {name:30s}{found['ms']:9.2f} ms"
         if "gpu_gib" in rounds[-1]:
@@ -303,79 +330,58 @@ def files_of_gpu_tests() -> list[str]:
     return [str(test) for test in tests if "mark.gpu" in test.read_text(encoding="utf-8")]
 
 
-class Tests:
-    """The tests that need a GPU, in several processes that wait for their turn.
-
-    Parameters
-    ----------
-    work : Path
-        Folder for what they say.
-    """
-
-    def __init__(self, work: Path) -> None:
-        # Two cores are left to the system and the GPU's own threads.
-        count = max(1, available_cores() - 2)
-        self._notes = [work / f"tests-{number}.jsonl" for number in range(count)]
-        # Plugins of pytest that happen to be installed may want what is not.
-        environment = {
-            "OMP_NUM_THREADS": "1",
-            "OPENBLAS_NUM_THREADS": "1",
-            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
-        }
-        options = ["-m", "gpu", "-q", "-p", "no:cacheprovider", "--continue-on-collection-errors"]
-        # Each process takes from here what to run next.
-        numbers, self._numbers = os.pipe()
-        self._programs = [
-            Program(
-                ["tools/gpu_tests.py", str(notes), *options, *files_of_gpu_tests()],
-                notes.with_suffix(".log"),
-                given=numbers,
-                environment=environment,
-            )
-            for notes in self._notes
-        ]
-        os.close(numbers)
-
-    def wait_for_their_turn(self) -> bool:
-        """Tell whether all processes have collected their tests, or ended."""
-        return all(
-            program.process.poll() is not None or _lines(notes)
-            for notes, program in zip(self._notes, self._programs)
+def run_tests(record: Record, options: argparse.Namespace, seconds: float) -> None:
+    """Run the tests that need a GPU, in several processes, for as long as there is time."""
+    over = time.monotonic() + seconds
+    # Two cores are left to the system and the GPU's own threads.
+    count = max(1, available_cores() - 2)
+    notes = [options.work / f"tests-{number}.jsonl" for number in range(count)]
+    # Plugins of pytest that happen to be installed may want what is not.
+    environment = {
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+    }
+    how = ["-m", "gpu", "-q", "-p", "no:cacheprovider", "--continue-on-collection-errors"]
+    # Each process takes from here what to run next.
+    given, numbers = os.pipe()
+    programs = {
+        number: Program(
+            ["tools/gpu_tests.py", str(path), *how, *files_of_gpu_tests()],
+            path.with_suffix(".log"),
+            given=given,
+            environment=environment,
         )
-
-    def run(self, record: Record, seconds: float) -> None:
-        """Run them for as long as there is time, and note what they find."""
-        over = time.monotonic() + seconds
-        while time.monotonic() < over and not self.wait_for_their_turn():
+        for number, path in enumerate(notes)
+    }
+    os.close(given)
+    with ending(programs):
+        # All collect the same: one tells what there is.
+        while time.monotonic() < over and not any(map(_lines, notes)):
+            if all(program.process.poll() is not None for program in programs.values()):
+                break
             time.sleep(0.1)
-        # All have collected the same.
-        lines = [line for notes in self._notes for line in _lines(notes)]
+        lines = [line for path in notes for line in _lines(path)]
         names = next((line["groups"] for line in lines if "groups" in line), [])
         # Whole networks take longest: none of them is to be the last.
         order = sorted(range(len(names)), key=lambda number: "networks" not in names[number])
         with contextlib.suppress(BrokenPipeError):
-            os.write(self._numbers, "".join(gpu_tests.NUMBER % number for number in order).encode())
-        os.close(self._numbers)
-        late: list[int] = [*range(len(self._programs))]
+            os.write(numbers, "".join(gpu_tests.NUMBER % number for number in order).encode())
+        os.close(numbers)
+        late = list(programs)
         while late and time.monotonic() < over:
             time.sleep(min(1.0, max(0.0, over - time.monotonic())))
-            _note_tests(record, self._notes)
-            late = [number for number in late if self._programs[number].process.poll() is None]
-        left = _note_tests(record, self._notes)
-        if left:
-            record.note(
-                "tests, not run", f"tests that were not run or not ended: {left}", tests=left
-            )
-        for number, program in enumerate(self._programs):
-            # 0: passed; 1: failed, which is noted of each test; 5: there was none.
-            if number not in late and program.process.returncode not in (0, 1, 5):
-                status = f"exit status {program.process.returncode}"
-                record.fail(f"tests, process {number}", f"{program.said}\n{status}")
-
-    def kill(self) -> None:
-        """End them."""
-        for program in self._programs:
-            program.kill()
+            _note_tests(record, notes)
+            late = [number for number in late if programs[number].process.poll() is None]
+    left = _note_tests(record, notes)
+    if left:
+        told = f"tests that were not run or not ended: {left}"
+        record.note("tests, not run", told, tests=left)
+    for number, program in programs.items():
+        # 0: passed; 1: failed, which is noted of each test; 5: there was none.
+        if number not in late and program.process.returncode not in (0, 1, 5):
+            status = f"exit status {program.process.returncode}"
+            record.fail(f"tests, process {number}", f"{program.said}\n{status}")
 
 
 def _lines(notes: Path) -> list[dict[str, Any]]:

@@ -166,18 +166,50 @@ def test_what_fails_is_told_and_the_rest_goes_on(tmp_path):
     assert table.count("not measured") == table.count("FAILED") == len(PASSES)
 
 
-def test_a_measurement_that_dies_is_told_with_its_last_words(tmp_path):
-    record = Record(tmp_path, "proof", 900)
-    options = Namespace(device="cpu", net="unet_slim", tile=188, rounds=1, profile=False)
-    bench = Bench.__new__(Bench)
-    bench._program = Program(
-        ["-c", "raise SystemExit('no such card')"], tmp_path / "log", asked=True, answers=True
+class Stub(Bench):
+    """A process that runs a text."""
+
+    text = ""
+
+    @classmethod
+    def command(cls, options, precision):
+        return ["-c", cls.text]
+
+
+def timed_by(stub: type[Stub], folder: Path, seconds: float) -> dict:
+    """Return what is found by a process that runs the stub's text."""
+    record = Record(folder, "proof", 900)
+    options = Namespace(
+        device="0", net="unet_slim", tile=188, rounds=1, profile=False, work=folder / "work"
     )
-    bench.error = None
+    bench = stub(options, "fp32")
     with ending({0: bench}):
-        time_net(record, options, "fp32", bench, 600)
-    found = json.loads((tmp_path / "proof.json").read_text())["found"]
-    assert "no such card" in found["fp32, process"]["error"]
+        time_net(record, options, "fp32", bench, seconds)
+    return json.loads((folder / "proof.json").read_text())["found"]
+
+
+def test_a_measurement_that_dies_is_told_with_its_last_words(tmp_path):
+    class Dies(Stub):
+        text = "raise SystemExit('no such card')"
+
+    assert "no such card" in timed_by(Dies, tmp_path, 600)["fp32, process"]["error"]
+
+
+def test_a_slow_start_takes_nothing_from_what_is_measured(tmp_path):
+    class Slow(Stub):
+        text = """
+import json, sys, time
+for number, line in enumerate(sys.stdin):
+    if number < 2:
+        time.sleep(3)
+    answer = {"seconds": 0.5, "peak_gib": 1.0, "products": 1.0, "gpu_gib": 2.0}
+    print("a library says something", flush=True)
+    print(json.dumps({"built": True} if json.loads(line).get("build") else answer), flush=True)
+"""
+
+    found = timed_by(Slow, tmp_path, 5)["fp32"]
+    assert [found[name]["ms"] for name in PASSES] == [500.0] * len(PASSES)
+    assert {found[name]["rounds"] for name in PASSES} == {1}
 
 
 @pytest.mark.parametrize(
@@ -392,11 +424,12 @@ def test_the_largest_difference_of_each_kind_of_cases_is_shown():
 
 
 def test_nobody_waits_for_an_answer_longer_than_there_is_time(tmp_path):
-    bench = Bench.__new__(Bench)
-    bench.error = None
-    sleeps = ["-c", "import time; time.sleep(600)"]
-    bench._program = Program(sleeps, tmp_path / "log", asked=True, answers=True)
-    with ending({0: bench}), bench.limited(0.3):
+    class Sleeps(Stub):
+        text = "import time; time.sleep(600)"
+
+    bench = Sleeps(Namespace(work=tmp_path), "fp32")
+    with ending({0: bench}):
+        bench.wait_until_ready(0.3)
         assert bench.ask({}) is None
     assert bench.error is None
 
