@@ -38,7 +38,7 @@ SNAPSHOT_SECONDS, LOOK_SECONDS = 60.0, 5.0
 # and tiles that were cut during the first are used up.
 TRIED, WARM = {True: 80, False: 10}, {True: 50, False: 2}
 # The time kept back is what was measured, and a part of it more.
-RESERVE = 1.1
+RESERVE = 1.25
 LEAST_SECONDS = 5.0
 # In which a training ends with --refine, and at which part of the rate it goes on.
 REFINED, REFINED_RATE = "gaps", 0.3
@@ -268,6 +268,7 @@ class _Check:
             reserve += self.rest
         seconds = max(LEAST_SECONDS, self.record.left - reserve)
         refine = min(options.refine, seconds / 2)
+        began = self.record.passed
         self.record.note(
             "plan",
             f"{seconds:.0f} s for training"
@@ -283,6 +284,10 @@ class _Check:
             method = {"sgd": "SGD", "adam": "Adam"}[self.method]
             rate = REFINED_RATE * (options.rate or nets.RATES[method][options.net])
             weights = ("--weights", str(self.half), "--rate", str(rate))
+            # Many steps take longer to be written down and drawn than the few that were tried.
+            self.rest = max(self.rest, self.record.passed - began - (seconds - refine))
+            left = self.record.left - RESERVE * (self.rest + self.after)
+            refine = max(min(LEAST_SECONDS, refine), min(refine, left))
             self.train_for(refine, "refine", self.refined_net, *weights)
 
     def train_for(self, seconds: float, title: str, net: Path, *more: str) -> None:

@@ -13,8 +13,11 @@ import caffe
 from unet import model
 from unet.engine import PRECISIONS, open_engine
 from unet.errors import InputError
+from unet.grey import scale_grey
 from unet.model import find_model, load_net, pass_cost
 from unet.nets import deploy_net
+from unet.segmentation import segment_picture
+from unet.volumes import read_volume
 
 
 @pytest.fixture(scope="module")
@@ -242,3 +245,19 @@ def test_memory_of_a_pass_is_what_lies_in_memory_at_the_same_time(name, tmp_path
     assert cost.memory((252, 316)) == pytest.approx(max(seen) + largest, rel=0.02)
     # Far less than all maps take.
     assert max(seen) < 0.5 * sum(4 * blob.count for blob in net.blobs.values())
+
+
+@pytest.mark.parametrize("name", ["isbi2012", "isbi2012_slim"])
+def test_networks_that_come_with_the_project_know_cells_they_have_not_seen(
+    name, repository, isbi_dir
+):
+    caffe.set_mode_cpu()
+    net = load_net(caffe, *find_model(repository / "models" / name))
+    volume, labels = (
+        read_volume(isbi_dir / f"train-{stack}.tif")[25] for stack in ("volume", "labels")
+    )
+    grey = scale_grey(volume[None], None)
+    likely = segment_picture(net, grey[:, 200:360, 200:360], (284, 284))
+    wrong = (likely[1] > 0.5) != (labels[200:360, 200:360] > 0)
+    # More than a fifth of these pixels are membranes; the whole slice has half as many errors.
+    assert wrong.mean() < 0.12
