@@ -27,6 +27,7 @@ from unet.curve import CSV_NAME, PNG_NAME, read_curve
 from unet.engine import open_engine
 from unet.errors import InputError
 from unet.files import atomic_path
+from unet.model import find_weights
 from unet.names import path_in_prototxt
 from unet.report import draw_curves
 from unet.volumes import read_volume, write_volume
@@ -61,6 +62,8 @@ def train(record: Record, options: argparse.Namespace) -> None:
         `data`, `device`, `net`, `tile`, `solver`, `weights`, `weighting`, `iterations`, `rate`,
         `refine`, `precision`, `output`, `work`.
     """
+    if options.weights is not None:
+        find_weights(options.weights)
     shutil.rmtree(options.work, ignore_errors=True)
     check = _Check(record, options)
     try:

@@ -234,6 +234,15 @@ def test_a_machine_without_a_gpu_is_told(bare, tmp_path, monkeypatch):
     assert done.stderr == said
 
 
+def test_weights_that_are_not_there_are_told_before_anything_is_made(bare, tmp_path):
+    options = ["-o", str(tmp_path / "out"), "--work", str(tmp_path / "work")]
+    done = bare.check("train", "--weights", str(tmp_path / "none.h5"), *options)
+    assert done.returncode == 2
+    said = f"{tmp_path}/none.h5: there is no such file with weights, nor a model folder"
+    assert done.stderr == f"gpu_check.py: {said}\n"
+    assert not (tmp_path / "work").exists()
+
+
 def joined(folder: Path, target: Path) -> Path:
     """Join parts as the table says."""
     subprocess.run(f"cat {folder}/*.h5.part*of* > {target}", shell=True, check=True)
