@@ -11,9 +11,11 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -21,6 +23,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 SCRIPTS = Path(__file__).resolve().parent / "scripts"
 
 Arrays = dict[str, np.ndarray]
+Ran = TypeVar("Ran")
 
 
 @dataclass(frozen=True)
@@ -159,6 +162,25 @@ def run_cases(
         name, what = key.split("|", 1)
         results[name][what] = value
     return results
+
+
+def at_once(run: Callable[[Engine], Ran], ours: Engine, reference: Engine) -> tuple[Ran, Ran]:
+    """Run the same on both engines at a time: each is a process of its own, of one thread.
+
+    Parameters
+    ----------
+    run : callable
+        Given an engine.
+    ours, reference : Engine
+
+    Returns
+    -------
+    tuple
+        What it returned for each.
+    """
+    with ThreadPoolExecutor(2) as pool:
+        got, wanted = pool.map(run, (ours, reference))
+    return got, wanted
 
 
 def assert_close(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.parity.harness import Case, Engine, run_cases
+from tests.parity.harness import Case, Engine, at_once, run_cases
 from tests.parity.layer_cases import CASES, Draw
 
 # Cases of each type; types of many parameters get more.
@@ -36,7 +36,7 @@ def largest_difference(got: dict, wanted: dict) -> float:
 @pytest.mark.parametrize("kind", sorted(CASES))
 def test_equals_genuine_caffe(ours: Engine, reference: Engine, kind, record_parity):
     cases = cases_of(kind)
-    got, wanted = run_cases(ours, cases), run_cases(reference, cases)
+    got, wanted = at_once(lambda engine: run_cases(engine, cases), ours, reference)
     differences = {}
     for name, case in cases.items():
         try:

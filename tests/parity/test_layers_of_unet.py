@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.parity.harness import Case, assert_close, run_cases
+from tests.parity.harness import Case, assert_close, at_once, run_cases
 
 RANDOM = np.random.default_rng(20)
 
@@ -266,7 +266,7 @@ CASES = {
 
 @pytest.fixture(scope="module")
 def results(ours, reference):
-    return run_cases(ours, CASES), run_cases(reference, CASES)
+    return at_once(lambda engine: run_cases(engine, CASES), ours, reference)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -12,7 +12,7 @@ import re
 
 import pytest
 
-from tests.parity.harness import Case, Engine, run_cases
+from tests.parity.harness import Case, Engine, at_once, run_cases
 from tests.parity.layer_cases import CASES, Draw
 from tests.parity.test_every_layer import largest_difference
 
@@ -93,7 +93,7 @@ def cases() -> dict[str, Case]:
 @pytest.fixture(scope="module")
 def results(ours: Engine, reference: Engine, cases: dict[str, Case]) -> tuple[dict, dict]:
     """Return what this engine and genuine Caffe make of them, each in one process."""
-    return run_cases(ours, cases), run_cases(reference, cases)
+    return at_once(lambda engine: run_cases(engine, cases), ours, reference)
 
 
 @pytest.mark.parametrize("kind", KINDS)

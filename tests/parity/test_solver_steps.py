@@ -9,7 +9,7 @@ import pytest
 from google.protobuf import text_format
 
 from caffe.proto import caffe_pb2
-from tests.parity.harness import REPOSITORY, SCRIPTS, Engine, assert_close
+from tests.parity.harness import REPOSITORY, SCRIPTS, Engine, assert_close, at_once
 from unet.training_set import write_training_set
 
 BORDER = 92
@@ -83,8 +83,9 @@ def check_training(ours: Engine, reference: Engine, name: str, tile: int, switch
     passes are held to `switched`, and those of the best pass, layer by layer, to 1e-4.
     """
     arrays = {"solver": solver(name, training_net(name, tile)), "steps": STEPS, **batches(tile)}
-    got = ours.run(SCRIPTS / "run_solver.py", arrays)
-    wanted = reference.run(SCRIPTS / "run_solver.py", arrays)
+    got, wanted = at_once(
+        lambda engine: engine.run(SCRIPTS / "run_solver.py", arrays), ours, reference
+    )
     assert_close(got, wanted, relative=1e-4, only=["data "])
     assert_close(got, wanted, relative=1e-4, only=["loss "])
 

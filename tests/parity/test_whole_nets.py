@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from caffe.proto import caffe_pb2
-from tests.parity.harness import SCRIPTS, Arrays, Engine, assert_close, run_cases
+from tests.parity.harness import SCRIPTS, Arrays, Engine, assert_close, at_once, run_cases
 from tests.parity.whole_nets import NETS
 from tests.parity.whole_nets.random_net import RandomNet
 from tests.parity.whole_nets.wholenet import STEPS_BEFORE_SNAPSHOT
@@ -127,7 +127,7 @@ RANDOM_NETS = 40
 def random_nets(ours: Engine, reference: Engine) -> tuple[dict, Results, Results]:
     """Return random nets, and what both engines make of them."""
     cases = {str(number): RandomNet(number).case() for number in range(RANDOM_NETS)}
-    return cases, run_cases(ours, cases), run_cases(reference, cases)
+    return cases, *at_once(lambda engine: run_cases(engine, cases), ours, reference)
 
 
 def without_noise(got: Arrays, wanted: Arrays) -> tuple[Arrays, Arrays]:

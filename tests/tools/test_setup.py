@@ -11,14 +11,17 @@ from pathlib import Path
 
 import pytest
 
-# Answers as Python does; `-m venv` makes an environment of itself, and pip takes its time.
+# Answers as Python does; `-m venv` makes an environment of itself, and pip takes its time. From
+# .venv/half on it starts nothing but sleep: of a signal that comes while another program ends well
+# bash takes no notice.
 PYTHON = """#!/usr/bin/env bash
 case "$*" in
     "-m venv .venv") mkdir -p .venv/bin; cp "$0" .venv/bin/python; echo venv >>log ;;
     "-m pip install"*)
         echo begin >>log
-        touch .venv/half
-        sleep "$(cat pause)"
+        pause=$(cat pause)
+        : >.venv/half
+        sleep "$pause"
         [[ -e fails ]] && exit 1
         rm .venv/half
         echo end >>log ;;
