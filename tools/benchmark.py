@@ -190,21 +190,18 @@ def work(options: argparse.Namespace) -> None:
     """Run passes in this process, one for each line on standard input, answered in JSON.
 
     A line is empty or holds, in JSON, options in place of those of the command line, of one
-    precision and device; with "profile" it asks what the pass spends its time on, with "build" that
-    it be built, which is done once, and not run. The answer to one that fails is its `error`.
+    precision and device; with "build" it asks that the pass be built, which is done once, and not
+    run. The answer to one that fails is its `error`.
     """
     built: dict[str, _Pass] = {}
     for line in sys.stdin:
         asked = json.loads(line) if line.strip() else {}
-        profiled, only_built = asked.pop("profile", False), asked.pop("build", False)
+        only_built = asked.pop("build", False)
         name = json.dumps(asked)
         try:
             if name not in built:
                 built[name] = _Pass(argparse.Namespace(**{**vars(options), **asked}))
-            if only_built:
-                answer: dict[str, object] = {"built": True}
-            else:
-                answer = built[name].profile() if profiled else built[name].time()
+            answer = {"built": True} if only_built else built[name].time()
         except Exception:
             answer = {"error": traceback.format_exc()}
         print(json.dumps(answer), flush=True)
@@ -226,12 +223,6 @@ class _Pass:
         from plain_pytorch import gpu_gib
 
         return gpu_gib(anew)
-
-    def profile(self) -> dict[str, object]:
-        """Return what it spends its time on."""
-        from plain_pytorch import profile
-
-        return {"profile": profile(self._once)}
 
     def time(self) -> dict[str, object]:
         """Run it; return its times in seconds, its products in 1e9 and the largest memory."""

@@ -46,7 +46,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     proof.add_argument(
         "--rounds", type=whole(1), default=25, help="timings of each, if time allows (%(default)s)"
     )
-    proof.add_argument("--profile", action="store_true", help="show each pass by kernel as well")
     proof.set_defaults(run=prove)
     training = commands.add_parser("train", help="train, score, and store the weights")
     training.add_argument("--tile", type=whole(1), help="input size, 16k + 60 (the net's own)")

@@ -66,7 +66,7 @@ def prove(record: Record, options: argparse.Namespace) -> None:
     record : Record
         Gets the findings; says how much time is left.
     options : argparse.Namespace
-        `device`, `net`, `tile`, `precisions`, `rounds`, `profile`, `work`.
+        `device`, `net`, `tile`, `precisions`, `rounds`, `work`.
 
     Raises
     ------
@@ -238,12 +238,6 @@ def time_net(
             if number % 5 == 4:
                 note()
         note()
-        profiles: dict[str, str] = {}
-        for name in list(answers) if options.profile else []:
-            answer = bench.ask({**PASSES[name], "profile": True})
-            profiles[name] = str((answer or {}).get("profile"))
-            told = "\n\n".join(f"{precision}, {name}\n{text}" for name, text in profiles.items())
-            record.note(f"{precision}, profiles", told, **profiles)
     if bench.error:
         record.fail(f"{precision}, process", bench.error)
 

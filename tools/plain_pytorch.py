@@ -89,42 +89,6 @@ def versions() -> dict[str, str]:
     return found
 
 
-def profile(run: Callable[[], object], times: int = 3, rows: int = 20) -> str:
-    """Run something a few times, and return a table of what takes the device's time.
-
-    Parameters
-    ----------
-    run : callable
-    times : int
-    rows : int
-        How many kernels, or operators on a CPU, are shown.
-    """
-    kinds = [torch.profiler.ProfilerActivity.CPU]
-    on_gpu = torch.cuda.is_available()
-    if on_gpu:
-        kinds.append(torch.profiler.ProfilerActivity.CUDA)
-    with torch.profiler.profile(activities=kinds) as found:
-        for _ in range(times):
-            run()
-    name = "self_device_time_total" if on_gpu else "self_cpu_time_total"
-    device = torch.autograd.DeviceType.CUDA if on_gpu else torch.autograd.DeviceType.CPU
-    # Of a GPU the kernels: operators count the time of those that they launch once more.
-    events = sorted(
-        (
-            (getattr(event, name), event.count, event.key)
-            for event in found.key_averages()
-            if event.device_type == device and not getattr(event, "is_user_annotation", False)
-        ),
-        reverse=True,
-    )
-    lines = [f"{'ms':>9s}{'calls':>7s}  of a pass, in {times}"]
-    for microseconds, count, key in events[:rows]:
-        lines.append(f"{microseconds / 1e3 / times:9.3f}{count / times:7.1f}  {key[:110]}")
-    total = sum(event[0] for event in events) / 1e3 / times
-    lines.append(f"{total:9.3f}{sum(event[1] for event in events) / times:7.1f}  all")
-    return "\n".join(lines)
-
-
 def _compute_in(precision: str, device: str) -> tuple[torch.device, torch.autocast]:
     """Set float32's precision for this process; return the device and the bfloat16 context."""
     where = torch.device("cpu" if device == "cpu" else f"cuda:{device}")

@@ -118,7 +118,7 @@ def test_a_device_is_proven_and_what_was_found_is_a_table_and_json(bare, tmp_pat
     results = tmp_path / "results"
     done = bare.check(
         *("proof", *ON_CPU, "--tile", "188", "--precisions", "fp32", "--rounds", "1"),
-        *("--profile", "--seconds", "900", "-o", str(results), "--work", str(tmp_path / "work")),
+        *("--seconds", "900", "-o", str(results), "--work", str(tmp_path / "work")),
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert sorted(path.name for path in results.iterdir()) == ["proof.json", "proof.txt"]
@@ -137,7 +137,6 @@ def test_a_device_is_proven_and_what_was_found_is_a_table_and_json(bare, tmp_pat
     assert ours["share_of_peak"] == pytest.approx(ours["tflops"] / peak, abs=1e-3)
     ratio = times["forward, plain PyTorch"]["ms"] / ours["ms"]
     assert ours["against_plain"] == pytest.approx(ratio, abs=2e-3)
-    assert "convolution" in found["fp32, profiles"]["step, this engine"]
     assert float(found["feed"]["rates"]["1"]) > 0
     assert found["tests"]["planned"] == sum(found["tests"]["counts"].values()) > 0
     assert found["tests"]["counts"].get("failed", 0) == 0
@@ -151,9 +150,7 @@ def caffe_torch_version() -> str:
 
 def test_what_fails_is_told_and_the_rest_goes_on(tmp_path):
     record = Record(tmp_path, "proof", 900)
-    options = Namespace(
-        device="77", net="unet_slim", tile=188, rounds=1, profile=False, work=tmp_path / "work"
-    )
+    options = Namespace(device="77", net="unet_slim", tile=188, rounds=1, work=tmp_path / "work")
     bench = Bench(options, "fp32")
     with ending({"fp32": bench}):
         time_net(record, options, "fp32", bench, 600)
@@ -179,9 +176,7 @@ class Stub(Bench):
 def timed_by(stub: type[Stub], folder: Path, seconds: float) -> dict:
     """Return what is found by a process that runs the stub's text."""
     record = Record(folder, "proof", 900)
-    options = Namespace(
-        device="0", net="unet_slim", tile=188, rounds=1, profile=False, work=folder / "work"
-    )
+    options = Namespace(device="0", net="unet_slim", tile=188, rounds=1, work=folder / "work")
     bench = stub(options, "fp32")
     with ending({0: bench}):
         time_net(record, options, "fp32", bench, seconds)
