@@ -59,7 +59,7 @@ segment-demo: $(READY) ## segment slices with the model that comes with the proj
 	@$(RUN) tools/pipeline.py segment-demo --device "$(DEVICE)"
 
 gpu-check: $(READY) ## prove GPU 0: tests and speed in 8 minutes, a training with its scores in 8 more; results in runs/gpu-check
-	@$(RUN) tools/gpu_check.py proof -o runs/gpu-check; proven=$$?; \
+	@$(RUN) tools/gpu_check.py proof -o runs/gpu-check; proven=$$?; if ((proven > 1)); then exit $$proven; fi; \
 		$(RUN) tools/gpu_check.py train -o runs/gpu-check && exit $$proven
 
 benchmark-published: $(READY) ## the authors' network of 2015 on their frames, beside ours; RELEASE=folder or archive, else downloaded

@@ -61,10 +61,23 @@ def train(record: Record, options: argparse.Namespace) -> None:
     options : argparse.Namespace
         `data`, `device`, `net`, `tile`, `solver`, `weights`, `weighting`, `iterations`, `rate`,
         `refine`, `precision`, `output`, `work`.
+
+    Raises
+    ------
+    InputError
+        If there is no such GPU, no such file of weights or no data.
     """
     if options.weights is not None:
         find_weights(options.weights)
     shutil.rmtree(options.work, ignore_errors=True)
+    if options.device != "cpu":
+        question = f"from unet.engine import open_engine; open_engine({options.device!r})"
+        asked = Program(["-c", question], options.work / "device.log")
+        with ending({"device": asked}):
+            if asked.wait(record.left):
+                raise InputError(
+                    f"--device {options.device}: the engine finds no such GPU here; name cpu"
+                )
     check = _Check(record, options)
     try:
         check.prepare()

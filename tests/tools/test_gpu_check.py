@@ -220,13 +220,16 @@ def test_what_no_check_has_left_is_not_replaced(bare, tmp_path, command, name):
     assert (tmp_path / name).read_text() == "{}"
 
 
-def test_a_machine_without_a_gpu_is_told(bare, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [("proof", "PyTorch finds no GPU here"), ("train", "the engine finds no such GPU here")],
+)
+def test_a_machine_without_a_gpu_is_told(bare, tmp_path, monkeypatch, command, said):
     monkeypatch.setitem(bare.environment, "CUDA_VISIBLE_DEVICES", "")
     options = ["-o", str(tmp_path / "out"), "--work", str(tmp_path / "work")]
-    done = bare.check("proof", "--net", "unet_slim", *options)
+    done = bare.check(command, "--net", "unet_slim", *options)
     assert done.returncode == 2
-    said = "gpu_check.py: --device 0: PyTorch finds no GPU here; name cpu\n"
-    assert done.stderr == said
+    assert done.stderr == f"gpu_check.py: --device 0: {said}; name cpu\n"
 
 
 def test_weights_that_are_not_there_are_told_before_anything_is_made(bare, tmp_path):

@@ -1,4 +1,4 @@
-"""3x3 convolution on the CPU with fewer products, for layers of whole vectors of channels.
+"""3x3 convolution on the CPU with fewer products, for layers of many channels.
 
 The minimal algorithm F(4x4, 3x3): every 4x4 tile of the output comes from a 6x6 tile of the input;
 both, and the 3x3 kernels, are transformed so that convolution becomes 36 products of matrices,
@@ -40,7 +40,9 @@ _TILES = 256
 _BLOCK = 2**22
 # Tiles whose products are added up at once for the weights' gradient.
 _SUM = 512
-# Below so many pixels of a map, or pixels times kernels, direct convolution is as fast.
+# Below so many kernels, pixels of a map, or pixels times kernels, direct convolution is as fast, or
+# faster where several threads share the work.
+_KERNELS = 64 * 64
 _PIXELS = 400
 _WORK = 2**22
 _scratch = threading.local()
@@ -58,6 +60,7 @@ def pays(channels: int, maps: int, output: tuple[int, int]) -> bool:
     return (
         simd.available()
         and channels % simd.LANES == maps % simd.LANES == 0
+        and channels * maps >= _KERNELS
         and math.prod(output) >= max(_PIXELS, _WORK // (channels * maps))
         # The input, which the gradient is convolved to, may be two pixels smaller.
         and min(output) >= OUT + 2
