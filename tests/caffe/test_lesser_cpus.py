@@ -13,8 +13,8 @@ import pytest
 # Against genuine Caffe, to the tolerance that the project states; against double precision.
 ARITHMETIC = [
     "tests/parity/test_layers_of_unet.py::test_equals_genuine_caffe",
-    "tests/caffe/test_winograd.py",
-    "tests/caffe/test_simd.py",
+    "tests/caffe/layers/winograd/test_winograd.py",
+    "tests/caffe/layers/winograd/test_simd.py",
     "tests/caffe/test_up_convolution.py",
     "tests/caffe/test_pointwise_convolution.py",
 ]

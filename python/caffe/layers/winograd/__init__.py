@@ -23,9 +23,9 @@ from dataclasses import dataclass
 
 import torch
 
-from caffe import simd, threads
-from caffe.layers import winograd_code as code
-from caffe.layers.winograd_code import OUT, SIZE
+from caffe.layers.winograd import simd, threads
+from caffe.layers.winograd import transforms as code
+from caffe.layers.winograd.transforms import OUT, SIZE
 
 # Values of a tile: so many products of matrices there are.
 _PLACES = SIZE**2

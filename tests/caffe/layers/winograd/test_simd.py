@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from caffe import simd
+from caffe.layers.winograd import simd
 
 binding = pytest.importorskip("llvmlite.binding")
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 import caffe
-from caffe import simd
 from caffe.layers import winograd
+from caffe.layers.winograd import simd
 
 pytestmark = pytest.mark.skipif(not simd.available(), reason="llvmlite is not installed")
 

@@ -6,7 +6,7 @@ import threading
 import pytest
 import torch
 
-from caffe import threads
+from caffe.layers.winograd import threads
 
 
 @pytest.fixture(params=[1, 2, 5])

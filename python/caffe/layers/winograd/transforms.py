@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from caffe import simd
-from caffe.simd import Code, Number, Pointer, Vector
+from caffe.layers.winograd import simd
+from caffe.layers.winograd.simd import Code, Number, Pointer, Vector
 
 Matrix = tuple[tuple[float, ...], ...]
 # Rows and columns of tiles; pixels where the last ones start; steps in memory from a row of pixels
