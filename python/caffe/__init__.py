@@ -4,31 +4,29 @@ from __future__ import annotations
 
 from caffe import io
 from caffe.classifier import Classifier
-from caffe.detector import Detector
-from caffe.device import (
+from caffe.common import (
     get_mode,
     get_precision,
     set_device,
     set_mode_cpu,
     set_mode_gpu,
+    set_multiprocess,
     set_precision,
     set_random_seed,
-)
-from caffe.errors import CaffeError
-from caffe.glog import init_log, log
-from caffe.graphs import set_graphs
-from caffe.layers import LAYERS, Layer
-from caffe.nccl import NCCL, has_nccl
-from caffe.net import TEST, TRAIN, Net
-from caffe.net_spec import NetSpec, layers, params, to_proto
-from caffe.ranks import (
-    set_multiprocess,
     set_solver_count,
     set_solver_rank,
     solver_count,
     solver_rank,
 )
-from caffe.solvers import (
+from caffe.detector import Detector
+from caffe.errors import CaffeError
+from caffe.layers import LAYERS, Layer
+from caffe.log import init_log, log
+from caffe.net.cuda_graphs import set_graphs
+from caffe.net.net import TEST, TRAIN, Net
+from caffe.net_spec import NetSpec, layers, params, to_proto
+from caffe.parallel.nccl import NCCL, has_nccl
+from caffe.solvers.solver import (
     AdaDeltaSolver,
     AdaGradSolver,
     AdamSolver,

@@ -10,10 +10,10 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from caffe import device, late_checks
-from caffe.arguments import not_converted
+from caffe import common, late_checks
+from caffe.argument_checks import not_converted
+from caffe.containers import Shown
 from caffe.errors import CaffeError
-from caffe.shown import Shown
 
 Shape = tuple[int, ...]
 
@@ -80,8 +80,8 @@ class Side:
         return tensor
 
     def activation(self) -> torch.Tensor:
-        """Return the same in the type that it was computed in; see `device.set_precision`."""
-        where = device.current()
+        """Return the same in the type that it was computed in; see `common.set_precision`."""
+        where = common.current_device()
         tensor = self._tensor
         if tensor is not None and tensor.device == where and not self._host_newest:
             return tensor
@@ -111,7 +111,7 @@ class Side:
     def _fetch(self, target: torch.Tensor) -> None:
         """Have a GPU fetch the host's copy into `target`."""
         # Who holds the array may write into it at any time: the GPU is to be done by then.
-        self._upload = device.upload(self._host, target, wait=self.is_held())
+        self._upload = common.upload(self._host, target, wait=self.is_held())
         self._host_newest, self._host_same = False, True
 
     def set(self, tensor: torch.Tensor) -> None:
@@ -130,7 +130,7 @@ class Side:
 
     def defer(self, make: Callable[[], torch.Tensor | None]) -> None:
         """Forget the values; `make` gives new ones (None: zeros) if somebody looks."""
-        if self.is_held() and device.current().type == "cpu":
+        if self.is_held() and common.current_device().type == "cpu":
             made = make()
             self.set(torch.zeros(self.shape) if made is None else made)
             return
@@ -159,11 +159,11 @@ class Side:
     def send(self) -> None:
         """Have a GPU bring the values to the host while it computes on, for who looks later."""
         # An array that somebody holds is brought up to date when he asks for it.
-        if device.current().type != "cuda" or self._host_newest or self.is_held():
+        if common.current_device().type != "cuda" or self._host_newest or self.is_held():
             return
         if self._host is None:
-            self._host = device.host_memory(self.shape)
-        self._coming = device.download(self.tensor(), self._host)
+            self._host = common.host_memory(self.shape)
+        self._coming = common.download(self.tensor(), self._host)
         self._host_same = False
 
     def state(self) -> tuple[object, ...]:
@@ -245,7 +245,7 @@ class Side:
 
     def numpy(self) -> np.ndarray:
         """Return the newest values as a live C-contiguous float32 array."""
-        if device.current().type == "cpu":
+        if common.current_device().type == "cpu":
             tensor = self.tensor()
             if not tensor.is_contiguous() or tensor.dtype != torch.float32:
                 tensor = self._tensor = tensor.to(torch.float32).contiguous()
@@ -265,7 +265,7 @@ class Side:
             if self._host is None or not (discarded or same):
                 tensor = self.tensor()
                 if self._host is None:
-                    self._host = device.host_memory(self.shape)
+                    self._host = common.host_memory(self.shape)
                 self._host.copy_(tensor)
                 late_checks.settle()
             self._host_newest = True

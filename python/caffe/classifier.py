@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from caffe import io
-from caffe.net import TEST, Net
+from caffe.net.net import TEST, Net
 
 
 class Classifier(Net):

@@ -11,7 +11,7 @@ import numpy as np
 from caffe import io
 from caffe.classifier import make_transformer
 from caffe.errors import CaffeError
-from caffe.net import TEST, Net
+from caffe.net.net import TEST, Net
 
 
 class Detector(Net):

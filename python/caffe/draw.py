@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from caffe.errors import CaffeError
-from caffe.files import atomic_path
+from caffe.files.atomic import atomic_path
 from caffe.proto import caffe_pb2
 
 try:

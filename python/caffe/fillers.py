@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from caffe import device
+from caffe import common
 from caffe.errors import CaffeError
 from caffe.proto import caffe_pb2
 
@@ -26,7 +26,7 @@ def _fan(shape: tuple[int, ...], param: caffe_pb2.FillerParameter) -> float:
 
 
 def _random() -> torch.Generator:
-    return device.generator(torch.device("cpu"))
+    return common.generator(torch.device("cpu"))
 
 
 def _constant(shape: tuple[int, ...], param: caffe_pb2.FillerParameter) -> torch.Tensor:

@@ -6,9 +6,10 @@ import time
 
 import torch
 
-from caffe import device, glog
+from caffe import common
+from caffe.log import Log
 
-_log = glog.Log("benchmark.cpp")
+_log = Log("benchmark.cpp")
 
 
 class Timer:
@@ -53,6 +54,6 @@ class Timer:
 
 
 def _wait() -> None:
-    where = device.current()
+    where = common.current_device()
     if where.type == "cuda":
         torch.cuda.synchronize(where)

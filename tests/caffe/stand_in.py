@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import caffe
-from caffe import device
+from caffe import common
 
 ENGINE = Path(caffe.__file__).parent
 META = torch.device("meta")
@@ -158,15 +158,15 @@ _MADE_UP: dict[Any, Callable] = {
 def computing_on_stand_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
     """Let the engine compute on the stand-in."""
     mode = StandIn()
-    of_cpu = device.generator
+    of_cpu = common.generator
 
     def generator(where: torch.device | None = None) -> torch.Generator:
         where = META if where is None else where
         return mode.generator if where == META else of_cpu(where)
 
     with monkeypatch.context() as patch:
-        patch.setattr(device, "current", lambda: META)
-        patch.setattr(device, "generator", generator)
-        patch.setattr(device, "_gains_by_bf16", lambda where: True)
+        patch.setattr(common, "current_device", lambda: META)
+        patch.setattr(common, "generator", generator)
+        patch.setattr(common, "_gains_by_bf16", lambda where: True)
         with mode:
             yield mode

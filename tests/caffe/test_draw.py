@@ -9,8 +9,8 @@ import pytest
 
 import caffe
 from caffe import draw
+from caffe.files.prototxt import parse_net
 from caffe.programs import draw_net
-from caffe.prototxt import parse_net
 
 NET = """
 name: "small"

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import caffe
-from caffe import device
+from caffe import common
 from caffe import layers as L
 
 # bfloat16 keeps 8 bits: rounding is off by 2^-9 of the value at most.
@@ -267,9 +267,9 @@ def test_gpus_have_it_from_compute_capability_8_0_on(
     monkeypatch, capsys, capability, computed, said
 ):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda where: capability)
-    monkeypatch.setattr(device, "_mode", "gpu")
-    monkeypatch.setattr(device, "_device_id", 3)
-    device._gains_by_bf16.cache_clear()
+    monkeypatch.setattr(common, "_mode", "gpu")
+    monkeypatch.setattr(common, "_device_id", 3)
+    common._gains_by_bf16.cache_clear()
     try:
         for _ in range(2):
             caffe.set_precision("bf16")
@@ -279,7 +279,7 @@ def test_gpus_have_it_from_compute_capability_8_0_on(
         assert said in errors
     finally:
         caffe.set_precision("fp32")
-        device._gains_by_bf16.cache_clear()
+        common._gains_by_bf16.cache_clear()
 
 
 def wide(n):

@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
 import caffe
-from caffe import device, late_checks
+from caffe import common, late_checks
 from caffe.command import COMMANDS
 from caffe.command.flags import parse
 from caffe.layer_types import LAYERS
@@ -42,7 +42,7 @@ LAYERS_THAT_WAIT = {"Filter": {"nonzero, layers/select.py reshape"}}
 def gpu(monkeypatch) -> Iterator[StandIn]:
     with computing_on_stand_in(monkeypatch) as mode:
         yield mode
-    device.set_precision("fp32")
+    common.set_precision("fp32")
 
 
 def made(text: str, phase: int = caffe.TRAIN) -> caffe.Net:
@@ -67,9 +67,9 @@ def assert_all_lies_there(gpu: StandIn, net: caffe.Net) -> None:
                 values = side.activation()
                 assert values.device == META
                 assert values.shape == blob.shape
-                assert values.dtype in (torch.float32, device.compute_dtype())
+                assert values.dtype in (torch.float32, common.compute_dtype())
         # What a user wrote is fetched; nothing that the engine made comes from the CPU.
-        assert {place.key for place in gpu.uploads} <= {"upload, device.py upload"}
+        assert {place.key for place in gpu.uploads} <= {"upload, common.py upload"}
     for blob in net.learnable:
         assert blob.data_side.activation().dtype == torch.float32
         assert blob.diff_side.activation().dtype == torch.float32
@@ -119,7 +119,7 @@ def kind_of(net: caffe.Net) -> str:
 def test_a_layer_computes_where_its_bottoms_lie_and_keeps_the_host_waiting_only_as_listed(
     gpu, kind, precision
 ):
-    device.set_precision(precision)
+    common.set_precision(precision)
     for number in range(12):
         case = CASES[kind](Draw(kind, number))
         try:
@@ -168,7 +168,7 @@ class ForeignNumbers(Dropout):
 
     def forward(self, bottom, top):
         mask = torch.empty_like(bottom[0].data_side.tensor())
-        top[0].data_side.set(mask.bernoulli_(0.5, generator=device.generator(torch.device("cpu"))))
+        top[0].data_side.set(mask.bernoulli_(0.5, generator=common.generator(torch.device("cpu"))))
 
 
 class TopOnTheCPU(Dropout):
@@ -307,7 +307,7 @@ def feed_and_step(solver: caffe.Solver, feed: str) -> None:
 def test_a_training_step_of_the_u_net_does_not_wait(
     gpu, repository, tmp_path, name, side, feed, precision
 ):
-    device.set_precision(precision)
+    common.set_precision(precision)
     solver = solver_of(of_unet(repository, name, feed, side), tmp_path)
     for _ in range(3):
         with gpu.seen():
@@ -364,7 +364,7 @@ class Layouts(TorchDispatchMode):
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("name", ["unet_slim", "unet"])
 def test_a_training_step_of_the_u_net_keeps_one_layout(gpu, repository, tmp_path, name, precision):
-    device.set_precision(precision)
+    common.set_precision(precision)
     solver = solver_of(of_unet(repository, name, "Input", 444), tmp_path)
     # Weights are laid out in the first step.
     feed_and_step(solver, "Input")
@@ -377,7 +377,7 @@ def test_a_training_step_of_the_u_net_keeps_one_layout(gpu, repository, tmp_path
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("name", ["unet_slim", "unet"])
 def test_a_forward_pass_of_the_u_net_waits_for_the_scores_only(gpu, repository, name, precision):
-    device.set_precision(precision)
+    common.set_precision(precision)
     net = caffe.Net(str(repository / "prototxt" / name / "deploy.prototxt"), caffe.TEST)
     net.retain_data = False
     for _ in range(2):
@@ -454,7 +454,7 @@ def small_net() -> caffe_pb2.NetParameter:
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("kind", SOLVERS)
 def test_a_solver_steps_tests_and_keeps_its_state_there(gpu, tmp_path, kind, precision):
-    device.set_precision(precision)
+    common.set_precision(precision)
     solver = solver_of(
         small_net(), tmp_path, kind, test_iter=[2], test_interval=1, display=1, clip_gradients=1
     )
@@ -527,7 +527,7 @@ def test_an_input_written_on_the_cpu_is_fetched_anew(gpu, monkeypatch):
     blob.data[...] = 1
     assert blob.data_side.tensor().device == META
     with monkeypatch.context() as patch:
-        patch.setattr(device, "current", lambda: torch.device("cpu"))
+        patch.setattr(common, "current_device", lambda: torch.device("cpu"))
         blob.data[...] = 2
     assert blob.data_side.tensor().device == META
     with gpu.seen():

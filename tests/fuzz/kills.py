@@ -48,7 +48,7 @@ FRESH = 0.04
 AIMED = 0.6
 PATIENCE = 120
 ITERATIONS = 9
-# As unet.files and caffe.files name them; what a download keeps for its next run ends likewise.
+# As unet.files and caffe.files.atomic name them; what a download keeps ends likewise.
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.part")
 EVENTS = re.compile(r"(run/)?tensorboard/events\.out\.tfevents\..*")
 # What changes files, and is counted to aim at.

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
-from caffe import wire
+from caffe.files import wire
 from caffe.layers import LAYERS
 
 INTEGERS = (0, 1, -1, 2, 3, 7, 33, 255, 4096, 10**6, 10**9)

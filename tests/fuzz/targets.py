@@ -13,12 +13,12 @@ import numpy as np
 from google.protobuf import text_format
 from google.protobuf.message import DecodeError, Message
 
-from caffe import prototxt, upgrade, weights_io
-from caffe.net import TEST, TRAIN, Net
+from caffe.files import caffemodel, prototxt, upgrade
+from caffe.net.net import TEST, TRAIN, Net
 from caffe.programs.upgrade_net_proto_binary import read_binary
 from caffe.proto import caffe_pb2
-from tests.caffe.blobs import net_of
-from tests.caffe.test_upgrade import NETS, SOLVERS
+from tests.caffe.files.blobs import net_of
+from tests.caffe.files.test_upgrade import NETS, SOLVERS
 from tests.fuzz.mutations import change_bytes, change_message, change_text, words_of
 from tests.parity.layer_cases import CASES, Draw
 
@@ -136,7 +136,7 @@ def _weight_seeds() -> list[bytes]:
     doubles.shape.dim.append(2)
     texts = [prototxt.parse_net(text) for text in (NETS["v1 net"], NETS["batch norm"])]
     return [
-        _written(weights_io.write_caffemodel, net_of(_ARRAYS), _ARRAYS),
+        _written(caffemodel.write_caffemodel, net_of(_ARRAYS), _ARRAYS),
         old.SerializeToString(),
         *(net.SerializeToString() for net in texts),
     ]
@@ -145,7 +145,7 @@ def _weight_seeds() -> list[bytes]:
 def _state_seeds(suffix: str = "") -> list[bytes]:
     history = [array for arrays in _ARRAYS.values() for array in arrays]
     args = (7, "w.caffemodel", history, 2)
-    return [_written(weights_io.write_solverstate, *args, suffix=suffix)]
+    return [_written(caffemodel.write_solverstate, *args, suffix=suffix)]
 
 
 def _blob_seeds() -> list[bytes]:
@@ -165,7 +165,7 @@ def _hdf5(build: Callable[[h5py.File], object]) -> bytes:
 def _hdf5_seeds() -> list[bytes]:
     packed = {"data": np.zeros((40, 50), np.float32), "compression": "gzip", "shuffle": True}
     return [
-        _written(weights_io.write_weights_hdf5, _ARRAYS, _ARRAYS),
+        _written(caffemodel.write_weights_hdf5, _ARRAYS, _ARRAYS),
         _hdf5(lambda file: file.create_dataset("data/conv/0", **packed)),
         _hdf5(
             lambda file: file.create_dataset("data/conv/0", (3,), "f8", chunks=(2,), fillvalue=1.0)
@@ -188,13 +188,13 @@ TARGETS = {
         r":\d+|: is |: give 'type'|_net_param|net_param",
     ),
     "weights": Target(
-        weights_io.read_layers, _weight_seeds, _wire_mutation(caffe_pb2.NetParameter), _BINARY
+        caffemodel.read_layers, _weight_seeds, _wire_mutation(caffe_pb2.NetParameter), _BINARY
     ),
     "upgrade": Target(_read_binary, _weight_seeds, _wire_mutation(caffe_pb2.NetParameter), _BINARY),
     "state": Target(
-        weights_io.read_solverstate, _state_seeds, _wire_mutation(caffe_pb2.SolverState), _BINARY
+        caffemodel.read_solverstate, _state_seeds, _wire_mutation(caffe_pb2.SolverState), _BINARY
     ),
-    "blob": Target(weights_io.read_blob, _blob_seeds, _wire_mutation(caffe_pb2.BlobProto), _BINARY),
-    "weights_h5": Target(weights_io.read_layers, _hdf5_seeds, change_bytes, "."),
-    "state_h5": Target(weights_io.read_solverstate, lambda: _state_seeds(".h5"), change_bytes, "."),
+    "blob": Target(caffemodel.read_blob, _blob_seeds, _wire_mutation(caffe_pb2.BlobProto), _BINARY),
+    "weights_h5": Target(caffemodel.read_layers, _hdf5_seeds, change_bytes, "."),
+    "state_h5": Target(caffemodel.read_solverstate, lambda: _state_seeds(".h5"), change_bytes, "."),
 }

@@ -17,7 +17,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from caffe import device, graphs
+from caffe import common
+from caffe.net import cuda_graphs
 
 Repeats = list[Callable[[], None]]
 
@@ -167,9 +168,9 @@ def _tensors(tree: Any) -> list[torch.Tensor]:
 
 
 def _captured(parts: Sequence[Callable[[], None]]) -> list[Callable[[], None]]:
-    """Do what `caffe.graphs` has CUDA do: note what is computed; return what computes it."""
+    """Do what `caffe.net.cuda_graphs` has CUDA do: note what is computed, and return it."""
     global _captured_now
-    state = device.generator(GPU).get_state()
+    state = common.generator(GPU).get_state()
     captured: list[_Graph] = []
     try:
         for part in parts:
@@ -180,7 +181,7 @@ def _captured(parts: Sequence[Callable[[], None]]) -> list[Callable[[], None]]:
         _captured_now = None
         for graph in reversed(captured):
             graph.forget_values()
-        device.generator(GPU).set_state(state)
+        common.generator(GPU).set_state(state)
     return [graph.compute for graph in captured]
 
 
@@ -256,14 +257,14 @@ def pretended_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Repeats]]:
         patch.setattr(torch.Tensor, "pin_memory", torch.Tensor.clone)
         patch.setattr(torch.Tensor, "is_pinned", lambda self: True)
         patch.setattr(torch.Tensor, "record_stream", lambda self, stream: None)
-        patch.setattr(device, "host_memory", torch.empty)
-        patch.setattr(graphs, "_captured", captured)
-        patch.setattr(graphs, "_no_waits", nullcontext)
+        patch.setattr(common, "host_memory", torch.empty)
+        patch.setattr(cuda_graphs, "_captured", captured)
+        patch.setattr(cuda_graphs, "_no_waits", nullcontext)
         patch.setattr(torch.cuda.CUDAGraph, "register_generator_state", None, raising=False)
-        patch.setitem(device._generators, GPU, torch.Generator())
-        device._gains_by_bf16.cache_clear()
+        patch.setitem(common._generators, GPU, torch.Generator())
+        common._gains_by_bf16.cache_clear()
         try:
             with _Looking():
                 yield repeats
         finally:
-            device._gains_by_bf16.cache_clear()
+            common._gains_by_bf16.cache_clear()

@@ -8,7 +8,7 @@ import torch
 
 import caffe
 from caffe.layers.activation import TanH
-from caffe.update_rules import RULES
+from caffe.solvers.update_rules import RULES
 from tests.gpu.engine import Here, computing
 from tests.parity.layer_cases import CASES, Draw
 from tests.parity.test_layers_of_unet import DROPOUT

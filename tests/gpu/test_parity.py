@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import caffe
-from caffe import device
+from caffe import common
 from caffe.layers.activation import TanH
 from caffe.layers.convolution import Convolution, Deconvolution
 from tests.gpu.compare import NUDGE, TOLERANCE, Results, Row, compare
@@ -92,7 +92,7 @@ def test_what_does_not_come_to_the_gpu_is_found(pretended, monkeypatch):
     def upload(host, target, wait):
         target.zero_()
 
-    monkeypatch.setattr(device, "upload", upload)
+    monkeypatch.setattr(common, "upload", upload)
     assert rehearse("nets in new shapes").mistakes
 
 

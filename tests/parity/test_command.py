@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import caffe
-from caffe import weights_io
+from caffe.files import caffemodel
 from tests.parity.harness import SCRIPTS, Engine, assert_close
 
 NET = """
@@ -221,7 +221,7 @@ def folder(tmp_path_factory) -> Path:
                 for blob in blobs:
                     blob.data[...] = random.normal(0, 0.3, blob.data.shape)
             net.save(f"{name}.caffemodel")
-        weights_io.write_solverstate("state", 3, "", [np.zeros(3, np.float32)], 0)
+        caffemodel.write_solverstate("state", 3, "", [np.zeros(3, np.float32)], 0)
     for name in ("net.caffemodel", "debug.caffemodel", "state"):
         (folder / "genuine" / name).write_bytes((made / name).read_bytes())
     return folder
@@ -314,7 +314,7 @@ def test_training_comes_to_genuine_caffes_parameters(ran, folder, file):
     got, wanted = (
         {
             f"{layer} {place}": blob
-            for layer, blobs in weights_io.read_weights(folder / engine / file).items()
+            for layer, blobs in caffemodel.read_weights(folder / engine / file).items()
             for place, blob in enumerate(blobs)
             if blob is not None
         }
@@ -340,7 +340,7 @@ def test_a_snapshot_on_a_signal_holds_its_iteration(ran, folder):
         states = list((folder / engine).glob("endless_iter_*.solverstate"))
         assert states
         for path in states:
-            state = weights_io.read_solverstate(path)
+            state = caffemodel.read_solverstate(path)
             assert path.stem.endswith(f"_iter_{state.iteration}")
             assert state.learned_net == f"{path.stem}.caffemodel"
             assert (folder / engine / state.learned_net).exists()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import caffe
-from tests.caffe.test_distributed import parameters, write_case, write_data
+from tests.caffe.parallel.test_distributed import parameters, write_case, write_data
 from tests.parity.harness import Engine
 
 # What is run in place of the engine's Python: multiprocessing has to find the program by its file.

@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 
 import caffe
-from caffe import device
+from caffe import common
 from unet.engine import PRECISIONS, open_engine, tiles_together
 from unet.errors import InputError
 
@@ -36,7 +36,7 @@ def test_graphs_are_as_asked_for(monkeypatch, graphs):
 
 
 def test_precisions_are_the_engines():
-    assert PRECISIONS == device.PRECISIONS
+    assert PRECISIONS == common.PRECISIONS
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_genuine_caffe_has_one_precision(monkeypatch):
 
 def test_tiles_go_together_where_a_gpu_computes(monkeypatch):
     assert tiles_together(caffe) == 1
-    monkeypatch.setattr(device, "_mode", "gpu")
+    monkeypatch.setattr(common, "_mode", "gpu")
     assert tiles_together(caffe) == 8
     # Genuine Caffe does not tell.
     assert tiles_together(ModuleType("caffe")) == 1

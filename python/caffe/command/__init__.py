@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from caffe import glog
 from caffe.command import flags as caffe_flags
 from caffe.command.device_query import device_query
 from caffe.command.flags import FlagError, Flags
@@ -14,6 +13,7 @@ from caffe.command.test import test
 from caffe.command.timing import time
 from caffe.command.train import train
 from caffe.errors import CaffeError
+from caffe.log import INFO, configure_log
 from caffe.programs.run import run_program, terminal_is_the_output
 
 COMMANDS: dict[str, Callable[[Flags], None]] = {
@@ -61,9 +61,9 @@ def run(argv: Sequence[str] | None = None) -> int:
         raise CaffeError(f"unknown action '{words[0]}'; there are {', '.join(COMMANDS)}")
     # In the environment for the processes that training may start, too.
     os.environ["GLOG_minloglevel"] = str(flags.minloglevel)  # noqa: SIM112
-    glog.configure(
+    configure_log(
         None,
-        glog.INFO if flags.alsologtostderr or flags.logtostderr else flags.stderrthreshold,
+        INFO if flags.alsologtostderr or flags.logtostderr else flags.stderrthreshold,
         "" if flags.logtostderr else flags.log_dir,
     )
     if command is not train and not flags.log_dir:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import torch
 
-from caffe import device, glog
+from caffe import common
 from caffe.command import given
 from caffe.command.flags import Flags
+from caffe.log import Log
 
-_log = glog.Log("caffe.cpp")
-_common = glog.Log("common.cpp")
+_log = Log("caffe.cpp")
+_common = Log("common.cpp")
 
 # What genuine Caffe calls a property -> PyTorch's name of it. Releases of PyTorch differ in which
 # they have; others than these no release has.
@@ -28,7 +29,7 @@ def device_query(flags: Flags) -> None:
     """Write the properties of the GPUs that -gpu names."""
     _log.info(f"Querying GPUs {flags.gpu}")
     for gpu in given.gpus(flags.gpu):
-        device.set_device(gpu)
+        common.set_device(gpu)
         properties = torch.cuda.get_device_properties(gpu)
         _line("Device id", gpu)
         for title, name in PROPERTIES.items():

@@ -6,10 +6,10 @@ import re
 
 import torch
 
-from caffe import device
+from caffe import common
 from caffe.command.flags import Flags
 from caffe.errors import CaffeError
-from caffe.net import Net
+from caffe.net.net import Net
 
 
 def required(flags: Flags, name: str, what: str) -> str:
@@ -77,7 +77,7 @@ def compute_on(gpu: int | None) -> None:
         If there is no such GPU.
     """
     if gpu is None:
-        device.set_mode_cpu()
+        common.set_mode_cpu()
     else:
-        device.set_device(gpu)
-        device.set_mode_gpu()
+        common.set_device(gpu)
+        common.set_mode_gpu()

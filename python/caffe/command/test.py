@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from caffe import glog, solver_log
 from caffe.command import given
 from caffe.command.flags import Flags
-from caffe.net import TEST
+from caffe.log import Log, number
+from caffe.net.net import TEST
+from caffe.solvers import solver_log
 
-_log = glog.Log("caffe.cpp")
+_log = Log("caffe.cpp")
 
 
 def test(flags: Flags) -> None:
@@ -37,8 +38,8 @@ def test(flags: Flags) -> None:
             values = net.blobs[name].data.ravel().astype(np.float64)
             sums[name] = sums[name] + values
             for value in values:
-                _log.info(f"Batch {batch}, {name} = {glog.number(value)}")
-    _log.info(f"Loss: {glog.number(loss / iterations)}")
+                _log.info(f"Batch {batch}, {name} = {number(value)}")
+    _log.info(f"Loss: {number(loss / iterations)}")
     for name, total in sums.items():
         for mean in total / iterations:
             _log.info(solver_log.output(name, mean, net.blob_loss_weights[name]))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from caffe import glog, net_log
 from caffe.command import given
 from caffe.command.flags import Flags
 from caffe.errors import CaffeError
-from caffe.net import TEST, TRAIN, Net
+from caffe.log import Log, number
+from caffe.net import net_log
+from caffe.net.net import TEST, TRAIN, Net
 from caffe.timer import Timer
 
-_log = glog.Log("caffe.cpp")
+_log = Log("caffe.cpp")
 
 
 def time(flags: Flags) -> None:
@@ -25,7 +26,7 @@ def time(flags: Flags) -> None:
     net = given.net(flags, phases[flags.phase])
     last = len(net.layers) - 1
     _log.info("Performing Forward")
-    _log.info(f"Initial loss: {glog.number(net._forward(0, last))}")
+    _log.info(f"Initial loss: {number(net._forward(0, last))}")
     _log.info("Performing Backward")
     net._backward(last, 0)
     if net.debug_info:
@@ -41,11 +42,11 @@ def time(flags: Flags) -> None:
     _log.info("Average time per layer: ")
     for name, *times in zip(net._layer_names, forward, backward):
         for way, milliseconds in zip(("forward", "backward"), times):
-            _log.info(f"{name:>10}\t{way}: {glog.number(milliseconds / iterations)} ms.")
-    _log.info(f"Average Forward pass: {glog.number(sum(forward) / iterations)} ms.")
-    _log.info(f"Average Backward pass: {glog.number(sum(backward) / iterations)} ms.")
-    _log.info(f"Average Forward-Backward: {glog.number(total.ms / iterations)} ms.")
-    _log.info(f"Total Time: {glog.number(total.ms)} ms.")
+            _log.info(f"{name:>10}\t{way}: {number(milliseconds / iterations)} ms.")
+    _log.info(f"Average Forward pass: {number(sum(forward) / iterations)} ms.")
+    _log.info(f"Average Backward pass: {number(sum(backward) / iterations)} ms.")
+    _log.info(f"Average Forward-Backward: {number(total.ms / iterations)} ms.")
+    _log.info(f"Total Time: {number(total.ms)} ms.")
     _log.info("*** Benchmark ends ***")
 
 
@@ -65,5 +66,5 @@ def _time_layers(net: Net, iterations: int) -> tuple[list[float], list[float]]:
             # As in genuine Caffe all of them, whatever the net's own pass would leave out.
             net._backward_alone(index)
             backward[index] += layer_timer.ms
-        _log.info(f"Iteration: {iteration} forward-backward time: {glog.number(timer.ms)} ms.")
+        _log.info(f"Iteration: {iteration} forward-backward time: {number(timer.ms)} ms.")
     return forward, backward

@@ -8,16 +8,19 @@ import re
 
 import torch
 
-from caffe import device, distributed, glog, prototxt
-from caffe.actions import Action, answer_signals
+from caffe import common
 from caffe.command import given
 from caffe.command.flags import Flags
 from caffe.errors import CaffeError
-from caffe.files import refuse_own_input
+from caffe.files import prototxt
+from caffe.files.atomic import refuse_own_input
+from caffe.log import Log
+from caffe.parallel import distributed
 from caffe.proto import caffe_pb2
-from caffe.solvers import get_solver
+from caffe.solvers.signal_handler import Action, answer_signals
+from caffe.solvers.solver import get_solver
 
-_log = glog.Log("caffe.cpp")
+_log = Log("caffe.cpp")
 
 
 def train(flags: Flags) -> None:
@@ -90,7 +93,7 @@ def _gpus(flags: Flags, param: caffe_pb2.SolverParameter) -> list[int]:
         return gpus
     _log.info(f"Using GPUs {', '.join(map(str, gpus))}")
     for gpu in gpus:
-        device.set_device(gpu)
+        common.set_device(gpu)
         _log.info(f"GPU {gpu}: {torch.cuda.get_device_name(gpu)}")
     param.device_id = gpus[0]
     return gpus

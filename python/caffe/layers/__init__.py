@@ -6,8 +6,8 @@ import difflib
 import importlib
 import pkgutil
 
-from caffe import forks
 from caffe.errors import CaffeError
+from caffe.files import forks
 from caffe.layer_types import LAYERS, written_like
 from caffe.layers.base import BlobVec, Layer
 from caffe.proto import caffe_pb2

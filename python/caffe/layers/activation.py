@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from caffe import device, fillers
+from caffe import common, fillers
 from caffe.blob import Blob
 from caffe.layer_types import register
 from caffe.layers.base import NeuronLayer
@@ -102,7 +102,7 @@ class Dropout(NeuronLayer):
             # On a CPU drawn in NCHW order whatever the layout of the data, which depends on the
             # CPU, so that one seed gives one mask.
             keep = torch.empty(data.shape) if data.device.type == "cpu" else torch.empty_like(data)
-            keep.bernoulli_(1 - self.ratio, generator=device.generator())
+            keep.bernoulli_(1 - self.ratio, generator=common.generator())
             self.mask = keep.mul_(1 / (1 - self.ratio)).to(data.dtype)
             data = data.mul_(self.mask) if bottom[0] is top[0] else data * self.mask
         elif bottom[0] is not top[0]:

@@ -9,12 +9,13 @@ from typing import Any
 
 import torch
 
-from caffe import late_checks, prototxt
+from caffe import late_checks
 from caffe.blob import Blob
+from caffe.containers import Shown, Vector
 from caffe.errors import CaffeError
+from caffe.files import prototxt
 from caffe.layers import scalars
 from caffe.proto import caffe_pb2
-from caffe.shown import Shown, Vector
 
 # What a Python layer must define, with its arguments.
 _METHODS = {

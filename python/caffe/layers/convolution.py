@@ -10,7 +10,7 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 
-from caffe import device, fillers
+from caffe import common, fillers
 from caffe.blob import Blob, Side
 from caffe.layer_types import register
 from caffe.layers import winograd
@@ -111,7 +111,7 @@ class _ConvolutionBase(BuiltInLayer):
 
     def _batched(self, side: Side, packed: bool = True) -> torch.Tensor:
         """Return (n, channels, ...) values; `packed`: in the layout that convolutions like."""
-        tensor = side.activation().to(device.compute_dtype())
+        tensor = side.activation().to(common.compute_dtype())
         # Caffe allows any number of axes before the channels, PyTorch exactly one.
         if self.axis != 1:
             tensor = tensor.flatten(0, self.axis - 1) if self.axis else tensor[None]
@@ -133,13 +133,13 @@ class _ConvolutionBase(BuiltInLayer):
 
     def _parameters(self) -> tuple[torch.Tensor, torch.Tensor | None]:
         bias = (
-            self.blobs[1].data_side.tensor().to(device.compute_dtype()) if self.has_bias else None
+            self.blobs[1].data_side.tensor().to(common.compute_dtype()) if self.has_bias else None
         )
         return self._weights(), bias
 
     def _weights(self, again: bool = False) -> torch.Tensor:
         """Return the weights; `again`: those of the pass forward, if nobody has changed them."""
-        side, dtype = self.blobs[0].data_side, device.compute_dtype()
+        side, dtype = self.blobs[0].data_side, common.compute_dtype()
         weights = side.tensor()
         if weights.device.type == "cpu":
             return weights.to(dtype)
@@ -207,14 +207,14 @@ class _ConvolutionBase(BuiltInLayer):
 
     def _sums_of_maps(self, gradient: torch.Tensor) -> torch.Tensor:
         """Return the gradient of the bias, float32, in the way that the GPU has the fastest."""
-        precision = device.get_precision()
+        precision = common.get_precision()
         products = gradient.dim() == 4 and (precision != "bf16" or _WIDE_PRODUCTS)
         if gradient.device.type != "cuda" or not products:
             return _sum_at_once(gradient)
         key = tuple(gradient.shape), precision
         search = torch.backends.cudnn.benchmark and not torch.cuda.is_current_stream_capturing()
         if search and key not in self._fastest_sum:
-            self._fastest_sum[key] = device.fastest(*(partial(way, gradient) for way in _SUMS))
+            self._fastest_sum[key] = common.fastest(*(partial(way, gradient) for way in _SUMS))
         return _SUMS[self._fastest_sum.get(key, 0)](gradient)
 
     def _disjoint(self) -> bool:
@@ -310,7 +310,7 @@ class Convolution(_ConvolutionBase):
             self._forward_minimal(bottom, top, rectify=True)
             return
         plain = self.spatial_axes == 2 and self.axis == 1
-        kind = device.current().type
+        kind = common.current_device().type
         if plain and kind == "cuda" and torch.backends.cudnn.is_available():
             self._forward_by_cudnn(bottom, top)
             return
@@ -356,17 +356,17 @@ class Convolution(_ConvolutionBase):
                     data, weights, bias, self.stride, self.pad, self.dilation, self.groups
                 )
 
-            key = tuple(data.shape), device.get_precision()
+            key = tuple(data.shape), common.get_precision()
             known = self._choose_search(key[0])
             if known and key not in self._together and not torch.cuda.is_current_stream_capturing():
-                self._together[key] = device.fastest(apart, together) == 1
+                self._together[key] = common.fastest(apart, together) == 1
             above.data_side.set(together() if self._together.get(key) else apart())
 
     def _minimal(self, output: tuple[int, ...]) -> bool:
         """Tell whether the minimal algorithm can and should be used."""
         return (
-            device.current().type == "cpu"
-            and device.compute_dtype() == torch.float32
+            common.current_device().type == "cpu"
+            and common.compute_dtype() == torch.float32
             and self.kernel == (3, 3)
             and self.stride == self.dilation == (1, 1)
             and self.axis == self.groups == 1
@@ -436,7 +436,7 @@ class Deconvolution(_ConvolutionBase):
 
     def _disjoint(self) -> bool:
         return (
-            device.current().type == "cpu"
+            common.current_device().type == "cpu"
             and self.spatial_axes == 2
             and self.kernel == self.stride
             and self.pad == (0, 0)

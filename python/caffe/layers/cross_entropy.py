@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import torch
 
-from caffe import weights_io
 from caffe.blob import Blob
+from caffe.files import caffemodel
 from caffe.layer_types import register
 from caffe.layers.base import NeuronLayer
 from caffe.layers.loss import LossLayer, loss_weight
@@ -204,7 +204,7 @@ class InfogainLoss(SoftmaxWithLoss):
             source = self.layer_param.infogain_loss_param.source
             if not source:
                 raise self.fail("needs infogain_loss_param.source or a third bottom")
-            self.matrix = torch.from_numpy(weights_io.read_blob(source))
+            self.matrix = torch.from_numpy(caffemodel.read_blob(source))
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         super().reshape(bottom, top)

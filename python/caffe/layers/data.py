@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from caffe import device, fillers
+from caffe import common, fillers
 from caffe.blob import Blob
 from caffe.layer_types import register
 from caffe.layers.base import BuiltInLayer
@@ -62,7 +62,7 @@ class DummyData(BuiltInLayer):
         for blob, filler in zip(top, self.fillers):
             if filler.type != "constant":
                 drawn = fillers.fill(blob.shape, filler)
-                blob.data_side.set(device.to_current(drawn.numpy()))
+                blob.data_side.set(common.to_current(drawn.numpy()))
 
 
 @register("Parameter")
@@ -129,5 +129,5 @@ class MemoryData(BuiltInLayer):
         top[1].reshape(self.batch, 1, 1, 1)
         for blob, values in zip(top, self.arrays):
             batch = np.array(values[self.place : self.place + self.batch])
-            blob.data_side.set(device.to_current(batch.reshape(blob.shape)))
+            blob.data_side.set(common.to_current(batch.reshape(blob.shape)))
         self.place = (self.place + self.batch) % len(self.arrays[0])

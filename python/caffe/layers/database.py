@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from caffe import ranks
+from caffe import common
 from caffe.blob import Blob
-from caffe.files import missing
+from caffe.files.atomic import missing
 from caffe.layer_types import register
 from caffe.layers.base import BuiltInLayer
 from caffe.layers.pictures import decode
@@ -94,7 +94,7 @@ class Data(BuiltInLayer):
             raise self.fail("needs the Python package lmdb: pip install lmdb") from None
         try:
             database = _shared(self.source)
-            first, step = ranks.share(self.phase)
+            first, step = common.share_of_items(self.phase)
             number = 0
             while True:
                 empty = True

@@ -9,16 +9,17 @@ import h5py
 import numpy as np
 from h5py import h5d, h5o
 
-from caffe import device, glog, ranks
+from caffe import common
 from caffe.blob import Blob
 from caffe.errors import CaffeError
-from caffe.hdf5 import ElsewhereError, find, lies_elsewhere
-from caffe.hdf5_output import written_hdf5
+from caffe.files.hdf5 import ElsewhereError, find, lies_elsewhere
+from caffe.files.hdf5_output import written_hdf5
 from caffe.layer_types import register
 from caffe.layers.base import BuiltInLayer
 from caffe.layers.sources import read_list, told
+from caffe.log import Log
 
-_log = glog.Log("hdf5_data_layer.cpp")
+_log = Log("hdf5_data_layer.cpp")
 
 
 @register("HDF5Data")
@@ -51,13 +52,13 @@ class HDF5Data(BuiltInLayer):
         self._begin_round()
         for blob, rows in zip(top, self.rows):
             blob.reshape(param.batch_size, *rows.shape[1:])
-        first, self.step = ranks.share(self.phase)
+        first, self.step = common.share_of_items(self.phase)
         self._advance(first)
 
     def _permutation(self, count: int) -> np.ndarray:
         if not self.shuffled:
             return np.arange(count)
-        return np.array(device.random_order(count))
+        return np.array(common.random_order(count))
 
     def _begin_round(self) -> None:
         self.file_order = self._permutation(len(self.files))
@@ -127,7 +128,7 @@ class HDF5Data(BuiltInLayer):
                 values[item] = rows[self.order[self.place]]
             self._advance(self.step)
         for blob, values in zip(top, batch):
-            blob.data_side.set(device.to_current(values))
+            blob.data_side.set(common.to_current(values))
 
 
 @register("HDF5Output")

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from caffe import device, glog, ranks
+from caffe import common
 from caffe.blob import Blob
 from caffe.layer_types import register
 from caffe.layers.base import BuiltInLayer
 from caffe.layers.pictures import decode, resize
 from caffe.layers.sources import read_list, told
 from caffe.layers.transform import Transformer, give_batch
+from caffe.log import log_warning
 from caffe.proto import caffe_pb2
 
 
@@ -39,15 +40,15 @@ class ImageData(BuiltInLayer):
         self.transformer = Transformer(self)
         self.order, self.place = self._permutation(), 0
         everywhere = not (param.shuffle or param.rand_skip)
-        if everywhere and self.phase == caffe_pb2.TRAIN and not ranks.is_root():
+        if everywhere and self.phase == caffe_pb2.TRAIN and not common.is_root():
             # Genuine Caffe shares out the items of Data and HDF5Data, but not these.
-            glog.warning("Shuffling or skipping recommended for multi-GPU")
+            log_warning("Shuffling or skipping recommended for multi-GPU")
         if param.rand_skip:
             if param.rand_skip > len(self.entries):
                 raise self.fail(
                     f"rand_skip {param.rand_skip} exceeds the {len(self.entries)} pictures"
                 )
-            self.place = device.random_below(param.rand_skip)
+            self.place = common.random_below(param.rand_skip)
         shape = self.transformer.shape(self._picture(self.entries[self.order[self.place]][0]))
         top[0].reshape(param.batch_size, *shape)
         if len(top) > 1:
@@ -66,7 +67,7 @@ class ImageData(BuiltInLayer):
         count = len(self.entries)
         if not self.layer_param.image_data_param.shuffle:
             return list(range(count))
-        return device.random_order(count)
+        return common.random_order(count)
 
     def _picture(self, path: str) -> np.ndarray:
         param = self.layer_param.image_data_param

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from caffe import device, fillers
+from caffe import common, fillers
 from caffe.blob import Blob
 from caffe.layer_types import register
 from caffe.layers.base import BuiltInLayer
@@ -49,7 +49,7 @@ class InnerProduct(BuiltInLayer):
         top[0].reshape(*shape[: self.axis], self.maps)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        dtype = device.compute_dtype()
+        dtype = common.compute_dtype()
         rows = bottom[0].data_side.activation().to(dtype).reshape(-1, self.inputs)
         result = rows @ self._matrix(dtype)
         if self.has_bias:
@@ -63,7 +63,7 @@ class InnerProduct(BuiltInLayer):
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
     ) -> None:
-        dtype = device.compute_dtype()
+        dtype = common.compute_dtype()
         grad = top[0].diff_side.activation().to(dtype).reshape(-1, self.maps)
         if self.param_propagate_down[0]:
             rows = bottom[0].data_side.activation().to(dtype).reshape(-1, self.inputs)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
-from caffe import device
+from caffe import common
 from caffe.blob import Blob
 from caffe.layer_types import register
 from caffe.layers.base import BuiltInLayer
@@ -141,7 +141,7 @@ class Pooling(BuiltInLayer):
             weighted = windows.square().sum(-1, keepdim=True)
             return torch.where(total > 0, weighted / total, 0.0).squeeze(-1)
         drawn = torch.empty(total.shape, device=data.device)
-        drawn.uniform_(generator=device.generator(data.device))
+        drawn.uniform_(generator=common.generator(data.device))
         reached = windows.cumsum(-1) >= drawn * total
         self.drawn = reached.to(torch.uint8).argmax(-1, keepdim=True)
         return windows.gather(-1, self.drawn).squeeze(-1)

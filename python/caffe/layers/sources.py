@@ -6,7 +6,7 @@ import os
 import stat
 
 from caffe.errors import CaffeError
-from caffe.files import missing
+from caffe.files.atomic import missing
 
 # How files begin.
 _BEGINNINGS = (

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from caffe import device, weights_io
+from caffe import common
 from caffe.blob import Blob
+from caffe.files import caffemodel
 from caffe.layers.base import Layer
 from caffe.proto import caffe_pb2
 
@@ -34,7 +35,7 @@ class Transformer:
         if self.param.mean_file:
             if self.param.mean_value:
                 raise layer.fail("give mean_file or mean_value, not both")
-            mean = weights_io.read_blob(self.param.mean_file)
+            mean = caffemodel.read_blob(self.param.mean_file)
             if mean.ndim < 3 or mean.size != math.prod(mean.shape[-3:]):
                 raise layer.fail(
                     f"the mean of {self.param.mean_file} is of shape {mean.shape}, not of "
@@ -72,7 +73,7 @@ class Transformer:
         channels, height, width = self.shape(picture)
         spare = picture.shape[1] - height, picture.shape[2] - width
         row, column = (
-            device.random_below(size + 1) if self.training and param.crop_size else size // 2
+            common.random_below(size + 1) if self.training and param.crop_size else size // 2
             for size in spare
         )
         window = (slice(None), slice(row, row + height), slice(column, column + width))
@@ -88,7 +89,7 @@ class Transformer:
                 raise self.layer.fail(f"give one mean_value or {channels}, one per channel")
             result -= np.array(param.mean_value, np.float32).reshape(-1, 1, 1)
         result *= np.float32(param.scale)
-        if param.mirror and device.random_below(2):
+        if param.mirror and common.random_below(2):
             result = result[:, :, ::-1]
         return result
 
@@ -108,6 +109,6 @@ def give_batch(
         if picture.shape != first:
             raise layer.fail(f"pictures of one batch differ in shape: {first} and {picture.shape}")
     top[0].reshape(len(pictures), *first)
-    top[0].data_side.set(device.to_current(np.stack(pictures)))
+    top[0].data_side.set(common.to_current(np.stack(pictures)))
     if len(top) > 1:
-        top[1].data_side.set(device.to_current(np.array(labels, np.float32)))
+        top[1].data_side.set(common.to_current(np.array(labels, np.float32)))

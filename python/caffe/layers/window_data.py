@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from caffe import device, weights_io
+from caffe import common
 from caffe.blob import Blob
+from caffe.files import caffemodel
 from caffe.layer_types import register
 from caffe.layers.base import BuiltInLayer
 from caffe.layers.pictures import load, resize
@@ -67,7 +68,7 @@ class WindowData(BuiltInLayer):
                 raise self.fail(f"'{param.source}' has no window of {what}")
         self.mean: np.ndarray | None = None
         if transform.mean_file:
-            mean = weights_io.read_blob(transform.mean_file)
+            mean = caffemodel.read_blob(transform.mean_file)
             mean = mean.reshape(mean.shape[-3:])
             off = (mean.shape[2] - self.size) // 2
             if off < 0 or mean.shape[1] < self.size:
@@ -163,8 +164,8 @@ class WindowData(BuiltInLayer):
         pictures, labels = [], []
         for windows, count in zip((self.background, self.objects), self.counts):
             for _ in range(count):
-                window = windows[device.random_below(len(windows))]
-                mirror = self.layer_param.transform_param.mirror and device.random_below(2) == 1
+                window = windows[common.random_below(len(windows))]
+                mirror = self.layer_param.transform_param.mirror and common.random_below(2) == 1
                 pictures.append(self._cut(window, mirror))
                 labels.append(window.label)
         give_batch(self, top, pictures, labels)

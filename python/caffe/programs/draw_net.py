@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from caffe import prototxt
 from caffe.errors import CaffeError
-from caffe.files import refuse_own_input
+from caffe.files import prototxt
+from caffe.files.atomic import refuse_own_input
 from caffe.programs.run import run_program
 from caffe.proto import caffe_pb2
 

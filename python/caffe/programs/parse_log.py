@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from caffe.errors import CaffeError
-from caffe.files import atomic_path, refuse_own_input
+from caffe.files.atomic import atomic_path, refuse_own_input
+from caffe.programs.log_parser import Row, read_training_log
 from caffe.programs.run import run_program
-from caffe.training_log import Row, read_training_log
 
 
 def parse_log(path_to_log: str | os.PathLike) -> tuple[list[Row], list[Row]]:

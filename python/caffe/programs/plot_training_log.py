@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from caffe.errors import CaffeError
-from caffe.files import atomic_path, refuse_own_input
+from caffe.files.atomic import atomic_path, refuse_own_input
+from caffe.programs.log_parser import Point, TrainingLog, read_training_log
 from caffe.programs.run import run_program
-from caffe.training_log import Point, TrainingLog, read_training_log
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 
 from google.protobuf.message import DecodeError
 
-from caffe import glog, upgrade
-from caffe.blob_wire import check_kind, map_file
 from caffe.errors import CaffeError
-from caffe.files import atomic_path
+from caffe.files import upgrade
+from caffe.files.atomic import atomic_path
+from caffe.files.blob_wire import check_kind, map_file
+from caffe.files.survey import Survey
+from caffe.log import log_info
 from caffe.programs.run import run_program
 from caffe.programs.upgrading import EXIT_USAGE, tell, two_paths
 from caffe.proto import caffe_pb2
-from caffe.survey import Survey
 
 
 def read_binary(path: str) -> caffe_pb2.NetParameter:
@@ -47,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     status = tell(source, target, needed, upgrade.upgrade_net_as_needed(net, source))
     with atomic_path(target) as temporary:
         temporary.write_bytes(net.SerializeToString())
-    glog.info(f"Wrote upgraded NetParameter binary proto to {target}")
+    log_info(f"Wrote upgraded NetParameter binary proto to {target}")
     return status
 
 

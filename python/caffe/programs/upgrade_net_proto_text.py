@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from caffe import glog, prototxt, upgrade
+from caffe.files import prototxt, upgrade
+from caffe.log import log_info
 from caffe.programs.run import run_program
 from caffe.programs.upgrading import EXIT_USAGE, tell, two_paths
 from caffe.proto import caffe_pb2
@@ -20,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     needed = upgrade.net_needs_upgrade(net)
     status = tell(source, target, needed, upgrade.upgrade_net_as_needed(net, source))
     prototxt.write_text(net, target)
-    glog.info(f"Wrote upgraded NetParameter text proto to {target}")
+    log_info(f"Wrote upgraded NetParameter text proto to {target}")
     return status
 
 

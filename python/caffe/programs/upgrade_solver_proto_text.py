@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from caffe import glog, prototxt, upgrade
+from caffe.files import prototxt, upgrade
+from caffe.log import log_info
 from caffe.programs.run import run_program
 from caffe.programs.upgrading import EXIT_USAGE, tell, two_paths
 from caffe.proto import caffe_pb2
@@ -22,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     status = tell(source, target, needed=solver.HasField("solver_type"))
     upgrade.upgrade_solver_as_needed(solver, source)
     prototxt.write_text(solver, target)
-    glog.info(f"Wrote upgraded SolverParameter text proto to {target}")
+    log_info(f"Wrote upgraded SolverParameter text proto to {target}")
     return status
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from caffe import glog
-from caffe.files import refuse_own_input
+from caffe.files.atomic import refuse_own_input
+from caffe.log import log_error
 
 EXIT_INCOMPLETE = EXIT_USAGE = 1
 
@@ -15,7 +15,7 @@ def two_paths(usage: str, argv: Sequence[str] | None) -> tuple[str, str] | None:
     """Return the input's and the output's path, or log the usage if these are not what is given."""
     words = sys.argv[1:] if argv is None else argv
     if len(words) != 2:
-        glog.error(f"Usage: {usage}")
+        log_error(f"Usage: {usage}")
         return None
     return words[0], words[1]
 
@@ -30,9 +30,9 @@ def tell(source: str, target: str, needed: bool, complete: bool = True) -> int:
         Genuine Caffe writes it all the same.
     """
     if not needed:
-        glog.error(f"File already in latest proto format: {source}")
+        log_error(f"File already in latest proto format: {source}")
     if complete:
         return 0
-    glog.error("Encountered error(s) while upgrading prototxt; see details above.")
+    log_error("Encountered error(s) while upgrading prototxt; see details above.")
     refuse_own_input(target, source)
     return EXIT_INCOMPLETE

@@ -1,0 +1,1 @@
+"""Nets: made from a prototxt, run, and their parameters shared and copied."""

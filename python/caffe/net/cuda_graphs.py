@@ -1,0 +1,343 @@
+"""CUDA graphs: a net's pass is recorded once, and then run by the GPU without the host's help.
+
+A step of the U-Net is several hundred launches, which take the host longer than the GPU needs to
+compute them. What is recorded are all layers but those without bottoms: these fetch data, on the
+host as a rule, and run before. Each pass is recorded the third time that it runs with the same
+shapes; the first two show whether it can be.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+
+from caffe import common, late_checks
+from caffe.argument_checks import takes
+from caffe.blob import Side
+from caffe.errors import CaffeError
+from caffe.layers.base import BuiltInLayer
+from caffe.log import log_info
+
+if TYPE_CHECKING:
+    from caffe.net.builder import Place
+    from caffe.net.passes import Passes
+
+# Each holds the memory of a whole pass.
+_MOST = 2
+# Passes of each kind that run as usual before one is recorded.
+_BEFORE = 2
+
+# Layers that work on the host, or go on from what the last pass has left in Python's variables.
+_CHANGING = {"HDF5Output", "LSTM", "LSTMUnit", "RNN"}
+
+_on = False
+
+
+@takes(on=bool)
+def set_graphs(on: bool) -> None:
+    """Choose whether GPUs repeat passes as CUDA graphs, which saves the host's time.
+
+    Not in genuine Caffe; off by default. Results stay what they are. A net whose passes cannot be
+    repeated so runs as usual, and a line of the log says why: one with Python layers that have
+    bottoms, for example, or with layers whose work depends on values. A net holds the memory of one
+    pass for each of the last two kinds of it (shapes, training or not) that it has run.
+    """
+    global _on
+    _on = on
+
+
+def wanted() -> bool:
+    """Tell whether passes are to be repeated as graphs on the current device."""
+    return _on and common.current_device().type == "cuda"
+
+
+def _obstacle(places: Sequence[Place]) -> str | None:
+    """Return what keeps the passes of a net's layers from being repeated, if anything."""
+    if not hasattr(torch.cuda.CUDAGraph, "register_generator_state"):
+        return f"PyTorch {torch.__version__} cannot repeat random numbers in them"
+    for place in places:
+        kind = place.layer.type
+        told = f"layer '{place.name}' ({kind})"
+        layer = place.layer
+        changing = kind in _CHANGING or layer.always_reshape or not isinstance(layer, BuiltInLayer)
+        if place.bottoms and changing:
+            return f"{told} may do something else in each pass"
+        if not place.bottoms and (place.needs_backward or place.layer.blobs):
+            return f"{told} has parameters and no bottom"
+        if not place.bottoms and any(b.data_side.source.changes_in_place for b in place.tops):
+            return f"a layer works in place on what {told} gives"
+    return None
+
+
+@contextmanager
+def _no_waits() -> Iterator[None]:
+    """Have PyTorch raise an error where the host waits for the GPU: graphs cannot."""
+    before = torch.cuda.get_sync_debug_mode()
+    with warnings.catch_warnings():
+        # That this is a prototype.
+        warnings.simplefilter("ignore")
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            yield
+        finally:
+            torch.cuda.set_sync_debug_mode(before)
+
+
+def _captured(parts: Sequence[Callable[[], None]]) -> list[Callable[[], None]]:
+    """Let the GPU note what functions launch, instead of computing it.
+
+    Returns
+    -------
+    list of callable
+        What launches the same, for each; to be called in this order.
+    """
+    where = common.current_device()
+    before = torch.cuda.current_stream(where)
+    graphs: list[torch.cuda.CUDAGraph] = []
+    try:
+        with torch.cuda.device(where):
+            for part in parts:
+                graph = torch.cuda.CUDAGraph()
+                graph.register_generator_state(common.generator(where))
+                # What one part leaves in memory the next one finds there.
+                pool = graphs[0].pool() if graphs else None
+                stream, mode = _stream(where), "thread_local"
+                with torch.cuda.graph(graph, pool, stream, capture_error_mode=mode):
+                    part()
+                graphs.append(graph)
+    except BaseException:
+        # Where the capture cannot be ended PyTorch stays on its stream.
+        torch.cuda.set_stream(before)
+        raise
+    return [graph.replay for graph in graphs]
+
+
+@functools.cache
+def _stream(where: torch.device) -> torch.cuda.Stream:
+    """Return the stream that passes are captured on; PyTorch's own is of one device only."""
+    return torch.cuda.Stream(where)
+
+
+class _Recording:
+    """One pass, recorded: the graph, and all that Python set while it was.
+
+    Parameters
+    ----------
+    net : Passes
+    read : list of Side
+        What the pass is given: data, parameters, weights of losses.
+    made : list of Side
+        What it makes.
+    forward : callable
+        Runs its layers forward; returns the terms of the loss.
+    backward : callable or None
+        Runs them backward, if that belongs to the pass.
+    """
+
+    def __init__(
+        self,
+        net: Passes,
+        read: list[Side],
+        made: list[Side],
+        forward: Callable[[], list[torch.Tensor]],
+        backward: Callable[[], None] | None,
+    ) -> None:
+        # Memory that the graph reads; what the sides hold is brought there before each replay.
+        self._read = [(side, side.activation()) for side in read]
+        layers = [place.layer for place in net._places]
+        attributes = [dict(vars(layer)) for layer in layers]
+        states = [side.state() for side in made]
+        losses = net.loss_sides() if backward is not None else []
+
+        def noted() -> None:
+            self._terms = forward()
+            self._losses = [(side, side.state()) for side in losses]
+
+        parts = [noted] if backward is None else [noted, backward]
+        try:
+            with late_checks.recorded() as self._checks:
+                self._replays = _captured(parts)
+            # What was given back is no longer there, for who looks; the graph's memory is.
+            self._spent = [(side, side.state()) for side, _ in self._read if side.is_deferred()]
+            kept = [(side, memory) for side, memory in self._read if not side.is_deferred()]
+            if any(side.activation() is not memory for side, memory in kept):
+                raise CaffeError("a layer gives other memory to values that it reads")
+        finally:
+            # Nothing was computed: what was read still lies where it lay.
+            for side, memory in self._read:
+                side.restore((memory, None, None))
+        # What was not touched stays the user's.
+        self._made = [
+            (side, side.state())
+            for side, before in zip(made, states)
+            if side not in losses and any(new is not old for new, old in zip(side.state(), before))
+        ]
+        self._kept = [
+            (layer, {k: v for k, v in vars(layer).items() if before.get(k) is not v})
+            for layer, before in zip(layers, attributes)
+        ]
+        self._released = list(net._released)
+        self._net = net
+
+    def __call__(self) -> list[torch.Tensor]:
+        """Run it on what its sides hold now; return the terms of the loss."""
+        for side, memory in self._read:
+            side.lie_in(memory)
+        first, *others = self._replays
+        first()
+        for side, state in self._losses:
+            side.restore(state)
+            side.send()
+        for replay in others:
+            replay()
+        for side, state in [*self._made, *self._spent]:
+            side.restore(state)
+        for layer, kept in self._kept:
+            vars(layer).update(kept)
+        self._net._released = list(self._released)
+        # Copies: the next run writes where this one has written.
+        for check in self._checks:
+            late_checks.add(check.flag.clone(), check.error)
+        return [term.clone() for term in self._terms]
+
+
+class Graphs:
+    """The passes of a net that are repeated as CUDA graphs.
+
+    Parameters
+    ----------
+    net : Passes
+    """
+
+    def __init__(self, net: Passes) -> None:
+        self._net = net
+        self._sources = [i for i, place in enumerate(net._places) if not place.bottoms]
+        self._others = [i for i, place in enumerate(net._places) if place.bottoms]
+        # By all that must stay as it was: how often it ran as usual, then the recording.
+        self._known: OrderedDict[Hashable, int | _Recording] = OrderedDict()
+        self._refused = False
+
+    def _refuse(self, reason: str) -> None:
+        self._refused = True
+        self._known.clear()
+        log_info(f"{self._net.source}: passes are not repeated as CUDA graphs: {reason}")
+
+    def run(
+        self, keep: Sequence[str], backward: Callable[[], None] | None, how: Hashable
+    ) -> list[torch.Tensor] | None:
+        """Run all layers forward, and then `backward`.
+
+        Parameters
+        ----------
+        keep : sequence of str
+            Blobs that are not given back.
+        backward : callable or None
+        how : hashable
+            What the pass depends on beside shapes, parameters, precision and device.
+
+        Returns
+        -------
+        list of Tensor or None
+            The terms of the loss; None, and nothing was run, if this net's passes cannot be
+            repeated.
+        """
+        if self._refused:
+            return None
+        net, both = self._net, backward is not None
+        net._flow(self._sources, keep, both)
+        for index in self._others:
+            net._reshape_layer(net._places[index])
+
+        def forward() -> list[torch.Tensor]:
+            return net._flow(self._others, keep, both)
+
+        def run() -> list[torch.Tensor]:
+            terms = forward()
+            if backward is not None:
+                net.send_losses()
+                backward()
+            return terms
+
+        key = self._key(keep, how)
+        found = self._known.pop(key, 0)
+        if found == 0:
+            obstacle = _obstacle(net._places)
+            if obstacle:
+                self._refuse(obstacle)
+            else:
+                self._remember(key, 1)
+            return run()
+        # Of an iteration's earlier passes: this one's are added to them.
+        gradients = [
+            (blob.diff_side, blob.diff_side.tensor().clone())
+            for blob in net.learnable
+            if both and not blob.diff_side.is_clear()
+        ]
+        sources = [blob.data_side.source for i in self._sources for blob in net._places[i].tops]
+        given = [(side, (side.activation(), None, None)) for side in sources]
+        try:
+            if isinstance(found, int) and found < _BEFORE:
+                with _no_waits():
+                    terms = run()
+                self._remember(key, found + 1)
+                return terms
+            for side, _ in gradients:
+                side.clear()
+            if isinstance(found, int):
+                found = _Recording(net, *self._sides(both), forward, backward)
+        except (CaffeError, RuntimeError) as error:
+            self._refuse(str(error).partition("\n")[0])
+            if both:
+                # What the attempt has added to them.
+                for blob in net.learnable:
+                    blob.diff_side.clear()
+            for side, before in gradients:
+                side.set(before)
+            for side, state in given:
+                side.restore(state)
+            return run()
+        self._remember(key, found)
+        terms = found()
+        for side, before in gradients:
+            side.set(before.add_(side.tensor()))
+        return terms
+
+    def _remember(self, key: Hashable, value: int | _Recording) -> None:
+        self._known[key] = value
+        while len(self._known) > _MOST:
+            self._known.popitem(last=False)
+
+    def _key(self, keep: Sequence[str], how: Hashable) -> Hashable:
+        net = self._net
+        shapes = tuple(blob.shape for index in self._sources for blob in net._places[index].tops)
+        sides = [
+            side for blob in net._made_blobs.values() for side in (blob.data_side, blob.diff_side)
+        ]
+        layers = [place.layer for place in net._places]
+        parameters = [blob.data_side for layer in layers for blob in layer.blobs]
+        return (
+            (tuple(keep), how, common.current_device(), common.get_precision(), shapes),
+            tuple(map(id, [*sides, *parameters, *layers])),
+        )
+
+    def _sides(self, both: bool) -> tuple[list[Side], list[Side]]:
+        """Return the sides that a pass reads, and those that it makes."""
+        net = self._net
+        read = [blob.data_side for i in self._sources for blob in net._places[i].tops]
+        read += [blob.data_side for place in net._places for blob in place.layer.blobs]
+        for place in net._places:
+            tops = zip(place.tops, place.loss_weights)
+            read += [blob.diff_side for blob, weight in tops if weight]
+        made = [blob.data_side for blob in net._made_blobs.values()]
+        if both:
+            made += [blob.diff_side for blob in net._made_blobs.values()]
+            made += [blob.diff_side for blob in net.learnable]
+        read = list(dict.fromkeys(side.source for side in read))
+        made = list(dict.fromkeys(side.source for side in made))
+        return read, [side for side in made if side not in read]

@@ -1,0 +1,162 @@
+"""The parameters of a net's layers: shared with another net, read from files, written to them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+from caffe.blob import Side
+from caffe.errors import CaffeError
+from caffe.files import caffemodel
+from caffe.layers import Layer
+from caffe.net import net_log
+from caffe.proto import caffe_pb2
+
+
+def share(layers: Mapping[str, Layer], others: Mapping[str, Layer]) -> None:
+    """Use the parameters of `others` wherever a layer of the same name has them.
+
+    Parameters
+    ----------
+    layers, others : mapping of str to Layer
+        Of two nets, by name.
+
+    Raises
+    ------
+    CaffeError
+        If number or shapes differ: the message names the layer and both.
+    """
+    net_log.ignored(name for name in others if name not in layers)
+    for name, other in others.items():
+        if name not in layers or not other.blobs:
+            continue
+        own = layers[name].blobs
+        if len(own) != len(other.blobs):
+            raise CaffeError(
+                f"layer '{name}': {len(own)} parameter blobs here, {len(other.blobs)} there"
+            )
+        for place, (mine, theirs) in enumerate(zip(own, other.blobs)):
+            if mine.shape != theirs.shape:
+                raise CaffeError(
+                    f"layer '{name}', parameter {place}: shape {mine.shape} here, "
+                    f"{theirs.shape} there"
+                )
+            mine.share_data(theirs)
+
+
+def copy_from(path: str | os.PathLike, layers: Mapping[str, Layer]) -> None:
+    """Copy parameters by layer name from a file.
+
+    Parameters
+    ----------
+    path : path
+        A .caffemodel or HDF5 file. Layers that it lacks keep their values.
+    layers : mapping of str to Layer
+        Of a net, by name. Others in the file are passed over.
+
+    Raises
+    ------
+    CaffeError
+        If the file cannot be read, or a shape differs: the message names layer and both shapes.
+    """
+    path = os.fspath(path)
+    shared = _shared(layers)
+    for name, arrays in caffemodel.read_layers(path).items():
+        if name not in layers:
+            net_log.ignored([name])
+            continue
+        if not arrays:
+            continue
+        blobs = layers[name].blobs
+        # HDF5 files leave out what another layer owns and this one shares.
+        while len(arrays) < len(blobs) and (name, len(arrays)) in shared:
+            arrays.append(None)
+        if len(blobs) != len(arrays):
+            raise CaffeError(
+                f"{path}: layer '{name}' has {len(arrays)} parameter blob(s), "
+                f"the net's has {len(blobs)}{_anew(name)}"
+            )
+        for place, array in enumerate(arrays):
+            if array is None and (name, place) not in shared:
+                raise CaffeError(f"{path}: layer '{name}', parameter {place} is missing")
+        given = [
+            (place, blob, array)
+            for place, (blob, array) in enumerate(zip(blobs, arrays))
+            if array is not None
+        ]
+        for place, blob, array in given:
+            if not _same_shape(blob.shape, array.shape):
+                raise CaffeError(
+                    f"{path}: layer '{name}', parameter {place}: the file's shape is "
+                    f"{array.shape}, the net's is {blob.shape}{_anew(name)}"
+                )
+        for _, blob, array in given:
+            target = blob.data_side.tensor()
+            target.copy_(torch.from_numpy(array).view(blob.shape))
+
+
+def _anew(name: str) -> str:
+    return f"; to learn the layer anew rename it in the net, to '{name}_new' for example"
+
+
+def save(
+    path: str | os.PathLike, param: caffe_pb2.NetParameter, layers: Mapping[str, Layer]
+) -> None:
+    """Write all parameters, and the net's description, to a .caffemodel.
+
+    Raises
+    ------
+    CaffeError
+        If the file would become larger than its format allows.
+    """
+    caffemodel.write_caffemodel(path, param, _arrays(layers, "data"))
+
+
+def save_hdf5(path: str | os.PathLike, layers: Mapping[str, Layer], write_diff: bool) -> None:
+    """Write all parameters, with `write_diff` their diffs too, to an HDF5 file."""
+    diffs = _owned_arrays(layers, "diff") if write_diff else None
+    caffemodel.write_weights_hdf5(path, _owned_arrays(layers, "data"), diffs)
+
+
+def _owned_arrays(layers: Mapping[str, Layer], side: str) -> dict[str, list[np.ndarray | None]]:
+    # As genuine Caffe's HDF5 has them: every layer, a shared parameter at its first one.
+    arrays: dict[str, list[np.ndarray | None]] = {name: [] for name in layers}
+    arrays.update(_arrays(layers, side))
+    for name, index in _shared(layers):
+        arrays[name][index] = None
+    return arrays
+
+
+def _shared(layers: Mapping[str, Layer]) -> set[tuple[str, int]]:
+    """Return the layers and places of the parameters that an earlier layer owns."""
+    shared: set[tuple[str, int]] = set()
+    seen: set[Side] = set()
+    for name, layer in layers.items():
+        for index, blob in enumerate(layer.blobs):
+            side = blob.data_side.source
+            if side in seen:
+                shared.add((name, index))
+            seen.add(side)
+    return shared
+
+
+def _arrays(layers: Mapping[str, Layer], side: str) -> dict[str, list[np.ndarray]]:
+    return {
+        name: [_array(getattr(blob, f"{side}_side")) for blob in layer.blobs]
+        for name, layer in layers.items()
+        if layer.blobs
+    }
+
+
+def _array(side: Side) -> np.ndarray:
+    return side.tensor().cpu().contiguous().numpy()
+
+
+def _same_shape(ours: tuple[int, ...], theirs: tuple[int, ...]) -> bool:
+    # Old files pad every shape with ones in front to four axes.
+    if ours == theirs:
+        return True
+    return len(theirs) == 4 and (1,) * (4 - len(ours)) + tuple(ours) == tuple(theirs)

@@ -1,0 +1,1 @@
+"""Solvers in several processes that train one net together."""

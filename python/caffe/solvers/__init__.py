@@ -1,0 +1,1 @@
+"""Solvers: update rules, test intervals, snapshots, signals."""

@@ -1,0 +1,95 @@
+"""Snapshots of a training: its parameters, and the state to go on from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import torch
+
+from caffe.errors import CaffeError
+from caffe.files import atomic, caffemodel
+from caffe.net.net import Net
+from caffe.proto import caffe_pb2
+from caffe.solvers import solver_log
+from caffe.solvers.update_rules import current_step
+
+
+def _path(param: caffe_pb2.SolverParameter, iteration: int, suffix: str) -> str:
+    hdf5 = param.snapshot_format == caffe_pb2.SolverParameter.HDF5
+    return f"{param.snapshot_prefix}_iter_{iteration}{suffix}{'.h5' if hdf5 else ''}"
+
+
+def write(
+    param: caffe_pb2.SolverParameter, net: Net, iteration: int, history: Sequence[torch.Tensor]
+) -> None:
+    """Write PREFIX_iter_N.caffemodel and .solverstate; each whole or not at all.
+
+    Parameters
+    ----------
+    param : caffe_pb2.SolverParameter
+        Says where, and whether as HDF5 (the names then end in .h5).
+    net : Net
+        The net that is trained.
+    iteration : int
+        Iterations done.
+    history : sequence of Tensor
+        What the update rule remembers.
+
+    Raises
+    ------
+    CaffeError
+        If a file would become larger than its format allows, or cannot be written.
+    """
+    folder, prefix = os.path.split(param.snapshot_prefix)
+    # What killed processes left of this training's snapshots, of whatever iteration.
+    atomic.sweep(folder or ".", lambda name: name.startswith(f"{prefix}_iter_"))
+    model, state = (_path(param, iteration, end) for end in (".caffemodel", ".solverstate"))
+    hdf5 = param.snapshot_format == caffe_pb2.SolverParameter.HDF5
+    solver_log.snapshot_model(model, hdf5)
+    if hdf5:
+        net.save_hdf5(model, param.snapshot_diff)
+    else:
+        net.save(model)
+    solver_log.snapshot_state(state, hdf5)
+    caffemodel.write_solverstate(
+        state,
+        iteration,
+        model,
+        [entry.cpu().contiguous().numpy() for entry in history],
+        current_step(param, iteration),
+    )
+
+
+def read(
+    path: str | os.PathLike, rule: str, history: Sequence[torch.Tensor]
+) -> caffemodel.SolverState:
+    """Read a .solverstate that fits a solver.
+
+    Parameters
+    ----------
+    path : path
+    rule : str
+        The solver's type.
+    history : sequence of Tensor
+        What its update rule remembers.
+
+    Raises
+    ------
+    CaffeError
+        If the file cannot be read or belongs to another solver or net.
+    """
+    path = os.fspath(path)
+    state = caffemodel.read_solverstate(path)
+    if len(state.history) != len(history):
+        raise CaffeError(
+            f"{path}: has {len(state.history)} history blobs, this solver ({rule}) needs "
+            f"{len(history)}"
+        )
+    for place, (mine, theirs) in enumerate(zip(history, state.history)):
+        if mine.numel() != theirs.size:
+            raise CaffeError(
+                f"{path}: history blob {place} has shape {theirs.shape}, "
+                f"this solver's {tuple(mine.shape)}"
+            )
+    return state
