@@ -23,11 +23,12 @@ from typing import Callable
 
 import numpy as np
 
-from unet.cli import real, run_program, whole
-from unet.engine import open_engine
+from unet.command.options import real, whole
+from unet.command.running import run_program
+from unet.command.terminal import is_the_output
 from unet.errors import InputError
-from unet.terminal import is_the_output
-from unet.tiles import BORDER, check_tile
+from unet.machine.engine import open_engine
+from unet.segmentation.tiles import BORDER, check_tile
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 REFERENCE = REPOSITORY / "tools" / "caffe-reference"
@@ -115,10 +116,10 @@ def _caffe_pass(options: argparse.Namespace) -> tuple[Callable[[], object], floa
 
 def _slice_pass(options: argparse.Namespace) -> tuple[Callable[[], object], float]:
     """Return what segments one slice of 512 x 512 as tools/segment.py does, from file to memory."""
-    from segment_options import choose_tiles
-    from unet.engine import tiles_together
+    from unet.command.segment_options import choose_tiles
+    from unet.machine.engine import tiles_together
     from unet.model import load_net, pass_cost
-    from unet.segmentation import VERSIONS, segment_volume
+    from unet.segmentation.segment import VERSIONS, segment_volume
     from unet.volumes import open_volume, write_volume
 
     caffe = open_engine(options.device, options.precision)
@@ -372,8 +373,8 @@ def weight_maps(options: argparse.Namespace) -> None:
     """Time the weight map on phantoms of cells."""
     from scipy import ndimage
 
-    from unet.labels import separate_touching
-    from unet.weight_map import weight_map
+    from unet.preparation.labels import separate_touching
+    from unet.preparation.weight_map import weight_map
 
     for size, cells in ((512, 300), (2048, 3000)):
         rng = np.random.RandomState(0)
@@ -390,12 +391,12 @@ def weight_maps(options: argparse.Namespace) -> None:
 
 def tiles(options: argparse.Namespace) -> None:
     """Time the cutting of augmented training tiles, by worker processes and without."""
-    from unet.labels import instances_from_binary
+    from unet.augmentation.tile_sampler import Augmentation, TileSampler
+    from unet.augmentation.tile_workers import TileWorkers
     from unet.nets import AUGMENTATION
-    from unet.tile_sampler import Augmentation, TileSampler
-    from unet.tile_workers import TileWorkers
-    from unet.training_set import TrainingSet, write_training_set
-    from unet.weight_map import weight_map
+    from unet.preparation.labels import instances_from_binary
+    from unet.preparation.training_set import TrainingSet, write_training_set
+    from unet.preparation.weight_map import weight_map
 
     rng = np.random.RandomState(0)
     raw = rng.randint(0, 256, (20, SLICE, SLICE)).astype(np.uint8)

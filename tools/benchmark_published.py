@@ -20,20 +20,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-# data/ is no package of the project's: it lies beside this folder.
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from data import release2015
 from pipeline_cells import DATA
 from steps import StepFailed, shown
-from unet.cli import Output, add_overwrite, guard_outputs, run_program
-from unet.ctc_evaluation import score_seg, score_tracking
-from unet.ctc_format import numbered_files, open_frames
-from unet.ctc_metrics import match_objects, seg
+from unet.command.options import add_overwrite
+from unet.command.running import run_program
+from unet.datasets import release2015
 from unet.errors import InputError
-from unet.files import atomic_path
-from unet.json_text import json_text
-from unet.provenance import KEY, RESULT, SCORE_FILE, STACK, mark
+from unet.files.atomic import atomic_path
+from unet.files.json_text import json_text
+from unet.files.outputs import Output, guard_outputs
+from unet.files.provenance import KEY, RESULT, SCORE_FILE, STACK, mark
+from unet.scoring.ctc import score_seg, score_tracking
+from unet.scoring.ctc_metrics import match_objects, seg
+from unet.tracking.ctc_format import numbered_files, open_frames
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 OURS = REPOSITORY / "models" / "phc-u373_slim"

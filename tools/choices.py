@@ -8,9 +8,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from unet.cli import whole
-from unet.engine import PRECISIONS
+from unet.command.options import whole
 from unet.errors import InputError
+from unet.machine.engine import PRECISIONS
 
 PAPER_NET, CPU_NET = "unet", "unet_slim"
 # One iteration with the tiles of prototxt/, on two cores with AVX-512.
@@ -140,8 +140,8 @@ def computed_in(device: str, precision: str) -> str:
     if precision == "fp32":
         return precision
     question = (
-        f"from unet.engine import open_engine; caffe = open_engine({device!r}, {precision!r}); "
-        "print(caffe.get_precision())"
+        f"from unet.machine.engine import open_engine; "
+        f"caffe = open_engine({device!r}, {precision!r}); print(caffe.get_precision())"
     )
     asked = subprocess.run([sys.executable, "-c", question], stdout=subprocess.PIPE, text=True)
     # An engine that has no such precision says so when it is to compute in it.

@@ -23,11 +23,13 @@ from choices import SOLVERS, WEIGHTINGS, check_device  # noqa: E402 - where it i
 from gpu_proof import prove  # noqa: E402
 from gpu_record import Record  # noqa: E402
 from gpu_train import train  # noqa: E402
-from unet.cli import Output, guard_outputs, real, run_program, whole  # noqa: E402
-from unet.curve import CSV_NAME, PNG_NAME  # noqa: E402
-from unet.engine import PRECISIONS  # noqa: E402
+from unet.command.options import real, whole  # noqa: E402
+from unet.command.running import run_program  # noqa: E402
 from unet.errors import InputError  # noqa: E402
-from unet.provenance import SCORE_FILE  # noqa: E402
+from unet.files.outputs import Output, guard_outputs  # noqa: E402
+from unet.files.provenance import SCORE_FILE  # noqa: E402
+from unet.machine.engine import PRECISIONS  # noqa: E402
+from unet.training.history import CSV_NAME, PNG_NAME  # noqa: E402
 
 SECONDS = 480
 

@@ -26,7 +26,7 @@ from typing import Any
 import gpu_tests
 from gpu_record import REPOSITORY, Program, Record, ending
 from unet.errors import InputError
-from unet.parallel import available_cores
+from unet.machine.cores import available_cores
 
 # Until which part of the time each measurement may go on; the tests get the rest.
 TIMINGS_END, FEED_END = 0.5, 0.6

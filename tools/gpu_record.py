@@ -17,9 +17,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unet.files import atomic_path
-from unet.json_text import json_text
-from unet.provenance import KEY, SCORE_FILE, mark
+from unet.files.atomic import atomic_path
+from unet.files.json_text import json_text
+from unet.files.provenance import KEY, SCORE_FILE, mark
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 # Of what a program that failed has said, lines that are kept.

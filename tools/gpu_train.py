@@ -18,18 +18,18 @@ from typing import Any
 import numpy as np
 
 from choices import SOLVERS, WEIGHTINGS
-from evaluate import table as table_of_scores
 from gpu_record import Program, Record, ending
 from half_weights import find_parts, write_half, write_parts
 from pipeline import WEIGHTING
-from unet import snapshots
-from unet.curve import CSV_NAME, PNG_NAME, read_curve
-from unet.engine import open_engine
+from unet.command.score import table as table_of_scores
 from unet.errors import InputError
-from unet.files import atomic_path
+from unet.files.atomic import atomic_path
+from unet.files.names import path_in_prototxt
+from unet.machine.engine import open_engine
 from unet.model import find_weights
-from unet.names import path_in_prototxt
 from unet.report import draw_curves
+from unet.training import snapshots
+from unet.training.history import CSV_NAME, PNG_NAME, read_curve
 from unet.volumes import read_volume, write_volume
 
 TRAIN_SLICES, TEST_SLICES = "0:20", "20:30"
@@ -71,7 +71,7 @@ def train(record: Record, options: argparse.Namespace) -> None:
         find_weights(options.weights)
     shutil.rmtree(options.work, ignore_errors=True)
     if options.device != "cpu":
-        question = f"from unet.engine import open_engine; open_engine({options.device!r})"
+        question = f"from unet.machine.engine import open_engine; open_engine({options.device!r})"
         asked = Program(["-c", question], options.work / "device.log")
         with ending({"device": asked}):
             if asked.wait(record.left):
@@ -128,7 +128,7 @@ class _Check:
         self.stacks = options.data
         if self.stacks is None:
             self.stacks = self.work / "phantom"
-            self.run("phantom", "data/phantom.py", "-o", str(self.stacks))
+            self.run("phantom", "-m", "unet.datasets.phantom", "-o", str(self.stacks))
         elif not (self.stacks / "train-volume.tif").is_file():
             raise InputError(f"{self.stacks}: holds no train-volume.tif; name another with --data")
         volume, labels = (self.stacks / f"train-{name}.tif" for name in ("volume", "labels"))

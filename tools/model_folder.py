@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 
 from unet.errors import InputError
-from unet.files import atomic_parts, is_temporary
-from unet.grey import INPUT
+from unet.files.atomic import atomic_parts, is_temporary
+from unet.volumes.intensity import INPUT
 
 _CARD = "README.md"
 # Says in the card that the folder may be made anew.

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import runpy
 import time
 import urllib.request
 from collections.abc import Sequence
@@ -26,9 +25,11 @@ from choices import (
 from model_folder import guard_model_folder, make_model_folder
 from steps import Pipeline, Step, StepFailed
 from time_budget import Plan, measure
-from unet import snapshots
-from unet.cli import real, run_program, whole
-from unet.curve import CSV_NAME
+from unet.command.options import real, whole
+from unet.command.running import run_program
+from unet.datasets import isbi2012
+from unet.training import snapshots
+from unet.training.history import CSV_NAME
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 STACKS = Path("data/isbi2012")
@@ -98,7 +99,7 @@ def demo_stacks() -> tuple[Path, str]:
     """Return the folder of the stacks and what they are: ISBI 2012 where it can be had."""
     if os.environ.get("ISBI_DIR") or (STACKS / "train-volume.tif").exists():
         return STACKS, "the ISBI 2012 stack"
-    url = runpy.run_path("data/isbi2012.py")["URL"]
+    url = isbi2012.URL
     try:
         # Asked first, and not for long: the download itself is patient.
         urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=5).close()
@@ -115,13 +116,13 @@ def demo(options: argparse.Namespace) -> None:
     stacks, what = demo_stacks()
     print(f"The whole way from pictures to scores, on {what}.")
     if stacks == STACKS:
-        pipeline.run(Step("data", ["data/isbi2012.py", "-o", str(stacks)]))
+        pipeline.run(Step("data", ["-m", "unet.datasets.isbi2012", "-o", str(stacks)]))
     else:
         pipeline.run(
             Step(
                 "data",
-                ["data/phantom.py", "-o", str(stacks)],
-                [Path("data/phantom.py")],
+                ["-m", "unet.datasets.phantom", "-o", str(stacks)],
+                [Path("python/unet/datasets/phantom.py")],
                 [stacks / "train-volume.tif", stacks / "train-labels.tif"],
             )
         )
@@ -197,7 +198,7 @@ def train_isbi(options: argparse.Namespace) -> None:
     target = Path("models", folder.name)
     guard_model_folder(target)
     pipeline = Pipeline(folder)
-    pipeline.run(Step("data", ["data/isbi2012.py", "-o", str(STACKS)]))
+    pipeline.run(Step("data", ["-m", "unet.datasets.isbi2012", "-o", str(STACKS)]))
     data = STACKS / "isbi2012.h5"
     pipeline.run(prepare(STACKS, data, folder / "training-set.png", *WEIGHTINGS[choice.weighting]))
     training = folder / "training"
@@ -286,8 +287,10 @@ def segment_demo(options: argparse.Namespace) -> None:
     pipeline = Pipeline(folder)
     stacks, what = demo_stacks()
     print(f"{model} on {what}")
-    command = ["data/isbi2012.py"] if stacks == STACKS else ["data/phantom.py"]
-    pipeline.run(Step("data", [*command, "-o", str(stacks)]))
+    command = (
+        ["-m", "unet.datasets.isbi2012"] if stacks == STACKS else ["-m", "unet.datasets.phantom"]
+    )
+    pipeline.run(Step("data", ["-m", f"unet.datasets.{module}", "-o", str(stacks)]))
     test_and_show(
         pipeline,
         folder,

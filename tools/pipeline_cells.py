@@ -17,8 +17,8 @@ from typing import NamedTuple
 from choices import WEIGHTINGS, Choice, add_choices, check_device, choose
 from model_folder import guard_model_folder, make_model_folder
 from steps import Pipeline, Step, StepFailed
-from unet.cli import run_program
-from unet.ctc_sequence import find_sequence
+from unet.command.running import run_program
+from unet.preparation.ctc_sequence import find_sequence
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 # A training that ends within an hour on two cores.
@@ -88,7 +88,7 @@ def train(options: argparse.Namespace) -> None:
     target = Path("models", name)
     guard_model_folder(target)
     pipeline = Pipeline(folder)
-    pipeline.run(Step("data", ["data/ctc.py", options.data, "-o", str(about.folder)]))
+    pipeline.run(Step("data", ["-m", "unet.datasets.ctc", options.data, "-o", str(about.folder)]))
     model, deploy = _train(pipeline, folder, about, choice, options.split)
     holdout = options.split == "holdout"
     sequence = about.folder / (about.train if holdout else about.test)

@@ -15,12 +15,14 @@ import numpy as np
 
 from choices import CPU_NET, check_device, computed_in, whole_number
 from steps import Pipeline, Step, StepFailed
-from unet.cli import Output, add_overwrite, guard_outputs, run_program
-from unet.engine import PRECISIONS
-from unet.files import atomic_path
-from unet.json_text import json_text
-from unet.merged_cells import merged_cells, save_separation
-from unet.provenance import KEY, PICTURE, SCORE_FILE, mark
+from unet.command.options import add_overwrite
+from unet.command.running import run_program
+from unet.files.atomic import atomic_path
+from unet.files.json_text import json_text
+from unet.files.outputs import Output, guard_outputs
+from unet.files.provenance import KEY, PICTURE, SCORE_FILE, mark
+from unet.machine.engine import PRECISIONS
+from unet.scoring.undersegmented import merged_cells, save_separation
 from unet.volumes import read_volume
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -91,8 +93,8 @@ def compare(options: argparse.Namespace) -> None:
     pipeline.run(
         Step(
             "data",
-            ["data/phantom.py", "--cells", "-o", str(stacks)],
-            [Path("data/phantom.py")],
+            ["-m", "unet.datasets.phantom", "--cells", "-o", str(stacks)],
+            [Path("python/unet/datasets/phantom.py")],
             [stacks / "train-volume.tif", stacks / "train-labels.tif"],
         )
     )

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from unet.cli import EXIT_STOPPED
-from unet.files import atomic_path
-from unet.signals import ASKING, Stopped
+from unet.command.running import EXIT_STOPPED
+from unet.files.atomic import atomic_path
+from unet.machine.signals import ASKING, Stopped
 
 
 class StepFailed(Exception):

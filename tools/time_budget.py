@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from steps import Pipeline, Step
-from unet.curve import CSV_NAME, read_curve
-from unet.files import atomic_path
+from unet.files.atomic import atomic_path
+from unet.training.history import CSV_NAME, read_curve
 
 # Steps that are tried, and how many of them only warm up.
 TRIED, WARM = 10, 2

@@ -1,6 +1,8 @@
-"""The exception that a user's mistake raises, wherever the method meets it."""
+"""The exception that a user's mistake raises, wherever the method meets it, and its words."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 class InputError(ValueError):
@@ -9,3 +11,15 @@ class InputError(ValueError):
     The message is one sentence that names what is wrong, where, and the remedy; the programs print
     it without a traceback and exit with status 2.
     """
+
+
+def few(numbers: Sequence[int], most: int = 8) -> str:
+    """Write the first of many numbers.
+
+    Examples
+    --------
+    >>> few([3, 7, 12], most=2)
+    '3, 7 and 1 more'
+    """
+    more = len(numbers) - most
+    return ", ".join(map(str, numbers[:most])) + (f" and {more} more" if more > 0 else "")

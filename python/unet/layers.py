@@ -7,9 +7,7 @@ import json
 import numpy as np
 
 import caffe
-from unet.errors import InputError
-from unet.parallel import available_cores
-from unet.tile_sampler import (
+from unet.augmentation.tile_sampler import (
     Augmentation,
     TileSampler,
     coverage,
@@ -19,9 +17,11 @@ from unet.tile_sampler import (
     plain_tile,
     refuse_unknown,
 )
-from unet.tile_workers import TileWorkers
-from unet.tiles import BORDER, check_tile
-from unet.training_set import TrainingSet
+from unet.augmentation.tile_workers import TileWorkers
+from unet.errors import InputError
+from unet.machine.cores import available_cores
+from unet.preparation.training_set import TrainingSet
+from unet.segmentation.tiles import BORDER, check_tile
 
 _KEYS = ("file", "tile", "slices", "seed", "workers", "augmentation")
 
@@ -44,8 +44,8 @@ class TrainingTiles(caffe.Layer):
         Processes that cut tiles ahead of need, in phase TRAIN; 0: none. By default one less than
         there are cores for each solver, from 1 to 16. The tiles are the same with any number.
     augmentation : object, optional
-        Fields of `unet.tile_sampler.Augmentation`: grid, std, rotation, mirror, shift, contrast,
-        brightness, gamma.
+        Fields of `unet.augmentation.tile_sampler.Augmentation`: grid, std, rotation, mirror, shift,
+        contrast, brightness, gamma.
 
     Tops: `data` (1, C, h, w); `label` (1, 1, h - 184, w - 184), class numbers, 255 where not
     annotated; `weight` (1, K, h - 184, w - 184), w(x) in the channel of the true class and 0 in the

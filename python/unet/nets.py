@@ -15,20 +15,21 @@ import caffe
 from caffe import NetSpec
 from caffe import layers as L
 from caffe.proto import caffe_pb2
-from unet.cli import Output, add_overwrite, guard_outputs, run_program, whole
-from unet.errors import InputError
-from unet.files import atomic_parts
-from unet.grey import INPUT, input_text
-from unet.loss import weighted_softmax_loss
-from unet.names import path_in_prototxt
-from unet.phseg_v5 import NAME as PHSEG_V5
-from unet.phseg_v5 import phseg_v5_files
-from unet.provenance import NETWORK, NETWORK_LINE
-from unet.tile_sampler import parse_slices
-from unet.tiles import BORDER, check_tile
-from unet.training_set import TrainingSet
-from unet.u_shape import u_shape
-from unet.wording import few
+from unet.augmentation.tile_sampler import parse_slices
+from unet.command.options import add_overwrite, whole
+from unet.command.running import run_program
+from unet.errors import InputError, few
+from unet.files.atomic import atomic_parts
+from unet.files.names import path_in_prototxt
+from unet.files.outputs import Output, guard_outputs
+from unet.files.provenance import NETWORK, NETWORK_LINE
+from unet.network.loss import weighted_softmax_loss
+from unet.network.release2015 import NAME as PHSEG_V5
+from unet.network.release2015 import phseg_v5_files
+from unet.network.u_net import u_shape
+from unet.preparation.training_set import TrainingSet
+from unet.segmentation.tiles import BORDER, check_tile
+from unet.volumes.intensity import INPUT, input_text
 
 # Maps after the first convolution; they double at each of the four poolings.
 WIDTHS = {"unet": 64, "unet_slim": 16}

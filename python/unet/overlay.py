@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from unet.provenance import PICTURE, save_marked_png
+from unet.files.provenance import PICTURE, save_marked_png
 
 # Orange and sky blue of Okabe and Ito: told apart with any colour vision, and on grey.
 PREDICTED = (230, 159, 0)

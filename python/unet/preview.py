@@ -9,10 +9,10 @@ from typing import Union
 import numpy as np
 from scipy import ndimage
 
-from unet.files import atomic_path
-from unet.labels import IGNORED, Annotation
-from unet.names import printable
-from unet.provenance import PICTURE, PNG_KEY, mark
+from unet.files.atomic import atomic_path
+from unet.files.names import printable
+from unet.files.provenance import PICTURE, PNG_KEY, mark
+from unet.preparation.labels import IGNORED, Annotation
 
 PathLike = Union[str, "os.PathLike[str]"]
 _PANEL_INCHES = 4.2

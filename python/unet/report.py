@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from unet.files import atomic_path
-from unet.provenance import PICTURE, PNG_KEY, mark
+from unet.files.atomic import atomic_path
+from unet.files.provenance import PICTURE, PNG_KEY, mark
 
 # The smoothed loss is the mean over this share of the iterations.
 _SMOOTH_SHARE = 50
@@ -45,7 +45,7 @@ def draw_curves(rows: Sequence[dict[str, float]], path: Path) -> None:
     Parameters
     ----------
     rows : sequence of dict
-        As `unet.curve.read_curve` gives them.
+        As `unet.training.history.read_curve` gives them.
     path : Path
         The PNG file.
 

@@ -127,7 +127,7 @@ def test_a_folder_that_is_not_there_is_told(tmp_path):
 
 
 def test_nets_and_solvers_are_silent_in_tools(repository):
-    code = "from unet.engine import open_engine; open_engine().log('heard')"
+    code = "from unet.machine.engine import open_engine; open_engine().log('heard')"
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,

@@ -28,7 +28,7 @@ from caffe.proto import caffe_pb2
 from tests.caffe.stand_in import META, StandIn, WrongDeviceError, computing_on_stand_in
 from tests.parity.harness import Case
 from tests.parity.layer_cases import CASES, Draw
-from unet.segmentation import segment_picture
+from unet.segmentation.segment import segment_picture
 
 aten = torch.ops.aten
 PRECISIONS = ("fp32", "tf32", "bf16")

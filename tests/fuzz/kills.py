@@ -48,7 +48,11 @@ FRESH = 0.04
 AIMED = 0.6
 PATIENCE = 120
 ITERATIONS = 9
+<<<<<<< HEAD
 # As unet.files and caffe.files.atomic name them; what a download keeps ends likewise.
+=======
+# As both packages' atomic files name them; what a download keeps for its next run ends likewise.
+>>>>>>> f92b64f (The method's files in rooms, the programs in unet.command, the data sets in unet.datasets)
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.part")
 EVENTS = re.compile(r"(run/)?tensorboard/events\.out\.tfevents\..*")
 # What changes files, and is counted to aim at.
@@ -111,7 +115,7 @@ class Aim:
 
 def _watch(aim: Aim) -> None:
     """Have every call that writes counted, in this process."""
-    from unet import hdf5_output
+    from unet.files.atomic import hdf5_output
 
     def counted(function: Callable) -> Callable:
         def call(*arguments: Any, **rest: Any) -> Any:
@@ -252,7 +256,7 @@ def compare(case: Case, folder: Path) -> Iterator[str]:
 
 def rows(folder: Path) -> list[dict[str, float]]:
     """Return the rows of a training's curve, without the seconds that they took."""
-    from unet.curve import read_curve
+    from unet.training.history import read_curve
 
     path = folder / "run" / "curve.csv"
     found = read_curve(path) if path.exists() else []
@@ -457,9 +461,9 @@ def _import_programs() -> None:
     import track
     import train
     import unet.layers  # noqa: F401
-    from unet import curve
-    from unet.cli import run_program
-    from unet.files import atomic_path
+    from unet.command.running import run_program
+    from unet.files.atomic import atomic_path
+    from unet.training import history as curve
 
     torch.set_num_threads(1)
     caffe.set_mode_cpu()
@@ -520,7 +524,7 @@ def prepare_case(case: Case, place: Path) -> None:
 
 
 def _train_every(case: Case, folder: Path) -> None:
-    from unet import snapshots
+    from unet.training import snapshots
 
     snapshots.prune = lambda *_: None
     if wrong := run_whole(case, folder, case.words):
@@ -530,7 +534,7 @@ def _train_every(case: Case, folder: Path) -> None:
 def _snapshot_of_nothing(folder: Path) -> None:
     """Write the snapshot of iteration 0, which a stop in the first test leaves."""
     import caffe
-    from unet.training import Training
+    from unet.training.train import Training
 
     os.chdir(folder)
     with Training(caffe, "solver.prototxt") as training:
@@ -634,7 +638,7 @@ class _Slow(BaseHTTPRequestHandler):
 @contextlib.contextmanager
 def _server(place: Path) -> Iterator[None]:
     """Serve a data set slowly, from a process of its own."""
-    from data import ctc
+    from unet.datasets import ctc
 
     _in_child(_sequences, place / "served.zip", 0)
     http = ThreadingHTTPServer(("127.0.0.1", 0), _Slow)

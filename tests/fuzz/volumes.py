@@ -27,11 +27,11 @@ import h5py
 import numpy as np
 
 from tests.fuzz.mutations import change_bytes
-from unet import hdf5
-from unet.ctc_format import read_tracks
 from unet.errors import InputError
-from unet.modeldef import ModelDefinition, read_modeldef, write_modeldef
-from unet.training_set import TrainingSet, write_training_set
+from unet.files.atomic import hdf5
+from unet.model.modeldef import ModelDefinition, read_modeldef, write_modeldef
+from unet.preparation.training_set import TrainingSet, write_training_set
+from unet.tracking.ctc_format import read_tracks
 from unet.volumes import open_volume, write_volume
 
 STACK = np.random.default_rng(0).integers(0, 255, (3, 20, 31)).astype(np.uint8)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.parity.harness import REPOSITORY
-from unet.training_set import TrainingSetWriter
+from unet.preparation.training_set import TrainingSetWriter
 
 SCRIPT = """
 import os

@@ -10,7 +10,7 @@ from google.protobuf import text_format
 
 from caffe.proto import caffe_pb2
 from tests.parity.harness import REPOSITORY, SCRIPTS, Engine, assert_close, at_once
-from unet.training_set import write_training_set
+from unet.preparation.training_set import write_training_set
 
 BORDER = 92
 STEPS = 5

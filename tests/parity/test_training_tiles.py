@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.parity.harness import SCRIPTS, Engine
-from unet.training_set import write_training_set
+from unet.preparation.training_set import write_training_set
 
 
 def test_both_engines_deliver_the_same_tiles(tmp_path: Path, ours: Engine, reference: Engine):

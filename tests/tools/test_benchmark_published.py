@@ -17,8 +17,8 @@ import caffe
 from benchmark_published import agreement, find_truth, main
 from tests import release2015
 from tests.conftest import REPOSITORY
-from unet.ctc_format import Track, read_tracks, write_masks, write_tracks
 from unet.errors import InputError
+from unet.tracking.ctc_format import Track, read_tracks, write_masks, write_tracks
 
 WIDTH = 2
 SHAPE = (120, 130)

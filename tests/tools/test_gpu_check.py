@@ -25,7 +25,7 @@ from gpu_record import Program, Record, ending
 from half_weights import find_parts, write_half, write_parts
 from tests.conftest import REPOSITORY
 from tests.gpu.compare import Row
-from unet.curve import read_curve
+from unet.training.history import read_curve
 
 # What a machine with a GPU may lack; neither is the project installed there.
 MISSING = (
@@ -82,7 +82,7 @@ def phantom(tmp_path_factory, bare) -> str:
     search = bare.environment["PYTHONPATH"]
     environment = {**bare.environment, "PYTHONPATH": f"python{os.pathsep}{search}"}
     subprocess.run(
-        [bare.python, "data/phantom.py", "-o", folder, "--size", "96"],
+        [bare.python, "-m", "unet.datasets.phantom", "-o", folder, "--size", "96"],
         env=environment,
         cwd=REPOSITORY,
         check=True,

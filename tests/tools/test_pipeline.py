@@ -17,7 +17,7 @@ import pipeline
 from model_folder import guard_model_folder, make_model_folder
 from steps import Pipeline, Step, StepFailed, call
 from unet.errors import InputError
-from unet.signals import Stopped
+from unet.machine.signals import Stopped
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 APPEND = "import sys; open(sys.argv[2], 'a').write(open(sys.argv[1]).read())"

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from unet.ctc_format import Track, write_tracks
+from unet.tracking.ctc_format import Track, write_tracks
 
 SIZE = (96, 112)
 FRAMES = 12

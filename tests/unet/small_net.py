@@ -13,8 +13,8 @@ from caffe import NetSpec
 from caffe import layers as L
 from caffe import params as P
 from caffe.proto import caffe_pb2
-from unet.loss import weighted_softmax_loss
-from unet.training_set import TrainingSetWriter
+from unet.network.loss import weighted_softmax_loss
+from unet.preparation.training_set import TrainingSetWriter
 
 TILE = 188
 

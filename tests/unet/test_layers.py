@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import caffe
+from unet.augmentation.tile_sampler import Augmentation, TileSampler
 from unet.errors import InputError
-from unet.tile_sampler import Augmentation, TileSampler
-from unet.training_set import TrainingSet, write_training_set
+from unet.preparation.training_set import TrainingSet, write_training_set
 
 TILE = [188, 204]
 

@@ -13,7 +13,7 @@ import caffe
 from caffe.proto import caffe_pb2
 from unet import nets
 from unet.errors import InputError
-from unet.training_set import TrainingSetWriter
+from unet.preparation.training_set import TrainingSetWriter
 
 MESSAGES = {"solver": caffe_pb2.SolverParameter}
 

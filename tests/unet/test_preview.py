@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from unet.labels import annotate
+from unet.preparation.labels import annotate
+from unet.preparation.weight_map import weight_map
 from unet.preview import outlines, save_preview
-from unet.weight_map import weight_map
 
 
 def test_outlines_are_the_rim_of_each_cell():

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unet.curve import Curve, read_curve
 from unet.errors import InputError
 from unet.report import draw_curves, smoothed
+from unet.training.history import Curve, read_curve
 
 STEP = {"rate": 0.5, "loss": 1.0}
 

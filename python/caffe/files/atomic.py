@@ -1,7 +1,7 @@
 """Files that are whole or absent.
 
-`unet.files` keeps the same names and locks with code of its own: the method also runs on genuine
-Caffe, without this package, and the engine without the method.
+`unet.files.atomic` keeps the same names and locks with code of its own: the method also runs on
+genuine Caffe, without this package, and the engine without the method.
 """
 
 from __future__ import annotations

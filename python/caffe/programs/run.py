@@ -1,7 +1,7 @@
 """How the programs end: with an exit status, and a sentence where the user made a mistake.
 
-As the method's programs do by unet.cli, unet.signals and unet.terminal, which also run on genuine
-Caffe, without this package; the engine runs without the method.
+As the method's programs do by unet.command.running, unet.machine.signals and unet.command.terminal,
+which also run on genuine Caffe, without this package; the engine runs without the method.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import numpy as np
 
 import caffe
 from exchange import draw_parameters, give, parameters, text_file
-from unet.training_set import write_training_set
+from unet.preparation.training_set import write_training_set
 
 FOLDER = os.path.dirname(sys.argv[2])
 RESULTS = {}

@@ -6,7 +6,7 @@ import numpy as np
 
 import caffe
 from exchange import draw_parameters, give, text_file
-from unet.segmentation import segment_picture
+from unet.segmentation.segment import segment_picture
 
 # A window of 185 pixels, as that of the U-Net, in few products.
 NET = """

@@ -1,0 +1,1 @@
+"""Tiles for training: elastic deformation, intensities, workers that cut ahead."""

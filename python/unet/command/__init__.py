@@ -1,0 +1,1 @@
+"""The `unet` command and its programs: flags, one call, print."""

@@ -1,0 +1,221 @@
+"""Marks inside the files that this project's programs write, by which they tell them from others.
+
+A file or folder that does not carry the mark of its kind may be somebody's work: it is replaced
+only if that is asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Callable
+
+import h5py
+
+from unet import __version__
+from unet.errors import InputError
+from unet.files.atomic import is_temporary
+
+#: What a file is; part of its mark, so that scores do not replace a training set.
+STACK = "stack"
+TRAINING_SET = "training set"
+PICTURE = "picture"
+RESULT = "tracking result"
+SCORE_FILE = "file of scores"
+NETWORK = "file of a network"
+
+#: Data sets of a training set that hold a number a slice: in a long stack more than the 64 kB of an
+#: attribute.
+PER_SLICE = ("slices", "balance_slices", "frames")
+
+#: Attribute of HDF5 files and Zarr arrays, and key of JSON files, that holds the mark.
+KEY = "software"
+#: Chunk of a PNG that holds it; in a TIFF it is the tag of the same name.
+PNG_KEY = "Software"
+#: First line of text files that `python -m unet.nets` writes.
+NETWORK_LINE = "# Written by `python -m unet.nets`, python/unet/nets.py."
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+_NAME = "unet-in-caffe"
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+_PNG = b"\x89PNG\r\n\x1a\n"
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_ZARR_FILE = re.compile(r"\.zarray|\.zattrs|zarr\.json|\d+(\.\d+)*")
+_SLICE_FILE = re.compile(r"slice_\d+\.png")
+_RESULT_FILE = re.compile(r"mask\d{3,}\.tif|res_track\.txt")
+_TABLE = "res_track.txt"
+# What file managers leave in a folder that was looked at.
+_OF_SYSTEM = {".DS_Store", "Thumbs.db", "desktop.ini"}
+
+
+def mark(kind: str) -> str:
+    """Return the mark of a kind of file, for the place that its format has for it."""
+    return f"{_NAME} {__version__}, {kind}"
+
+
+def save_marked_png(path: str | os.PathLike, picture: Image.Image, kind: str) -> None:
+    """Write a picture of Pillow as PNG, with the mark of its kind."""
+    from PIL.PngImagePlugin import PngInfo
+
+    texts = PngInfo()
+    texts.add_text(PNG_KEY, mark(kind))
+    picture.save(os.fspath(path), format="PNG", pnginfo=texts)
+
+
+def is_folder(path: str | os.PathLike, kind: str) -> bool:
+    """Tell whether an output is a folder, by its kind and its suffix."""
+    suffixes = {STACK: ("", ".zarr"), PICTURE: ("",)}
+    return kind == RESULT or Path(path).suffix.lower() in suffixes.get(kind, ())
+
+
+def may_replace(path: str | os.PathLike, kind: str) -> bool:
+    """Tell whether nothing is lost when a program writes an output of a kind in this place.
+
+    Parameters
+    ----------
+    path : path
+    kind : str
+        `STACK`, `TRAINING_SET`, `PICTURE`, `RESULT`, `SCORE_FILE` or `NETWORK`.
+
+    Returns
+    -------
+    bool
+        True if nothing is there, the file or folder is empty, or it carries the mark of this kind
+        and, if it is a folder, an HDF5 file or a Zarr array, holds nothing that the programs do not
+        write into such.
+    """
+    path = Path(path)
+    if path.is_dir():
+        names = [name for name in os.listdir(path) if not _is_no_matter(name)]
+        return not names or any(holds(path, names, kind) for holds in _FOLDERS.get(kind, ()))
+    if not path.exists():
+        return True
+    if not path.is_file():
+        return False
+    return path.stat().st_size == 0 or _is_marked(path, kind)
+
+
+def _is_no_matter(name: str) -> bool:
+    return name in _OF_SYSTEM or is_temporary(name)
+
+
+def refuse_foreign(path: str | os.PathLike, kind: str) -> None:
+    """Refuse to replace what no program of this project has written as an output of this kind.
+
+    Raises
+    ------
+    InputError
+        Unless `may_replace`.
+    """
+    if not may_replace(path, kind):
+        raise InputError(
+            f"{os.fspath(path)}: exists, and is not a {kind} that this program wrote, or something "
+            "was added to it; name another output, or replace it with --overwrite"
+        )
+
+
+def _is_marked(path: Path, kind: str) -> bool:
+    """Tell whether a file carries the mark of a kind, and holds nothing else."""
+    try:
+        with open(path, "rb") as file:
+            begin = file.read(len(_PNG))
+        if kind == NETWORK:
+            return _is_network(path)
+        if begin == _HDF5:
+            return _is_marked_hdf5(path, kind)
+        if begin == _PNG:
+            return _fits(_png_software(path), kind)
+        if begin[:4] in _TIFF:
+            return _fits(_tiff_software(path), kind)
+        return kind == SCORE_FILE and _fits(_of_json(path.read_text(encoding="utf-8")), kind)
+    except Exception:
+        # What a reader raises on a damaged or strange file is anybody's guess: it is not ours.
+        return False
+
+
+def _fits(found: object, kind: str) -> bool:
+    found = found.decode("utf-8", "replace") if isinstance(found, bytes) else str(found)
+    return re.fullmatch(rf"{_NAME} \S+, {kind}", found) is not None
+
+
+def _is_marked_hdf5(path: Path, kind: str) -> bool:
+    with h5py.File(str(path), "r") as file:
+        names = set(file)
+        arrays = names - set(PER_SLICE) if kind == TRAINING_SET else names
+        whole = len(arrays) == 1 if kind == STACK else arrays == {"raw", "labels", "weights"}
+        flat = all(isinstance(file.get(name), h5py.Dataset) for name in names)
+        return whole and flat and _fits(file.attrs.get(KEY), kind)
+
+
+def _png_software(path: Path) -> object:
+    from PIL import Image
+
+    # The chunk stands before the pixels, which need not be read.
+    with Image.open(path) as picture:
+        return picture.info.get(PNG_KEY)
+
+
+def _tiff_software(path: Path) -> object:
+    import tifffile
+
+    with tifffile.TiffFile(str(path)) as tiff:
+        tag = tiff.pages[0].tags.get("Software")
+        return tag and tag.value
+
+
+def _of_json(text: str) -> object:
+    content = json.loads(text)
+    return content.get(KEY) if isinstance(content, dict) else None
+
+
+def _is_network(path: Path) -> bool:
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".json":
+        # It has one key and two values: nothing is lost that a program would not write again.
+        content = json.loads(text)
+        return set(content) == {"normalise"} and isinstance(content["normalise"], bool)
+    return text.split("\n", 1)[0] == NETWORK_LINE
+
+
+def _is_zarr(path: Path, names: list[str], kind: str) -> bool:
+    texts = [path / name for name in (".zattrs", "zarr.json") if name in names]
+    if not texts or not all(_ZARR_FILE.fullmatch(name) for name in _files(path)):
+        return False
+    try:
+        content = json.loads(texts[0].read_text(encoding="utf-8"))
+        attributes = content.get("attributes") if texts[0].name == "zarr.json" else content
+        is_array = content.get("node_type") == "array" or ".zarray" in names
+        return is_array and _fits(attributes.get(KEY), kind)
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _files(folder: Path) -> Iterator[str]:
+    """Yield the names of all files below a folder, and of all folders but those of chunks."""
+    for _, folders, files in os.walk(folder):
+        yield from (name for name in files if name not in _OF_SYSTEM)
+        yield from (name for name in folders if not re.fullmatch(r"c|\d+", name))
+
+
+def _is_png_folder(path: Path, names: list[str], kind: str) -> bool:
+    return all(_SLICE_FILE.fullmatch(name) and _is_marked(path / name, kind) for name in names)
+
+
+def _is_result(path: Path, names: list[str], kind: str) -> bool:
+    # The table has no place for a mark; the masks around it have.
+    return any(name != _TABLE for name in names) and all(
+        _RESULT_FILE.fullmatch(name) and (name == _TABLE or _is_marked(path / name, kind))
+        for name in names
+    )
+
+
+_FOLDERS: dict[str, tuple[Callable[[Path, list[str], str], bool], ...]] = {
+    STACK: (_is_zarr, _is_png_folder),
+    PICTURE: (_is_png_folder,),
+    RESULT: (_is_result,),
+}

@@ -1,0 +1,1 @@
+"""The machine at hand: engine and device, memory, cores, signals."""

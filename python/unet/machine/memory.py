@@ -1,0 +1,65 @@
+"""How much memory a pass of a network may take."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+# The rest is for what else runs here, and for what the allocators lose between their blocks.
+_SHARE_OF_RAM = 0.8
+_SHARE_OF_GPU = 0.5
+# Where the GPU cannot be asked.
+_GPU_BYTES = 2.0 * 2**30
+
+
+def free_ram() -> float:
+    """Return the bytes of main memory that are still free, within the limits of a container."""
+    import psutil
+
+    free = float(psutil.virtual_memory().available)
+    for limit, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        folder = Path("/sys/fs/cgroup")
+        try:
+            free = min(free, int((folder / limit).read_text()) - int((folder / used).read_text()))
+        except (OSError, ValueError):
+            # There is no such limit: the file is missing, or says "max".
+            continue
+    return max(free, 0.0)
+
+
+def free_on_gpu(number: int) -> float | None:
+    """Return the bytes that are free on a GPU, None where they cannot be asked for.
+
+    Parameters
+    ----------
+    number : int
+        As Caffe counts GPUs: among those that CUDA_VISIBLE_DEVICES leaves.
+    """
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    name = visible[number].strip() if visible[0] and number < len(visible) else str(number)
+    command = ["nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits", "-i", name]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+        return float(answer.stdout.split()[0]) * 2**20
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
+        return None
+
+
+def pass_memory(device: str) -> float:
+    """Return the bytes that one pass may take where it is computed.
+
+    Parameters
+    ----------
+    device : str
+        As for `unet.machine.engine.open_engine`; "auto" counts GPU 0, where there is one.
+    """
+    if device == "cpu":
+        return _SHARE_OF_RAM * free_ram()
+    free = free_on_gpu(0 if device == "auto" else int(device))
+    if free is not None:
+        return _SHARE_OF_GPU * free
+    return _SHARE_OF_RAM * free_ram() if device == "auto" else _GPU_BYTES

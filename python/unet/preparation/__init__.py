@@ -1,0 +1,1 @@
+"""Labels, borders and w(x): a training set."""

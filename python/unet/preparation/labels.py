@@ -1,0 +1,242 @@
+"""From label pictures to classes and cells: components, borders between touching cells, balance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import ndimage
+
+from unet.errors import InputError
+from unet.volumes.strips import count_values, strips, values_of
+
+# How "not annotated" is written in a training set.
+IGNORED = 255
+KINDS = ("binary", "classes", "instances")
+
+
+class Annotation(NamedTuple):
+    """What the labels of one slice mean.
+
+    Attributes
+    ----------
+    classes : ndarray of uint8, shape (height, width)
+        Class of each pixel, 0 is background, `IGNORED` where not annotated.
+    instances : ndarray of int32, shape (height, width)
+        Cell of each pixel, 0 is none.
+    borders : ndarray of bool, shape (height, width)
+        Pixels taken from touching cells and made background.
+    vanished : int
+        Cells so thin that the borders took all of their pixels.
+    """
+
+    classes: np.ndarray
+    instances: np.ndarray
+    borders: np.ndarray
+    vanished: int
+
+
+def annotate(labels: np.ndarray, kind: str, ignore: int | None = None) -> Annotation:
+    """Turn the labels of one slice into classes and cells.
+
+    Parameters
+    ----------
+    labels : ndarray of bool, int or whole-numbered float, shape (height, width)
+    kind : {"binary", "classes", "instances"}
+        binary: 0 is background, all else inside a cell; cells are the 4-connected components.
+        classes: class numbers 0..254; cells are the 4-connected components of each class but 0.
+        instances: 0 is background, every other number a cell; thin background borders are put
+        between cells that touch.
+    ignore : int, optional
+        The label that means "not annotated".
+
+    Returns
+    -------
+    Annotation
+
+    Raises
+    ------
+    InputError
+        If labels are negative, not whole, or beyond the class numbers.
+    """
+    labels = whole(labels)
+    ignored = None if ignore is None else labels == ignore
+    if ignored is not None:
+        labels = np.where(ignored, labels.dtype.type(0), labels)
+    if labels.dtype.kind != "b" and labels.min() < 0:
+        raise InputError(
+            f"the label {labels.min()} is negative; if it means not annotated, say "
+            f"--ignore-label {labels.min()}"
+        )
+    borders = np.zeros(labels.shape, bool)
+    vanished = 0
+    if kind == "instances":
+        dense, count = _renumber(labels)
+        instances = separate_touching(dense)
+        borders = (dense > 0) & (instances == 0)
+        vanished = int(np.count_nonzero(count_values(instances, count + 1)[1:] == 0))
+        classes = (instances > 0).astype(np.uint8)
+    elif kind == "binary":
+        classes = (labels != 0).astype(np.uint8)
+        instances = instances_from_binary(classes > 0)
+    elif kind == "classes":
+        if labels.max() >= IGNORED:
+            raise InputError(
+                f"the label {labels.max()} is no class number 0..{IGNORED - 1}; if it means not "
+                f"annotated, say --ignore-label {labels.max()}"
+            )
+        classes = labels.astype(np.uint8)
+        instances = np.zeros(labels.shape, np.int32)
+        present = np.flatnonzero(count_values(classes, IGNORED))
+        for value in present[present > 0]:
+            parts = instances_from_binary(classes == value)
+            np.add(parts, instances.max(), out=instances, where=parts > 0)
+    else:
+        raise ValueError(f"{kind!r} is no kind of labels, those are {KINDS}")
+    if ignored is not None:
+        classes[ignored] = IGNORED
+    return Annotation(classes, instances, borders, vanished)
+
+
+def whole(labels: np.ndarray) -> np.ndarray:
+    """Return labels as whole numbers; what is stored as float may be such.
+
+    Raises
+    ------
+    InputError
+        If they are not.
+    """
+    if labels.dtype.kind != "f":
+        return labels
+    if (labels != np.rint(labels)).any():
+        raise InputError("the labels are not whole numbers; is this the label stack?")
+    return labels.astype(np.int64)
+
+
+def _renumber(labels: np.ndarray) -> tuple[np.ndarray, int]:
+    """Return the same cells numbered 1, 2, ..., and how many: large volumes exceed 32 bit."""
+    values = values_of(labels)
+    values = values[values > 0]
+    number = np.empty(labels.shape, np.int32)
+    for rows in strips(labels.shape):
+        number[rows] = np.searchsorted(values, labels[rows], side="right")
+    return number, len(values)
+
+
+def instances_from_binary(foreground: np.ndarray) -> np.ndarray:
+    """Number the cells of a slice: the 4-connected components of the foreground.
+
+    Parameters
+    ----------
+    foreground : ndarray of bool, shape (height, width)
+
+    Returns
+    -------
+    ndarray of int32, shape (height, width)
+        0 is background, cells count from 1.
+    """
+    labelled, _ = ndimage.label(foreground)
+    return labelled.astype(np.int32, copy=False)
+
+
+def separate_touching(instances: np.ndarray) -> np.ndarray:
+    """Put a thin background border between touching cells.
+
+    Parameters
+    ----------
+    instances : ndarray of int32, shape (height, width)
+        0 is background, every other value a cell.
+
+    Returns
+    -------
+    ndarray of int32, shape (height, width)
+        Pixels of a cell that have a pixel of another cell among their 8 neighbours are background.
+
+    Notes
+    -----
+    The border is where the largest and the smallest cell number under a 3 x 3 window differ
+    (dilation against erosion), so it takes one pixel from each of the two cells.
+
+    References
+    ----------
+    Ronneberger et al. 2015, Sec. 3: "The separation border is computed using morphological
+    operations."
+    """
+    # The filters compute in double precision, which holds 32 bit but not 64.
+    instances = instances.astype(np.int32, copy=False)
+    none = np.iinfo(np.int32).max
+    separated = instances.copy()
+    for rows in strips(instances.shape):
+        # The neighbours beyond the strip count, those beyond the slice do not.
+        begin = max(0, rows.start - 1)
+        part = instances[begin : rows.stop + 1]
+        largest = ndimage.grey_dilation(part, (3, 3))
+        smallest = ndimage.grey_erosion(np.where(part > 0, part, none), (3, 3))
+        own = slice(rows.start - begin, rows.stop - begin)
+        separated[rows][((part > 0) & (largest != smallest))[own]] = 0
+    return separated
+
+
+def class_counts(classes: np.ndarray) -> np.ndarray:
+    """Count the annotated pixels of each class.
+
+    Parameters
+    ----------
+    classes : ndarray of uint8
+        Class numbers, `IGNORED` where not annotated.
+
+    Returns
+    -------
+    ndarray of int64, shape (255,)
+    """
+    return count_values(np.atleast_2d(classes), IGNORED + 1)[:IGNORED]
+
+
+def class_weights(counts: Sequence[int], balance: bool = True) -> np.ndarray:
+    """Return wc, the weight of each class that balances the class frequencies.
+
+    Parameters
+    ----------
+    counts : sequence of int, length K
+        Annotated pixels of each class in the training set.
+    balance : bool
+        False: all classes weigh 1.
+
+    Returns
+    -------
+    ndarray of float64, shape (K,)
+
+    Notes
+    -----
+    wc = N / (K n_c), with N annotated pixels, n_c of them of class c, and K classes that occur:
+    every class weighs the same in sum, and a pixel 1 on average. A class that is absent weighs 1.
+
+    References
+    ----------
+    Ronneberger et al. 2015, Sec. 3, Eq. 2, which demands the balance but prints no formula for it.
+    """
+    counts = np.asarray(counts, np.float64)
+    weights = np.ones(len(counts))
+    present = counts > 0
+    if balance and present.any():
+        weights[present] = counts.sum() / (present.sum() * counts[present])
+    return weights
+
+
+def bounding_boxes(instances: np.ndarray) -> list[tuple[int, slice, slice]]:
+    """Return (cell number, rows, columns) of every cell of a slice.
+
+    Parameters
+    ----------
+    instances : ndarray of int, shape (height, width)
+        0 is background; numbers may be large and with gaps.
+
+    Returns
+    -------
+    list of (int, slice, slice)
+    """
+    dense, count = _renumber(instances)
+    values = values_of(instances)
+    found = ndimage.find_objects(dense, count)
+    return [(int(value), box[0], box[1]) for value, box in zip(values[values > 0], found)]

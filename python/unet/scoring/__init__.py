@@ -1,0 +1,1 @@
+"""The scores of the ISBI 2012 and the cell tracking challenge."""

@@ -1,0 +1,1 @@
+"""A stack through a network: tiles, test-time augmentation, instances."""

@@ -1,0 +1,1 @@
+"""Cells over time: detections, links, the cell tracking challenge's format."""

@@ -1,0 +1,318 @@
+"""Files of the cell tracking challenge: numbered frames and masks, and the table of tracks."""
+
+from __future__ import annotations
+
+import codecs
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple, Union
+
+import numpy as np
+
+from unet.errors import InputError
+from unet.files.atomic import atomic_folder, atomic_path
+from unet.files.provenance import RESULT, mark, refuse_foreign
+from unet.volumes import Volume, open_volume
+
+TRACKS_FILE = "res_track.txt"
+_LARGEST_LABEL = np.iinfo(np.uint16).max
+PathLike = Union[str, "os.PathLike[str]"]
+
+
+class Track(NamedTuple):
+    """One line of man_track.txt or res_track.txt: a cell from its first frame to its last.
+
+    Attributes
+    ----------
+    label : int
+        The cell's number in the masks, 1 to 65535.
+    begin, end : int
+        Its first and its last frame.
+    parent : int
+        The track it comes from, which ended before; 0 is none.
+    """
+
+    label: int
+    begin: int
+    end: int
+    parent: int
+
+
+def read_tracks(path: PathLike) -> list[Track]:
+    """Read man_track.txt or res_track.txt.
+
+    Parameters
+    ----------
+    path : path
+        Lines of four whole numbers, L B E P; empty lines are skipped. Whatever editors leave, on
+        Windows too, is taken: a mark of the encoding, UTF-16, other ends of lines, tabs.
+
+    Returns
+    -------
+    list of Track
+        In the order of the file.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, a line is of another form, a label comes twice, a track ends before
+        it begins, or its parent is not in the file or does not end before it begins.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such table of tracks")
+    tracks: list[Track] = []
+    places: list[str] = []
+    for number, line in enumerate(_text_of(path).splitlines(), 1):
+        fields = line.split()
+        if not fields:
+            continue
+        if len(fields) != 4 or not all(re.fullmatch(r"[0-9]{1,9}", field) for field in fields):
+            raise InputError(
+                f"{path}, line {number}: {line.strip()!r} is not four whole numbers: "
+                "label, first frame, last frame, parent"
+            )
+        tracks.append(Track(*map(int, fields)))
+        places.append(f"{path}, line {number}")
+    _check_tracks(tracks, places)
+    return tracks
+
+
+def _text_of(path: Path) -> str:
+    data = path.read_bytes()
+    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    # 1A ended a file of DOS.
+    return data.decode("utf-16" if wide else "utf-8-sig", "replace").rstrip("\0\x1a")
+
+
+def _check_tracks(tracks: Sequence[Track], places: Sequence[str]) -> None:
+    known: dict[int, Track] = {}
+    for track, place in zip(tracks, places):
+        if not 1 <= track.label <= _LARGEST_LABEL:
+            raise InputError(f"{place}: label {track.label} is not in 1..{_LARGEST_LABEL}")
+        if track.label in known:
+            raise InputError(f"{place}: label {track.label} is in the table already")
+        if track.end < track.begin:
+            raise InputError(
+                f"{place}: track {track.label} ends in frame {track.end}, before it begins in "
+                f"frame {track.begin}"
+            )
+        known[track.label] = track
+    for track, place in zip(tracks, places):
+        if track.parent == 0:
+            continue
+        if track.parent not in known:
+            raise InputError(f"{place}: the parent {track.parent} of {track.label} is no track")
+        if known[track.parent].end >= track.begin:
+            raise InputError(
+                f"{place}: track {track.label} begins in frame {track.begin}, but its parent "
+                f"{track.parent} ends only in frame {known[track.parent].end}"
+            )
+
+
+def write_tracks(path: PathLike, tracks: Iterable[Track]) -> None:
+    """Write man_track.txt or res_track.txt.
+
+    Parameters
+    ----------
+    path : path
+    tracks : iterable of Track
+
+    Raises
+    ------
+    InputError
+        As `read_tracks`.
+    """
+    tracks = list(tracks)
+    _check_tracks(tracks, [f"{path}, track {track.label}" for track in tracks])
+    with atomic_path(path) as temporary:
+        temporary.write_text("".join("{} {} {} {}\n".format(*track) for track in tracks))
+
+
+def numbered_files(folder: PathLike, prefix: str) -> dict[int, Path]:
+    """Find the numbered pictures of a folder: PREFIXNNN.tif, in small letters or capitals.
+
+    Parameters
+    ----------
+    folder : path
+    prefix : str
+        t for frames, mask for results, man_seg and man_track for ground truth.
+
+    Returns
+    -------
+    dict of int to pathlib.Path
+        The files by their numbers, in that order.
+
+    Raises
+    ------
+    InputError
+        If there is no such folder, none of its files has such a name, two have the same number, or
+        it holds slices of volumes.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: there is no such folder")
+    found: dict[int, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if re.fullmatch(rf"{prefix}_[0-9]+_[0-9]+\.tiff?", path.name, re.IGNORECASE):
+            raise InputError(f"{path}: is a slice of a volume; only flat sequences are read")
+        match = re.fullmatch(rf"{prefix}([0-9]{{3,}})\.tiff?", path.name, re.IGNORECASE)
+        if match is None:
+            continue
+        number = int(match.group(1))
+        if number in found:
+            raise InputError(
+                f"{path}: has the same number as {found[number].name}; remove one of the two"
+            )
+        found[number] = path
+    if not found:
+        raise InputError(f"{folder}: holds no {prefix}000.tif, {prefix}001.tif, ...")
+    return {number: found[number] for number in sorted(found)}
+
+
+def open_frames(files: Mapping[int, Path], *, masks: bool) -> Volume:
+    """Open numbered pictures as a stack, each read when it is asked for.
+
+    Parameters
+    ----------
+    files : mapping of int to pathlib.Path
+        As `numbered_files` returns them; their order is that of the slices.
+    masks : bool
+        True: whole numbers from 0 to 65535, of whatever type, become uint16. False: all must be of
+        the first one's type.
+
+    Returns
+    -------
+    Volume, shape (len(files), height, width)
+
+    Raises
+    ------
+    InputError
+        If the first file, or on reading another, is damaged, of another size or type, or holds
+        several slices or channels.
+    """
+    paths = list(files.values())
+
+    def one(path: Path) -> Volume:
+        volume = open_volume(path, channels=1)
+        complaint = None
+        if len(volume) != 1:
+            complaint = f"holds {len(volume)} slices; only flat sequences are read"
+        if complaint:
+            volume.close()
+            raise InputError(f"{path}: {complaint}")
+        return volume
+
+    with one(paths[0]) as first:
+        size, kind = first.shape[1:], first.dtype
+
+    def read(index: int) -> np.ndarray:
+        path = paths[index]
+        with one(path) as volume:
+            if volume.shape[1:] != size:
+                raise InputError(
+                    f"{volume.path}: is {volume.shape[1:]} (height, width), but {paths[0].name} "
+                    f"is {size}"
+                )
+            if volume.dtype != kind and not masks:
+                raise InputError(f"{volume.path}: is {volume.dtype}, but {paths[0].name} is {kind}")
+            return _as_mask(volume[0], path) if masks else volume[0]
+
+    dtype = np.dtype(np.uint16) if masks else kind
+    return Volume(str(paths[0].parent), (len(paths),) + size, dtype, read)
+
+
+def _as_mask(picture: np.ndarray, path: Path) -> np.ndarray:
+    """Return a mask as uint16: programs write numbers of cells as any type that holds them."""
+    low, high = picture.min(), picture.max()
+    if low < 0 or high > _LARGEST_LABEL:
+        raise InputError(
+            f"{path}: has the numbers {low:g} to {high:g}, but masks hold 0 to {_LARGEST_LABEL}"
+        )
+    numbers = picture.astype(np.uint16, copy=False)
+    if picture.dtype.kind == "f" and (numbers != picture).any():
+        raise InputError(f"{path}: holds numbers that are not whole; is it a mask?")
+    return numbers
+
+
+def read_masks(folder: PathLike, prefix: str = "mask") -> np.ndarray:
+    """Read all masks of a folder: a result, or the markers of a ground truth.
+
+    Parameters
+    ----------
+    folder : path
+    prefix : str
+        mask, or man_track.
+
+    Returns
+    -------
+    ndarray of uint16, shape (frames, height, width)
+        0 is background, every other number a cell.
+
+    Raises
+    ------
+    InputError
+        As `numbered_files` and `open_frames`; also if frames are missing between 0 and the last.
+    """
+    files = numbered_files(folder, prefix)
+    absent = next((k for k, number in enumerate(files) if k != number), None)
+    if absent is not None:
+        raise InputError(f"{folder}: {prefix}{absent:03d}.tif is missing")
+    with open_frames(files, masks=True) as volume:
+        return volume[:]
+
+
+def write_masks(
+    folder: PathLike,
+    masks: Iterable[np.ndarray],
+    tracks: Iterable[Track] | None = None,
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Write a result: mask000.tif, mask001.tif, ..., and res_track.txt.
+
+    Parameters
+    ----------
+    folder : path
+        Appears whole; an older result in its place is replaced.
+    masks : iterable of ndarray of int, shape (height, width)
+        Frame after frame; 0 is background, every other number a cell, up to 65535.
+    tracks : iterable of Track, optional
+        None: masks alone, whose numbers say nothing from frame to frame.
+    overwrite : bool
+        Whether a folder is replaced that holds other things than a result of this function, whose
+        masks carry the mark of `unet.files.provenance`.
+
+    Raises
+    ------
+    InputError
+        If there is such a folder, a number needs more than 16 bit, or a track
+        is invalid (see `read_tracks`).
+    """
+    import tifffile
+
+    folder = Path(folder)
+    if not overwrite:
+        refuse_foreign(folder, RESULT)
+    tracks = None if tracks is None else list(tracks)
+    _check_tracks(tracks or [], [f"{folder}, track {track.label}" for track in tracks or []])
+    with atomic_folder(folder) as temporary:
+        for number, mask in enumerate(masks):
+            if mask.min() < 0 or mask.max() > _LARGEST_LABEL:
+                raise InputError(
+                    f"{folder}: frame {number} has the numbers {mask.min()} to {mask.max()}, but "
+                    f"masks hold 0 to {_LARGEST_LABEL}"
+                )
+            # zlib, as tifffile needs no other package for it.
+            tifffile.imwrite(
+                str(temporary / f"mask{number:03d}.tif"),
+                mask.astype(np.uint16),
+                photometric="minisblack",
+                compression="zlib",
+                metadata=None,
+                software=mark(RESULT),
+            )
+        if tracks is not None:
+            write_tracks(temporary / TRACKS_FILE, tracks)

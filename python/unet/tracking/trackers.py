@@ -1,0 +1,305 @@
+"""Which cells of consecutive frames are the same: two ways to tell.
+
+References
+----------
+u-net-release-2015-10-02, segmentAndTrack ("greedy"). Jaqaman et al., Nature Methods 5, 2008, for
+tracks by linear assignment in two steps, links and then gaps and divisions ("assignment").
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from unet.tracking.detections import Observation
+
+# The rules of "assignment"; lengths in diameters of a cell, times in frames.
+# A cell goes no further between two frames, unless the two overlap.
+REACH = 0.6
+# So many frames without a cell are bridged.
+GAP = 3
+# Cells whose areas differ by more are not the same after a gap, nor sisters.
+ALIKE = 0.4
+# A cell that appears beside another is a daughter if it stays so long, else a part cut off for a
+# moment.
+STAYS = 3
+# What remains of the mother, at least, in the place of both daughters: intersection over union.
+IN_PLACE = 0.4
+
+
+class Absence(NamedTuple):
+    """A cell that was not seen in a frame, though before and after it.
+
+    Attributes
+    ----------
+    track : int
+    frame : int
+    seen : int
+        The nearest frame in which it was.
+    label : int
+        Its label there.
+    shift : tuple of int
+        Rows and columns that it has moved since, judging by where it was before and after.
+    """
+
+    track: int
+    frame: int
+    seen: int
+    label: int
+    shift: tuple[int, int]
+
+
+class Links(NamedTuple):
+    """Which cells are the same.
+
+    Attributes
+    ----------
+    tracks : list of int64 ndarray, shape (cells,)
+        The track, from 1 up, of each cell of each frame.
+    parents : dict of int to int
+        The mother's track of each daughter's.
+    absences : list of Absence
+    """
+
+    tracks: list[np.ndarray]
+    parents: dict[int, int]
+    absences: list[Absence]
+
+
+def link_greedily(seen: Observation) -> Links:
+    """Link cells as the authors did in 2015, by overlap alone.
+
+    Parameters
+    ----------
+    seen : Observation
+
+    Returns
+    -------
+    Links
+        Without divisions.
+
+    Notes
+    -----
+    Of the intersections over unions with the next frame, each cell keeps its largest; then each
+    cell of the next frame takes the largest that is left to it. Cells that get none are new.
+    """
+    tracks: list[np.ndarray] = []
+    count = 0
+    for t, cells in enumerate(seen.cells):
+        now = np.zeros(len(cells.labels), np.int64)
+        if t and len(now) and len(tracks[-1]):
+            iou = seen.iou(t)
+            rows = np.arange(len(iou))
+            kept = np.zeros_like(iou)
+            kept[rows, iou.argmax(axis=1)] = iou.max(axis=1)
+            linked = kept.max(axis=0) > 0
+            now[linked] = tracks[-1][kept.argmax(axis=0)[linked]]
+        new = now == 0
+        now[new] = count + 1 + np.arange(new.sum())
+        count += int(new.sum())
+        tracks.append(now)
+    return Links(tracks, {}, [])
+
+
+def assign(gain: np.ndarray) -> list[tuple[int, int]]:
+    """Return the pairs (row, column), each row and column at most once, of the largest total gain.
+
+    Parameters
+    ----------
+    gain : float ndarray, shape (rows, columns)
+        Pairs without a gain above 0 are not made.
+    """
+    positive = np.maximum(gain, 0)
+    rows, columns = linear_sum_assignment(positive, maximize=True)
+    return [(int(i), int(j)) for i, j in zip(rows, columns) if positive[i, j] > 0]
+
+
+def link_by_assignment(seen: Observation) -> Links:
+    """Link cells by linear assignment, first between frames, then over gaps and divisions.
+
+    Parameters
+    ----------
+    seen : Observation
+
+    Returns
+    -------
+    Links
+
+    Notes
+    -----
+    The gain of a link is its intersection over union, and more the nearer the centres are: by
+    1 - distance / (`REACH` diameters). A gap of up to `GAP` frames is closed where a track ends and
+    one of like area begins within reach. A cell has divided where two cells of like area appear in
+    its place and both stay; one that does not stay was a part of it.
+    """
+    chains, mothers, parts = _sort_out_parts(seen, _close_gaps(seen, _chains(seen)))
+    tracks = [np.zeros(len(cells.labels), np.int64) for cells in seen.cells]
+    parents: dict[int, int] = {}
+    absences = []
+    for number, chain in enumerate(chains, 1):
+        for t, cell in [*chain, *parts.get(number - 1, [])]:
+            tracks[t][cell] = number
+        absences += _absences(seen, chain, number)
+        if mothers[number - 1] is not None:
+            parents[number] = mothers[number - 1] + 1
+    return Links(tracks, parents, absences)
+
+
+# The cells of a track: (frame, place in the frame's Cells), frame after frame.
+Chain = list  # of tuple[int, int]
+
+
+def _diameter(area: np.ndarray) -> np.ndarray:
+    return 2 * np.sqrt(area / np.pi)
+
+
+def _nearness(
+    before: np.ndarray, after: np.ndarray, area_before: np.ndarray, area_after: np.ndarray
+) -> np.ndarray:
+    """Return 1 where centres (n, 2), (m, 2) are one, 0 at the reach, less beyond: (n, m)."""
+    distance = np.linalg.norm(before[:, None] - after, axis=2)
+    diameter = (_diameter(area_before)[:, None] + _diameter(area_after)) / 2
+    return 1 - distance / (REACH * diameter)
+
+
+def _chains(seen: Observation) -> list[Chain]:
+    chains: list[Chain] = []
+    # The chain of each cell of the frame before.
+    current: list[int] = []
+    for t, cells in enumerate(seen.cells):
+        now = [-1] * len(cells.labels)
+        if current and now:
+            before = seen.cells[t - 1]
+            near = _nearness(before.centre, cells.centre, before.area, cells.area)
+            for i, j in assign(seen.iou(t) + np.maximum(near, 0)):
+                now[j] = current[i]
+        for j, chain in enumerate(now):
+            if chain < 0:
+                now[j] = len(chains)
+                chains.append([])
+            chains[now[j]].append((t, j))
+        current = now
+    return chains
+
+
+def _alike(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return the smaller of two areas in parts of the larger."""
+    return np.minimum(a, b) / np.maximum(a, b)
+
+
+def _close_gaps(seen: Observation, chains: list[Chain]) -> list[Chain]:
+    if len(chains) < 2:
+        return chains
+    first, last = (np.array([chain[k] for chain in chains]) for k in (0, -1))
+
+    def of(places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        cells = [(seen.cells[t], j) for t, j in places]
+        return np.array([c.centre[j] for c, j in cells]), np.array([c.area[j] for c, j in cells])
+
+    (end, end_area), (start, start_area) = of(last), of(first)
+    missed = first[:, 0] - last[:, 0][:, None] - 1
+    alike = _alike(end_area[:, None], start_area)
+    gain = np.maximum(_nearness(end, start, end_area, start_area), 0) + alike
+    near = _nearness(end, start, end_area, start_area) > 0
+    allowed = (missed >= 1) & (missed <= GAP) & (alike >= ALIKE) & near
+    following = dict(assign(np.where(allowed, gain, 0)))
+    joined = []
+    for head in sorted(set(range(len(chains))) - set(following.values())):
+        chain, place = list(chains[head]), head
+        while place in following:
+            place = following[place]
+            chain += chains[place]
+        joined.append(chain)
+    return joined
+
+
+def _sort_out_parts(
+    seen: Observation, chains: list[Chain]
+) -> tuple[list[Chain], list[int | None], dict[int, Chain]]:
+    """Tell daughters and parts from new cells.
+
+    Returns
+    -------
+    chains : list of Chain
+        Cut at divisions.
+    mothers : list of (int or None)
+        The place of each one's mother.
+    parts : dict of int to Chain
+        Cells that were cut off from another for a moment: the place of that one -> these.
+    """
+    place = {cell: number for number, chain in enumerate(chains) for cell in chain}
+    chains = [list(chain) for chain in chains]
+    mothers: list[int | None] = [None] * len(chains)
+    parts: dict[int, Chain] = {}
+    last_frame = len(seen.cells) - 1
+    for daughter in range(len(chains)):
+        t, cell = chains[daughter][0]
+        found = _other_part(seen, t, cell) if t else None
+        if found is None:
+            continue
+        mother, other, areas_alike = place[t - 1, found[0]], (t, found[1]), found[2]
+        if place[other] != mother:
+            continue
+        rest = [step for step in chains[mother] if step[0] >= t]
+        if not _stays(chains[daughter], t, last_frame):
+            if {step[0] for step in chains[daughter]} <= {step[0] for step in rest}:
+                parts.setdefault(mother, []).extend(chains[daughter])
+                chains[daughter] = []
+        elif areas_alike >= ALIKE and _stays(rest, t, last_frame):
+            number = len(chains)
+            chains[mother] = [step for step in chains[mother] if step[0] < t]
+            # Later daughters and parts of the mother are now those of her first daughter.
+            mothers = [
+                number if m == mother and chains[k][0][0] > t else m for k, m in enumerate(mothers)
+            ]
+            late = [step for step in parts.get(mother, []) if step[0] >= t]
+            parts[mother] = [step for step in parts.get(mother, []) if step[0] < t]
+            parts[number] = late
+            chains.append(rest)
+            mothers += [mother]
+            mothers[daughter] = mother
+            place.update((step, number) for step in rest)
+    return chains, mothers, parts
+
+
+def _stays(chain: Chain, t: int, last_frame: int) -> bool:
+    return chain[-1][0] >= min(t + STAYS - 1, last_frame)
+
+
+def _other_part(seen: Observation, t: int, cell: int) -> tuple[int, int, float] | None:
+    """Return what a cell of frame t was part of, the other part, and how alike their areas are."""
+    shared, area = seen.shared[t], seen.cells[t].area
+    column = shared[:, cell].toarray()[:, 0]
+    if not column.any():
+        return None
+    whole = int(column.argmax())
+    row = shared[whole].toarray()[0]
+    row[cell] = 0
+    other = int(row.argmax())
+    if not row[other]:
+        return None
+    both = column[whole] + row[other]
+    union = seen.cells[t - 1].area[whole] + area[cell] + area[other] - both
+    if both / union < IN_PLACE:
+        return None
+    return whole, other, float(_alike(area[cell], area[other]))
+
+
+def _absences(seen: Observation, chain: Chain, track: int) -> list[Absence]:
+    absences = []
+    for (t0, cell0), (t1, cell1) in zip(chain, chain[1:]):
+        ends = (seen.cells[t0], cell0), (seen.cells[t1], cell1)
+        centres = [cells.centre[cell] for cells, cell in ends]
+        for t in range(t0 + 1, t1):
+            late = t - t0 > t1 - t
+            cells, cell = ends[late]
+            place = centres[0] + (centres[1] - centres[0]) * (t - t0) / (t1 - t0)
+            y, x = np.rint(place - centres[late]).astype(int)
+            source = t1 if late else t0
+            absences.append(Absence(track, t, source, int(cells.labels[cell]), (int(y), int(x))))
+    return absences
+
+
+TRACKERS = {"greedy": link_greedily, "assignment": link_by_assignment}

@@ -1,0 +1,1 @@
+"""A solver run to its end: snapshots, history, validation, limits."""

@@ -1,0 +1,436 @@
+"""Run a solver: progress, curves, held-out scores, snapshots, resume."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import math
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from unet.errors import InputError
+from unet.files.hdf5 import check_weights
+from unet.files.names import path_in_prototxt
+from unet.machine.signals import Stopped, noting
+from unet.model import find_weights
+from unet.training import snapshots
+from unet.training.history import Curve
+from unet.training.idle import IdleWatch, refuse_idle_net
+from unet.training.time_limit import TimeLimit
+from unet.training.training_guard import guard_run
+from unet.training.validation import HeldOut
+
+# The curve on disk, and its picture, follow the training at these distances, in seconds.
+_FLUSH_SECONDS = 15.0
+_DRAW_SECONDS = 60.0
+# What a log file gets of the progress bar, in seconds between two lines.
+_LOG_SECONDS = 30.0
+
+
+def iteration_seed(seed: int, iteration: int) -> int:
+    """Return the engine's random seed for one iteration: 31 bits of a hash of both numbers.
+
+    Seeding every iteration makes drop-out a function of (seed, iteration), so that a resumed
+    training goes on exactly as the uninterrupted one, on either engine.
+    """
+    digest = hashlib.sha256(f"{seed}:{iteration}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
+
+
+def read_solver(path: str) -> Any:
+    """Read a solver prototxt as it is.
+
+    Returns
+    -------
+    caffe_pb2.SolverParameter
+
+    Raises
+    ------
+    InputError
+        If there is no such file or it is no solver; names the line.
+    """
+    from google.protobuf import text_format
+
+    from caffe.proto import caffe_pb2
+
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such solver prototxt") from None
+    except IsADirectoryError:
+        raise InputError(f"{path}: is a folder; name the solver prototxt in it") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: is not a text; name a solver prototxt") from None
+    try:
+        return text_format.Parse(text, caffe_pb2.SolverParameter())
+    except text_format.ParseError as error:
+        if _is_net(text):
+            raise InputError(
+                f"{path}: is a network, not a solver; name the solver prototxt, whose train_net or "
+                f"net is this one"
+            ) from None
+        raise InputError(f"{path}: is no solver prototxt: line {error}") from None
+
+
+def _is_net(text: str) -> bool:
+    from google.protobuf import text_format
+
+    from caffe.proto import caffe_pb2
+
+    with contextlib.suppress(text_format.ParseError):
+        text_format.Parse(text, caffe_pb2.NetParameter())
+        return True
+    return False
+
+
+class Diverged(InputError):
+    """The loss or a parameter is no finite number any more."""
+
+
+class Training:
+    """A training that can be stopped at any moment and taken up again; a context manager.
+
+    Parameters
+    ----------
+    caffe : module
+        The engine, its device chosen.
+    solver_path : str
+        Any solver prototxt. One without random_seed is given the seed 1, so that a run can be
+        repeated.
+    output : str, optional
+        Folder for snapshots and curves; by default that of the solver's snapshot_prefix.
+    iterations : int, optional
+        In place of the solver's max_iter.
+    rate : float, optional
+        In place of the solver's base_lr.
+    seconds : float, optional
+        Of wall clock, from the first iteration to the last: as many iterations as fit into them,
+        see `unet.training.time_limit`; a snapshot and a test come after.
+
+    Raises
+    ------
+    InputError
+        If the solver cannot be run; on entering the context, if another training works in the
+        folder.
+    """
+
+    def __init__(
+        self,
+        caffe: ModuleType,
+        solver_path: str,
+        output: str | None = None,
+        iterations: int | None = None,
+        rate: float | None = None,
+        seconds: float | None = None,
+    ) -> None:
+        self.caffe = caffe
+        self.path = solver_path
+        param = self.param = read_solver(solver_path)
+        if rate is not None:
+            if not 0 <= rate <= np.finfo(np.float32).max:
+                raise InputError(f"a rate of {rate} is none: give a number of at least 0")
+            param.base_lr = rate
+        if iterations is not None:
+            param.max_iter = iterations
+        if param.max_iter < 1:
+            raise InputError(
+                f"{solver_path}: {param.max_iter} iterations are too few; set max_iter, or "
+                "--iterations"
+            )
+        if seconds is not None and not (math.isfinite(seconds) and seconds > 0):
+            raise InputError(f"{seconds} seconds are no time to train in: give more than 0")
+        self.seconds = seconds
+        _check_nets(solver_path, param)
+        prefix = param.snapshot_prefix or os.path.splitext(solver_path)[0]
+        if output is not None:
+            prefix = os.path.join(output, os.path.basename(prefix) or "net")
+        self.prefix = prefix = path_in_prototxt(prefix)
+        self.folder = Path(os.path.dirname(prefix) or ".")
+        self.max_iter = param.max_iter
+        self.test_interval = param.test_interval if param.test_iter else 0
+        self.test_first = param.test_initialization
+        self.snapshot_interval = param.snapshot
+        self.smooth = max(param.average_loss, 20)
+        self.iter_size = max(1, param.iter_size)
+        self.seed = param.random_seed if param.random_seed >= 0 else 1
+        test_iter = list(param.test_iter)
+        # Testing, display and snapshots are done here, so that they can be seen, kept and resumed.
+        param.display = 0
+        param.snapshot = 0
+        param.snapshot_prefix = prefix
+        param.random_seed = self.seed
+        if test_iter:
+            param.test_interval = 2**31 - 1
+            param.test_initialization = False
+        self.solver = self._make_solver(param)
+        refuse_idle_net(self.solver.net, solver_path)
+        names = ["test"] if len(test_iter) == 1 else [f"test{k}" for k in range(len(test_iter))]
+        self._tests = {
+            name: HeldOut(net, passes)
+            for name, net, passes in zip(names, self.solver.test_nets, test_iter)
+        }
+        # The signals that have come, and ask the training to stop.
+        self._asked: list[int] = []
+        # The iteration of the newest snapshot that this run has written.
+        self._saved: int | None = None
+
+    def _make_solver(self, param: Any) -> Any:
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "solver.prototxt")
+            Path(path).write_text(str(param), encoding="utf-8")
+            solver = self.caffe.get_solver(path)
+        # Nobody looks at intermediate blobs (genuine Caffe keeps them regardless).
+        solver.net.retain_data = False
+        return solver
+
+    def __enter__(self) -> Training:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = _lock(self.folder)
+        snapshots.sweep(self.prefix)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._lock)
+
+    @property
+    def parameters(self) -> int:
+        """The number of trained parameters."""
+        return sum(blob.count for blobs in self.solver.net.params.values() for blob in blobs)
+
+    def begin(self, weights: str | None = None, overwrite: bool = False) -> None:
+        """Start anew, from fillers or from the parameters in a file or model folder.
+
+        Raises
+        ------
+        InputError
+            If an earlier run has left snapshots under the same prefix; or as
+            `unet.training.training_guard.guard_run`, whose `overwrite` this is.
+        """
+        old = snapshots.find(self.prefix)
+        if old:
+            raise InputError(
+                f"{old[0].state} is from an earlier run: add --resume to go on from it, or name "
+                "another folder with --output to start anew"
+            )
+        if weights is not None:
+            weights = str(find_weights(weights))
+        guard_run(self.prefix, self.path, self.param, weights, overwrite)
+        if weights is not None:
+            check_weights(weights)
+            self.solver.net.copy_from(weights)
+
+    def resume(self, state: str | None = None, overwrite: bool = False) -> str | None:
+        """Go on from a snapshot, by default from the newest that is whole.
+
+        Parameters
+        ----------
+        state : str, optional
+        overwrite : bool
+            As of `begin`, where the snapshot is of another folder.
+
+        Returns
+        -------
+        str or None
+            The solver state that was restored; None if the run has no snapshot yet.
+
+        Raises
+        ------
+        InputError
+            If the snapshot cannot be used, or the run has later ones that would be overwritten; as
+            `begin` if the snapshot is of another folder.
+        """
+        if state is None:
+            snapshot, passed = snapshots.newest_whole(self.prefix, self.solver)
+            for why in passed:
+                print(f"passed over: {why}", file=sys.stderr)
+            if snapshot is None:
+                return None
+            self._saved = self.solver.iter
+            return snapshot.state
+        snapshot = snapshots.given(state)
+        if not os.path.samefile(os.path.dirname(state) or ".", self.folder):
+            for path in (snapshot.state, snapshot.model):
+                guard_run(self.prefix, self.path, self.param, path, overwrite)
+        snapshots.restore(snapshot, self.solver)
+        later = [old for old in snapshots.find(self.prefix) if old.iteration > self.solver.iter]
+        if later:
+            raise InputError(
+                f"{later[0].state} is later than {state} and would be overwritten: remove the "
+                "later snapshots, or name another folder with --output"
+            )
+        return state
+
+    def run(self) -> None:
+        """Train up to max_iter.
+
+        Raises
+        ------
+        Diverged
+            If the loss or a parameter is no number any more; the snapshots stay as they are.
+        InputError
+            If nothing is learnt: the loss stays 0, or no parameter changes.
+        Stopped
+            After Ctrl-C, SIGTERM or SIGHUP, once the iteration that is running is done and a
+            snapshot is written. A second one does not hurry that: nothing that was learnt is lost.
+        """
+        solver = self.solver
+        for layer in solver.net.layers:
+            if hasattr(layer, "seek"):
+                layer.seek(solver.iter * self.iter_size)
+        for net in solver.test_nets:
+            net.share_with(solver.net)
+        curve = Curve(self.folder, solver.iter)
+        bar = tqdm(
+            total=self.max_iter,
+            initial=solver.iter,
+            unit="it",
+            smoothing=0.05,
+            dynamic_ncols=True,
+            mininterval=0.1 if sys.stderr.isatty() else _LOG_SECONDS,
+            maxinterval=10 if sys.stderr.isatty() else _LOG_SECONDS,
+        )
+        with noting() as self._asked, contextlib.closing(curve), bar:
+            self._loop(curve, bar)
+
+    def _loop(self, curve: Curve, bar: tqdm) -> None:
+        solver = self.solver
+        limit = None
+        if self.seconds is not None:
+            limit = TimeLimit(self.param, solver.iter, self.seconds)
+        recent: list[float] = []
+        notes: dict[str, str] = {}
+        idle = IdleWatch(solver.net, self.path)
+        flushed = drawn = time.monotonic()
+        while solver.iter < self.max_iter:
+            iteration = solver.iter
+            if self._test_is_due(iteration):
+                notes.update(self._test(curve))
+                self._stop_if_asked(curve, bar)
+            if limit is not None:
+                solver.param.base_lr = limit.base_rate(iteration)
+            # Caffe keeps rates in single precision.
+            rate = float(f"{solver.lr:.7g}")
+            self.caffe.set_random_seed(iteration_seed(self.seed, iteration))
+            solver.step(1)
+            loss = self._loss()
+            curve.training(iteration, loss, rate)
+            if not math.isfinite(loss):
+                raise self._diverged(f"the loss is {loss} at iteration {iteration}")
+            idle.note(loss, rate)
+            recent = (recent + [loss])[-self.smooth :]
+            notes["loss"] = f"{sum(recent) / len(recent):.4f}"
+            if limit is not None:
+                limit.passed(solver.iter)
+                self.max_iter = bar.total = limit.end
+            bar.set_postfix(notes, refresh=False)
+            bar.update(1)
+            self._stop_if_asked(curve, bar)
+            if self.snapshot_interval and solver.iter % self.snapshot_interval == 0:
+                self._snapshot(curve)
+            now = time.monotonic()
+            if now - drawn > _DRAW_SECONDS:
+                curve.draw()
+                drawn = flushed = now
+            elif now - flushed > _FLUSH_SECONDS:
+                curve.flush()
+                flushed = now
+        idle.finish()
+        # Before the test: what was learnt counts more than its score.
+        self._snapshot(curve)
+        if self._tests:
+            bar.set_postfix({**notes, **self._test(curve)})
+            self._stop_if_asked(curve, bar)
+
+    def _stop_if_asked(self, curve: Curve, bar: tqdm) -> None:
+        if self._asked:
+            self._snapshot(curve)
+            bar.write(f"stopped; {self.prefix}_iter_{self.solver.iter}.solverstate is written")
+            raise Stopped(self._asked[0])
+
+    def _test_is_due(self, iteration: int) -> bool:
+        return bool(
+            self.test_interval
+            and iteration % self.test_interval == 0
+            and (iteration > 0 or self.test_first)
+        )
+
+    def _loss(self) -> float:
+        net = self.solver.net
+        return float(
+            sum(
+                weight * np.sum(net.blobs[name].data)
+                for name, weight in net.blob_loss_weights.items()
+                if weight
+            )
+        )
+
+    def _test(self, curve: Curve) -> dict[str, str]:
+        """Score the held-out tiles, unless asked to stop; return what the progress bar shows."""
+        notes = {}
+        for name, test in self._tests.items():
+            found = test(lambda: bool(self._asked))
+            if found is None:
+                # A resumed training makes the whole test again.
+                return notes
+            scores = {f"{name}_{key}": value for key, value in found.items()}
+            curve.test(self.solver.iter, scores)
+            notes.update({key: f"{value:.4f}" for key, value in scores.items()})
+        return notes
+
+    def _snapshot(self, curve: Curve) -> None:
+        for name, blobs in self.solver.net.params.items():
+            if not all(np.isfinite(blob.data).all() for blob in blobs):
+                raise self._diverged(
+                    f"layer '{name}' has parameters that are no finite numbers at iteration "
+                    f"{self.solver.iter}"
+                )
+        if self._saved == self.solver.iter:
+            return
+        # The curve first: a resumed training drops rows too many, but cannot make up missing ones.
+        curve.flush()
+        self.solver.snapshot()
+        self._saved = self.solver.iter
+        snapshots.prune(self.prefix, self.snapshot_interval, curve.done())
+
+    def _diverged(self, what: str) -> Diverged:
+        old = snapshots.find(self.prefix)
+        last = f"the last good snapshot is {old[0].state}" if old else "there is no snapshot yet"
+        return Diverged(f"{what}; {last}; a lower base_lr may help")
+
+    @property
+    def model(self) -> str:
+        """The newest .caffemodel."""
+        return snapshots.find(self.prefix)[0].model
+
+
+def _check_nets(solver_path: str, param: Any) -> None:
+    """Refuse net files that are not there: genuine Caffe would end the process."""
+    for path in [param.net, param.train_net] + list(param.test_net):
+        if path and not os.path.isfile(path):
+            raise InputError(
+                f"{solver_path}: names the net {path}, which is not there; paths count from the "
+                "working folder"
+            )
+
+
+def _lock(folder: Path) -> int:
+    """Keep other trainings out of a folder until the returned handle is closed."""
+    handle = os.open(str(folder), os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise InputError(f"{folder}: another training is at work in this folder") from None
+    except OSError:
+        # A file system without locks: train all the same.
+        pass
+    return handle

@@ -1,0 +1,160 @@
+"""Read and write stacks: TIFF, PNG, folders of them, HDF5, Zarr."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from typing import Union
+
+import h5py
+import numpy as np
+
+from unet.errors import InputError
+from unet.files.names import split_name
+from unet.volumes.arrays import ZARR_MARKS, open_hdf5, open_zarr
+from unet.volumes.images import Volume, open_folder, open_picture, open_tiff
+from unet.volumes.strips import strips
+from unet.volumes.writers import VolumeWriter, write_volume
+
+__all__ = ["Volume", "VolumeWriter", "grey_range", "open_volume", "read_volume", "write_volume"]
+
+PathLike = Union[str, "os.PathLike[str]"]
+_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+# Enough for percentiles of the grey values, few enough for a stack of any length.
+_GREY_SLICES = 16
+_GREY_ENDS = (0.1, 99.9)
+# As many pixels of types that are not counted, but sorted.
+_GREY_PIXELS = 1 << 26
+
+
+def open_volume(
+    path: PathLike, dataset: str | None = None, *, channels: int | None = None
+) -> Volume:
+    """Open a stack without reading its pixels.
+
+    Parameters
+    ----------
+    path : path
+        A TIFF, PNG or JPEG file; a folder of such files, one slice each, in natural order; an HDF5
+        file or a Zarr directory, also as FILE:/dataset. The content decides, not the suffix.
+    dataset : str, optional
+        Dataset of an HDF5 file or Zarr group; by default the only 3-D one.
+    channels : int, optional
+        How many channels the pictures must have; 1 demands grey pictures. By default any.
+
+    Returns
+    -------
+    Volume
+        `.shape` is (slices, height, width) or (slices, channels, height, width), `.dtype` the type
+        of the pixels, `[z]` reads one slice. One slice is in memory (of HDF5 and Zarr: one layer of
+        chunks).
+
+    Raises
+    ------
+    InputError
+        If there is no such file, it is of another format, damaged, empty or has other channels.
+    """
+    file, inner = split_name(os.fspath(path))
+    dataset = dataset if dataset is not None else inner
+    if file.is_dir():
+        is_zarr = any((file / mark).exists() for mark in ZARR_MARKS)
+        volume = open_zarr(file, dataset) if is_zarr else open_folder(file)
+    else:
+        if not file.exists():
+            raise InputError(f"{file}: there is no such file or folder")
+        with open(file, "rb") as opened:
+            magic = opened.read(4)
+        if not magic:
+            raise InputError(f"{file}: the file is empty")
+        if h5py.is_hdf5(str(file)):
+            volume = open_hdf5(file, dataset)
+        elif magic in _TIFF_MAGIC:
+            volume = open_tiff(file)
+        else:
+            volume = open_picture(file)
+    if dataset is not None and volume.path == str(file):
+        volume.close()
+        raise InputError(f"{file}: has no datasets, so {dataset!r} cannot be chosen in it")
+    have = volume.channels or 1
+    if channels is not None and have != channels:
+        volume.close()
+        wanted = "grey pictures are" if channels == 1 else f"pictures with {channels} channels are"
+        raise InputError(f"{volume.path}: has {have} channels (colour?), but {wanted} needed here")
+    return volume
+
+
+def read_volume(path: PathLike, dataset: str | None = None) -> np.ndarray:
+    """Read a whole stack.
+
+    Parameters
+    ----------
+    path, dataset
+        As for `open_volume`.
+
+    Returns
+    -------
+    ndarray, shape (slices, height, width) or (slices, channels, height, width)
+
+    Raises
+    ------
+    InputError
+        As `open_volume`; also if a slice is damaged or holds NaN.
+    """
+    with open_volume(path, dataset) as volume:
+        return volume[:]
+
+
+def grey_range(
+    volume: Volume | np.ndarray, slices: Sequence[int] | None = None
+) -> tuple[float, float]:
+    """Return the grey values that become 0 and 1 at the network's input.
+
+    Parameters
+    ----------
+    volume : Volume or ndarray, shape (slices, ...)
+    slices : sequence of int, optional
+        The slices that count; by default all.
+
+    Returns
+    -------
+    low, high : float
+        (0, 255) for uint8 and (0, 1) for bool, whatever occurs; for every other type the 0.1 and
+        99.9 percentiles over at most 16 evenly spaced slices, high = low + 1 where they are equal;
+        of more than 2^26 pixels of a type of more than 16 bit every second, third, ... one.
+    """
+    if volume.dtype == np.uint8:
+        return 0.0, 255.0
+    if volume.dtype == np.bool_:
+        return 0.0, 1.0
+    if slices is None:
+        missing = set(getattr(volume, "missing", ()))
+        slices = [z for z in range(volume.shape[0]) if z not in missing]
+    count = min(len(slices), _GREY_SLICES)
+    chosen = np.linspace(0, len(slices) - 1, count).round().astype(int)
+    pictures = (np.asarray(volume[slices[k]]) for k in chosen)
+    if volume.dtype.itemsize <= 2 and volume.dtype.kind in "iu":
+        ends = _percentiles_of_counts(pictures, volume.dtype)
+    else:
+        size = int(np.prod(volume.shape[1:], dtype=np.int64)) * count
+        step = -(-size // _GREY_PIXELS)
+        ends = np.percentile(np.concatenate([p.ravel()[::step] for p in pictures]), _GREY_ENDS)
+    low, high = (float(np.float32(v)) for v in ends)
+    return (low, high) if high > low else (low, low + 1.0)
+
+
+def _percentiles_of_counts(pictures: Iterable[np.ndarray], dtype: np.dtype) -> list[float]:
+    """Return the percentiles that np.percentile does, without all pixels at once."""
+    lowest = int(np.iinfo(dtype).min)
+    counts = np.zeros(1 << 16, np.int64)
+    for picture in pictures:
+        flat = picture.reshape(-1, picture.shape[-1])
+        for rows in strips(flat.shape):
+            counts += np.bincount(flat[rows].ravel().astype(np.int64) - lowest, minlength=1 << 16)
+    reached = np.cumsum(counts)
+    ends = []
+    for end in _GREY_ENDS:
+        place = end / 100 * (reached[-1] - 1)
+        neighbours = (int(place), min(int(place) + 1, reached[-1] - 1))
+        a, b = (int(np.searchsorted(reached, k, side="right")) + lowest for k in neighbours)
+        ends.append(a + (b - a) * (place - int(place)))
+    return ends

@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from unet.augmentation.tile_sampler import (
+    Augmentation,
+    TileSampler,
+    coverage,
+    one_weight_per_class,
+    parse_slices,
+    parse_whole,
+    plain_tile,
+    refuse_unknown,
+)
+from unet.errors import InputError
+from unet.preparation.training_set import TrainingSet, write_training_set
+
+ATTRIBUTES = dict(classes=3, grey_low=0.0, grey_high=100.0)
+STILL = Augmentation(std=0.0, rotation=0.0, mirror=False, shift=False)
+VARIED = Augmentation(contrast=0.3, brightness=0.2, gamma=0.4)
+
+
+@pytest.fixture(scope="module")
+def blobs(tmp_path_factory: pytest.TempPathFactory) -> TrainingSet:
+    """Return three slices whose grey values, classes and weights tell each other.
+
+    The grey value is 20 + 30 * class, w(x) is 1 + class, and a corner of each is not annotated.
+    """
+    random = np.random.default_rng(1)
+    field = ndimage.gaussian_filter(random.normal(size=(3, 150, 130)), (0, 9, 9))
+    labels = np.digitize(field, np.quantile(field, [1 / 3, 2 / 3])).astype(np.uint8)
+    raw = (20 + 30 * labels).astype(np.uint8)
+    weights = (1 + labels).astype(np.float32)
+    labels[:, :20, :30] = 255
+    path = tmp_path_factory.mktemp("blobs") / "blobs.h5"
+    write_training_set(path, raw, labels, weights, attributes=ATTRIBUTES)
+    with TrainingSet(path) as training_set:
+        yield training_set
+
+
+def sampler(
+    training_set: TrainingSet, augmentation: Augmentation, seed: int = 1, tile=(236, 252)
+) -> TileSampler:
+    return TileSampler(training_set, [0, 1, 2], tile, augmentation, seed)
+
+
+def same(first, second) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(first, second))
+
+
+def test_shapes_and_types(blobs: TrainingSet):
+    data, label, weight = sampler(blobs, VARIED)(0)
+    assert (data.shape, data.dtype) == ((1, 236, 252), np.float32)
+    assert (label.shape, label.dtype) == ((52, 68), np.uint8)
+    assert (weight.shape, weight.dtype) == ((52, 68), np.float32)
+
+
+def test_a_tile_depends_on_seed_and_number_alone(blobs: TrainingSet):
+    forward = [sampler(blobs, VARIED)(i) for i in range(4)]
+    one = sampler(blobs, VARIED)
+    for i in (3, 1, 2, 0):
+        assert same(one(i), forward[i])
+    assert not same(forward[0], forward[1])
+    assert not same(sampler(blobs, VARIED, seed=2)(0), forward[0])
+
+
+def test_a_tile_does_not_depend_on_what_is_kept(blobs: TrainingSet, monkeypatch):
+    expected = [sampler(blobs, VARIED)(i) for i in range(6)]
+    monkeypatch.setattr("unet.augmentation.tile_sampler._CACHE", 1)
+    poor = sampler(blobs, VARIED)
+    assert all(same(poor(i), expected[i]) for i in range(6))
+    assert len(poor._kept) == 1
+
+
+def test_grey_values_do_not_change_the_geometry(blobs: TrainingSet):
+    plain = sampler(blobs, replace(VARIED, contrast=0.0, brightness=0.0, gamma=0.0))(4)
+    varied = sampler(blobs, VARIED)(4)
+    assert same(plain[1:], varied[1:])
+    assert not np.array_equal(plain[0], varied[0])
+
+
+def test_without_augmentation_the_tile_is_the_middle_of_the_slice(blobs: TrainingSet):
+    data, label, weight = TileSampler(blobs, [1], (236, 252), STILL, 1)(9)
+    # Pixel (118, 126) of the tile is pixel (75, 65) of the slice.
+    rows = np.arange(75 - 118, 75 + 118)
+    columns = np.arange(65 - 126, 65 + 126)
+    rows, columns = np.abs(rows), np.abs(columns)
+    rows, columns = np.minimum(rows, 298 - rows), np.minimum(columns, 258 - columns)
+    assert np.array_equal(data[0], blobs.raw(1)[0][np.ix_(rows, columns)])
+    inner = np.ix_(rows[92:-92], columns[92:-92])
+    assert np.array_equal(label, blobs.labels(1)[inner])
+    assert np.array_equal(weight, np.where(label == 255, 0, blobs.weights(1)[inner]))
+
+
+def test_picture_labels_and_weights_are_deformed_together(blobs: TrainingSet):
+    for i in range(8):
+        data, label, weight = sampler(blobs, replace(VARIED, contrast=0, brightness=0, gamma=0))(i)
+        known = label != 255
+        assert np.array_equal(weight[known], 1.0 + label[known])
+        assert not weight[~known].any()
+        # The grey value, 0.2 + 0.3 * class, gives the class but for the pixels where it changes.
+        guess = np.rint((data[0, 92:-92, 92:-92] - 0.2) / 0.3)
+        assert (guess == label)[known].mean() > 0.97
+
+
+def test_every_pixel_of_a_slice_is_drawn_as_often(tmp_path: Path):
+    # One class a quadrant: whatever is drawn, each fills a quarter of the labels.
+    labels = np.zeros((1, 64, 64), np.uint8)
+    labels[0, :32, 32:], labels[0, 32:, :32], labels[0, 32:, 32:] = 1, 2, 3
+    path = tmp_path / "quadrants.h5"
+    attributes = dict(ATTRIBUTES, classes=4)
+    write_training_set(path, labels, labels, labels.astype(np.float32), attributes=attributes)
+    with TrainingSet(path) as training_set:
+        one = TileSampler(training_set, [0], (188, 188), Augmentation(), 1)
+        counts = sum(np.bincount(one(i)[1].ravel(), minlength=4) for i in range(200))
+    assert np.all(np.abs(counts / counts.sum() - 0.25) < 0.08)
+
+
+def test_all_slices_are_drawn(tmp_path: Path):
+    labels = np.tile(np.arange(4, dtype=np.uint8)[:, None, None], (1, 5, 5))
+    path = tmp_path / "slices.h5"
+    attributes = dict(ATTRIBUTES, classes=4)
+    write_training_set(path, labels, labels, labels.astype(np.float32), attributes=attributes)
+    with TrainingSet(path) as training_set:
+        one = TileSampler(training_set, [1, 3], (188, 188), Augmentation(), 1)
+        drawn = [int(one(i)[1][0, 0]) for i in range(40)]
+    assert set(drawn) == {1, 3}
+    assert 8 < drawn.count(1) < 32
+
+
+def test_channels_are_deformed_alike(tmp_path: Path):
+    raw = np.random.default_rng(0).integers(0, 100, (2, 1, 40, 30)).astype(np.uint16)
+    labels = np.zeros((2, 40, 30), np.uint8)
+    path = tmp_path / "channels.h5"
+    write_training_set(
+        path, np.concatenate([raw, raw, 2 * raw], axis=1), labels, labels, attributes=ATTRIBUTES
+    )
+    with TrainingSet(path) as training_set:
+        data = TileSampler(training_set, [0, 1], (188, 204), Augmentation(), 1)(0)[0]
+    assert data.shape == (3, 188, 204)
+    assert np.array_equal(data[0], data[1])
+    assert data[2] == pytest.approx(2 * data[0], abs=1e-5)
+
+
+def test_plain_tiles_cover_every_pixel_once(blobs: TrainingSet):
+    tile = (236, 252)
+    seen = np.zeros((3, 150, 130), int)
+    for place in coverage(blobs.shape, [0, 2], tile):
+        data, label, weight = plain_tile(blobs, place, tile)
+        z, y, x = place
+        height, width = min(52, 150 - y), min(68, 130 - x)
+        here = (z, slice(y, y + height), slice(x, x + width))
+        seen[here] += 1
+        assert np.array_equal(label[:height, :width], blobs.labels(z)[here[1:]])
+        picture = data[0, 92 : 92 + height, 92 : 92 + width]
+        assert np.array_equal(picture, blobs.raw(z)[0][here[1:]])
+        for array, nothing in ((label, 255), (weight, 0)):
+            assert np.all(array[height:] == nothing)
+            assert np.all(array[:, width:] == nothing)
+        assert not weight[label == 255].any()
+    assert np.all(seen[[0, 2]] == 1)
+    assert not seen[1].any()
+
+
+def test_one_weight_per_class_by_hand():
+    out = np.full((2, 1, 3), 9, np.float32)
+    one_weight_per_class(np.array([[0, 1, 255]], np.uint8), np.array([[2, 3, 0]], np.float32), out)
+    assert out.tolist() == [[[2, 0, 0]], [[0, 3, 0]]]
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        ({"rotaton": 3}, "unknown key 'rotaton'; did you mean 'rotation'"),
+        ({"xyz": 3}, "known are grid, std, rotation"),
+        ({"std": -1}, "std is -1, but must be a number of at least 0"),
+        ({"std": "10"}, "std is '10'"),
+        ({"std": float("nan")}, "std is nan"),
+        ({"std": True}, "std is True"),
+        ({"rotation": 181}, "rotation is 181, but must be a number from 0 to 180"),
+        ({"contrast": 1.5}, "contrast is 1.5, but must be a number from 0 to 1"),
+        ({"grid": 1}, "grid is 1, but must be a whole number from 2 to 64"),
+        ({"grid": 3.0}, "grid is 3.0"),
+        ({"mirror": 1}, "mirror is 1, but must be true or false"),
+        ([1], "must be an object"),
+    ],
+)
+def test_wrong_augmentation_is_named(values, message: str):
+    with pytest.raises(InputError) as error:
+        Augmentation.from_mapping(values)
+    assert message in str(error.value)
+
+
+def test_augmentation_from_names_and_values():
+    assert Augmentation.from_mapping({"std": 5, "shift": False}) == Augmentation(std=5, shift=False)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, 1.0, None, True])
+def test_wrong_seed_is_named(blobs: TrainingSet, seed):
+    with pytest.raises(InputError, match="seed is"):
+        TileSampler(blobs, [0], (188, 188), STILL, seed)
+
+
+def test_wrong_tile_is_named(blobs: TrainingSet):
+    with pytest.raises(InputError, match="570"):
+        TileSampler(blobs, [0], (572, 570), STILL, 1)
+
+
+def test_slices():
+    assert parse_slices(None, 3, "x.h5") == [0, 1, 2]
+    assert parse_slices([1, 3], 3, "x.h5") == [1, 2]
+    for wrong in ([0, 4], [2, 2], [-1, 2], [0], [0, 1, 2], [0, 1.5], 3, "01", [False, True]):
+        with pytest.raises(InputError, match=r"x\.h5: slices"):
+            parse_slices(wrong, 3, "x.h5")
+
+
+def test_whole_numbers_and_names():
+    assert parse_whole(3, 0, 3, "n") == 3
+    with pytest.raises(InputError, match="n is 4, but must be a whole number from 0 to 3"):
+        parse_whole(4, 0, 3, "n")
+    refuse_unknown(["a"], ["a", "b"], "here")
+    with pytest.raises(InputError, match="here: unknown key 'slice'; did you mean 'slices'"):
+        refuse_unknown(["slice"], ["slices", "tile"], "here")

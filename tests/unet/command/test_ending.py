@@ -1,0 +1,207 @@
+"""How programs end: what becomes of the terminal, and which signals undo what is half done."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+PROGRAM = """
+import os, sys, time
+from pathlib import Path
+from unet.command.running import run_program
+from unet.command.terminal import is_the_output
+def main(_):
+    if "decides" in sys.argv:
+        is_the_output()
+    for number in range(2000):
+        print("x" * 50, flush=number == 0)
+        print("y" * 50, file=sys.stderr)
+    Path(sys.argv[1]).write_text("done")
+run_program(main)
+"""
+
+
+@pytest.fixture
+def program(tmp_path):
+    """Return the command of a program that says much and then writes a file."""
+    return [sys.executable, "-c", PROGRAM, str(tmp_path / "file")]
+
+
+def gone() -> int:
+    """Return the end of a pipe that nobody reads."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    return writing
+
+
+def full() -> int:
+    return os.open("/dev/full", os.O_WRONLY)
+
+
+@pytest.mark.parametrize("stderr", [None, gone, full])
+@pytest.mark.parametrize("stdout", [None, gone, full])
+def test_what_was_asked_for_is_written_whatever_becomes_of_the_terminal(
+    program, tmp_path, stdout, stderr
+):
+    given = [subprocess.DEVNULL if how is None else how() for how in (stdout, stderr)]
+    done = subprocess.run(program, stdout=given[0], stderr=given[1])
+    assert done.returncode == 0
+    assert (tmp_path / "file").read_text() == "done"
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_closed_terminal_is_no_error_and_no_output_takes_its_place(program, tmp_path, closed):
+    done = subprocess.run(["sh", "-c", f'"$@" {closed}', "sh", *program], capture_output=True)
+    assert done.returncode == 0
+    assert (tmp_path / "file").read_text() == "done"
+
+
+def test_a_full_disk_under_the_report_is_told(program, tmp_path):
+    done = subprocess.run(program, stdout=full(), stderr=subprocess.PIPE, text=True)
+    assert done.stderr.splitlines()[-1] == (
+        "standard output: No space left on device; not all was shown"
+    )
+
+
+def test_a_program_whose_report_is_all_ends_without_a_reader_as_others_do(program, tmp_path):
+    done = subprocess.run([*program, "decides"], stdout=gone(), stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 128 + signal.SIGPIPE
+    assert set(done.stderr) == {"y", "\n"} or done.stderr == ""
+    done = subprocess.run([*program, "decides"], stdout=full(), stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].endswith("No space left on device: 'standard output'")
+    assert not (tmp_path / "file").exists()
+
+
+def test_what_the_terminal_cannot_show_is_shown_by_its_code(tmp_path):
+    text = (
+        "from unet.command.running import run_program; "
+        "run_program(lambda _: print('\\xb5m \\udcb5'))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", text],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"},
+    )
+    assert (done.returncode, done.stdout) == (0, b"\\xb5m \\udcb5\n")
+
+
+WAITING = """
+import sys, time
+from unet.command.running import run_program
+def main(_):
+    try:
+        print("ready", flush=True)
+        time.sleep(60)
+    finally:
+        time.sleep(0.3)
+        print("undone", flush=True)
+run_program(main)
+"""
+
+
+def start(*wrapper: str) -> subprocess.Popen:
+    command = [*wrapper, sys.executable, "-c", WAITING]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL
+    )
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_signals_undo_and_end_with_their_number(number):
+    process = start()
+    process.send_signal(number)
+    assert process.communicate() == ("undone\n", "stopped\n")
+    assert process.returncode == 128 + number
+
+
+def test_a_second_signal_does_not_cut_the_undoing_short():
+    process = start()
+    for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGHUP):
+        process.send_signal(number)
+        time.sleep(0.05)
+    assert process.communicate() == ("undone\n", "stopped\n")
+
+
+def test_what_nohup_has_ignored_stays_ignored():
+    process = start("nohup")
+    process.send_signal(signal.SIGHUP)
+    time.sleep(0.5)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate()[0] == "undone\n"
+    assert process.returncode == 128 + signal.SIGTERM
+
+
+@pytest.mark.parametrize("module", ["unet.command.running", "caffe.programs.run"])
+def test_a_signal_after_the_end_changes_no_status(module):
+    program = (
+        f"import atexit, time; from {module} import run_program\n"
+        "atexit.register(lambda: (print('ending', flush=True), time.sleep(0.5)))\n"
+        "run_program(lambda _: None)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "ending\n"
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        process.send_signal(number)
+    assert process.communicate() == ("", "")
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("module", ["unet.command.running", "caffe.programs.run"])
+def test_a_signal_that_comes_in_a_destructor_is_not_lost(module):
+    program = f"""
+import os, signal, time
+from {module} import run_program
+class Thing:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.1)
+def main(_):
+    Thing()
+    time.sleep(60)
+run_program(main)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGTERM, "stopped\n")
+
+
+@pytest.mark.parametrize("module", ["unet.command.running", "caffe.programs.run"])
+def test_ctrl_c_in_the_moment_before_the_work_begins_is_no_traceback(module):
+    program = f"""
+import os, signal
+from {module} import run_program
+real = os.fstat
+def fstat(descriptor):
+    os.kill(os.getpid(), signal.SIGINT)
+    return real(descriptor)
+os.fstat = fstat
+run_program(lambda _: print("begun"))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_what_a_signal_left_half_made_says_nothing():
+    program = """
+import os, signal
+from unet.command.running import run_program
+class Thing:
+    def __init__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        self.whole = True
+    def __del__(self):
+        self.whole
+run_program(lambda _: Thing())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGTERM, "stopped\n")

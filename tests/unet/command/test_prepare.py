@@ -1,0 +1,420 @@
+"""From stacks and labels in any format to one training set."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from tools.prepare import main
+from unet import __version__
+from unet.errors import InputError
+from unet.preparation.labels import annotate, class_weights
+from unet.preparation.training_set import TrainingSet
+from unet.preparation.weight_map import weight_map
+from unet.volumes import write_volume
+
+SHAPE = (4, 40, 52)
+
+
+@pytest.fixture
+def raw():
+    return np.random.default_rng(0).integers(0, 250, SHAPE).astype(np.uint8)
+
+
+@pytest.fixture
+def cells():
+    """Instances that touch, 24 in each slice, other numbers in each."""
+    rows, columns = np.mgrid[: SHAPE[1], : SHAPE[2]]
+    numbers = 1 + rows // 10 * 6 + columns // 9
+    return np.stack([numbers + 100 * z for z in range(SHAPE[0])]).astype(np.uint16)
+
+
+def prepared(folder, raw, labels, *options):
+    write_volume(folder / "raw.tif", raw)
+    tifffile.imwrite(folder / "labels.tif", labels, photometric="minisblack")
+    out = folder / "out.h5"
+    main([str(folder / "raw.tif"), str(folder / "labels.tif"), "-o", str(out), *options])
+    return TrainingSet(out)
+
+
+def test_binary_labels(tmp_path, raw, cells, capsys):
+    labels = (cells % 3 > 0) * np.uint8(255)
+    with prepared(tmp_path, raw, labels) as got:
+        assert got.shape == SHAPE
+        assert got.grey_range == (0, 255)
+        expected_wc = class_weights([(labels == 0).sum(), (labels > 0).sum()])
+        for z in range(SHAPE[0]):
+            annotation = annotate(labels[z], "binary")
+            assert np.array_equal(got.labels(z), annotation.classes)
+            assert np.array_equal(got.weights(z), weight_map(annotation.instances, expected_wc))
+            assert np.array_equal(got.raw(z)[0], raw[z] / np.float32(255))
+        known = got.attributes
+        assert known["class_weights"].tolist() == expected_wc.tolist()
+        assert (known["w0"], known["sigma"], known["class_balance"]) == (10, 5, True)
+        assert known["label_kind"] == "binary"
+        assert known["raw_source"] == str(tmp_path / "raw.tif")
+        assert known["labels_source"] == str(tmp_path / "labels.tif")
+        assert known["unet_version"] == __version__
+        assert "ignore_label" not in known
+    said = capsys.readouterr().out
+    assert "4 slices of 40 x 52" in said
+    assert "binary" in said
+
+
+def test_instance_labels_get_borders(tmp_path, raw, cells):
+    with prepared(tmp_path, raw, cells, "--w0", "3", "--sigma", "2.5") as got:
+        assert got.attributes["label_kind"] == "instances"
+        for z in range(SHAPE[0]):
+            annotation = annotate(cells[z], "instances")
+            assert annotation.borders.any()
+            assert np.array_equal(got.labels(z), annotation.classes)
+            expected = weight_map(
+                annotation.instances, got.attributes["class_weights"], w0=3, sigma=2.5
+            )
+            assert np.array_equal(got.weights(z), expected)
+
+
+def test_class_labels_with_ignored_pixels_and_no_balance(tmp_path, raw):
+    labels = np.random.default_rng(1).integers(0, 4, SHAPE).astype(np.uint8)
+    options = ["--label-kind", "classes", "--ignore-label", "0", "--no-class-balance", "--w0", "0"]
+    with prepared(tmp_path, raw, labels, *options) as got:
+        assert got.classes == 4
+        assert got.attributes["ignore_label"] == 0
+        assert np.array_equal(got.labels(2), np.where(labels[2] == 0, 255, labels[2]))
+        assert np.array_equal(got.weights(2), (labels[2] > 0).astype(np.float32))
+
+
+def test_frequencies_of_the_training_slices_only(tmp_path, raw):
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[:2, :10] = 1
+    labels[2:, :30] = 1
+    with prepared(tmp_path, raw, labels, "--balance-slices", ":2") as got:
+        assert got.attributes["class_weights"] == pytest.approx([4 / 6, 2])
+        assert got.attributes["class_counts"].sum() == labels.size
+        assert got.attributes["balance_slices"].tolist() == [0, 1]
+
+
+def test_some_slices(tmp_path, raw, cells):
+    with prepared(tmp_path, raw, cells > 120, "--slices", "1:3") as got:
+        assert got.shape == (2,) + SHAPE[1:]
+        assert got.attributes["slices"].tolist() == [1, 2]
+        assert np.array_equal(got.raw(1)[0], raw[2] / np.float32(255))
+
+
+def test_grey_values_of_other_types_and_channels(tmp_path, cells):
+    raw = np.random.default_rng(0).normal(5, 2, (SHAPE[0], 3) + SHAPE[1:]).astype(np.float32)
+    with prepared(tmp_path, raw, cells > 120) as got:
+        assert got.channels == 3
+        assert got.grey_range == pytest.approx(np.percentile(raw, (0.1, 99.9)), rel=1e-5)
+
+
+def test_normalised_slices(tmp_path, raw, cells, capsys):
+    with prepared(tmp_path, raw, cells > 120, "--normalise") as got:
+        assert got.grey_range is None
+        for z in range(SHAPE[0]):
+            assert got.raw(z).mean() == pytest.approx(1 / 2, abs=1e-5)
+            assert got.raw(z).std() == pytest.approx(1 / 6, abs=1e-5)
+    assert "each slice's mean becomes 1/2, its standard deviation 1/6" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("suffix", ["", ".h5", ".zarr", ".tif"])
+def test_same_training_set_from_every_format(tmp_path, raw, cells, suffix):
+    labels = (cells % 3 > 0).astype(np.uint8)
+    with prepared(tmp_path, raw, labels) as expected:
+        for name, array in (("r", raw), ("l", labels)):
+            write_volume(tmp_path / f"{name}{suffix}", array)
+        dataset = ":/volume" if suffix == ".h5" else ""
+        sources = [f"{tmp_path}/{name}{suffix}{dataset}" for name in "rl"]
+        main([*sources, "-o", str(tmp_path / "other.h5")])
+        with TrainingSet(tmp_path / "other.h5") as got:
+            for z in range(SHAPE[0]):
+                for key in ("raw", "labels", "weights"):
+                    assert np.array_equal(getattr(got, key)(z), getattr(expected, key)(z))
+
+
+def test_preview_is_written(tmp_path, raw, cells):
+    picture = tmp_path / "preview.png"
+    prepared(tmp_path, raw, cells, "--preview", str(picture)).close()
+    with Image.open(picture) as image:
+        assert image.width > 3 * image.height / 2
+
+
+# --- what is refused --------------------------------------------------------------------------
+
+
+def refused(folder, raw, labels, message, *options):
+    with pytest.raises(InputError, match=message) as caught:
+        prepared(folder, raw, labels, *options)
+    assert "\n" not in str(caught.value)
+    assert not [name for name in os.listdir(folder) if "out.h5" in name]
+
+
+def test_stacks_that_do_not_fit(tmp_path, raw, cells):
+    refused(tmp_path, raw, cells[:3], r"labels\.tif: the labels are \(3, 40, 52\).*raw\.tif is")
+    refused(tmp_path, raw, cells[:, :30], r"labels\.tif: the labels are \(4, 30, 52\)")
+    rgb = np.zeros(SHAPE + (3,), np.uint8)
+    with pytest.raises(InputError, match=r"labels\.tif: labels have one number a pixel"):
+        tifffile.imwrite(tmp_path / "rgb-labels.tif", rgb, photometric="rgb")
+        main([str(tmp_path / "raw.tif"), str(tmp_path / "rgb-labels.tif"), "-o", "x.h5"])
+
+
+def test_labels_that_are_none(tmp_path, raw, cells):
+    few = (cells % 4).astype(np.uint8)
+    refused(tmp_path, raw, few, r"labels\.tif: the labels have 4 values.*--label-kind")
+    refused(tmp_path, raw, raw / np.float32(7), r"labels\.tif: slice 0: .*not whole numbers")
+    negative = (cells > 120).astype(np.int16)
+    negative[2, 3, 4] = -1
+    refused(tmp_path, raw, negative, r"labels\.tif: slice 2: .*negative", "--label-kind", "binary")
+    everything = np.full(SHAPE, 7, np.uint8)
+    refused(tmp_path, raw, everything, "no pixel is annotated", "--ignore-label", "7")
+
+
+def test_nan_in_the_pictures_leaves_nothing_behind(tmp_path, raw, cells):
+    broken = raw.astype(np.float32)
+    broken[2, 5, 5] = np.nan
+    refused(tmp_path, broken, cells > 120, r"raw\.tif: slice 2 holds NaN")
+
+
+@pytest.mark.parametrize("text", ["3:3", "2:9", "a:b", "5", ":", "9:"])
+def test_slices_that_are_not_there(tmp_path, raw, cells, text):
+    if text == ":":
+        prepared(tmp_path, raw, cells > 120, "--slices", text).close()
+    else:
+        refused(tmp_path, raw, cells > 120, "give A:B with 0 <= A < B <= 4", "--slices", text)
+
+
+@pytest.mark.parametrize("option", [("--sigma", "0"), ("--w0", "-1"), ("--sigma", "nan")])
+def test_parameters_that_make_no_sense(tmp_path, raw, cells, option):
+    refused(tmp_path, raw, cells > 120, "sigma more than 0", *option)
+
+
+def test_output_over_an_input(tmp_path, raw, cells):
+    write_volume(tmp_path / "raw.h5", raw)
+    write_volume(tmp_path / "labels.h5", (cells > 120).astype(np.uint8))
+    before = (tmp_path / "raw.h5").read_bytes()
+    for source in ("raw.h5", "raw.h5:/volume"):
+        with pytest.raises(InputError, match=r"lies in the input .* damaged"):
+            main([f"{tmp_path}/{source}", f"{tmp_path}/labels.h5", "-o", f"{tmp_path}/raw.h5"])
+    assert (tmp_path / "raw.h5").read_bytes() == before
+
+
+def test_a_mistake_is_one_line_and_status_2(tmp_path, repository):
+    ran = subprocess.run(
+        [sys.executable, "tools/prepare.py", str(tmp_path / "no.tif"), "no.tif", "-o", "x.h5"],
+        cwd=repository,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": "python"},
+    )
+    assert ran.returncode == 2
+    assert ran.stderr == f"prepare.py: {tmp_path}/no.tif: there is no such file or folder\n"
+    assert ran.stdout == ""
+
+
+# --- sequences of the cell tracking challenge -------------------------------------------------
+
+
+@pytest.fixture
+def sequence(tmp_path, raw, cells):
+    """Four frames, of which 1 and 3 are annotated; a cell of each is marked and not drawn."""
+    for number in range(4):
+        drawn = np.where(cells[number] == cells[number, 35, 47], 0, cells[number])
+        markers = np.zeros(SHAPE[1:], np.uint16)
+        markers[5::10, 4::9] = np.arange(24).reshape(4, 6) + 1
+        pictures = [("02/t", raw), ("02_GT/TRA/man_track", [markers] * 4)]
+        if number % 2:
+            pictures.append(("02_GT/SEG/man_seg", [drawn] * 4))
+        for name, stack in pictures:
+            path = tmp_path / f"{name}{number:03d}.tif"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            tifffile.imwrite(path, stack[number], photometric="minisblack", compression="lzw")
+    return tmp_path / "02"
+
+
+def of_sequence(sequence, *options):
+    out = sequence.parent / "out.h5"
+    main([str(sequence), "-o", str(out), *options])
+    return TrainingSet(out)
+
+
+def test_annotated_frames_of_a_sequence(sequence, raw, cells, capsys):
+    with of_sequence(sequence, "--balance-frames", ":3") as got:
+        assert got.shape == (2,) + SHAPE[1:]
+        known = got.attributes
+        assert known["frames"].tolist() == [1, 3]
+        assert known["balance_slices"].tolist() == [0]
+        assert (known["label_kind"], known["annotations"]) == ("instances", "gt")
+        assert (known["unannotated"], known["unannotated_field"]) == ("none", 0)
+        for z, number in enumerate((1, 3)):
+            annotation = annotate(
+                np.where(cells[number] == cells[number, 35, 47], 0, cells[number]), "instances"
+            )
+            assert annotation.borders.any()
+            assert np.array_equal(got.raw(z)[0], raw[number] / np.float32(255))
+            assert np.array_equal(got.labels(z), annotation.classes)
+            expected = weight_map(annotation.instances, known["class_weights"])
+            assert np.array_equal(got.weights(z), expected)
+    said = capsys.readouterr().out
+    assert "  frames       001 003\n" in said
+    assert "  balance      slices 0:1, frames 001 to 001\n" in said
+    assert "  not drawn    2 cells have a marker only, in frames 001 003\n" in said
+
+
+def test_unknown_pixels_of_a_sequence_weigh_nothing(sequence):
+    options = ["--unannotated", "markers", "--reach", "3", "--field", "1", "--frames", "2:9"]
+    with of_sequence(sequence, *options) as got:
+        unknown = got.labels(0) == 255
+        # The undrawn cell is 10 x 7 in the corner, its marker at (35, 49); the edge is drawn over.
+        rows, columns = np.indices(SHAPE[1:])
+        undrawn = (rows >= 30) & (columns >= 45)
+        edge = (rows == SHAPE[1] - 1) | (columns == SHAPE[2] - 1)
+        near = np.hypot(rows - 35, columns - 49) <= 3
+        assert np.array_equal(unknown, undrawn & (near | edge))
+        assert (got.weights(0)[unknown] == 0).all()
+        assert (got.weights(0)[~unknown] > 0).all()
+        known = got.attributes
+        assert known["frames"].tolist() == [3]
+        assert (known["unannotated"], known["unannotated_reach"]) == ("markers", 3)
+        assert (known["unannotated_field"], known["ignore_label"]) == (1, -1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--annotations", "st"], r"02_ST/SEG: there is no such folder.*--annotations gt"),
+        (["--frames", "4:"], r"SEG: annotates none of the chosen frames, but 001 003"),
+        (["--frames", "3:1"], "--frames 3:1: give A:B"),
+        (["--balance-frames", "2:3"], "none of them is taken, which are 001 003"),
+        (["--slices", "1:2"], "--slices is not for the labels of a sequence: use --frames"),
+        (["--ignore-label", "0"], "--ignore-label is not for .*see --unannotated"),
+        (["--label-kind", "classes"], "--label-kind is not for .*they are instances"),
+        (["--reach", "5"], "--reach belongs to --unannotated"),
+        (["--unannotated", "surroundings"], "needs --reach PIXELS"),
+        (["--unannotated", "markers", "--reach", "0"], "--reach 0: give pixels, more than 0"),
+        (["--field", "-1"], "field -1: give pixels"),
+    ],
+)
+def test_options_that_a_sequence_does_not_take(sequence, options, message):
+    with pytest.raises(InputError, match=message) as caught:
+        of_sequence(sequence, *options)
+    assert "\n" not in str(caught.value)
+    assert not (sequence.parent / "out.h5").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--frames", "0:2"], "--frames is for sequences"),
+        (["--unannotated", "markers"], "--annotations, --unannotated and --field are for seq"),
+    ],
+)
+def test_options_that_a_stack_does_not_take(tmp_path, raw, cells, options, message):
+    refused(tmp_path, raw, cells, message, *options)
+
+
+def test_no_labels_and_no_sequence(tmp_path, raw):
+    write_volume(tmp_path / "raw.tif", raw)
+    with pytest.raises(InputError, match=r"raw\.tif: name its labels as well"):
+        main([str(tmp_path / "raw.tif"), "-o", str(tmp_path / "out.h5")])
+
+
+@pytest.mark.parametrize(
+    ("labels", "options", "message"),
+    [
+        (np.zeros(SHAPE, np.uint8), [], r"are background \(label 0\)"),
+        (np.full(SHAPE, 255, np.uint8), [], "are inside cells"),
+        (1 + np.indices(SHAPE).sum(0) % 2, [], "are inside cells"),
+        (np.full(SHAPE, 2, np.uint8), ["--label-kind", "classes"], "are of class 2"),
+        (np.full(SHAPE, 7, np.uint8), ["--ignore-label", "7"], "no pixel is annotated"),
+        (np.indices(SHAPE)[0] // 3, ["--slices", "0:3"], "are background"),
+    ],
+)
+def test_labels_of_one_class_teach_nothing(tmp_path, raw, labels, options, message):
+    with pytest.raises(InputError, match=rf"labels\.tif: .*{message}"):
+        prepared(tmp_path, raw, labels.astype(np.uint8), *options)
+    assert not (tmp_path / "out.h5").exists()
+
+
+def test_single_slices_without_a_cell_are_usual(tmp_path, raw, cells, capsys):
+    labels = (cells % 3 > 0) * np.uint8(1)
+    labels[1] = 0
+    with prepared(tmp_path, raw, labels) as got:
+        assert (got.labels(1) == 0).all()
+    assert "look at this" not in capsys.readouterr().out
+
+
+def test_what_is_unusual_is_told(tmp_path, raw, cells, capsys):
+    labels = np.where(cells % 3 > 0, 3, 0).astype(np.uint8)
+    labels[1], labels[3] = 9, 0
+    labels[0, 0, 0] = 1
+    raw[2] = 80
+    options = ["--label-kind", "classes", "--ignore-label", "9", "--balance-slices", "2:4"]
+    prepared(tmp_path, raw, labels, *options).close()
+    said = capsys.readouterr().out
+    assert "class numbers 2 do not occur, but the network gets scores for all of 0 to 3" in said
+    assert "class 1 does not occur in the slices to balance by: weight 1" in said
+    assert f"no pixel is annotated in slices 1 of {tmp_path / 'labels.tif'}" in said
+    assert f"all pixels are of one grey value in slices 2 of {tmp_path / 'raw.tif'}" in said
+
+
+def test_an_ignored_label_that_no_pixel_has_is_told(tmp_path, raw, cells, capsys):
+    prepared(tmp_path, raw, cells % 2, "--ignore-label", "255").close()
+    assert "no pixel has the label 255 of --ignore-label" in capsys.readouterr().out
+
+
+def test_cells_that_binary_labels_merge_are_told(tmp_path, raw, cells, capsys):
+    labels = np.where(cells % 6 > 1, cells, 0)
+    prepared(tmp_path, raw, labels, "--label-kind", "binary").close()
+    assert "labels of different numbers touch in slices 0, 1, 2, 3 of" in capsys.readouterr().out
+    prepared(tmp_path, raw, labels > 0, "--label-kind", "binary").close()
+    assert "look at this" not in capsys.readouterr().out
+
+
+def test_grey_values_far_from_all_others_are_told(tmp_path, raw, cells, capsys):
+    hot = raw.astype(np.float32)
+    hot[2, 3, 4] = 1e30
+    prepared(tmp_path, hot, cells % 3 > 0).close()
+    said = capsys.readouterr().out
+    assert re.search(r"slices 2 of .*raw\.tif hold grey values far from 0 to 249", said)
+    hot[2, 3, 4] = 400
+    prepared(tmp_path, hot, cells % 3 > 0).close()
+    assert "look at this" not in capsys.readouterr().out
+
+
+def test_grey_pictures_saved_as_colour_are_told(tmp_path, raw, cells, capsys):
+    colour = np.stack([raw] * 3, axis=1)
+    with prepared(tmp_path, colour, cells % 3 > 0) as got:
+        assert got.channels == 3
+    assert "the 3 channels of" in capsys.readouterr().out
+    colour[3, 2, 5, 5] ^= 1
+    prepared(tmp_path, colour, cells % 3 > 0).close()
+    assert "look at this" not in capsys.readouterr().out
+
+
+def test_a_stack_without_anything_to_see_is_refused(tmp_path, raw, cells):
+    raw[...] = np.arange(SHAPE[0])[:, None, None]
+    with pytest.raises(InputError, match=r"raw\.tif: .* one grey value"):
+        prepared(tmp_path, raw, cells % 2)
+    assert not (tmp_path / "out.h5").exists()
+
+
+def test_stack_and_labels_in_the_wrong_order(tmp_path, raw, cells):
+    write_volume(tmp_path / "raw.tif", raw)
+    write_volume(tmp_path / "labels.tif", (cells % 2).astype(np.uint8))
+    swapped = [str(tmp_path / "labels.tif"), str(tmp_path / "raw.tif")]
+    with pytest.raises(InputError, match=r"raw\.tif: .* as in a picture or a smoothed mask, not"):
+        main([*swapped, "-o", str(tmp_path / "out.h5")])
+
+
+def test_the_same_stack_for_both(tmp_path, raw):
+    write_volume(tmp_path / "raw.tif", raw)
+    both = [str(tmp_path / "raw.tif"), str(tmp_path / "." / "raw.tif")]
+    with pytest.raises(InputError, match="for the pictures and for their labels as well"):
+        main([*both, "-o", str(tmp_path / "out.h5")])

@@ -1,0 +1,85 @@
+"""tools/segment.py with published networks: the authors' of 2015, and the Fiji plugin's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import caffe
+from tests import caffe_unet, release2015
+from unet.command import segment
+from unet.errors import InputError
+from unet.model.modeldef import ModelDefinition, write_modeldef
+from unet.segmentation import release2015 as procedure2015
+from unet.segmentation.instances import find_cells
+from unet.segmentation.segment import segment_picture
+from unet.volumes import read_volume, write_volume
+
+WIDTH = 2
+FRAMES = np.random.default_rng(0).integers(0, 256, (2, 40, 50)).astype(np.uint8)
+
+
+def run(*words: object) -> None:
+    segment.main([*map(str, words), "--device", "cpu"])
+
+
+@pytest.mark.parametrize("tile", ["204", "220x252"])
+def test_the_release_of_2015_in_tiles_of_any_size(tmp_path, tile):
+    release = release2015.write_release(tmp_path, WIDTH, FRAMES)
+    frames, weights = release / "PhC-C2DH-U373" / "01", release / "phseg_v5.caffemodel"
+    run(frames, "--weights", weights, "--tile", tile, "-o", tmp_path / "out.tif")
+    (tmp_path / "test.prototxt").write_text(release2015.test_text((236, 236), WIDTH))
+    net = caffe.Net(str(tmp_path / "test.prototxt"), str(weights), caffe.TEST)
+    expected = [segment_picture(net, frame[None] / np.float32(255), (236, 236)) for frame in FRAMES]
+    given = read_volume(tmp_path / "out.tif")
+    assert np.ptp(given) > 0.01
+    np.testing.assert_allclose(given, np.stack(expected)[:, 1], atol=1e-4)
+
+
+def test_the_release_by_its_own_procedure(tmp_path):
+    release = release2015.write_release(tmp_path, WIDTH, FRAMES)
+    out = tmp_path / "cells.tif"
+    run(
+        *(release / "PhC-C2DH-U373" / "01", "--weights", release / "phseg_v5.caffemodel"),
+        *("--procedure", "2015", "--labels", out),
+    )
+    net = segment.load_net(
+        caffe, release / "phseg_v5-train.prototxt", release / "phseg_v5.caffemodel"
+    )
+    likely = segment_picture(
+        net,
+        FRAMES[0][None] / np.float32(255),
+        procedure2015.tile_size(FRAMES.shape[1:]),
+        average="mirror",
+        score=procedure2015.score_pictures,
+    )
+    assert np.array_equal(read_volume(out)[0], find_cells(likely, procedure2015.RULES))
+
+
+@pytest.fixture
+def plugin_model(tmp_path) -> Path:
+    text = tmp_path / "net.prototxt"
+    text.write_text(caffe_unet.test_text((236, 236), width=WIDTH))
+    caffe.set_random_seed(2)
+    caffe.Net(str(text), caffe.TEST).save_hdf5(str(tmp_path / "cells.caffemodel.h5"))
+    definition = ModelDefinition(caffe_unet.net_text(width=WIDTH), normalization_type=1)
+    write_modeldef(tmp_path / "cells.modeldef.h5", definition)
+    return tmp_path / "cells.caffemodel.h5"
+
+
+def test_a_model_of_the_plugin(tmp_path, plugin_model):
+    write_volume(tmp_path / "stack.tif", FRAMES)
+    grey = ("--grey", 0, 255)
+    run(tmp_path / "stack.tif", "--weights", plugin_model, *grey, "-o", tmp_path / "out.tif")
+    net = caffe.Net(str(tmp_path / "net.prototxt"), caffe.TEST, weights=str(plugin_model))
+    expected = segment_picture(net, FRAMES[0][None] / np.float32(255), (236, 236))
+    np.testing.assert_allclose(read_volume(tmp_path / "out.tif")[0], expected[1], atol=1e-4)
+
+
+def test_how_the_plugin_scaled_grey_values_is_asked_for(tmp_path, plugin_model):
+    write_volume(tmp_path / "stack.tif", FRAMES)
+    with pytest.raises(InputError, match=r"normalization_type 1,.*--grey LOW HIGH"):
+        run(tmp_path / "stack.tif", "--weights", plugin_model, "-o", tmp_path / "out.tif")
+    assert not (tmp_path / "out.tif").exists()

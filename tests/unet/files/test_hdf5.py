@@ -1,0 +1,208 @@
+"""HDF5: what lies in the file is found, what lies elsewhere is refused, damage is a sentence."""
+
+from __future__ import annotations
+
+import h5py
+import numpy as np
+import pytest
+
+from unet.errors import InputError
+from unet.files.atomic import hdf5
+from unet.model.modeldef import ModelDefinition, read_modeldef, write_modeldef
+from unet.preparation.training_set import TrainingSet, write_training_set
+from unet.training.snapshots import _history, _parameters
+from unet.volumes import open_volume, read_volume
+
+STACK = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+
+
+def external_storage(file, name, secret):
+    file.create_dataset(name, (2, 3, 4), "u1", external=[(str(secret), 0, 24)])
+
+
+def external_link(file, name, secret):
+    with h5py.File(secret.with_suffix(".h5"), "w") as other:
+        other["x"] = STACK
+    file[name] = h5py.ExternalLink(str(secret.with_suffix(".h5")), "/x")
+
+
+def link_over_a_link(file, name, secret):
+    external_link(file, "group/out", secret)
+    file[name] = h5py.SoftLink("/group/out")
+
+
+def group_in_another_file(file, name, secret):
+    with h5py.File(secret.with_suffix(".h5"), "w") as other:
+        other[name.rpartition("/")[2]] = STACK
+    file["g"] = h5py.ExternalLink(str(secret.with_suffix(".h5")), "/")
+    file[name] = h5py.SoftLink(f"/g/{name.rpartition('/')[2]}")
+
+
+def virtual(file, name, secret, source=None):
+    with h5py.File(secret.with_suffix(".h5"), "w") as other:
+        other["x"] = STACK
+    layout = h5py.VirtualLayout((2, 3, 4), "u1")
+    layout[:] = h5py.VirtualSource(source or str(secret.with_suffix(".h5")), "x", (2, 3, 4))
+    file.create_virtual_dataset(name, layout)
+
+
+def virtual_of_an_outside_one(file, name, secret):
+    external_storage(file, "x", secret)
+    virtual(file, name, secret, ".")
+
+
+OUTSIDE = (
+    external_storage,
+    external_link,
+    link_over_a_link,
+    group_in_another_file,
+    virtual,
+    virtual_of_an_outside_one,
+)
+
+
+@pytest.fixture
+def secret(tmp_path):
+    path = tmp_path / "secret"
+    path.write_bytes(b"the text of a secret file")
+    return path
+
+
+def refused(path, name, read, *args):
+    with pytest.raises(InputError) as caught:
+        read(*args)
+    told = str(caught.value)
+    assert str(path) in told
+    assert name in told or "/x has its numbers in another file" in told
+    assert "\n" not in told
+
+
+@pytest.mark.parametrize("outside", OUTSIDE)
+def test_a_volume_that_lies_elsewhere_is_refused(tmp_path, secret, outside):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        outside(file, "raw", secret)
+    refused(path, "/raw", open_volume, f"{path}:/raw")
+    refused(path, "", open_volume, path)
+
+
+def test_what_lies_elsewhere_does_not_make_way_for_another_stack(tmp_path, secret):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        external_storage(file, "raw", secret)
+        file["labels"] = STACK
+    refused(path, "several stacks (/labels, /raw)", open_volume, path)
+    assert np.array_equal(read_volume(f"{path}:/labels"), STACK)
+
+
+def test_links_and_virtual_datasets_within_the_file_are_read(tmp_path, secret):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file["group/inner/x"] = STACK
+        file["absolute"] = h5py.SoftLink("/group/inner/x")
+        file["group/relative"] = h5py.SoftLink("inner/./x")
+        file["twice"] = h5py.SoftLink("/group/relative")
+        file["folder"] = h5py.SoftLink("group/inner")
+        file["dangling"] = h5py.SoftLink("/nothing")
+        file["circle"] = h5py.SoftLink("/circle")
+        file["hard"] = file["group"]
+        file["group/self"] = file["group"]
+    with h5py.File(path, "r") as file:
+        assert [name for name, _ in hdf5.datasets(file)] == ["group/inner/x"]
+    for name in ("absolute", "group/relative", "twice", "folder/x", "hard/self/inner/x"):
+        assert np.array_equal(read_volume(f"{path}:/{name}"), STACK), name
+    assert np.array_equal(read_volume(path), STACK)
+    refused(path, "has no dataset of numbers /dangling", open_volume, f"{path}:/dangling")
+    refused(path, "/circle is a link over more than 40 links", open_volume, f"{path}:/circle")
+    with h5py.File(path, "w") as file:
+        file["x"] = STACK
+        virtual(file, "v", secret, ".")
+    assert np.array_equal(read_volume(f"{path}:/v"), STACK)
+
+
+@pytest.mark.parametrize("outside", OUTSIDE)
+@pytest.mark.parametrize("key", ["raw", "labels", "weights"])
+def test_a_training_set_that_lies_elsewhere_is_refused(tmp_path, secret, outside, key):
+    path = tmp_path / "a.h5"
+    attributes = {"classes": 2, "grey_low": 0.0, "grey_high": 255.0}
+    weights = np.ones(STACK.shape, np.float32)
+    write_training_set(path, STACK, STACK % 2, weights, attributes=attributes)
+    with h5py.File(path, "a") as file:
+        del file[key]
+        outside(file, key, secret)
+    refused(path, f"/{key}", TrainingSet, path)
+
+
+@pytest.mark.parametrize("outside", OUTSIDE)
+def test_a_model_definition_that_lies_elsewhere_is_refused(tmp_path, secret, outside):
+    path = tmp_path / "a.modeldef.h5"
+    write_modeldef(path, ModelDefinition("text"))
+    with h5py.File(path, "a") as file:
+        del file["model_prototxt"]
+        outside(file, "model_prototxt", secret)
+    refused(path, "/model_prototxt", read_modeldef, path)
+
+
+@pytest.mark.parametrize("outside", OUTSIDE)
+def test_weights_and_states_that_lie_elsewhere_are_refused(tmp_path, secret, outside):
+    path = tmp_path / "a.caffemodel.h5"
+    with h5py.File(path, "w") as file:
+        file["data/conv/0"] = np.ones(3, np.float32)
+        file["history/0"] = np.ones(3, np.float32)
+        outside(file, "data/conv/1", secret)
+    for read in (hdf5.check_weights, _parameters, _history):
+        refused(path, "", read, str(path))
+
+
+def test_groups_in_groups_cost_no_more_than_they_are(tmp_path, monkeypatch):
+    path, depth = tmp_path / "a.h5", 3000
+    with h5py.File(path, "w") as file:
+        group = file.id
+        for _ in range(depth):
+            group = h5py.h5g.create(group, b"a")
+        h5py.Group(group)["x"] = STACK
+    opened = []
+    open_entry = hdf5.h5o.open
+
+    def counted(group, name):
+        opened.append(name)
+        return open_entry(group, name)
+
+    monkeypatch.setattr(hdf5.h5o, "open", counted)
+    with open_volume(path) as volume:
+        assert np.array_equal(volume[:], STACK)
+        assert volume.path.endswith("/a/a/x")
+    # Once to look, once to go there; none of them by a path, which costs its length.
+    assert len(opened) <= 2 * depth + 10
+    assert max(map(len, opened)) == 1
+
+
+def test_names_that_are_not_utf_8_are_read(tmp_path):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        group = h5py.h5g.create(file.id, b"10 \xb5m")
+        h5py.Group(group)["x"] = STACK
+    assert np.array_equal(read_volume(path), STACK)
+    assert np.array_equal(read_volume(f"{path}:/10 \udcb5m/x"), STACK)
+
+
+def test_a_flipped_bit_is_a_sentence(tmp_path):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("group/x", data=STACK, chunks=(1, 3, 4), compression="gzip")
+        file["other"] = "text"
+        file.attrs["format"] = np.bytes_(b"unet-training-set")
+    whole = path.read_bytes()
+    damaged = 0
+    for place in range(0, len(whole), 7):
+        flipped = bytearray(whole)
+        flipped[place] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        for read in (read_volume, TrainingSet, hdf5.check_weights):
+            try:
+                read(path)
+            except (InputError, MemoryError) as error:
+                assert str(path) in str(error) or isinstance(error, MemoryError)
+                assert "\n" not in str(error)
+                damaged += 1
+    assert damaged > 50

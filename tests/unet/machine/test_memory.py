@@ -1,0 +1,50 @@
+"""How much memory a pass may take, as the machine tells."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import psutil
+import pytest
+
+from unet.machine import memory
+
+
+@pytest.fixture
+def nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Return what puts a program in the place of nvidia-smi."""
+
+    def put(script: str) -> None:
+        program = tmp_path / "nvidia-smi"
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return put
+
+
+def test_free_ram_is_part_of_what_is_there():
+    assert 0 < memory.free_ram() <= psutil.virtual_memory().total
+    assert 0 < memory.pass_memory("cpu") < memory.free_ram() * 1.5
+
+
+def test_a_gpu_is_asked_for_what_is_free_on_it(nvidia_smi, monkeypatch):
+    nvidia_smi('for last; do :; done; test "$last" = 1 && echo 1000 || echo 4000')
+    assert memory.free_on_gpu(0) == 4000 * 2**20
+    assert memory.free_on_gpu(1) == 1000 * 2**20
+    assert memory.pass_memory("1") == 500 * 2**20
+    assert memory.pass_memory("auto") == 2000 * 2**20
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,0")
+    assert memory.free_on_gpu(0) == 1000 * 2**20
+    assert memory.free_on_gpu(1) == 4000 * 2**20
+
+
+@pytest.mark.parametrize("script", ["exit 9", "echo", "echo '[N/A]'"])
+def test_a_gpu_that_does_not_answer_is_taken_for_a_small_one(nvidia_smi, script):
+    nvidia_smi(script)
+    assert memory.free_on_gpu(0) is None
+    assert memory.pass_memory("0") == 2 * 2**30
+    # No GPU at all, as far as one can tell.
+    assert memory.pass_memory("auto") == pytest.approx(memory.pass_memory("cpu"), rel=0.5)

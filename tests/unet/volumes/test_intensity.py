@@ -1,0 +1,62 @@
+"""Grey values are scaled by one range, or each slice is normalised; input.json says which."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from unet.errors import InputError
+from unet.volumes.intensity import INPUT, input_text, is_normalised, normalised_range, scale_grey
+
+
+def test_grey_values_become_0_to_1():
+    given = scale_grey(np.array([[0, 51, 255]], np.uint8), (0, 255))
+    assert given.dtype == np.float32
+    np.testing.assert_array_equal(given, np.float32([[0, 51 / 255, 1]]))
+    with pytest.raises(InputError, match=r"grey range 7\.0 to 7\.0 is empty"):
+        scale_grey(np.zeros((1, 1)), (7, 7))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int32", "float32", "float64", "bool"])
+def test_a_normalised_slice_has_mean_one_half_and_deviation_one_sixth(dtype):
+    drawn = np.random.default_rng(0).normal(120, 40, (2, 30, 40)).clip(0, 255)
+    picture = (drawn > 120) if dtype == "bool" else drawn.astype(dtype)
+    given = scale_grey(picture, None)
+    assert given.dtype == np.float32
+    assert given.mean() == pytest.approx(1 / 2, abs=1e-5)
+    assert given.std() == pytest.approx(1 / 6, abs=1e-5)
+
+
+def test_brightness_and_contrast_of_a_slice_do_not_matter():
+    picture = np.random.default_rng(0).normal(100, 20, (30, 40)).astype(np.float32)
+    np.testing.assert_allclose(
+        scale_grey(3 * picture + 1000, None), scale_grey(picture, None), atol=1e-4
+    )
+
+
+def test_a_constant_slice_becomes_one_half():
+    assert normalised_range(np.full((4, 4), 7, np.uint8)) == (6.5, 7.5)
+    assert (scale_grey(np.full((4, 4), 7, np.uint8), None) == 0.5).all()
+
+
+@pytest.mark.parametrize("normalise", [True, False])
+def test_input_json_beside_the_network_tells(tmp_path, normalise):
+    deploy = tmp_path / "deploy.prototxt"
+    assert is_normalised(deploy) is False
+    (tmp_path / INPUT).write_text(input_text(normalise))
+    assert is_normalised(deploy) is normalise
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"{", r"input\.json: cannot be read as JSON"),
+        (b"\xff\xfe", r"input\.json: cannot be read as JSON"),
+        (b"[]", r'input\.json: must hold \{"normalise": true\}'),
+        (b'{"normalise": 1}', r'input\.json: must hold \{"normalise": true\}'),
+    ],
+)
+def test_a_damaged_input_json_is_refused(tmp_path, content, message):
+    (tmp_path / INPUT).write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        is_normalised(tmp_path / "deploy.prototxt")
