@@ -287,9 +287,7 @@ def segment_demo(options: argparse.Namespace) -> None:
     pipeline = Pipeline(folder)
     stacks, what = demo_stacks()
     print(f"{model} on {what}")
-    command = (
-        ["-m", "unet.datasets.isbi2012"] if stacks == STACKS else ["-m", "unet.datasets.phantom"]
-    )
+    module = "isbi2012" if stacks == STACKS else "phantom"
     pipeline.run(Step("data", ["-m", f"unet.datasets.{module}", "-o", str(stacks)]))
     test_and_show(
         pipeline,

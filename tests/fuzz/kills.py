@@ -115,7 +115,7 @@ class Aim:
 
 def _watch(aim: Aim) -> None:
     """Have every call that writes counted, in this process."""
-    from unet.files.atomic import hdf5_output
+    from unet.files import hdf5_output
 
     def counted(function: Callable) -> Callable:
         def call(*arguments: Any, **rest: Any) -> Any:

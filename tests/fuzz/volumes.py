@@ -28,7 +28,7 @@ import numpy as np
 
 from tests.fuzz.mutations import change_bytes
 from unet.errors import InputError
-from unet.files.atomic import hdf5
+from unet.files import hdf5
 from unet.model.modeldef import ModelDefinition, read_modeldef, write_modeldef
 from unet.preparation.training_set import TrainingSet, write_training_set
 from unet.tracking.ctc_format import read_tracks

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from tests.unet.test_download import server
+from tests.unet.datasets.test_download import server
 
 from caffe.proto import caffe_pb2
 from tests import release2015 as made
