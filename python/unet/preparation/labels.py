@@ -9,7 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from unet.errors import InputError
-from unet.volumes.strips import count_values, strips, values_of
+from unet.volumes.row_strips import count_values, strips, values_of
 
 # How "not annotated" is written in a training set.
 IGNORED = 255

@@ -21,7 +21,7 @@ from unet.preparation.labels import (
 from unet.preparation.training_set import TrainingSetWriter
 from unet.preparation.weight_map import check_parameters, weight_map
 from unet.volumes import Volume, grey_range
-from unet.volumes.strips import values_of
+from unet.volumes.row_strips import values_of
 
 PathLike = Union[str, "os.PathLike[str]"]
 Progress = Callable[[Sequence[int], str], Iterable[int]]

@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from unet.errors import InputError
 from unet.preparation.labels import IGNORED, bounding_boxes
-from unet.volumes.strips import strips
+from unet.volumes.row_strips import strips
 
 Boxes = list[tuple[int, slice, slice]]
 

@@ -13,7 +13,7 @@ from unet.errors import InputError
 from unet.files.names import split_name
 from unet.volumes.arrays import ZARR_MARKS, open_hdf5, open_zarr
 from unet.volumes.images import Volume, open_folder, open_picture, open_tiff
-from unet.volumes.strips import strips
+from unet.volumes.row_strips import strips
 from unet.volumes.writers import VolumeWriter, write_volume
 
 __all__ = ["Volume", "VolumeWriter", "grey_range", "open_volume", "read_volume", "write_volume"]

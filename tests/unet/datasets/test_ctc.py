@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from tests.unet.datasets.test_download import server
 
+from tests.unet.datasets.test_download import server
 from unet.datasets import ctc
 from unet.errors import InputError
 

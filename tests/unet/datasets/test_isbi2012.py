@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from tests.unet.datasets.test_download import server
 
+from tests.unet.datasets.test_download import server
 from unet.datasets import isbi2012
 from unet.errors import InputError
 from unet.volumes import read_volume, write_volume

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from tests.unet.datasets.test_download import server
 
 from caffe.proto import caffe_pb2
 from tests import release2015 as made
+from tests.unet.datasets.test_download import server
 from unet.datasets import release2015
 from unet.errors import InputError
 

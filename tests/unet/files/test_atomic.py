@@ -24,7 +24,7 @@ def names(folder: Path) -> list[str]:
 def killed(folder: Path, script: str) -> None:
     """Run lines in a process of its own, in `folder`, that ends by kill -9."""
     text = (
-        "import os, signal\nfrom pathlib import Path\nfrom unet import files\n"
+        "import os, signal\nfrom pathlib import Path\nfrom unet.files import atomic as files\n"
         "from unet.files.atomic import *\n"
         "def die(*_): os.kill(os.getpid(), signal.SIGKILL)\n" + script
     )

@@ -11,7 +11,7 @@ from unet.preparation.labels import annotate, bounding_boxes, class_counts, clas
 from unet.preparation.prepare import Recipe, make_training_set
 from unet.preparation.training_set import TrainingSet
 from unet.preparation.weight_map import weight_map
-from unet.volumes import grey_range, open_volume, strips, write_volume
+from unet.volumes import grey_range, open_volume, row_strips, write_volume
 
 
 def cells(height, width, seed=0):
@@ -28,7 +28,7 @@ def cells(height, width, seed=0):
 @pytest.fixture
 def small_strips(monkeypatch):
     def choose():
-        monkeypatch.setattr(strips, "STRIP", 1)
+        monkeypatch.setattr(row_strips, "STRIP", 1)
 
     return choose
 
@@ -43,7 +43,7 @@ def test_annotations_and_weights_are_those_of_the_whole_slice(small_strips, kind
     wanted = weight_map(whole.instances, weights, labels=whole.classes)
     boxes = bounding_boxes(whole.instances)
     small_strips()
-    assert len(list(strips.strips(labels.shape))) == 5
+    assert len(list(row_strips.strips(labels.shape))) == 5
     part = annotate(labels, kind, ignore)
     for name in ("classes", "instances", "borders"):
         assert np.array_equal(getattr(part, name), getattr(whole, name)), name
@@ -74,7 +74,7 @@ def test_weights_of_any_reach_are_those_of_the_formula(small_strips, sigma):
 
 @pytest.mark.parametrize("kind", ["binary", "classes", "instances"])
 def test_a_large_slice_takes_twenty_bytes_a_pixel(tmp_path, monkeypatch, kind):
-    monkeypatch.setattr(strips, "STRIP", 1 << 17)
+    monkeypatch.setattr(row_strips, "STRIP", 1 << 17)
     size = 1500
     labels = np.kron(np.arange(1, 901).reshape(30, 30), np.ones((50, 50), int))
     labels[::50], labels[:, ::50] = 0, 0
@@ -120,7 +120,7 @@ def test_grey_values_are_the_percentiles_of_numpy(dtype):
 
 
 def test_grey_values_of_large_slices_take_little_memory(monkeypatch):
-    monkeypatch.setattr(strips, "STRIP", 1 << 14)
+    monkeypatch.setattr(row_strips, "STRIP", 1 << 14)
     monkeypatch.setattr("unet.volumes._GREY_PIXELS", 1 << 16)
     for dtype in (np.uint16, np.float32):
         stack = np.tile(np.arange(1 << 16).reshape(1, 256, 256), (20, 4, 4)).astype(dtype)
