@@ -48,11 +48,7 @@ FRESH = 0.04
 AIMED = 0.6
 PATIENCE = 120
 ITERATIONS = 9
-<<<<<<< HEAD
-# As unet.files and caffe.files.atomic name them; what a download keeps ends likewise.
-=======
-# As both packages' atomic files name them; what a download keeps for its next run ends likewise.
->>>>>>> f92b64f (The method's files in rooms, the programs in unet.command, the data sets in unet.datasets)
+# As both packages' atomic files name them; what a download keeps ends likewise.
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.part")
 EVENTS = re.compile(r"(run/)?tensorboard/events\.out\.tfevents\..*")
 # What changes files, and is counted to aim at.

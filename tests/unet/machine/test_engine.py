@@ -8,12 +8,7 @@ from types import ModuleType
 import pytest
 
 import caffe
-<<<<<<< HEAD:tests/unet/test_engine.py
 from caffe import common
-from unet.engine import PRECISIONS, open_engine, tiles_together
-=======
-from caffe import device
->>>>>>> f92b64f (The method's files in rooms, the programs in unet.command, the data sets in unet.datasets):tests/unet/machine/test_engine.py
 from unet.errors import InputError
 from unet.machine.engine import PRECISIONS, open_engine, tiles_together
 
