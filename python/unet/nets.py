@@ -319,7 +319,7 @@ def _slices(text: str) -> list[int]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Write the checked-in prototxt files, or those of a network for your own training set."""
-    parser = argparse.ArgumentParser(prog="python -m unet.nets", description=main.__doc__)
+    parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("net", nargs="?", choices=sorted(WIDTHS))
     parser.add_argument("--data", help="training set (HDF5) that tools/prepare.py wrote")
     parser.add_argument("--train-slices", type=_slices, metavar="A:B")
