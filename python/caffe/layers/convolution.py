@@ -371,7 +371,7 @@ class Convolution(_ConvolutionBase):
             and self.stride == self.dilation == (1, 1)
             and self.axis == self.groups == 1
             and max(self.pad) <= 2
-            and winograd.pays(self.channels, self.num_output, output[2:])
+            and winograd.is_faster(self.channels, self.num_output, output[2:])
         )
 
     def _forward_minimal(self, bottom: Sequence[Blob], top: Sequence[Blob], rectify: bool) -> None:

@@ -1,13 +1,14 @@
 """Loops over vectors of float32, compiled for this machine's processor by LLVM.
 
-A body in Python is run once, to write the instructions: its numbers and vectors are names of values
-to come, `+`, `-` and `*` on them write additions and products, `Code.loop` writes a loop.
+A body in Python is run once, to write the instructions: an `Int` or a `Vector` names a value to
+come, `+`, `-` and `*` write additions and products, `Builder.loop` writes a loop.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ except ImportError:
 # Values of a vector: 64 bytes, a line of the cache and the widest register there is. Narrower
 # registers hold a part of one each.
 LANES = 16
+# A product and a sum may become one instruction, with one rounding.
+_FLAGS = ("contract", "nsz")
 
 
 def available() -> bool:
@@ -31,38 +34,42 @@ def available() -> bool:
     return llvm is not None
 
 
-def compiled(
-    name: str, pointers: Sequence[str], numbers: Sequence[str], body: Callable[..., None]
-) -> Callable[..., None]:
+def compiled(body: Callable[..., None], *sizes: str) -> Callable[..., None]:
     """Compile a function.
 
     Parameters
     ----------
-    name : str
-    pointers : sequence of str
-        Names of the arguments that are addresses of float32 values, which do not overlap.
-    numbers : sequence of str
-        Names of the arguments that are whole numbers (64 bits), given after the addresses.
     body : callable
-        Called as body(code, **arguments) with a `Code`, a `Pointer` for each pointer and a `Number`
-        for each number; writes the instructions.
+        Called as body(builder, **arguments); writes the instructions. Its arguments are annotated:
+        `Pointer` for the address of float32 values, which do not overlap those of others; `Int` for
+        a whole number (64 bits). Addresses come first.
+    *sizes : str
+        Names of more whole numbers, for a body that takes `**sizes`.
 
     Returns
     -------
     callable
-        Takes addresses and whole numbers; lets other Python threads run meanwhile.
+        Takes addresses and whole numbers; lets other Python threads run meanwhile. `address` is
+        where its code begins.
     """
-    kinds = [ir.FloatType().as_pointer()] * len(pointers) + [ir.IntType(64)] * len(numbers)
-    module = ir.Module(name)
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), kinds), name)
-    code = Code(ir.IRBuilder(function.append_basic_block()))
-    arguments: dict[str, Any] = {}
-    for label, value in zip([*pointers, *numbers], function.args):
-        if label in pointers:
+    kinds = {
+        name: kind
+        for name, kind in inspect.get_annotations(body, eval_str=True).items()
+        if kind in (Pointer, Int) and name != "sizes"
+    } | dict.fromkeys(sizes, Int)
+    llvm_types = {Pointer: ir.FloatType().as_pointer(), Int: ir.IntType(64)}
+    c_types = {Pointer: ctypes.c_void_p, Int: ctypes.c_int64}
+    module = ir.Module("winograd")
+    signature = ir.FunctionType(ir.VoidType(), [llvm_types[kind] for kind in kinds.values()])
+    function = ir.Function(module, signature, "compiled")
+    builder = Builder(ir.IRBuilder(function.append_basic_block()))
+    arguments = {}
+    for (name, kind), value in zip(kinds.items(), function.args):
+        if kind is Pointer:
             value.add_attribute("noalias")
-        arguments[label] = (Pointer if label in pointers else Number)(code, value)
-    body(code, **arguments)
-    code.builder.ret_void()
+        arguments[name] = kind(builder, value)
+    body(builder, **arguments)
+    builder.llvm.ret_void()
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     machine = llvm.Target.from_default_triple().create_target_machine(
@@ -74,11 +81,10 @@ def compiled(
     passes.getModulePassManager().run(parsed, passes)
     engine = llvm.create_mcjit_compiler(parsed, machine)
     engine.finalize_object()
-    types = [ctypes.c_void_p] * len(pointers) + [ctypes.c_int64] * len(numbers)
-    call = ctypes.CFUNCTYPE(None, *types)(engine.get_function_address(name))
+    address = engine.get_function_address("compiled")
+    call = ctypes.CFUNCTYPE(None, *(c_types[kind] for kind in kinds.values()))(address)
     # The code lives as long as the engine.
-    call.engine = engine
-    call.address = engine.get_function_address(name)
+    call.engine, call.address = engine, address
     return call
 
 
@@ -93,7 +99,7 @@ def _features() -> dict[str, bool]:
 
 
 @functools.cache
-def vectors_held() -> int:
+def accumulators() -> int:
     """Return how many vectors of sums stay in registers, beside what is added to them."""
     features = _features()
     # Of 32 registers, or of 16, two of which a vector takes with AVX, four without.
@@ -101,140 +107,132 @@ def vectors_held() -> int:
 
 
 @dataclass(frozen=True)
-class Number:
+class Int:
     """A whole number that is known when the function runs."""
 
-    code: Code
+    builder: Builder
     value: Any
 
-    def __add__(self, other: Number | int) -> Number:
-        return Number(self.code, self.code.builder.add(self.value, _whole(other)))
+    def __add__(self, other: Int | int) -> Int:
+        return Int(self.builder, self.builder.llvm.add(self.value, _int(other)))
 
-    def __mul__(self, other: Number | int) -> Number:
-        return Number(self.code, self.code.builder.mul(self.value, _whole(other)))
+    def __mul__(self, other: Int | int) -> Int:
+        return Int(self.builder, self.builder.llvm.mul(self.value, _int(other)))
 
-    def __sub__(self, other: Number | int) -> Number:
-        return Number(self.code, self.code.builder.sub(self.value, _whole(other)))
+    def __sub__(self, other: Int | int) -> Int:
+        return Int(self.builder, self.builder.llvm.sub(self.value, _int(other)))
 
-    def at_most(self, other: Number) -> Number:
+    def __ge__(self, other: Int | int) -> Any:
+        return self.builder.llvm.icmp_signed(">=", self.value, _int(other))
+
+    def minimum(self, other: Int | int) -> Int:
         """Return the smaller one."""
-        builder = self.code.builder
-        less = builder.icmp_signed("<", self.value, other.value)
-        return Number(self.code, builder.select(less, self.value, other.value))
+        builder, other = self.builder.llvm, _int(other)
+        less = builder.icmp_signed("<", self.value, other)
+        return Int(self.builder, builder.select(less, self.value, other))
 
 
 @dataclass(frozen=True)
 class Vector:
     """`LANES` values of float32."""
 
-    code: Code
+    builder: Builder
     value: Any
 
     def __add__(self, other: Vector) -> Vector:
-        return Vector(self.code, self.code.builder.fadd(self.value, other.value, flags=_FREE))
+        return Vector(self.builder, self.builder.llvm.fadd(self.value, other.value, flags=_FLAGS))
 
     def __sub__(self, other: Vector) -> Vector:
-        return Vector(self.code, self.code.builder.fsub(self.value, other.value, flags=_FREE))
+        return Vector(self.builder, self.builder.llvm.fsub(self.value, other.value, flags=_FLAGS))
 
     def __mul__(self, factor: float | Vector) -> Vector:
         if isinstance(factor, Vector):
             factors = factor.value
         else:
             factors = ir.Constant(self.value.type, [float(factor)] * LANES)
-        return Vector(self.code, self.code.builder.fmul(self.value, factors, flags=_FREE))
+        return Vector(self.builder, self.builder.llvm.fmul(self.value, factors, flags=_FLAGS))
 
-    def rectified(self) -> Vector:
+    def relu(self) -> Vector:
         """Return max(value, 0), and NaN where there is NaN."""
         zero = ir.Constant(self.value.type, None)
-        below = self.code.builder.fcmp_ordered("<", self.value, zero)
-        return Vector(self.code, self.code.builder.select(below, zero, self.value))
+        below = self.builder.llvm.fcmp_ordered("<", self.value, zero)
+        return Vector(self.builder, self.builder.llvm.select(below, zero, self.value))
 
-    def where(self, first: Number, second: Number) -> Vector:
-        """Return the values if first >= second, else zeros."""
-        builder = self.code.builder
+    def where(self, condition: Any) -> Vector:
+        """Return the values where a comparison of two `Int` holds, else zeros."""
         zero = ir.Constant(self.value.type, None)
-        reached = builder.icmp_signed(">=", first.value, second.value)
-        return Vector(self.code, builder.select(reached, self.value, zero))
-
-
-# A product and a sum may become one instruction, with one rounding.
-_FREE = ("contract", "nsz")
+        return Vector(self.builder, self.builder.llvm.select(condition, self.value, zero))
 
 
 @dataclass(frozen=True)
 class Pointer:
     """The address of float32 values."""
 
-    code: Code
+    builder: Builder
     value: Any
 
-    def at(self, place: Number) -> Pointer:
-        """Return the address of the values from number `place` on."""
-        return Pointer(self.code, self.code.builder.gep(self.value, [place.value]))
+    def at(self, index: Int | int) -> Pointer:
+        """Return the address of value `index`."""
+        return Pointer(self.builder, self.builder.llvm.gep(self.value, [_int(index)]))
 
-    def _at(self, place: Number) -> Any:
-        kind = _vector().as_pointer()
-        return self.code.builder.bitcast(self.at(place).value, kind)
+    def _vector_at(self, index: Int | int) -> Any:
+        return self.builder.llvm.bitcast(self.at(index).value, _vector_type().as_pointer())
 
-    def load(self, place: Number) -> Vector:
-        """Read a vector from number `place` on."""
-        return Vector(self.code, self.code.builder.load(self._at(place), align=4))
+    def load(self, index: Int | int) -> Vector:
+        """Read a vector from value `index` on."""
+        return Vector(self.builder, self.builder.llvm.load(self._vector_at(index), align=4))
 
-    def store(self, place: Number, vector: Vector) -> None:
-        """Write a vector from number `place` on."""
-        self.code.builder.store(vector.value, self._at(place), align=4)
+    def store(self, index: Int | int, vector: Vector) -> None:
+        """Write a vector from value `index` on."""
+        self.builder.llvm.store(vector.value, self._vector_at(index), align=4)
 
-    def repeated(self, place: Number) -> Vector:
-        """Read value number `place` into all lanes."""
-        builder, kind = self.code.builder, _vector()
-        value = builder.load(self.at(place).value)
+    def broadcast(self, index: Int | int) -> Vector:
+        """Read value `index` into all lanes."""
+        builder, kind = self.builder.llvm, _vector_type()
+        value = builder.load(self.at(index).value)
         first = builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.IntType(32)(0))
         lanes = ir.Constant(ir.VectorType(ir.IntType(32), LANES), None)
-        return Vector(self.code, builder.shuffle_vector(first, first, lanes))
+        return Vector(self.builder, builder.shuffle_vector(first, first, lanes))
 
-    def gather(self, place: Number, stride: Number) -> Vector:
+    def load_strided(self, index: Int, stride: Int) -> Vector:
         """Read a vector, each value `stride` after the one before."""
-        builder = self.code.builder
-        found = ir.Constant(_vector(), ir.Undefined)
+        builder = self.builder.llvm
+        found = ir.Constant(_vector_type(), ir.Undefined)
         for lane in range(LANES):
-            value = builder.load(builder.gep(self.value, [(place + stride * lane).value]))
+            value = builder.load(self.at(index + stride * lane).value)
             found = builder.insert_element(found, value, ir.IntType(32)(lane))
-        return Vector(self.code, found)
+        return Vector(self.builder, found)
 
-    def scatter(self, place: Number, stride: Number, vector: Vector) -> None:
+    def store_strided(self, index: Int, stride: Int, vector: Vector) -> None:
         """Write a vector, each value `stride` after the one before."""
-        builder = self.code.builder
+        builder = self.builder.llvm
         for lane in range(LANES):
             value = builder.extract_element(vector.value, ir.IntType(32)(lane))
-            builder.store(value, builder.gep(self.value, [(place + stride * lane).value]))
+            builder.store(value, self.at(index + stride * lane).value)
 
 
 @dataclass(frozen=True)
-class Code:
-    """The instructions of a function, as far as they are written."""
+class Builder:
+    """Writes the instructions of a function."""
 
-    builder: Any
-
-    def whole(self, value: int) -> Number:
-        """Return a whole number that is known already."""
-        return Number(self, _whole(value))
+    llvm: Any
 
     def zeros(self) -> Vector:
         """Return a vector of zeros."""
-        return Vector(self, ir.Constant(_vector(), None))
+        return Vector(self, ir.Constant(_vector_type(), None))
 
     @contextmanager
-    def loop(self, count: Number, step: Number | int = 1) -> Iterator[Number]:
+    def loop(self, count: Int, step: Int | int = 1) -> Iterator[Int]:
         """Write a loop over the numbers 0, step, ... below `count`; the block is its body."""
         with self._loop(count, step, []) as (index, _, _):
             yield index
 
-    def summed(
+    def accumulate(
         self,
-        count: Number,
+        count: Int,
         step: int,
         vectors: Sequence[Vector],
-        body: Callable[[Number, list[Vector]], list[Vector]],
+        body: Callable[[Int, list[Vector]], list[Vector]],
     ) -> list[Vector]:
         """Write a loop as `loop` does that changes vectors, and return them as they are after it.
 
@@ -246,41 +244,41 @@ class Code:
 
     @contextmanager
     def _loop(
-        self, count: Number, step: Number | int, vectors: Sequence[Vector]
-    ) -> Iterator[tuple[Number, list[Vector], list[Vector]]]:
-        builder = self.builder
+        self, count: Int, step: Int | int, vectors: Sequence[Vector]
+    ) -> Iterator[tuple[Int, list[Vector], list[Vector]]]:
+        builder = self.llvm
         entry = builder.block
         head, body, end = (builder.append_basic_block() for _ in range(3))
         builder.branch(head)
         builder.position_at_end(head)
         index = builder.phi(ir.IntType(64))
-        index.add_incoming(_whole(0), entry)
+        index.add_incoming(_int(0), entry)
         carried = [builder.phi(vector.value.type) for vector in vectors]
         for phi, vector in zip(carried, vectors):
             phi.add_incoming(vector.value, entry)
         builder.cbranch(builder.icmp_signed("<", index, count.value), body, end)
         builder.position_at_end(body)
         after: list[Vector] = []
-        yield Number(self, index), [Vector(self, phi) for phi in carried], after
-        index.add_incoming(builder.add(index, _whole(step)), builder.block)
+        yield Int(self, index), [Vector(self, phi) for phi in carried], after
+        index.add_incoming(builder.add(index, _int(step)), builder.block)
         for phi, vector in zip(carried, after):
             phi.add_incoming(vector.value, builder.block)
         builder.branch(head)
         builder.position_at_end(end)
 
-    def call(self, address: Number, *arguments: Pointer | Number | int) -> None:
+    def call(self, address: Int, *arguments: Pointer | Int | int) -> None:
         """Write a call of a compiled function, whose `address` is known when this one runs."""
         values = [
-            argument.value if isinstance(argument, Pointer) else _whole(argument)
+            argument.value if isinstance(argument, Pointer) else _int(argument)
             for argument in arguments
         ]
         kind = ir.FunctionType(ir.VoidType(), [value.type for value in values])
-        self.builder.call(self.builder.inttoptr(address.value, kind.as_pointer()), values)
+        self.llvm.call(self.llvm.inttoptr(address.value, kind.as_pointer()), values)
 
 
-def _vector() -> Any:
+def _vector_type() -> Any:
     return ir.VectorType(ir.FloatType(), LANES)
 
 
-def _whole(number: Number | int) -> Any:
-    return number.value if isinstance(number, Number) else ir.IntType(64)(number)
+def _int(number: Int | int) -> Any:
+    return number.value if isinstance(number, Int) else ir.IntType(64)(number)

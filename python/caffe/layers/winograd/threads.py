@@ -1,4 +1,4 @@
-"""The same work on many parts, a thread for each core, in which PyTorch computes with one thread.
+"""A loop whose parts run on several threads, in each of which PyTorch computes with one.
 
 PyTorch's own threads share out each operation, and meet after it; parts that take many operations
 keep their values in a core's cache when one thread does all of them.
@@ -15,13 +15,13 @@ import torch
 _pool: tuple[int, ThreadPoolExecutor] | None = None
 
 
-def each(function: Callable[..., None], parts: Iterable[tuple]) -> None:
+def parallel_for(function: Callable[..., None], parts: Iterable[tuple]) -> None:
     """Call a function with each part's arguments, on as many threads as PyTorch computes with.
 
     Parameters
     ----------
     function : callable
-        Gives the interpreter free most of the time: calls PyTorch or compiled code.
+        Releases the interpreter's lock most of the time: calls PyTorch or compiled code.
     parts : iterable of tuple
         Independent of each other.
     """

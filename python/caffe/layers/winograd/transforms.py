@@ -1,39 +1,37 @@
-"""F(4x4, 3x3), compiled: pixels to tiles, tiles times kernels, products to pixels.
+"""The transforms of F(4x4, 3x3), compiled: of input tiles, of filters, of products to outputs.
 
-Pictures are float32, pixel by pixel (height, width, channels). A tile starts every `OUT` pixels,
-but none reaches over the edge: the last one of a row or column repeats some pixels of the one
-before.
+As the paper has it, an output tile is Y = A^T M A, where M is the product, channel by channel
+summed, of U = G g G^T, the transform of a filter g, and V = B^T d B, that of an input tile d.
 
-What is made of tiles, of kernels and of products lies in SIZE * SIZE planes, one for each value: a
-plane is float32 of shape (channels / LANES, tiles, LANES), kernels (maps / LANES, channels, LANES):
-what is multiplied lies side by side. `plane` is the step from one to the next.
+Images are float32, pixel by pixel (height, width, channels). A tile starts every `OUTPUT_TILE`
+pixels, but none reaches over the edge: the last one of a row or column repeats some pixels of the
+one before.
+
+U, V and M lie in `PLANES` planes, one for each element of a transform: a plane of V or M is float32
+of shape (channels / LANES, tiles, LANES), of U (maps / LANES, channels, LANES): what is multiplied
+lies side by side. `plane` is the step from one to the next.
+
+References
+----------
+Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, CVPR 2016, Sec. 4.
 """
 
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from caffe.layers.winograd import simd
-from caffe.layers.winograd.simd import Code, Number, Pointer, Vector
+from caffe.layers.winograd.simd import Builder, Int, Pointer, Vector
 
 Matrix = tuple[tuple[float, ...], ...]
-# Rows and columns of tiles; pixels where the last ones start; steps in memory from a row of pixels
-# to the next and from a pixel to the next.
-_PIXELS = ("rows", "columns", "last_row", "last_column", "line", "pixel")
-# And the step from a plane to the next; tiles that a plane has room for; channels.
-_SIZES = (*_PIXELS, "plane", "room", "channels")
-# Products that are added up at a time: their factors stay in the nearest cache, and sums of sums
-# are exact to more digits.
-_ADDED = 128
+# The paper's m and m + r - 1, along one axis.
+OUTPUT_TILE, INPUT_TILE = 4, 6
+PLANES = INPUT_TILE**2
 
-# Of a tile along one axis: outputs, and inputs.
-OUT, SIZE = 4, 6
-# What the inputs of a tile, its products and the three values of a kernel are multiplied with.
-_INPUT: Matrix = (
+B_T: Matrix = (
     (4, 0, -5, 0, 1, 0),
     (0, -4, -4, 1, 1, 0),
     (0, 4, -4, -1, 1, 0),
@@ -41,13 +39,7 @@ _INPUT: Matrix = (
     (0, 2, -1, -2, 1, 0),
     (0, 4, 0, -5, 0, 1),
 )
-_OUTPUT: Matrix = (
-    (1, 1, 1, 1, 1, 0),
-    (0, 1, -1, 2, -2, 0),
-    (0, 1, 1, 4, 4, 0),
-    (0, 1, -1, 8, -8, 1),
-)
-_KERNEL: Matrix = (
+G: Matrix = (
     (1 / 4, 0, 0),
     (-1 / 6, -1 / 6, -1 / 6),
     (-1 / 6, 1 / 6, -1 / 6),
@@ -55,291 +47,125 @@ _KERNEL: Matrix = (
     (1 / 24, -1 / 12, 1 / 6),
     (0, 0, 1),
 )
+A_T: Matrix = (
+    (1, 1, 1, 1, 1, 0),
+    (0, 1, -1, 2, -2, 0),
+    (0, 1, 1, 4, 4, 0),
+    (0, 1, -1, 8, -8, 1),
+)
+
+# Rows and columns of tiles; pixels where the last ones start; steps in memory from a row of pixels
+# to the next and from a pixel to the next, and in planes from one to the next; tiles that a plane
+# has room for; channels.
+_TILE_SIZES = (
+    *("rows", "columns", "last_row", "last_column", "row_step", "pixel_step"),
+    *("plane", "capacity", "channels"),
+)
+# Channels and maps of filters, and steps in memory to the next; the first of a filter's nine values
+# and the step to the next; the step from a plane to the next.
+_FILTER_SIZES = ("channels", "maps", "channel_step", "map_step", "first_tap", "tap_step", "plane")
 
 
 @functools.cache
-def spread() -> Callable[..., None]:
-    """Compile: tiles = the transforms of a picture's tiles, which overlap by two pixels."""
+def input_transform() -> Callable[..., None]:
+    """Compile: V = B^T d B of an image's tiles, which overlap by two pixels."""
 
-    def body(code: Code, picture: Pointer, tiles: Pointer, **sizes: Number) -> None:
-        with _each_tile(code, **sizes) as tile:
-            tile.store(tiles, _both(_INPUT, tile.pixels(picture, SIZE)))
+    def body(builder: Builder, image: Pointer, tiles: Pointer, **sizes: Int) -> None:
+        with _each_tile(builder, **sizes) as tile:
+            tile.store(tiles, _transform(B_T, tile.pixels(image, INPUT_TILE)))
 
-    return simd.compiled("spread", ("picture", "tiles"), _SIZES, body)
+    return simd.compiled(body, *_TILE_SIZES)
 
 
 @functools.cache
-def gather(rectify: bool) -> Callable[..., None]:
-    """Compile: picture = the outputs of tiles of products, plus a bias, and max(0, .) of them."""
+def output_transform(relu: bool) -> Callable[..., None]:
+    """Compile: image = A^T M A plus a bias; with `relu`, max(0, .) of that."""
 
-    def body(code: Code, tiles: Pointer, bias: Pointer, picture: Pointer, **sizes: Number) -> None:
-        with _each_tile(code, **sizes) as tile:
+    def body(
+        builder: Builder, products: Pointer, bias: Pointer, image: Pointer, **sizes: Int
+    ) -> None:
+        with _each_tile(builder, **sizes) as tile:
             added = bias.load(tile.channel)
-            for i, line in enumerate(_both(_OUTPUT, tile.values(tiles, SIZE))):
-                for j, value in enumerate(line):
+            for i, row in enumerate(_transform(A_T, tile.elements(products))):
+                for j, value in enumerate(row):
                     result = value + added
-                    picture.store(tile.at(i, j), result.rectified() if rectify else result)
+                    image.store(tile.pixel(i, j), result.relu() if relu else result)
 
-    return simd.compiled("gather", ("tiles", "bias", "picture"), _SIZES, body)
+    return simd.compiled(body, *_TILE_SIZES)
 
 
 @functools.cache
-def scatter() -> Callable[..., None]:
-    """Compile: tiles = the gradients of products, of those of the outputs: `gather`, transposed.
+def output_transform_transposed() -> Callable[..., None]:
+    """Compile: the gradient of M = A y A^T, y that of the outputs.
 
     A pixel that two tiles cover counts in the first.
     """
 
-    def body(code: Code, picture: Pointer, tiles: Pointer, **sizes: Number) -> None:
-        with _each_tile(code, **sizes) as tile:
-            fresh = (
+    def body(builder: Builder, image: Pointer, products: Pointer, **sizes: Int) -> None:
+        with _each_tile(builder, **sizes) as tile:
+            own = (
                 [
-                    value.where(tile.y + i, tile.top).where(tile.x + j, tile.left)
+                    value.where(tile.y + i >= tile.top).where(tile.x + j >= tile.left)
                     for i, value in enumerate(column)
                 ]
-                for j, column in enumerate(tile.pixels(picture, OUT))
+                for j, column in enumerate(tile.pixels(image, OUTPUT_TILE))
             )
-            tile.store(tiles, _both(tuple(zip(*_OUTPUT)), fresh))
+            tile.store(products, _transform(tuple(zip(*A_T)), own))
 
-    return simd.compiled("scatter", ("picture", "tiles"), _SIZES, body)
-
-
-@functools.cache
-def multiply() -> Callable[..., None]:
-    """Compile: products = tiles times kernels, plane by plane.
-
-    Where `count` is no multiple of `simd.vectors_held()` there is room up to the next.
-    """
-    held = simd.vectors_held()
-
-    def body(
-        code: Code,
-        tiles: Pointer,
-        kernels: Pointer,
-        products: Pointer,
-        planes: Number,
-        count: Number,
-        room: Number,
-        channels: Number,
-        maps: Number,
-        tiles_plane: Number,
-        kernels_plane: Number,
-        products_plane: Number,
-    ) -> None:
-        with (
-            code.loop(planes) as plane,
-            code.loop(maps, simd.LANES) as first,
-            code.loop(channels, _ADDED) as start,
-            code.loop(count, held) as tile,
-        ):
-            number = (channels - start).at_most(code.whole(_ADDED))
-            left = tiles.at(plane * tiles_plane + start * room + tile * simd.LANES)
-            right = kernels.at(plane * kernels_plane + first * channels + start * simd.LANES)
-
-            def add(channel: Number, sums: list[Vector]) -> list[Vector]:
-                for lane in range(simd.LANES):
-                    row = right.load((channel + lane) * simd.LANES)
-                    sums = [
-                        total + row * left.repeated(channel * room + k * simd.LANES + lane)
-                        for k, total in enumerate(sums)
-                    ]
-                return sums
-
-            place = plane * products_plane + first * room + tile * simd.LANES
-            for total in code.summed(number, simd.LANES, [code.zeros()] * held, add):
-                before = products.load(place).where(start, code.whole(1))
-                products.store(place, before + total)
-                place = place + simd.LANES
-
-    return _compiled("multiply", body)
+    return simd.compiled(body, *_TILE_SIZES)
 
 
 @functools.cache
-def multiply_back() -> Callable[..., None]:
-    """Compile: kernels = (`more`: +=) tiles, transposed, times products, plane by plane."""
-    held = simd.vectors_held()
-    parts = -(-simd.LANES // held) if held < 12 else 1
-    cuts = [simd.LANES * part // parts for part in range(parts + 1)]
+def filter_transform() -> Callable[..., None]:
+    """Compile: U = G g G^T of filters."""
 
-    def body(
-        code: Code,
-        tiles: Pointer,
-        products: Pointer,
-        kernels: Pointer,
-        more: Number,
-        planes: Number,
-        count: Number,
-        room: Number,
-        channels: Number,
-        maps: Number,
-        tiles_plane: Number,
-        products_plane: Number,
-        kernels_plane: Number,
-    ) -> None:
-        with (
-            code.loop(planes) as plane,
-            code.loop(count, _ADDED) as start,
-            code.loop(maps, simd.LANES) as first,
-            code.loop(channels, simd.LANES) as channel,
-        ):
-            number = (count - start).at_most(code.whole(_ADDED))
-            left = tiles.at(plane * tiles_plane + channel * room + start * simd.LANES)
-            right = products.at(plane * products_plane + first * room + start * simd.LANES)
-            place = plane * kernels_plane + first * channels + channel * simd.LANES
-            for low, high in itertools.pairwise(cuts):
+    def body(builder: Builder, weights: Pointer, filters: Pointer, **sizes: Int) -> None:
+        with _each_filter(builder, **sizes) as (taps, step, index):
+            columns = ([weights.load_strided(tap, step) for tap in taps[j::3]] for j in range(3))
+            for row in _transform(G, columns):
+                for value in row:
+                    filters.store(index, value)
+                    index = index + sizes["plane"]
 
-                def add(
-                    tile: Number, sums: list[Vector], lanes: range = range(low, high)
-                ) -> list[Vector]:
-                    row = right.load(tile * simd.LANES)
-                    return [
-                        total + row * left.repeated(tile * simd.LANES + lane)
-                        for lane, total in zip(lanes, sums)
-                    ]
-
-                for total in code.summed(number, 1, [code.zeros()] * (high - low), add):
-                    before = kernels.load(place).where(start + more, code.whole(1))
-                    kernels.store(place, before + total)
-                    place = place + simd.LANES
-
-    return _compiled("multiply_back", body)
+    return simd.compiled(body, *_FILTER_SIZES)
 
 
 @functools.cache
-def sweep() -> Callable[..., None]:
-    """Compile: out = rows of tiles of a picture convolved, some tiles and maps at a time.
+def filter_transform_transposed() -> Callable[..., None]:
+    """Compile: the gradient of filters g = G^T u G, u that of their transforms."""
 
-    `spread`, `multiply` and `gather` are the addresses of these functions; `chunk` tiles are taken
-    at a time. The last row and column of tiles, lines and pixels are as above, of the picture and
-    of what is written.
-    """
+    def body(builder: Builder, weights: Pointer, filters: Pointer, **sizes: Int) -> None:
+        with _each_filter(builder, **sizes) as (taps, step, index):
+            elements = [index + sizes["plane"] * k for k in range(PLANES)]
+            columns = (
+                [filters.load(k) for k in elements[j::INPUT_TILE]] for j in range(INPUT_TILE)
+            )
+            rows = _transform(tuple(zip(*G)), columns)
+            for tap, value in zip(taps, (value for row in rows for value in row)):
+                weights.store_strided(tap, step, value)
 
-    def body(
-        code: Code,
-        picture: Pointer,
-        kernels: Pointer,
-        bias: Pointer,
-        out: Pointer,
-        tiles: Pointer,
-        products: Pointer,
-        spread: Number,
-        multiply: Number,
-        gather: Number,
-        rows: Number,
-        columns: Number,
-        last_row: Number,
-        last_column: Number,
-        chunk: Number,
-        channels: Number,
-        line: Number,
-        maps: Number,
-        out_line: Number,
-        out_pixel: Number,
-        tiles_plane: Number,
-        kernels_plane: Number,
-        products_plane: Number,
-    ) -> None:
-        with code.loop(rows) as row, code.loop(columns, chunk) as column:
-            y, x = row * OUT, column * OUT
-            count = (columns - column).at_most(chunk)
-            where = (1, count, last_row - y, last_column - x)
-            first = picture.at(y * line + x * channels)
-            code.call(spread, first, tiles, *where, line, channels, tiles_plane, chunk, channels)
-            with code.loop(maps, simd.LANES) as number:
-                code.call(
-                    multiply,
-                    tiles,
-                    kernels.at(number * channels),
-                    products,
-                    SIZE**2,
-                    count,
-                    chunk,
-                    channels,
-                    simd.LANES,
-                    tiles_plane,
-                    kernels_plane,
-                    products_plane,
-                )
-                code.call(
-                    gather,
-                    products,
-                    bias.at(number),
-                    out.at(y * out_line + x * out_pixel + number),
-                    *where,
-                    out_line,
-                    out_pixel,
-                    products_plane,
-                    chunk,
-                    simd.LANES,
-                )
-
-    return _compiled("sweep", body)
-
-
-def _compiled(name: str, body: Callable[..., None]) -> Callable[..., None]:
-    """Compile a function of the pointers and numbers that its body is annotated to take."""
-    kinds = body.__annotations__
-    pointers, numbers = (
-        [label for label in kinds if kinds[label] == kind] for kind in ("Pointer", "Number")
-    )
-    return simd.compiled(name, pointers, numbers, body)
-
-
-# Rows (channels) and maps of kernels, and steps in memory to the next; the first of a kernel's nine
-# values and the step to the next; the step from a plane of the transforms to the next.
-_KERNEL_SIZES = ("rows", "maps", "row_step", "map_step", "first_tap", "tap_step", "plane")
-
-
-@functools.cache
-def transform() -> Callable[..., None]:
-    """Compile: transformed = the transforms of kernels."""
-
-    def body(code: Code, weights: Pointer, transformed: Pointer, **sizes: Number) -> None:
-        with _each_kernel(code, **sizes) as (taps, step, place):
-            columns = ([weights.gather(tap, step) for tap in taps[j::3]] for j in range(3))
-            for line in _both(_KERNEL, columns):
-                for value in line:
-                    transformed.store(place, value)
-                    place = place + sizes["plane"]
-
-    return simd.compiled("transform", ("weights", "transformed"), _KERNEL_SIZES, body)
-
-
-@functools.cache
-def transform_back() -> Callable[..., None]:
-    """Compile: gradient = that of kernels, of that of their transforms: `transform`, transposed."""
-
-    def body(code: Code, gradient: Pointer, transformed: Pointer, **sizes: Number) -> None:
-        with _each_kernel(code, **sizes) as (taps, step, place):
-            places = [place + sizes["plane"] * k for k in range(SIZE**2)]
-            columns = ([transformed.load(k) for k in places[j::SIZE]] for j in range(SIZE))
-            lines = _both(tuple(zip(*_KERNEL)), columns)
-            for tap, value in zip(taps, (value for line in lines for value in line)):
-                gradient.scatter(tap, step, value)
-
-    return simd.compiled("transform_back", ("gradient", "transformed"), _KERNEL_SIZES, body)
+    return simd.compiled(body, *_FILTER_SIZES)
 
 
 @contextmanager
-def _each_kernel(
-    code: Code,
-    rows: Number,
-    maps: Number,
-    row_step: Number,
-    map_step: Number,
-    first_tap: Number,
-    tap_step: Number,
-    plane: Number,
-) -> Iterator[tuple[list[Number], Number, Number]]:
-    """Write the loops over maps and rows; the block is their body.
+def _each_filter(
+    builder: Builder,
+    channels: Int,
+    maps: Int,
+    channel_step: Int,
+    map_step: Int,
+    first_tap: Int,
+    tap_step: Int,
+    plane: Int,
+) -> Iterator[tuple[list[Int], Int, Int]]:
+    """Write the loops over maps and channels; the block is their body.
 
-    It is given the places of the nine values, the step to the next map and the place in the
-    transforms.
+    It is given where the nine values lie, the step to the next map and where the transform begins.
     """
-    with code.loop(maps, simd.LANES) as number, code.loop(rows) as row:
-        start = row * row_step + number * map_step + first_tap
-        place = number * rows + row * simd.LANES
-        yield [start + tap_step * k for k in range(9)], map_step, place
+    with builder.loop(maps, simd.LANES) as number, builder.loop(channels) as channel:
+        start = channel * channel_step + number * map_step + first_tap
+        index = number * channels + channel * simd.LANES
+        yield [start + tap_step * k for k in range(9)], map_step, index
 
 
 @dataclass(frozen=True)
@@ -348,89 +174,83 @@ class _Tile:
 
     Attributes
     ----------
-    y, x : Number
+    y, x : Int
         The first pixel.
-    top, left : Number
+    top, left : Int
         The first pixel that no tile before it covers.
-    channel : Number
+    channel : Int
         The first of the channels.
-    place : Number
-        In the tiles.
-    line, pixel, plane : Number
+    index : Int
+        In a plane.
+    row_step, pixel_step, plane : Int
         Steps: to the next row of pixels, the next pixel, the next plane.
     """
 
-    y: Number
-    x: Number
-    top: Number
-    left: Number
-    channel: Number
-    place: Number
-    line: Number
-    pixel: Number
-    plane: Number
+    y: Int
+    x: Int
+    top: Int
+    left: Int
+    channel: Int
+    index: Int
+    row_step: Int
+    pixel_step: Int
+    plane: Int
 
-    def at(self, i: int, j: int) -> Number:
-        """Return the place of pixel (i, j) of the tile."""
-        return (self.y + i) * self.line + (self.x + j) * self.pixel + self.channel
+    def pixel(self, i: int, j: int) -> Int:
+        """Return where pixel (i, j) of the tile lies in an image."""
+        return (self.y + i) * self.row_step + (self.x + j) * self.pixel_step + self.channel
 
-    def pixels(self, picture: Pointer, size: int) -> Iterator[list[Vector]]:
-        """Read size x size pixels of a picture, column by column."""
+    def pixels(self, image: Pointer, size: int) -> Iterator[list[Vector]]:
+        """Read size x size pixels of an image, column by column."""
         for j in range(size):
-            yield [picture.load(self.at(i, j)) for i in range(size)]
+            yield [image.load(self.pixel(i, j)) for i in range(size)]
 
-    def values(self, tiles: Pointer, size: int) -> Iterator[list[Vector]]:
-        """Read the tile's size x size values, column by column."""
-        for j in range(size):
-            yield [tiles.load(self.place + self.plane * (size * i + j)) for i in range(size)]
+    def _element(self, i: int, j: int) -> Int:
+        return self.index + self.plane * (INPUT_TILE * i + j)
 
-    def store(self, tiles: Pointer, values: Iterable[Sequence[Vector]]) -> None:
-        """Write the tile's values."""
-        for i, line in enumerate(values):
-            for j, value in enumerate(line):
-                tiles.store(self.place + self.plane * (len(line) * i + j), value)
+    def elements(self, planes: Pointer) -> Iterator[list[Vector]]:
+        """Read the elements of the tile's transform, column by column."""
+        for j in range(INPUT_TILE):
+            yield [planes.load(self._element(i, j)) for i in range(INPUT_TILE)]
+
+    def store(self, planes: Pointer, values: Iterable[Sequence[Vector]]) -> None:
+        """Write the elements of the tile's transform."""
+        for i, row in enumerate(values):
+            for j, value in enumerate(row):
+                planes.store(self._element(i, j), value)
 
 
 @contextmanager
 def _each_tile(
-    code: Code,
-    rows: Number,
-    columns: Number,
-    last_row: Number,
-    last_column: Number,
-    line: Number,
-    pixel: Number,
-    plane: Number,
-    room: Number,
-    channels: Number,
+    builder: Builder,
+    rows: Int,
+    columns: Int,
+    last_row: Int,
+    last_column: Int,
+    row_step: Int,
+    pixel_step: Int,
+    plane: Int,
+    capacity: Int,
+    channels: Int,
 ) -> Iterator[_Tile]:
     """Write the loops over tiles and channels; the block is their body."""
-    with code.loop(rows) as row, code.loop(columns) as column:
-        top, left = row * OUT, column * OUT
+    with builder.loop(rows) as row, builder.loop(columns) as column:
+        top, left = row * OUTPUT_TILE, column * OUTPUT_TILE
         first = (row * columns + column) * simd.LANES
-        with code.loop(channels, simd.LANES) as channel:
-            yield _Tile(
-                top.at_most(last_row),
-                left.at_most(last_column),
-                top,
-                left,
-                channel,
-                first + channel * room,
-                line,
-                pixel,
-                plane,
-            )
+        with builder.loop(channels, simd.LANES) as channel:
+            y, x, index = top.minimum(last_row), left.minimum(last_column), channel * capacity
+            yield _Tile(y, x, top, left, channel, first + index, row_step, pixel_step, plane)
 
 
-def _both(matrix: Matrix, columns: Iterable[Sequence[Vector]]) -> Iterator[list[Vector]]:
-    """Multiply with a matrix from the left and its transpose from the right; yield the lines."""
-    # Each column is read when it is needed, each line written when it is made: registers are few.
-    half = [_times(matrix, column) for column in columns]
-    for line in zip(*half):
-        yield _times(matrix, line)
+def _transform(matrix: Matrix, columns: Iterable[Sequence[Vector]]) -> Iterator[list[Vector]]:
+    """Multiply with a matrix from the left and its transpose from the right; yield the rows."""
+    # Each column is read when it is needed, each row written when it is made: registers are few.
+    half = [_product(matrix, column) for column in columns]
+    for row in zip(*half):
+        yield _product(matrix, row)
 
 
-def _times(matrix: Matrix, parts: Sequence[Vector]) -> list[Vector]:
+def _product(matrix: Matrix, parts: Sequence[Vector]) -> list[Vector]:
     """Return a matrix times a column."""
     rows, parts = [list(row) for row in matrix], list(parts)
     for i in range(len(parts) - 1):
@@ -443,14 +263,14 @@ def _times(matrix: Matrix, parts: Sequence[Vector]) -> list[Vector]:
     sums: list[Vector] = []
     while rows:
         row = rows.pop(0)
-        turned = [first != second for first, second in zip(row, rows[0])] if rows else []
-        if 1 < sum(turned) < sum(map(bool, row)) and [abs(factor) for factor in row] == [
+        differ = [first != second for first, second in zip(row, rows[0])] if rows else []
+        if 1 < sum(differ) < sum(map(bool, row)) and [abs(factor) for factor in row] == [
             abs(factor) for factor in rows[0]
         ]:
             # Two sums alike but for signs: of the parts that count alike, and of the opposite.
             rows.pop(0)
-            alike = _sum([0 if other else factor for factor, other in zip(row, turned)], parts)
-            opposite = _sum([factor if other else 0 for factor, other in zip(row, turned)], parts)
+            alike = _sum([0 if other else factor for factor, other in zip(row, differ)], parts)
+            opposite = _sum([factor if other else 0 for factor, other in zip(row, differ)], parts)
             sums += [alike + opposite, alike - opposite]
         else:
             sums.append(_sum(row, parts))
@@ -467,10 +287,8 @@ def _sum(factors: Sequence[float], parts: Sequence[Vector]) -> Vector:
     (factor, part), *rest = terms
     total = part if factor == 1 else part * factor
     for factor, part in rest:
-        if factor == 1:
-            total = total + part
-        elif factor == -1:
-            total = total - part
+        if abs(factor) == 1:
+            total = total + part if factor == 1 else total - part
         else:
             total = total + part * factor
     return total

@@ -5,17 +5,20 @@ import pytest
 import torch
 
 from caffe.layers.winograd import simd
+from caffe.layers.winograd.simd import Builder, Int, Pointer
 
 binding = pytest.importorskip("llvmlite.binding")
 
 
 def test_loops_loads_sums_and_stores():
-    def body(code, first, second, result, rows, columns):
-        with code.loop(rows) as row, code.loop(columns, simd.LANES) as column:
-            place = row * columns + column
-            result.store(place, first.load(place) * 2.5 - second.load(column) + first.load(place))
+    def body(
+        builder: Builder, first: Pointer, second: Pointer, result: Pointer, rows: Int, columns: Int
+    ):
+        with builder.loop(rows) as row, builder.loop(columns, simd.LANES) as column:
+            index = row * columns + column
+            result.store(index, first.load(index) * 2.5 - second.load(column) + first.load(index))
 
-    function = simd.compiled("t", ("first", "second", "result"), ("rows", "columns"), body)
+    function = simd.compiled(body)
     rng = np.random.default_rng(0)
     first, second = rng.normal(size=(3, 48)).astype("f4"), rng.normal(size=48).astype("f4")
     result = np.full((4, 48), 7, "f4")
@@ -25,13 +28,14 @@ def test_loops_loads_sums_and_stores():
     assert np.all(result[3] == 7)
 
 
-def test_values_apart_limits_and_choices():
-    def body(code, values, result, stride, limit):
-        with code.loop(limit) as row:
-            vector = values.gather(row.at_most(limit), stride)
-            result.store(row * simd.LANES, vector.rectified().where(row + 1, limit))
+def test_strided_loads_minima_relu_and_choices():
+    def body(builder: Builder, values: Pointer, result: Pointer, **sizes: Int):
+        stride, limit = sizes["stride"], sizes["limit"]
+        with builder.loop(limit) as row:
+            vector = values.load_strided(row.minimum(limit), stride)
+            result.store(row * simd.LANES, vector.relu().where(row + 1 >= limit))
 
-    function = simd.compiled("t", ("values", "result"), ("stride", "limit"), body)
+    function = simd.compiled(body, "stride", "limit")
     values = np.random.default_rng(1).normal(size=64).astype("f4")
     values[3 + 1] = np.nan
     result = np.full((2, simd.LANES), 7, "f4")
@@ -41,11 +45,11 @@ def test_values_apart_limits_and_choices():
     np.testing.assert_array_equal(result[1], np.where(wanted < 0, 0, wanted))
 
 
-def test_values_are_written_apart():
-    def body(code, values, result, stride):
-        result.scatter(stride, stride, values.load(stride))
+def test_strided_stores():
+    def body(builder: Builder, values: Pointer, result: Pointer, stride: Int):
+        result.store_strided(stride, stride, values.load(stride))
 
-    function = simd.compiled("t", ("values", "result"), ("stride",), body)
+    function = simd.compiled(body)
     values, result = np.arange(30, dtype="f4"), np.full(64, -1, "f4")
     function(values.ctypes.data, result.ctypes.data, 3)
     np.testing.assert_array_equal(result[3 : 3 + 3 * simd.LANES : 3], values[3 : 3 + simd.LANES])
@@ -53,33 +57,35 @@ def test_values_are_written_apart():
 
 
 def test_a_loop_of_none_is_not_run():
-    def body(code, result, count):
-        with code.loop(count) as row:
+    def body(builder: Builder, result: Pointer, count: Int):
+        with builder.loop(count) as row:
             result.store(row, result.load(row) * 0)
 
-    function = simd.compiled("t", ("result",), ("count",), body)
+    function = simd.compiled(body)
     result = np.ones(simd.LANES, "f4")
     function(result.ctypes.data, 0)
     function(result.ctypes.data, -5)
     assert np.all(result == 1)
 
 
-def test_a_loop_carries_sums_of_products_and_calls_what_was_compiled():
-    def inner(code, left, right, result, count):
+def test_a_loop_accumulates_products_and_calls_what_was_compiled():
+    def inner(builder: Builder, left: Pointer, right: Pointer, result: Pointer, count: Int):
         def add(k, sums):
             row = right.load(k * simd.LANES)
-            return [total + row * left.repeated(k + n) for n, total in enumerate(sums)]
+            return [total + row * left.broadcast(k + n) for n, total in enumerate(sums)]
 
-        for n, total in enumerate(code.summed(count, 1, [code.zeros()] * 2, add)):
-            result.store(code.whole(n * simd.LANES), total)
+        for n, total in enumerate(builder.accumulate(count, 1, [builder.zeros()] * 2, add)):
+            result.store(n * simd.LANES, total)
 
-    product = simd.compiled("inner", ("left", "right", "result"), ("count",), inner)
+    product = simd.compiled(inner)
 
-    def outer(code, left, right, result, function, times):
-        with code.loop(times, times) as number:
-            code.call(function, left.at(number + 1), right, result, times - 2)
+    def outer(
+        builder: Builder, left: Pointer, right: Pointer, result: Pointer, function: Int, times: Int
+    ):
+        with builder.loop(times, times) as number:
+            builder.call(function, left.at(number + 1), right, result, times - 2)
 
-    function = simd.compiled("t", ("left", "right", "result"), ("function", "times"), outer)
+    function = simd.compiled(outer)
     rng = np.random.default_rng(2)
     left = rng.normal(size=8).astype("f4")
     right = rng.normal(size=(5, simd.LANES)).astype("f4")
@@ -106,5 +112,5 @@ def test_code_takes_no_instructions_that_pytorch_leaves_alone(
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: computes)
     features = binding.targets.FeatureMap(processor)
     monkeypatch.setattr(binding, "get_host_cpu_features", lambda: features)
-    assert simd.vectors_held.__wrapped__() == held
+    assert simd.accumulators.__wrapped__() == held
     assert ("+avx512" in simd._features().flatten()) == (computes == "AVX512")

@@ -6,7 +6,7 @@ import threading
 import pytest
 import torch
 
-from caffe.layers.winograd import threads
+from caffe.layers.winograd.threads import parallel_for
 
 
 @pytest.fixture(params=[1, 2, 5])
@@ -24,7 +24,7 @@ def test_every_part_is_done_once_and_several_at_a_time(count):
         together.wait(timeout=1800)
         done.append(first * second)
 
-    threads.each(work, [(number, 3) for number in range(20 * count)])
+    parallel_for(work, [(number, 3) for number in range(20 * count)])
     assert sorted(done) == [3 * number for number in range(20 * count)]
 
 
@@ -34,13 +34,13 @@ def test_an_error_reaches_the_caller_and_the_threads_go_on(count):
             raise ValueError("part 7")
 
     with pytest.raises(ValueError, match="part 7"):
-        threads.each(work, [(number,) for number in range(10)])
-    threads.each(work, [(number,) for number in range(5)])
+        parallel_for(work, [(number,) for number in range(10)])
+    parallel_for(work, [(number,) for number in range(5)])
 
 
 def test_a_part_computes_with_one_thread(count):
     seen = []
-    threads.each(lambda _: seen.append(torch.get_num_threads()), [(n,) for n in range(8)])
+    parallel_for(lambda _: seen.append(torch.get_num_threads()), [(n,) for n in range(8)])
     assert set(seen) == {1}
 
 
@@ -49,11 +49,11 @@ def test_a_forked_process_has_threads_of_its_own():
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        threads.each(lambda _: None, [(0,), (1,)])
+        parallel_for(lambda _: None, [(0,), (1,)])
         child = os.fork()
         if child == 0:
             done = []
-            threads.each(done.append, [(0,), (1,)])
+            parallel_for(done.append, [(0,), (1,)])
             os._exit(0 if sorted(done) == [0, 1] else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     finally:

@@ -90,10 +90,10 @@ def test_how_the_work_is_cut_does_not_change_a_bit(monkeypatch, near):
     whole = results()
     # Groups of one piece, of two rows of tiles or of several images; blocks of 16 and 32 maps.
     for tiles, block in ((1, 2**14), (36, 2**15), (300, 2**22)):
-        for name, value in (("_NEAR", near), ("_TILES", tiles), ("_BLOCK", block)):
+        for name, value in (("_CORE_VALUES", near), ("_TILES", tiles), ("_BLOCK_VALUES", block)):
             monkeypatch.setattr(winograd, name, value)
         assert all(torch.equal(a, b) for a, b in zip(results(), whole))
-    monkeypatch.setattr(winograd, "_SUM", 36)
+    monkeypatch.setattr(winograd, "_GRADIENT_TILES", 36)
     cut = results()
     assert all(torch.equal(a, b) for a, b in zip(cut[:2], whole))
     close(cut[2], whole[2].double(), 1e-5)
@@ -134,13 +134,13 @@ def test_gives_only_the_gradient_that_is_wanted(wanted):
         (64, 64, (5, 500), False),
     ],
 )
-def test_pays_for_whole_vectors_of_maps_enough_kernels_and_work(channels, maps, output, expected):
-    assert winograd.pays(channels, maps, output) == expected
+def test_is_faster_for_whole_vectors_enough_filters_and_work(channels, maps, output, expected):
+    assert winograd.is_faster(channels, maps, output) == expected
 
 
 def test_without_a_compiler_convolution_is_direct(monkeypatch):
     monkeypatch.setattr(simd, "llvm", None)
-    assert not winograd.pays(64, 64, (100, 100))
+    assert not winograd.is_faster(64, 64, (100, 100))
 
 
 def test_a_layer_of_many_channels_takes_this_way_and_one_of_few_does_not(tmp_path, monkeypatch):

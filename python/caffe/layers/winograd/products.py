@@ -1,0 +1,171 @@
+"""The products of F(4x4, 3x3), compiled: M = V U, plane by plane, and their gradient.
+
+Planes are laid out as `transforms` says.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable
+
+from caffe.layers.winograd import simd
+from caffe.layers.winograd.simd import Builder, Int, Pointer, Vector
+from caffe.layers.winograd.transforms import OUTPUT_TILE, PLANES
+
+# Products that are added up at a time: their factors stay in the nearest cache, and sums of sums
+# are exact to more digits.
+_ADDED = 128
+
+
+@functools.cache
+def multiply() -> Callable[..., None]:
+    """Compile: products = tiles times filters, plane by plane.
+
+    Where `count` is not a multiple of `simd.accumulators()` there is room up to the next.
+    """
+    held = simd.accumulators()
+
+    def body(
+        builder: Builder,
+        tiles: Pointer,
+        filters: Pointer,
+        products: Pointer,
+        planes: Int,
+        count: Int,
+        capacity: Int,
+        channels: Int,
+        maps: Int,
+        tiles_plane: Int,
+        filters_plane: Int,
+        products_plane: Int,
+    ) -> None:
+        with (
+            builder.loop(planes) as plane,
+            builder.loop(maps, simd.LANES) as first,
+            builder.loop(channels, _ADDED) as start,
+            builder.loop(count, held) as tile,
+        ):
+            left = tiles.at(plane * tiles_plane + start * capacity + tile * simd.LANES)
+            right = filters.at(plane * filters_plane + first * channels + start * simd.LANES)
+
+            def add(channel: Int, sums: list[Vector]) -> list[Vector]:
+                for lane in range(simd.LANES):
+                    row = right.load((channel + lane) * simd.LANES)
+                    sums = [
+                        total + row * left.broadcast(channel * capacity + k * simd.LANES + lane)
+                        for k, total in enumerate(sums)
+                    ]
+                return sums
+
+            number = (channels - start).minimum(_ADDED)
+            index = plane * products_plane + first * capacity + tile * simd.LANES
+            for total in builder.accumulate(number, simd.LANES, [builder.zeros()] * held, add):
+                before = products.load(index).where(start >= 1)
+                products.store(index, before + total)
+                index = index + simd.LANES
+
+    return simd.compiled(body)
+
+
+@functools.cache
+def multiply_transposed() -> Callable[..., None]:
+    """Compile: filters = (`more`: +=) tiles, transposed, times products, plane by plane."""
+    held = simd.accumulators()
+    parts = -(-simd.LANES // held) if held < 12 else 1
+    cuts = [simd.LANES * part // parts for part in range(parts + 1)]
+
+    def body(
+        builder: Builder,
+        tiles: Pointer,
+        products: Pointer,
+        filters: Pointer,
+        planes: Int,
+        count: Int,
+        capacity: Int,
+        channels: Int,
+        maps: Int,
+        more: Int,
+        tiles_plane: Int,
+        products_plane: Int,
+        filters_plane: Int,
+    ) -> None:
+        with (
+            builder.loop(planes) as plane,
+            builder.loop(count, _ADDED) as start,
+            builder.loop(maps, simd.LANES) as first,
+            builder.loop(channels, simd.LANES) as channel,
+        ):
+            left = tiles.at(plane * tiles_plane + channel * capacity + start * simd.LANES)
+            right = products.at(plane * products_plane + first * capacity + start * simd.LANES)
+            number = (count - start).minimum(_ADDED)
+            index = plane * filters_plane + first * channels + channel * simd.LANES
+            for low, high in itertools.pairwise(cuts):
+
+                def add(
+                    tile: Int, sums: list[Vector], lanes: range = range(low, high)
+                ) -> list[Vector]:
+                    row = right.load(tile * simd.LANES)
+                    return [
+                        total + row * left.broadcast(tile * simd.LANES + lane)
+                        for lane, total in zip(lanes, sums)
+                    ]
+
+                for total in builder.accumulate(number, 1, [builder.zeros()] * (high - low), add):
+                    before = filters.load(index).where(start + more >= 1)
+                    filters.store(index, before + total)
+                    index = index + simd.LANES
+
+    return simd.compiled(body)
+
+
+@functools.cache
+def fused() -> Callable[..., None]:
+    """Compile: out = rows of tiles of an image convolved, some tiles and maps at a time.
+
+    The transforms of input and output and `multiply` are given as the addresses of these functions;
+    `chunk` tiles are taken at a time.
+    """
+
+    def body(
+        builder: Builder,
+        image: Pointer,
+        filters: Pointer,
+        bias: Pointer,
+        out: Pointer,
+        tiles: Pointer,
+        products: Pointer,
+        input_transform: Int,
+        multiply: Int,
+        output_transform: Int,
+        rows: Int,
+        columns: Int,
+        last_row: Int,
+        last_column: Int,
+        chunk: Int,
+        channels: Int,
+        row_step: Int,
+        maps: Int,
+        out_row_step: Int,
+        out_pixel_step: Int,
+        tiles_plane: Int,
+        filters_plane: Int,
+        products_plane: Int,
+    ) -> None:
+        with builder.loop(rows) as row, builder.loop(columns, chunk) as column:
+            y, x = row * OUTPUT_TILE, column * OUTPUT_TILE
+            count = (columns - column).minimum(chunk)
+            where = (1, count, last_row - y, last_column - x)
+            first = image.at(y * row_step + x * channels)
+            sizes = (row_step, channels, tiles_plane, chunk, channels)
+            builder.call(input_transform, first, tiles, *where, *sizes)
+            with builder.loop(maps, simd.LANES) as number:
+                block = filters.at(number * channels)
+                sizes = (PLANES, count, chunk, channels, simd.LANES)
+                steps = (tiles_plane, filters_plane, products_plane)
+                builder.call(multiply, tiles, block, products, *sizes, *steps)
+                first = out.at(y * out_row_step + x * out_pixel_step + number)
+                sizes = (out_row_step, out_pixel_step, products_plane, chunk, simd.LANES)
+                builder.call(output_transform, products, bias.at(number), first, *where, *sizes)
+
+    return simd.compiled(body)
