@@ -27,7 +27,7 @@ from unet.files.atomic import atomic_path
 from unet.files.names import path_in_prototxt
 from unet.machine.engine import open_engine
 from unet.model import find_weights
-from unet.report import draw_curves
+from unet.plots import draw_curves
 from unet.training import snapshots
 from unet.training.history import CSV_NAME, PNG_NAME, read_curve
 from unet.volumes import read_volume, write_volume

@@ -22,7 +22,8 @@ from unet.files.json_text import json_text
 from unet.files.outputs import Output, guard_outputs
 from unet.files.provenance import KEY, PICTURE, SCORE_FILE, mark
 from unet.machine.engine import PRECISIONS
-from unet.scoring.undersegmented import merged_cells, save_separation
+from unet.plots import save_undersegmented
+from unet.scoring.undersegmented import undersegmented
 from unet.volumes import read_volume
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -105,7 +106,8 @@ def compare(options: argparse.Namespace) -> None:
     pictures = read_volume(stacks / "train-volume.tif")[first:stop] / 255
     truth = read_volume(stacks / "train-labels.tif")[first:stop]
     merged = {
-        w0: [len(merged_cells(*pair)) for pair in zip(truth, cells)] for w0, cells in found.items()
+        w0: [len(undersegmented(*pair)) for pair in zip(truth, cells)]
+        for w0, cells in found.items()
     }
     total = sum(len(np.unique(slice_[slice_ > 0])) for slice_ in truth)
     result = {
@@ -120,7 +122,7 @@ def compare(options: argparse.Namespace) -> None:
     }
     with atomic_path(scores) as path:
         path.write_text(json_text(result), encoding="utf-8")
-    save_separation(
+    save_undersegmented(
         picture,
         pictures[0],
         truth[0],

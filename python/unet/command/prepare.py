@@ -20,6 +20,7 @@ from unet.command.options import add_overwrite, whole
 from unet.errors import InputError
 from unet.files.outputs import Output, guard_outputs
 from unet.files.provenance import PICTURE, TRAINING_SET
+from unet.plots import save_preview
 from unet.preparation.ctc_sequence import (
     ANNOTATIONS,
     UNKNOWN,
@@ -33,7 +34,6 @@ from unet.preparation.labels import KINDS
 from unet.preparation.partial_annotation import RULES, Unannotated
 from unet.preparation.prepare import Recipe, Summary, annotated_slice, make_training_set
 from unet.preparation.training_set import TrainingSet
-from unet.preview import save_preview
 from unet.volumes import Volume, open_volume
 
 

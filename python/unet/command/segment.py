@@ -33,7 +33,7 @@ from unet.files.outputs import Output, guard_outputs
 from unet.files.provenance import PICTURE, STACK
 from unet.machine.engine import open_engine, tiles_together
 from unet.model import find_model, load_net, pass_cost
-from unet.overlay import save_overlay
+from unet.plots import save_overlay
 from unet.segmentation import release2015 as procedure2015
 from unet.segmentation.instances import CellRules, as_stored, find_cells
 from unet.segmentation.segment import VERSIONS, segment_volume

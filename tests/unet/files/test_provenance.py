@@ -27,7 +27,7 @@ from unet.files.provenance import (
     refuse_foreign,
 )
 from unet.nets import deploy_net, write_files
-from unet.overlay import save_overlay
+from unet.plots import save_overlay
 from unet.preparation.training_set import write_training_set
 from unet.tracking.ctc_format import Track, write_masks
 from unet.volumes import write_volume

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import time
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from unet.errors import InputError
-from unet.report import draw_curves, smoothed
 from unet.training.history import Curve, read_curve
-
-STEP = {"rate": 0.5, "loss": 1.0}
 
 
 def record(folder, start: int, stop: int) -> None:
@@ -22,14 +17,6 @@ def record(folder, start: int, stop: int) -> None:
             curve.test(iteration, {"test_loss": iteration / 8})
         curve.training(iteration, loss=1 / (1 + iteration), rate=0.5)
     curve.close()
-
-
-def test_smoothed_is_the_mean_of_what_came_before():
-    values = np.random.default_rng(0).normal(size=50)
-    naive = [values[max(0, i - 6) : i + 1].mean() for i in range(50)]
-    np.testing.assert_allclose(smoothed(values, 7), naive)
-    np.testing.assert_array_equal(smoothed(values, 1).round(12), values.round(12))
-    assert smoothed(np.array([]), 5).shape == (0,)
 
 
 def test_rows_come_back_from_the_file(tmp_path):
@@ -99,39 +86,3 @@ def test_training_goes_on_without_matplotlib_or_tensorboard(tmp_path, monkeypatc
     assert "no curves.png" in said
     assert "no TensorBoard" in said
     assert [path.name for path in tmp_path.iterdir()] == ["curve.csv"]
-
-
-@pytest.mark.parametrize(
-    "rows",
-    [
-        [],
-        [{"iteration": 0, "seconds": 0, **STEP}],
-        [{"iteration": 0, "seconds": 0, "test_loss": 0.5}],
-        [{"iteration": i, "seconds": 0, **STEP} for i in range(3)]
-        + [{"iteration": 3, "seconds": 0, "rate": 0.1, "loss": np.nan}],
-        [{"iteration": i, "seconds": 0, "rate": 0, "loss": 0.0} for i in range(500)],
-        [
-            {"iteration": 0, "seconds": 0, **STEP},
-            {"iteration": 0, "seconds": 0, "test0_loss": 1, "test0_misclassified": 0.5},
-            {"iteration": 9, "seconds": 0, "test1_loss": 2, "test1_pixel_error": 0.25},
-        ],
-    ],
-    ids=["nothing", "one step", "one test", "no number", "zero", "two test nets"],
-)
-def test_any_record_can_be_drawn(tmp_path, rows):
-    draw_curves(rows, tmp_path / "curves.png")
-    with Image.open(tmp_path / "curves.png") as picture:
-        assert picture.size[0] == 960
-        assert picture.size[1] >= 450
-    assert len(list(tmp_path.iterdir())) == 1
-
-
-def test_the_loss_is_drawn_where_it_is(tmp_path):
-    rows = [{"iteration": i, "seconds": 0, "rate": 1, "loss": 1.0} for i in range(200)]
-    rows += [{"iteration": 100, "seconds": 0, "test_loss": 2.0}]
-    draw_curves(rows, tmp_path / "curves.png")
-    picture = np.asarray(Image.open(tmp_path / "curves.png").convert("RGB")).astype(int)
-    dark = np.abs(picture - 0x40).max(axis=2) < 12
-    # The smoothed loss of 1 under an axis that ends at 1.15 times the held-out loss of 2.
-    row = np.argmax(dark[:330].sum(axis=1))
-    assert 0.5 < row / 330 < 0.7
