@@ -1,15 +1,16 @@
-"""Log lines in the form of glog, which programs that read Caffe's log expect."""
+"""Log lines in the form of glog, which programs that read Caffe's log expect; by `logging`."""
 
 from __future__ import annotations
 
 import contextlib
 import getpass
+import io
+import logging
 import os
 import socket
 import sys
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
@@ -20,110 +21,99 @@ INFO, WARNING, ERROR = 0, 1, 2
 _NAMES = ("INFO", "WARNING", "ERROR")
 
 
-@dataclass
-class _Settings:
-    """Which lines go where.
+def _level(severity: int) -> int:
+    """Return the level of `logging` that is a severity of glog."""
+    return logging.INFO + (logging.WARNING - logging.INFO) * severity
 
-    Attributes
-    ----------
-    least : int or None
-        Lower levels are not written; None: the variable GLOG_minloglevel says so.
-    stderr : int
-        The lowest level that goes to standard error.
-    folder : Path or None
-        Where files of the lines lie.
-    program : str
-        What the files' names begin with.
-    files : dict of int to TextIO
-        Level -> the file of its lines and those of higher levels, once there are any.
+
+class _Logger(logging.Logger):
+    """Asks GLOG_minloglevel, whenever it is to write, unless a level is set."""
+
+    def isEnabledFor(self, level: int) -> bool:
+        least = self.level
+        if least == logging.NOTSET:
+            try:
+                least = _level(int(os.environ.get("GLOG_minloglevel", "0")))  # noqa: SIM112
+            except ValueError:
+                least = logging.INFO
+        return level >= least and any(level >= handler.level for handler in self.handlers)
+
+
+class _Formatter(logging.Formatter):
+    """Writes Lmmdd hh:mm:ss.uuuuuu threadid file:line] text."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        stamp = time.strftime("%m%d %H:%M:%S", time.localtime(record.created))
+        stamp += f".{int(record.created % 1 * 1e6):06d} {threading.get_native_id():5d}"
+        place = f"{getattr(record, 'file', record.filename)}:{record.lineno}"
+        return f"{record.levelname[0]}{stamp} {place}] {record.getMessage()}"
+
+
+def _lose(handler: logging.Handler, record: logging.LogRecord) -> None:
+    """Let a line be lost, as in genuine Caffe, whose reader has gone or whose disk is full."""
+    if not isinstance(sys.exc_info()[1], OSError):
+        raise
+
+
+class _StderrHandler(logging.StreamHandler):
+    """Writes to standard error, whatever that is by then."""
+
+    handleError = _lose
+
+    def __init__(self, severity: int) -> None:
+        logging.Handler.__init__(self, _level(severity))
+        self.setFormatter(_Formatter())
+
+    @property
+    def stream(self) -> TextIO:
+        return io.StringIO() if sys.stderr is None else sys.stderr
+
+
+class _FileHandler(logging.FileHandler):
+    """Writes to PROGRAM.HOST.USER.log.LEVEL.DATE-TIME.PID, with a link PROGRAM.LEVEL there.
+
+    The file is made for the first line.
     """
 
-    least: int | None
-    stderr: int
-    folder: Path | None
-    program: str
-    files: dict[int, TextIO]
+    handleError = _lose
+
+    def __init__(self, folder: str, program: str, severity: int) -> None:
+        level, host = _NAMES[severity], socket.gethostname()
+        name = f"{program}.{host}.{getpass.getuser()}.log.{level}"
+        name += f".{time.strftime('%Y%m%d-%H%M%S')}.{os.getpid()}"
+        super().__init__(os.path.join(folder, name), "w", "utf-8", delay=True)
+        self.setLevel(_level(severity))
+        self.setFormatter(_Formatter())
+        self._link = Path(folder, f"{program}.{level}")
+
+    def _open(self) -> TextIO | None:
+        try:
+            file = super()._open()
+        except OSError:
+            return None
+        file.write(
+            f"Log file created at: {time.strftime('%Y/%m/%d %H:%M:%S')}\n"
+            f"Running on machine: {socket.gethostname()}\n"
+            "Log line format: [IWEF]mmdd hh:mm:ss.uuuuuu threadid file:line] msg\n"
+        )
+        with contextlib.suppress(OSError):
+            # Without the link, as where a file has its name, there are logs all the same.
+            if self._link.is_symlink():
+                self._link.unlink()
+            self._link.symlink_to(Path(self.baseFilename).name)
+        return file
 
 
-_settings = _Settings(None, INFO, None, "", {})
+_logger = _Logger("caffe")
+_logger.addHandler(_StderrHandler(INFO))
+
+log_info, log_warning, log_error = _logger.info, _logger.warning, _logger.error
+
 # What is written once a process.
 _said: set[str] = set()
 
 
-def is_logged(level: int = INFO) -> bool:
-    """Tell whether lines of a level are written anywhere."""
-    least = _settings.least
-    if least is None:
-        try:
-            least = int(os.environ.get("GLOG_minloglevel", "0"))  # noqa: SIM112
-        except ValueError:
-            least = INFO
-    return level >= least and (level >= _settings.stderr or _settings.folder is not None)
-
-
-def write(level: int, message: str, depth: int = 1, file: str | None = None) -> None:
-    """Write one line to standard error, unless GLOG_minloglevel silences its level.
-
-    Parameters
-    ----------
-    level : int
-        INFO, WARNING or ERROR.
-    message : str
-        The text after the bracket.
-    depth : int
-        How many frames up the line that speaks lies; it is named in the line.
-    file : str, optional
-        Named in its place: genuine Caffe's file.
-    """
-    if not is_logged(level):
-        return
-    frame = sys._getframe(depth)
-    now = time.time()
-    stamp = time.strftime("%m%d %H:%M:%S", time.localtime(now))
-    place = f"{file or Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
-    stamp += f".{int(now % 1 * 1e6):06d} {threading.get_native_id():5d}"
-    line = f"{_NAMES[level][0]}{stamp} {place}] {message}\n"
-    # As in genuine Caffe a log that cannot be written stops nothing: its reader may have gone, its
-    # disk may be full.
-    if level >= _settings.stderr and sys.stderr is not None:
-        with contextlib.suppress(OSError):
-            sys.stderr.write(line)
-            sys.stderr.flush()
-    if _settings.folder is not None:
-        with contextlib.suppress(OSError):
-            _write_to_files(level, line)
-
-
-def _write_to_files(level: int, line: str) -> None:
-    for below in range(level + 1):
-        if below not in _settings.files:
-            _settings.files[below] = _open(_settings.folder, _settings.program, _NAMES[below])
-        _settings.files[below].write(line)
-
-
-def log_info(message: str) -> None:
-    """Write an INFO line."""
-    write(INFO, message, depth=2)
-
-
-def log_warning(message: str) -> None:
-    """Write a WARNING line."""
-    write(WARNING, message, depth=2)
-
-
-def log_warning_once(message: str) -> None:
-    """Write a WARNING line, unless the process has written the same before."""
-    if message not in _said:
-        _said.add(message)
-        write(WARNING, message, depth=2)
-
-
-def log_error(message: str) -> None:
-    """Write an ERROR line."""
-    write(ERROR, message, depth=2)
-
-
-class Log:
+class Log(logging.LoggerAdapter):
     """Writes lines that name a file of genuine Caffe, as programs that read its log expect.
 
     Parameters
@@ -133,19 +123,19 @@ class Log:
     """
 
     def __init__(self, file: str) -> None:
-        self.file = file
+        super().__init__(_logger, {"file": file})
 
-    def info(self, message: str) -> None:
-        """Write an INFO line."""
-        write(INFO, message, depth=2, file=self.file)
 
-    def warning(self, message: str) -> None:
-        """Write a WARNING line."""
-        write(WARNING, message, depth=2, file=self.file)
+def is_logged() -> bool:
+    """Tell whether INFO lines are written anywhere."""
+    return _logger.isEnabledFor(logging.INFO)
 
-    def error(self, message: str) -> None:
-        """Write an ERROR line."""
-        write(ERROR, message, depth=2, file=self.file)
+
+def log_warning_once(message: str) -> None:
+    """Write a WARNING line, unless the process has written the same before."""
+    if message not in _said:
+        _said.add(message)
+        _logger.warning(message, stacklevel=2)
 
 
 def number(value: float) -> str:
@@ -167,7 +157,7 @@ def init_log(level: int = INFO, stderr: bool = False) -> None:
     Raises
     ------
     TypeError
-        If `level` is no number.
+        If `level` is not a number.
     """
     if not isinstance(level, int):
         raise refused("init_log", (level,), "the level is 0 (INFO), 1 (WARNING) or 2 (ERROR)")
@@ -180,11 +170,11 @@ def log(message: str) -> None:
     Raises
     ------
     TypeError
-        If it is no string.
+        If it is not a string.
     """
     if not isinstance(message, str):
         raise refused("log", (message,), "text is logged")
-    write(INFO, message, depth=2)
+    _logger.info(message, stacklevel=2)
 
 
 def configure_log(least: int | None, stderr: int, folder: str = "", program: str = "caffe") -> None:
@@ -197,8 +187,7 @@ def configure_log(least: int | None, stderr: int, folder: str = "", program: str
     stderr : int
         The lowest level that goes to standard error.
     folder : str
-        Where files of all lines go too, one for each level and those above it: named PROGRAM.HOST.
-        USER.log.LEVEL.DATE-TIME.PID, with a link PROGRAM.LEVEL. Nowhere, if empty.
+        Where files of all lines go too, one for each level and those above it. Nowhere, if empty.
     program : str
         What the files' names begin with.
 
@@ -207,30 +196,14 @@ def configure_log(least: int | None, stderr: int, folder: str = "", program: str
     CaffeError
         If the files cannot be written.
     """
-    global _settings
     if folder and not os.access(folder, os.W_OK | os.X_OK):
         raise CaffeError(
             f"{folder}: no log can be written there; log_dir names a folder that exists"
         )
-    for file in _settings.files.values():
-        file.close()
-    _settings = _Settings(least, stderr, Path(folder) if folder else None, program, {})
-
-
-def _open(folder: Path, program: str, level: str) -> TextIO:
-    host, now = socket.gethostname(), time.localtime()
-    name = f"{program}.{host}.{getpass.getuser()}.log.{level}"
-    path = folder / f"{name}.{time.strftime('%Y%m%d-%H%M%S', now)}.{os.getpid()}"
-    file = open(path, "w", buffering=1, encoding="utf-8")  # noqa: SIM115
-    file.write(
-        f"Log file created at: {time.strftime('%Y/%m/%d %H:%M:%S', now)}\n"
-        f"Running on machine: {host}\n"
-        "Log line format: [IWEF]mmdd hh:mm:ss.uuuuuu threadid file:line] msg\n"
-    )
-    link = folder / f"{program}.{level}"
-    with contextlib.suppress(OSError):
-        # Without the link, as where a file has its name, there are logs all the same.
-        if link.is_symlink():
-            link.unlink()
-        link.symlink_to(path.name)
-    return file
+    for handler in _logger.handlers:
+        handler.close()
+    # Level 0 would be `logging`'s word for none.
+    _logger.setLevel(logging.NOTSET if least is None else max(1, _level(least)))
+    _logger.handlers = [_StderrHandler(stderr)]
+    if folder:
+        _logger.handlers += [_FileHandler(folder, program, level) for level in range(3)]

@@ -11,9 +11,6 @@ import pytest
 import caffe
 from caffe.log import ERROR, INFO, Log, configure_log, is_logged, log_error, log_info, log_warning
 
-# `caffe.log` is the function of that name.
-log_module = sys.modules["caffe.log"]
-
 LINE = re.compile(r"([IWE])(\d{4}) \d\d:\d\d:\d\d\.\d{6} +(\d+) ([\w.]+):(\d+)\] (.*)\n")
 
 
@@ -21,9 +18,8 @@ LINE = re.compile(r"([IWE])(\d{4}) \d\d:\d\d:\d\d\.\d{6} +(\d+) ([\w.]+):(\d+)\]
 def settings(monkeypatch):
     """Log all of it, and as before in the end."""
     monkeypatch.setenv("GLOG_minloglevel", "0")
-    before = log_module._settings
     yield
-    log_module._settings = before
+    configure_log(None, INFO)
 
 
 def test_a_line_names_level_process_place_and_text(capsys):

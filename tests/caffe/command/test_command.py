@@ -14,14 +14,12 @@ import torch
 from caffe import CaffeError, common
 from caffe.command import run
 from caffe.command.flags import FlagError, parse
+from caffe.log import INFO, configure_log
 from caffe.parallel import distributed
 from caffe.proto import caffe_pb2
 from caffe.solvers.signal_handler import Action, SignalActions
 from caffe.solvers.solver import get_solver
 from tests.caffe.small_net import NET
-
-# `caffe.log` is the function of that name.
-log_module = sys.modules["caffe.log"]
 
 SOLVER = (
     'net: "net.prototxt" base_lr: 0.01 lr_policy: "fixed" max_iter: 4 snapshot_prefix: "snap" '
@@ -37,11 +35,10 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "net.prototxt").write_text(NET)
     (tmp_path / "solver.prototxt").write_text(SOLVER)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGHUP)}
-    settings = log_module._settings
     monkeypatch.setattr(common, "_mode", "cpu")
     monkeypatch.setattr(common, "_device_id", 0)
     yield tmp_path
-    log_module._settings = settings
+    configure_log(None, INFO)
     for number, handler in handlers.items():
         signal.signal(number, handler)
 
