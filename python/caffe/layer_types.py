@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
-if TYPE_CHECKING:
-    from caffe.layers.base import Layer
+Class = TypeVar("Class", bound=type)
 
-LAYERS: dict[str, type[Layer]] = {}
+# Type, as in the prototxt -> the class of its layers, derived from `layers.base.Layer`.
+LAYERS: dict[str, type] = {}
 
 
-def register(name: str) -> Callable[[type[Layer]], type[Layer]]:
+def register(name: str) -> Callable[[Class], Class]:
     """Enter a class in the table of layer types under `name` (a class decorator)."""
 
-    def enter(cls: type[Layer]) -> type[Layer]:
+    def enter(cls: Class) -> Class:
         LAYERS[name] = cls
         cls._kind = name
         return cls

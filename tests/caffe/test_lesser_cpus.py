@@ -15,8 +15,7 @@ ARITHMETIC = [
     "tests/parity/test_layers_of_unet.py::test_equals_genuine_caffe",
     "tests/caffe/layers/winograd/test_winograd.py",
     "tests/caffe/layers/winograd/test_simd.py",
-    "tests/caffe/test_up_convolution.py",
-    "tests/caffe/test_pointwise_convolution.py",
+    "tests/caffe/layers/test_convolution.py",
 ]
 # Whole nets, in the precision that the machine has; test_precision.py names lesser ones itself.
 NETS = [
