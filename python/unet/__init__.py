@@ -1,3 +1,55 @@
-"""The method of U-Net (Ronneberger et al., MICCAI 2015) on any engine that speaks pycaffe."""
+"""The method of U-Net (Ronneberger et al., MICCAI 2015) on any engine that speaks pycaffe.
+
+>>> import unet
+>>> model = unet.load("isbi2012_slim")                             # doctest: +SKIP
+>>> probabilities = model.segment("stack.tif", tta="dihedral")     # doctest: +SKIP
+>>> print(unet.score("labels.tif", probabilities))                 # doctest: +SKIP
+
+The names below are the face: `load`, `open_volume`, `prepare`, `train`, `track` and `score`. Behind
+it lies a room for each question; a file imports only what lies below it.
+
+| room | what it answers |
+| --- | --- |
+| command | the programs: flags, one call, print; exit statuses; outputs that replace no input |
+| datasets | where ISBI 2012, the cell tracking challenge and the release of 2015 come from |
+| plots | pictures to look at: training sets, outlines beside slices, curves |
+| model | a trained network, opened from wherever it comes, and what is done with it |
+| segmentation | from slices to probabilities and instances: tiles, orientations, memory, files |
+| tracking | cells over time, in the files of the cell tracking challenge |
+| scoring | how well: ISBI 2012 and the cell tracking challenge |
+| training | run a solver: validation, snapshots, resuming, curves |
+| layers | the Caffe layer that feeds training tiles; prototxt names it |
+| augmentation | deformed tiles, cut by workers ahead of need |
+| preparation | from labels to a training set: borders, weight maps, what nobody annotated |
+| nets | the prototxt files of all networks, written from network |
+| network | the U of Fig. 1, its loss and its geometry |
+| volumes | stacks in and out: TIFF, PNG, folders, HDF5, Zarr; their range of intensity |
+| files | files that are whole or absent, and carry a mark; HDF5; names |
+| machine | engine and device, memory, cores, signals |
+| errors | the one exception for a user's mistake |
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+__all__ = ["open_volume"]
+
+if TYPE_CHECKING:
+    from unet.volumes import open_volume
+
+# Imported when they are first used: what cuts tiles in a worker needs neither caffe nor scipy.
+_ROOMS = {"open_volume": "unet.volumes"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOMS:
+        raise AttributeError(f"module 'unet' has no attribute {name!r}")
+    return getattr(import_module(_ROOMS[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
