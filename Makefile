@@ -69,5 +69,5 @@ caffe-reference: ## genuine Caffe 1.0, the judge of the tests; needs root, 1.5 G
 	@tools/caffe-reference --install
 
 clean: ## remove what was built, keep data, runs and genuine Caffe
-	@rm -rf .venv .venv.lock build python/*.egg-info .pytest_cache .ruff_cache .hypothesis
+	@rm -rf .venv .venv.lock build dist python/*.egg-info .pytest_cache .ruff_cache .hypothesis
 	@find python tools tests data -name __pycache__ -prune -exec rm -rf {} +

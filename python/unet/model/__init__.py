@@ -16,6 +16,7 @@ from unet.machine.engine import in_full_precision
 from unet.model.modeldef import SUFFIX as MODELDEF_SUFFIX
 from unet.model.modeldef import WEIGHTS_SUFFIX
 from unet.model.open_net import open_deployed
+from unet.model.shipped import shipped
 from unet.segmentation.tiles import BORDER, GRID, SMALLEST, PassCost
 
 PathLike = Union[str, "os.PathLike[str]"]
@@ -65,7 +66,7 @@ def find_weights(weights: PathLike) -> Path:
     ----------
     weights : path
         The file, or a model folder: the one that holds weights.caffemodel or
-        weights.caffemodel.h5.
+        weights.caffemodel.h5; or the name of a network that comes with the project.
 
     Raises
     ------
@@ -73,6 +74,8 @@ def find_weights(weights: PathLike) -> Path:
         If it is missing, or a .modeldef.h5, which holds the network without its weights.
     """
     weights = Path(weights)
+    if not weights.exists():
+        weights = shipped().get(str(weights), weights)
     if weights.is_dir():
         found = next((weights / name for name in WEIGHTS if (weights / name).is_file()), None)
         if found is None:

@@ -1,0 +1,24 @@
+"""The trained networks that come with the project, by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import unet
+
+
+def shipped() -> dict[str, Path]:
+    """Return the folders of the networks that come with the project.
+
+    Returns
+    -------
+    dict of str to pathlib.Path
+        isbi2012_slim and so on: beside the package, where a wheel has put them, else in models/ of
+        the checkout that the package is imported from.
+    """
+    package = Path(unet.__file__).resolve().parent
+    for folder in (package / "models", package.parents[1] / "models"):
+        found = sorted(path.parent for path in folder.glob("*/deploy.prototxt"))
+        if found:
+            return {path.name: path for path in found}
+    return {}
