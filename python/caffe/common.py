@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import functools
-import math
 import os
-import sys
-from collections.abc import Callable
 
 # Blobs in huge pages: a step of the full U-Net takes 0.1 million page faults in place of 0.8.
 # PyTorch reads this once, before its first tensor.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
-import numpy as np
 import torch
 
 from caffe.argument_checks import WHOLE, takes
@@ -166,100 +161,6 @@ def current_device() -> torch.device:
     return torch.device("cpu") if _mode == "cpu" else torch.device("cuda", _device_id)
 
 
-def host_memory(shape: tuple[int, ...]) -> torch.Tensor:
-    """Return float32 memory of the host that the current device fetches from and brings to."""
-    return torch.empty(shape, pin_memory=current_device().type == "cuda")
-
-
-def upload(host: torch.Tensor, target: torch.Tensor, wait: bool) -> torch.cuda.Event | None:
-    """Copy memory of the host to the device.
-
-    Parameters
-    ----------
-    host, target : Tensor
-    wait : bool
-        Whether the host waits until that is done.
-
-    Returns
-    -------
-    Event or None
-        Where it has not waited: what to wait for before it writes into `host` again.
-    """
-    later = not wait and target.device.type == "cuda" and host.is_pinned()
-    target.copy_(host, non_blocking=later)
-    if not later:
-        return None
-    done = torch.cuda.Event()
-    done.record(torch.cuda.current_stream(target.device))
-    return done
-
-
-def download(source: torch.Tensor, host: torch.Tensor) -> torch.cuda.Event:
-    """Copy values of a GPU to pinned memory, once they are computed; what follows does not wait.
-
-    Returns
-    -------
-    Event
-        Reached when that is done.
-    """
-    stream = _way_down(source.device)
-    # A copy on the GPU: what is computed next may write where these values lie.
-    values = source.clone(memory_format=torch.contiguous_format)
-    stream.wait_stream(torch.cuda.current_stream(source.device))
-    with torch.cuda.stream(stream):
-        host.copy_(values, non_blocking=True)
-    values.record_stream(stream)
-    done = torch.cuda.Event()
-    done.record(stream)
-    return done
-
-
-@functools.cache
-def _way_down(where: torch.device) -> torch.cuda.Stream:
-    return torch.cuda.Stream(where)
-
-
-def to_current(values: np.ndarray) -> torch.Tensor:
-    """Return an array of the host's as a tensor on the current device, which may keep it.
-
-    On a GPU it goes by way of pinned memory, and the host does not wait.
-    """
-    tensor = torch.from_numpy(values)
-    where = current_device()
-    if where.type != "cuda":
-        return tensor.to(where)
-    # PyTorch does not use pinned memory anew before the GPU has fetched it.
-    return tensor.pin_memory().to(where, non_blocking=True)
-
-
-# Times that each of several ways is run, in each of two rounds, to find the fastest.
-_TRIALS = 10
-
-
-def fastest(*ways: Callable[[], object]) -> int:
-    """Return which of several ways to compute the same takes the current GPU the least time.
-
-    One that cuDNN has not got counts as slowest. The host waits until all are tried.
-    """
-    stream = torch.cuda.current_stream(current_device())
-    times = [math.inf] * len(ways)
-    for _ in range(2):
-        for number, way in enumerate(ways):
-            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            try:
-                # The first time cuDNN searches.
-                way()
-                begin.record(stream)
-                for _ in range(_TRIALS):
-                    way()
-            except RuntimeError:
-                continue
-            end.record(stream)
-            end.synchronize()
-            times[number] = min(times[number], begin.elapsed_time(end))
-    return times.index(min(times))
-
-
 @takes(seed=WHOLE)
 def set_random_seed(seed: int) -> None:
     """Start the random numbers of fillers, drop-out and data layers anew from `seed`.
@@ -305,34 +206,6 @@ def random_below(stop: int) -> int:
 def random_order(count: int) -> list[int]:
     """Draw an order of the numbers below `count`; as `random_below`."""
     return torch.randperm(count, generator=generator(torch.device("cpu"))).tolist()
-
-
-# Nets whose blobs take more than this, in bytes, are the ones whose memory matters.
-_LARGE_NET = 768 * 2**20
-
-
-def tune_allocator(blob_bytes: int) -> None:
-    """Choose which freed blocks glibc keeps for the next pass, by the size of a net's blobs.
-
-    A large net's large blocks go back to the system at once: kept ones leave holes that the next
-    blob does not fit into, and a training step of the full U-Net peaks 0.1 GiB higher. Its small
-    ones stay, which saves a tenth of its time for 0.02 GiB, and so do all of a small net: it would
-    spend a third of its time on fresh pages.
-
-    Parameters
-    ----------
-    blob_bytes : int
-        What the data of all blobs take.
-    """
-    if sys.platform != "linux":
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:
-        return
-    m_trim_threshold, m_mmap_threshold = -1, -3
-    large = blob_bytes > _LARGE_NET
-    mallopt(m_mmap_threshold, (8 if large else 32) * 2**20)
-    mallopt(m_trim_threshold, (64 if large else 512) * 2**20)
 
 
 def solver_count() -> int:

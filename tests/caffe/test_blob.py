@@ -6,25 +6,26 @@ import numpy as np
 import pytest
 import torch
 
-from caffe.blob import Blob, Side
+from caffe.blob import Blob
 from caffe.errors import CaffeError
+from caffe.synced_memory import SyncedMemory
 
 
 def test_writing_into_the_array_changes_what_layers_read():
     blob = Blob((2, 3))
     blob.data[0, 1] = 7
-    assert blob.data_side.tensor()[0, 1] == 7
+    assert blob.data_tensor()[0, 1] == 7
 
 
 def test_a_held_array_sees_the_values_of_the_next_pass():
     blob = Blob((4,))
     array = blob.data
     part = array[1:3]
-    blob.data_side.set(torch.tensor([1.0, 2.0, 3.0, 4.0]))
+    blob.set_data(torch.tensor([1.0, 2.0, 3.0, 4.0]))
     assert array.tolist() == [1, 2, 3, 4]
     assert part.tolist() == [2, 3]
     part[:] = 9
-    assert blob.data_side.tensor().tolist() == [1, 9, 9, 4]
+    assert blob.data_tensor().tolist() == [1, 9, 9, 4]
 
 
 def test_nothing_is_copied_for_an_array_that_nobody_holds():
@@ -32,8 +33,8 @@ def test_nothing_is_copied_for_an_array_that_nobody_holds():
     blob.data[:] = 1
     gc.collect()
     new = torch.arange(4.0)
-    blob.data_side.set(new)
-    assert blob.data_side.tensor() is new
+    blob.set_data(new)
+    assert blob.data_tensor() is new
 
 
 def test_an_array_outlives_its_blob():
@@ -48,21 +49,21 @@ def test_an_array_outlives_its_blob():
 def test_the_array_is_contiguous_nchw_whatever_the_layout_computed_in():
     blob = Blob((1, 3, 4, 5))
     values = torch.randn(1, 3, 4, 5)
-    blob.data_side.set(values.contiguous(memory_format=torch.channels_last))
+    blob.set_data(values.contiguous(memory_format=torch.channels_last))
     array = blob.data
     assert array.flags.c_contiguous
     np.testing.assert_array_equal(array, values.numpy())
     array.reshape(-1)[0] = 42
-    assert blob.data_side.tensor()[0, 0, 0, 0] == 42
+    assert blob.data_tensor()[0, 0, 0, 0] == 42
 
 
 def test_a_held_array_survives_a_layer_that_gives_the_tensor_other_memory():
-    side = Side((2,))
-    held = side.numpy()
-    side.set(torch.tensor([1.0, 2.0]))
-    side.tensor().set_(torch.tensor([8.0, 9.0]))
+    memory = SyncedMemory((2,))
+    held = memory.numpy()
+    memory.set(torch.tensor([1.0, 2.0]))
+    memory.tensor().set_(torch.tensor([8.0, 9.0]))
     assert held.tolist() == [1, 2]
-    assert side.numpy().tolist() == [8, 9]
+    assert memory.numpy().tolist() == [8, 9]
 
 
 def test_deferred_values_are_made_once_and_only_when_looked_at():
@@ -72,29 +73,29 @@ def test_deferred_values_are_made_once_and_only_when_looked_at():
         made.append(1)
         return torch.tensor([3.0])
 
-    side = Side((1,))
-    side.defer(make)
+    memory = SyncedMemory((1,))
+    memory.set_lazy(make)
     assert made == []
-    assert side.numpy().tolist() == [3]
-    assert side.numpy().tolist() == [3]
+    assert memory.numpy().tolist() == [3]
+    assert memory.numpy().tolist() == [3]
     assert made == [1]
 
 
 def test_clearing_reaches_an_array_that_somebody_holds():
-    side = Side((2,))
-    array = side.numpy()
+    memory = SyncedMemory((2,))
+    array = memory.numpy()
     array[:] = 6
-    side.clear()
+    memory.clear()
     assert array.tolist() == [0, 0]
 
 
 def test_accumulate_after_clear_starts_from_zero():
-    side = Side((2,))
-    side.set(torch.tensor([5.0, 5.0]))
-    side.clear()
-    side.accumulate(torch.tensor([1.0, 2.0]))
-    side.accumulate(torch.tensor([1.0, 2.0]))
-    assert side.numpy().tolist() == [2, 4]
+    memory = SyncedMemory((2,))
+    memory.set(torch.tensor([5.0, 5.0]))
+    memory.clear()
+    memory.accumulate(torch.tensor([1.0, 2.0]))
+    memory.accumulate(torch.tensor([1.0, 2.0]))
+    assert memory.numpy().tolist() == [2, 4]
 
 
 def test_reshape_keeps_the_values_that_still_fit():
@@ -126,10 +127,10 @@ def test_on_a_gpu_the_array_is_brought_up_to_date_when_asked_for_and_written_bac
     caffe.set_mode_gpu()
     try:
         blob = Blob((2,))
-        blob.data_side.set(torch.tensor([1.0, 2.0], device="cuda"))
+        blob.set_data(torch.tensor([1.0, 2.0], device="cuda"))
         array = blob.data
         assert array.tolist() == [1, 2]
         array[0] = 9
-        assert blob.data_side.tensor().tolist() == [9, 2]
+        assert blob.data_tensor().tolist() == [9, 2]
     finally:
         caffe.set_mode_cpu()

@@ -202,17 +202,17 @@ def test_steps_below_the_precision_add_up(bf16, tmp_path, rule):
     assert np.abs(one).max() > 0
     assert np.abs(ten).max() > 4 * np.abs(one).max()
     for blob in made.net.learnable:
-        assert blob.data_side.tensor().dtype == torch.float32
-        assert blob.diff_side.activation().dtype == torch.float32
+        assert blob.data_tensor().dtype == torch.float32
+        assert blob.diff_memory.native().dtype == torch.float32
 
 
 def test_activations_take_half_the_memory(bf16):
     made = net(u_like, (1, 1, 12, 12))
     made.forward()
     for name in ("a", "p", "b", "s", "u", "c", "j", "q", "score"):
-        side = made.blobs[name].data_side
+        memory = made.blobs[name].data_memory
         wanted = torch.float32 if name == "score" else torch.bfloat16
-        assert side.activation().dtype == wanted, name
+        assert memory.native().dtype == wanted, name
 
 
 def test_unknown_precision():
@@ -310,7 +310,7 @@ def main() -> None:
     for precision in ("fp32", "bf16"):
         caffe.set_precision(precision)
         told[f"loss of {precision}"] = passed(made)[0]
-    inner = [made.blobs[name].data_side.activation().dtype for name in ("a", "b", "s", "u")]
+    inner = [made.blobs[name].data_memory.native().dtype for name in ("a", "b", "s", "u")]
     told |= {"precision": caffe.get_precision(), "types": sorted({str(kind) for kind in inner})}
     print(json.dumps(told))
 

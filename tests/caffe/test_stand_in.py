@@ -63,16 +63,16 @@ def assert_all_lies_there(gpu: StandIn, net: caffe.Net) -> None:
     blobs = [*net.blobs.values(), *net.learnable]
     with gpu.seen():
         for blob in blobs:
-            for side in (blob.data_side, blob.diff_side):
-                values = side.activation()
+            for memory in (blob.data_memory, blob.diff_memory):
+                values = memory.native()
                 assert values.device == META
                 assert values.shape == blob.shape
                 assert values.dtype in (torch.float32, common.compute_dtype())
         # What a user wrote is fetched; nothing that the engine made comes from the CPU.
-        assert {place.key for place in gpu.uploads} <= {"upload, common.py upload"}
+        assert {place.key for place in gpu.uploads} <= {"upload, device_memory.py upload"}
     for blob in net.learnable:
-        assert blob.data_side.activation().dtype == torch.float32
-        assert blob.diff_side.activation().dtype == torch.float32
+        assert blob.data_memory.native().dtype == torch.float32
+        assert blob.diff_memory.native().dtype == torch.float32
 
 
 # -- layers ----------------------------------------------------------------------------------------
@@ -85,7 +85,7 @@ def fed(case: Case) -> caffe.Net:
         net.blobs[name].reshape(*values.shape)
         net.blobs[name].data[...] = values
         # Some layers only look at its shape.
-        net.blobs[name].data_side.tensor()
+        net.blobs[name].data_tensor()
     return net
 
 
@@ -96,7 +96,7 @@ def run_case(gpu: StandIn, case: Case) -> None:
     for name, values in case.top_diffs.items():
         if net.blobs[name].shape == values.shape:
             net.blobs[name].diff[...] = values
-            net.blobs[name].diff_side.tensor()
+            net.blobs[name].diff_tensor()
     with gpu.seen():
         forward(net)
         if case.backward:
@@ -152,47 +152,47 @@ class OnTheCPU(Dropout):
     """Makes its mask where it does not compute."""
 
     def forward(self, bottom, top):
-        data = bottom[0].data_side.tensor()
-        top[0].data_side.set(data * torch.empty(data.shape).bernoulli_(0.5))
+        data = bottom[0].data_tensor()
+        top[0].set_data(data * torch.empty(data.shape).bernoulli_(0.5))
 
 
 class OneNumberOnTheCPU(Dropout):
     """Multiplies with a single number of the CPU, which CUDA would allow."""
 
     def forward(self, bottom, top):
-        top[0].data_side.set(bottom[0].data_side.tensor() * torch.tensor(2.0))
+        top[0].set_data(bottom[0].data_tensor() * torch.tensor(2.0))
 
 
 class ForeignNumbers(Dropout):
     """Draws with the CPU's generator."""
 
     def forward(self, bottom, top):
-        mask = torch.empty_like(bottom[0].data_side.tensor())
-        top[0].data_side.set(mask.bernoulli_(0.5, generator=common.generator(torch.device("cpu"))))
+        mask = torch.empty_like(bottom[0].data_tensor())
+        top[0].set_data(mask.bernoulli_(0.5, generator=common.generator(torch.device("cpu"))))
 
 
 class TopOnTheCPU(Dropout):
     """Gives its top values on the CPU, which the blob would copy for every reader."""
 
     def forward(self, bottom, top):
-        top[0].data_side.set(torch.ones(bottom[0].shape))
+        top[0].set_data(torch.ones(bottom[0].shape))
 
 
 class Reads(Dropout):
     """Lets Python look at a value."""
 
     def forward(self, bottom, top):
-        data = bottom[0].data_side.tensor()
-        top[0].data_side.set(data * 2 if data.sum() > 0 else data.clone())
+        data = bottom[0].data_tensor()
+        top[0].set_data(data * 2 if data.sum() > 0 else data.clone())
 
 
 class Masks(Dropout):
     """Chooses by a mask: as many values as it holds."""
 
     def forward(self, bottom, top):
-        data = bottom[0].data_side.tensor().clone()
+        data = bottom[0].data_tensor().clone()
         data[data > 0] = 1
-        top[0].data_side.set(data)
+        top[0].set_data(data)
 
 
 PLANTED = """
@@ -223,7 +223,7 @@ def test_tensors_of_the_cpu_are_found(gpu, monkeypatch, kind, told):
 @pytest.mark.parametrize(
     ("kind", "told"),
     [
-        (TopOnTheCPU, r"what='upload'.*function='activation'"),
+        (TopOnTheCPU, r"what='upload'.*function='native'"),
         (Reads, r"_local_scalar_dense, test_stand_in.py forward"),
         (Masks, r"index_put_, test_stand_in.py forward"),
     ],
@@ -320,7 +320,7 @@ def test_a_training_step_of_the_u_net_does_not_wait(
         with gpu.seen():
             assert solver.net.blobs["loss"].data == 0
             feed_and_step(solver, feed)
-    assert [place.key for place in gpu.waits] == ["download, blob.py numpy"]
+    assert [place.key for place in gpu.waits] == ["download, synced_memory.py numpy"]
     assert len(gpu.uploads) == 2
 
 
@@ -384,7 +384,7 @@ def test_a_forward_pass_of_the_u_net_waits_for_the_scores_only(gpu, repository, 
         with gpu.seen():
             net.blobs["data"].data[...] = 1
             net.forward()
-    assert [place.key for place in gpu.waits] == ["download, blob.py numpy"]
+    assert [place.key for place in gpu.waits] == ["download, synced_memory.py numpy"]
     assert len(gpu.uploads) == 1
 
 
@@ -408,7 +408,7 @@ def test_segmentation_waits_for_the_scores_of_each_tile_only(gpu, repository, to
         assert len(gpu.uploads) == len(passes)
         # The scores, and the net's own output, the probabilities. Of several tiles at once they
         # come while the next one is computed.
-        where = "overlap.py down" if together > 1 else "blob.py numpy"
+        where = "overlap.py down" if together > 1 else "synced_memory.py numpy"
         assert {place.key for place in gpu.waits} == {f"download, {where}"}
         assert len(gpu.waits) <= 2 * len(passes)
 
@@ -469,7 +469,7 @@ def test_a_python_layer_with_bottoms_is_all_that_a_step_waits_for(gpu, tmp_path)
     with gpu.seen():
         solver.step(1)
     of_python = {place.key for place in gpu.waits if place.layer}
-    assert of_python == {"download, blob.py numpy", "download, late_checks.py settle"}
+    assert of_python == {"download, synced_memory.py numpy", "download, late_checks.py settle"}
     # Whether all labels are in order is known since the Python layer's backward pass.
     assert {place.layer for place in gpu.waits} == {"Python"}
 
@@ -499,7 +499,7 @@ def test_nets_are_operated_on(gpu, tmp_path):
         forward(other)
         assert_all_lies_there(gpu, other)
     other.share_with(net)
-    assert other.params["conv"][0].data_side is net.params["conv"][0].data_side
+    assert other.params["conv"][0].data_memory is net.params["conv"][0].data_memory
     other.layer_dict["tiles"].side = 234
     other.reshape()
     assert other.blobs["conv"].shape == (1, 2, 50, 50)
@@ -525,14 +525,14 @@ def test_an_input_written_on_the_cpu_is_fetched_anew(gpu, monkeypatch):
     net = made('layer { name: "in" type: "Input" top: "in" input_param { shape { dim: 2 } } }')
     blob = net.blobs["in"]
     blob.data[...] = 1
-    assert blob.data_side.tensor().device == META
+    assert blob.data_tensor().device == META
     with monkeypatch.context() as patch:
         patch.setattr(common, "current_device", lambda: torch.device("cpu"))
         blob.data[...] = 2
-    assert blob.data_side.tensor().device == META
+    assert blob.data_tensor().device == META
     with gpu.seen():
         assert blob.data.shape == (2,)
-        assert [place.key for place in gpu.waits] == ["download, blob.py numpy"]
+        assert [place.key for place in gpu.waits] == ["download, synced_memory.py numpy"]
 
 
 # -- data layers and commands ----------------------------------------------------------------------
@@ -574,7 +574,7 @@ def test_a_data_layer_gives_what_it_reads_to_the_gpu_and_waits_for_nothing(gpu, 
     assert len(gpu.uploads) == 2
     assert not gpu.waits
     for name in "ab":
-        assert net.blobs[name].data_side.activation().device == META
+        assert net.blobs[name].data_memory.native().device == META
 
 
 def test_output_files_are_written(gpu, files):
@@ -638,7 +638,7 @@ def test_a_gpu_is_waited_for_by_no_step(real_gpu, repository, tmp_path, feed, re
         loss = solver.net.blobs["loss"]
         for _ in range(5):
             feed_and_step(solver, feed)
-            made = loss.data_side.tensor()
+            made = loss.data_tensor()
             # It comes, with an event, while the GPU is still at the backward pass.
             came = float(loss.data)
             assert came == made.item() > 0
@@ -662,6 +662,6 @@ def test_a_layer_keeps_a_gpu_waiting_only_as_listed(real_gpu, kind):
 
         run()
         for name in case.top_diffs:
-            net.blobs[name].diff_side.tensor()
+            net.blobs[name].diff_tensor()
         assert (waits_of_gpu(run) > 0) == (kind in LAYERS_THAT_WAIT), case.net
         late_checks.settle()

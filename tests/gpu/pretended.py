@@ -17,7 +17,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from caffe import common
+from caffe import common, device_memory
 from caffe.net import cuda_graphs
 
 Repeats = list[Callable[[], None]]
@@ -257,7 +257,7 @@ def pretended_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Repeats]]:
         patch.setattr(torch.Tensor, "pin_memory", torch.Tensor.clone)
         patch.setattr(torch.Tensor, "is_pinned", lambda self: True)
         patch.setattr(torch.Tensor, "record_stream", lambda self, stream: None)
-        patch.setattr(common, "host_memory", torch.empty)
+        patch.setattr(device_memory, "host_memory", torch.empty)
         patch.setattr(cuda_graphs, "_captured", captured)
         patch.setattr(cuda_graphs, "_no_waits", nullcontext)
         patch.setattr(torch.cuda.CUDAGraph, "register_generator_state", None, raising=False)

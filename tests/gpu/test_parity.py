@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import caffe
-from caffe import common
+from caffe import device_memory
 from caffe.layers.activation import TanH
 from caffe.layers.convolution import Convolution, Deconvolution
 from tests.gpu.compare import NUDGE, TOLERANCE, Results, Row, compare
@@ -92,13 +92,13 @@ def test_what_does_not_come_to_the_gpu_is_found(pretended, monkeypatch):
     def upload(host, target, wait):
         target.zero_()
 
-    monkeypatch.setattr(common, "upload", upload)
+    monkeypatch.setattr(device_memory, "upload", upload)
     assert rehearse("nets in new shapes").mistakes
 
 
 def test_what_is_computed_on_the_wrong_device_is_found(pretended, monkeypatch):
     def forward(self, bottom, top):
-        top[0].data_side.set(bottom[0].data_side.tensor() * torch.ones(bottom[0].shape))
+        top[0].set_data(bottom[0].data_tensor() * torch.ones(bottom[0].shape))
 
     monkeypatch.setattr(TanH, "forward", forward)
     with pytest.raises(caffe.CaffeError, match="same device"):

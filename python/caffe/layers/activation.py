@@ -28,14 +28,14 @@ class ReLU(NeuronLayer):
         self.slope = self.layer_param.relu_param.negative_slope
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        data = bottom[0].data_side.activation()
+        data = bottom[0].data_memory.native()
         if bottom[0] is not top[0]:
             data = data.clone()
         if self.slope:
             torch.nn.functional.leaky_relu_(data, self.slope)
         else:
             data.relu_()
-        top[0].data_side.set(data)
+        top[0].set_data(data)
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
@@ -43,9 +43,9 @@ class ReLU(NeuronLayer):
         if not propagate_down[0]:
             return
         in_place = bottom[0] is top[0]
-        grad = top[0].diff_side.activation() if in_place else self.take_diff(top[0])
+        grad = top[0].diff_memory.native() if in_place else self.take_diff(top[0])
         # In place only the result is left; its sign is that of the input for any slope >= 0.
-        data = bottom[0].data_side.activation().to(grad.dtype)
+        data = bottom[0].data_memory.native().to(grad.dtype)
         if self.slope:
             grad = torch.where(data > 0, grad, grad * self.slope)
         elif grad.device.type != "cpu" and not _in_one_piece(grad):
@@ -53,7 +53,7 @@ class ReLU(NeuronLayer):
             grad = torch.ops.aten.threshold_backward(grad, data, 0)
         else:
             torch.ops.aten.threshold_backward.grad_input(grad, data, 0, grad_input=grad)
-        bottom[0].diff_side.set(grad)
+        bottom[0].set_diff(grad)
 
 
 @register("Sigmoid")
@@ -61,14 +61,14 @@ class Sigmoid(NeuronLayer):
     """1 / (1 + exp(-x))."""
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        top[0].data_side.set(torch.sigmoid(bottom[0].data_side.tensor()))
+        top[0].set_data(torch.sigmoid(bottom[0].data_tensor()))
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
     ) -> None:
         if propagate_down[0]:
-            data = top[0].data_side.tensor()
-            bottom[0].diff_side.set(top[0].diff_side.tensor() * data * (1 - data))
+            data = top[0].data_tensor()
+            bottom[0].set_diff(top[0].diff_tensor() * data * (1 - data))
 
 
 @register("TanH")
@@ -76,14 +76,14 @@ class TanH(NeuronLayer):
     """Hyperbolic tangent."""
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        top[0].data_side.set(torch.tanh(bottom[0].data_side.tensor()))
+        top[0].set_data(torch.tanh(bottom[0].data_tensor()))
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
     ) -> None:
         if propagate_down[0]:
-            data = top[0].data_side.tensor()
-            bottom[0].diff_side.set(top[0].diff_side.tensor() * (1 - data * data))
+            data = top[0].data_tensor()
+            bottom[0].set_diff(top[0].diff_tensor() * (1 - data * data))
 
 
 @register("Dropout")
@@ -97,7 +97,7 @@ class Dropout(NeuronLayer):
         self.mask: torch.Tensor | None = None
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        data = bottom[0].data_side.activation()
+        data = bottom[0].data_memory.native()
         if self.phase == caffe_pb2.TRAIN:
             # On a CPU drawn in NCHW order whatever the layout of the data, which depends on the
             # CPU, so that one seed gives one mask.
@@ -108,15 +108,15 @@ class Dropout(NeuronLayer):
         elif bottom[0] is not top[0]:
             # Its own: what works in place above leaves the bottom alone.
             data = data.clone()
-        top[0].data_side.set(data)
+        top[0].set_data(data)
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
     ) -> None:
         if not propagate_down[0]:
             return
-        grad = top[0].diff_side.activation() if bottom[0] is top[0] else self.take_diff(top[0])
-        bottom[0].diff_side.set(grad if self.mask is None else grad.mul_(self.mask))
+        grad = top[0].diff_memory.native() if bottom[0] is top[0] else self.take_diff(top[0])
+        bottom[0].set_diff(grad if self.mask is None else grad.mul_(self.mask))
 
 
 @register("ELU")
@@ -127,15 +127,15 @@ class ELU(NeuronLayer):
         self.alpha = self.layer_param.elu_param.alpha
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        top[0].data_side.set(torch.nn.functional.elu(bottom[0].data_side.tensor(), self.alpha))
+        top[0].set_data(torch.nn.functional.elu(bottom[0].data_tensor(), self.alpha))
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
     ) -> None:
         if propagate_down[0]:
-            result = top[0].data_side.tensor()
-            slope = torch.where(bottom[0].data_side.tensor() > 0, 1.0, result + self.alpha)
-            bottom[0].diff_side.set(top[0].diff_side.tensor() * slope)
+            result = top[0].data_tensor()
+            slope = torch.where(bottom[0].data_tensor() > 0, 1.0, result + self.alpha)
+            bottom[0].set_diff(top[0].diff_tensor() * slope)
 
 
 @register("PReLU")
@@ -155,31 +155,31 @@ class PReLU(NeuronLayer):
             filler = caffe_pb2.FillerParameter(type="constant", value=0.25)
             if param.HasField("filler"):
                 filler.CopyFrom(param.filler)
-            blob.data_side.set(fillers.fill(blob.shape, filler))
+            blob.set_data(fillers.fill(blob.shape, filler))
         if self.blobs[0].count != (1 if self.shared else shape[1]):
             raise self.fail(f"slopes of shape {self.blobs[0].shape} do not fit the bottom {shape}")
 
     def _slopes(self, data: torch.Tensor) -> torch.Tensor:
-        return self.blobs[0].data_side.tensor().view(-1, *(1,) * (data.dim() - 2))
+        return self.blobs[0].data_tensor().view(-1, *(1,) * (data.dim() - 2))
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        data = bottom[0].data_side.tensor()
+        data = bottom[0].data_tensor()
         # In place the input is gone afterwards, and both gradients need it.
         self.kept = data.clone() if bottom[0] is top[0] else None
-        top[0].data_side.set(torch.where(data > 0, data, data * self._slopes(data)))
+        top[0].set_data(torch.where(data > 0, data, data * self._slopes(data)))
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
     ) -> None:
-        data = bottom[0].data_side.tensor() if self.kept is None else self.kept
-        grad = top[0].diff_side.tensor()
+        data = bottom[0].data_tensor() if self.kept is None else self.kept
+        grad = top[0].diff_tensor()
         if self.param_propagate_down[0]:
             total = grad * data.clamp(max=0)
             axes = range(data.dim()) if self.shared else (0, *range(2, data.dim()))
             blob = self.blobs[0]
-            blob.diff_side.accumulate(total.sum(tuple(axes)).view(blob.shape))
+            blob.diff_memory.accumulate(total.sum(tuple(axes)).view(blob.shape))
         if propagate_down[0]:
-            bottom[0].diff_side.set(torch.where(data > 0, grad, grad * self._slopes(data)))
+            bottom[0].set_diff(torch.where(data > 0, grad, grad * self._slopes(data)))
 
 
 @register("BNLL")
@@ -187,16 +187,16 @@ class BNLL(NeuronLayer):
     """log(1 + e^x)."""
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        data = bottom[0].data_side.tensor()
+        data = bottom[0].data_tensor()
         self.kept = data.clone() if bottom[0] is top[0] else None
-        top[0].data_side.set(torch.logaddexp(data, torch.zeros_like(data)))
+        top[0].set_data(torch.logaddexp(data, torch.zeros_like(data)))
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
     ) -> None:
         if propagate_down[0]:
-            data = bottom[0].data_side.tensor() if self.kept is None else self.kept
-            bottom[0].diff_side.set(top[0].diff_side.tensor() * torch.sigmoid(data))
+            data = bottom[0].data_tensor() if self.kept is None else self.kept
+            bottom[0].set_diff(top[0].diff_tensor() * torch.sigmoid(data))
 
 
 @register("Swish")
@@ -207,17 +207,17 @@ class Swish(NeuronLayer):
         self.beta = self.layer_param.swish_param.beta
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        data = bottom[0].data_side.tensor()
+        data = bottom[0].data_tensor()
         self.gate = torch.sigmoid(data * self.beta)
-        top[0].data_side.set(data * self.gate)
+        top[0].set_data(data * self.gate)
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
     ) -> None:
         if propagate_down[0]:
-            scaled = top[0].data_side.tensor() * self.beta
+            scaled = top[0].data_tensor() * self.beta
             slope = scaled + self.gate * (1 - scaled)
-            bottom[0].diff_side.set(top[0].diff_side.tensor() * slope)
+            bottom[0].set_diff(top[0].diff_tensor() * slope)
 
 
 @register("Clip")
@@ -230,17 +230,17 @@ class Clip(NeuronLayer):
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         # Not in one: where min is above max, max would win.
-        values = bottom[0].data_side.tensor().clamp(max=self.most).clamp_(min=self.least)
-        top[0].data_side.set(values)
+        values = bottom[0].data_tensor().clamp(max=self.most).clamp_(min=self.least)
+        top[0].set_data(values)
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
     ) -> None:
         if propagate_down[0]:
             # In place what was outside lies on the edge by now, and passes, as in genuine Caffe.
-            data = bottom[0].data_side.tensor()
+            data = bottom[0].data_tensor()
             inside = (data >= self.least) & (data <= self.most)
-            bottom[0].diff_side.set(top[0].diff_side.tensor() * inside)
+            bottom[0].set_diff(top[0].diff_tensor() * inside)
 
 
 @register("Threshold")
@@ -249,7 +249,7 @@ class Threshold(NeuronLayer):
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         limit = self.layer_param.threshold_param.threshold
-        top[0].data_side.set((bottom[0].data_side.tensor() > limit).to(torch.float32))
+        top[0].set_data((bottom[0].data_tensor() > limit).to(torch.float32))
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]

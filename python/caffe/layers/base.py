@@ -230,7 +230,7 @@ class Layer:
 
     def take_diff(self, top: Blob) -> torch.Tensor:
         """Return the diff of a top as a tensor that may be written into and kept."""
-        diff = top.diff_side.activation()
+        diff = top.diff_memory.native()
         return diff if self.releases_diffs else diff.clone()
 
 

@@ -10,12 +10,13 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 
-from caffe import common, fillers
-from caffe.blob import Blob, Side
+from caffe import common, fillers, timer
+from caffe.blob import Blob
 from caffe.layer_types import register
 from caffe.layers import winograd
 from caffe.layers.base import BuiltInLayer
 from caffe.layers.windows import windows
+from caffe.synced_memory import ReshapedView, SyncedMemory
 
 # Kernel elements times input channels up to which the weights' gradient is one product of matrices.
 _FEW_TAPS = 32
@@ -63,10 +64,10 @@ class _ConvolutionBase(BuiltInLayer):
         self.has_bias = param.bias_term
         if not self.blobs:
             weights = self.blobs.add_blob(*self._weight_shape())
-            weights.data_side.set(fillers.fill(weights.shape, param.weight_filler))
+            weights.set_data(fillers.fill(weights.shape, param.weight_filler))
             if self.has_bias:
                 bias = self.blobs.add_blob(self.num_output)
-                bias.data_side.set(fillers.fill(bias.shape, param.bias_filler))
+                bias.set_data(fillers.fill(bias.shape, param.bias_filler))
 
         self._tried: set[tuple[int, ...]] = set()
         # Shape and precision -> which of `_SUMS` is the fastest.
@@ -109,9 +110,9 @@ class _ConvolutionBase(BuiltInLayer):
                 )
             above.reshape(*shape[: self.axis], self.num_output, *sizes)
 
-    def _batched(self, side: Side, packed: bool = True) -> torch.Tensor:
+    def _batched(self, memory: SyncedMemory | ReshapedView, packed: bool = True) -> torch.Tensor:
         """Return (n, channels, ...) values; `packed`: in the layout that convolutions like."""
-        tensor = side.activation().to(common.compute_dtype())
+        tensor = memory.native().to(common.compute_dtype())
         # Caffe allows any number of axes before the channels, PyTorch exactly one.
         if self.axis != 1:
             tensor = tensor.flatten(0, self.axis - 1) if self.axis else tensor[None]
@@ -128,26 +129,24 @@ class _ConvolutionBase(BuiltInLayer):
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         weights, bias = self._parameters()
         for below, above in zip(bottom, top):
-            result = self._convolve(self._batched(below.data_side), weights, bias)
-            above.data_side.set(result if self.axis == 1 else result.view(above.shape))
+            result = self._convolve(self._batched(below.data_memory), weights, bias)
+            above.set_data(result if self.axis == 1 else result.view(above.shape))
 
     def _parameters(self) -> tuple[torch.Tensor, torch.Tensor | None]:
-        bias = (
-            self.blobs[1].data_side.tensor().to(common.compute_dtype()) if self.has_bias else None
-        )
+        bias = self.blobs[1].data_tensor().to(common.compute_dtype()) if self.has_bias else None
         return self._weights(), bias
 
     def _weights(self, again: bool = False) -> torch.Tensor:
         """Return the weights; `again`: those of the pass forward, if nobody has changed them."""
-        side, dtype = self.blobs[0].data_side, common.compute_dtype()
-        weights = side.tensor()
+        memory, dtype = self.blobs[0].data_memory, common.compute_dtype()
+        weights = memory.tensor()
         if weights.device.type == "cpu":
             return weights.to(dtype)
         packed = weights.dim() != 4 or weights.is_contiguous(memory_format=torch.channels_last)
-        if not packed and side.source is side:
+        if not packed and memory.source is memory:
             # The GPU's lie pixel by pixel, too: else each pass would copy them for cuDNN.
-            side.set(weights.contiguous(memory_format=torch.channels_last))
-            weights = side.tensor()
+            memory.set(weights.contiguous(memory_format=torch.channels_last))
+            weights = memory.tensor()
         if weights.dtype == dtype:
             return weights
         if again and self._rounded is not None:
@@ -192,18 +191,16 @@ class _ConvolutionBase(BuiltInLayer):
             if not (down or wants[0] or wants_bias):
                 continue
             grad_bottom, grad_weights, grad_bias = self._gradients(
-                self._batched(above.diff_side, not self._disjoint()),
-                self._batched(below.data_side),
+                self._batched(above.diff_memory, not self._disjoint()),
+                self._batched(below.data_memory),
                 (down, wants[0], wants_bias),
             )
             if wants[0]:
-                self.blobs[0].diff_side.accumulate(grad_weights)
+                self.blobs[0].diff_memory.accumulate(grad_weights)
             if wants_bias:
-                self.blobs[1].diff_side.accumulate(grad_bias)
+                self.blobs[1].diff_memory.accumulate(grad_bias)
             if down:
-                below.diff_side.set(
-                    grad_bottom if self.axis == 1 else grad_bottom.view(below.shape)
-                )
+                below.set_diff(grad_bottom if self.axis == 1 else grad_bottom.view(below.shape))
 
     def _sums_of_maps(self, gradient: torch.Tensor) -> torch.Tensor:
         """Return the gradient of the bias, float32, in the way that the GPU has the fastest."""
@@ -214,7 +211,7 @@ class _ConvolutionBase(BuiltInLayer):
         key = tuple(gradient.shape), precision
         search = torch.backends.cudnn.benchmark and not torch.cuda.is_current_stream_capturing()
         if search and key not in self._fastest_sum:
-            self._fastest_sum[key] = common.fastest(*(partial(way, gradient) for way in _SUMS))
+            self._fastest_sum[key] = timer.fastest(*(partial(way, gradient) for way in _SUMS))
         return _SUMS[self._fastest_sum.get(key, 0)](gradient)
 
     def _disjoint(self) -> bool:
@@ -317,13 +314,13 @@ class Convolution(_ConvolutionBase):
         if not (plain and kind == "cpu" and torch.backends.mkldnn.is_available()):
             self.forward(bottom, top)
             for blob in top:
-                blob.data_side.activation().relu_()
+                blob.data_memory.native().relu_()
             return
         weights, bias = self._parameters()
         for below, above in zip(bottom, top):
-            above.data_side.set(
+            above.set_data(
                 torch.ops.mkldnn._convolution_pointwise(
-                    self._batched(below.data_side),
+                    self._batched(below.data_memory),
                     weights,
                     bias,
                     self.pad,
@@ -346,7 +343,7 @@ class Convolution(_ConvolutionBase):
         """Run both layers in one launch or in three, whichever is faster for the shape."""
         weights, bias = self._parameters()
         for below, above in zip(bottom, top):
-            data = self._batched(below.data_side)
+            data = self._batched(below.data_memory)
 
             def apart(data: torch.Tensor = data) -> torch.Tensor:
                 return self._convolve(data, weights, bias).relu_()
@@ -359,8 +356,8 @@ class Convolution(_ConvolutionBase):
             key = tuple(data.shape), common.get_precision()
             known = self._choose_search(key[0])
             if known and key not in self._together and not torch.cuda.is_current_stream_capturing():
-                self._together[key] = common.fastest(apart, together) == 1
-            above.data_side.set(together() if self._together.get(key) else apart())
+                self._together[key] = timer.fastest(apart, together) == 1
+            above.set_data(together() if self._together.get(key) else apart())
 
     def _minimal(self, output: tuple[int, ...]) -> bool:
         """Tell whether the minimal algorithm can and should be used."""
@@ -377,8 +374,8 @@ class Convolution(_ConvolutionBase):
     def _forward_minimal(self, bottom: Sequence[Blob], top: Sequence[Blob], rectify: bool) -> None:
         weights, bias = self._parameters()
         for below, above in zip(bottom, top):
-            data = self._batched(below.data_side)
-            above.data_side.set(winograd.forward(data, weights, bias, self.pad, rectify))
+            data = self._batched(below.data_memory)
+            above.set_data(winograd.forward(data, weights, bias, self.pad, rectify))
 
     def _gradients(
         self, gradient: torch.Tensor, data: torch.Tensor, wants: tuple[bool, bool, bool]

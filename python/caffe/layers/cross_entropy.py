@@ -28,15 +28,15 @@ class Softmax(NeuronLayer):
         super().reshape(bottom, top)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        top[0].data_side.set(torch.softmax(bottom[0].data_side.tensor(), self.axis))
+        top[0].set_data(torch.softmax(bottom[0].data_tensor(), self.axis))
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
     ) -> None:
         # As in genuine Caffe, whatever propagate_down says.
-        data, grad = top[0].data_side.tensor(), top[0].diff_side.tensor()
+        data, grad = top[0].data_tensor(), top[0].diff_tensor()
         inner = (grad * data).sum(self.axis, keepdim=True)
-        bottom[0].diff_side.set((grad - inner) * data)
+        bottom[0].set_diff((grad - inner) * data)
 
 
 @register("SoftmaxWithLoss")
@@ -106,9 +106,9 @@ class SoftmaxWithLoss(LossLayer):
         return at_least(value, 1.0)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        scores = bottom[0].data_side.tensor()
+        scores = bottom[0].data_tensor()
         classes = scores.shape[self.axis]
-        labels = bottom[1].data_side.tensor().to(torch.int64).reshape(self.outer, 1, self.inner)
+        labels = bottom[1].data_tensor().to(torch.int64).reshape(self.outer, 1, self.inner)
         self.kept = torch.ones_like(labels, dtype=torch.bool)
         if self.ignore is not None:
             self.kept = labels != self.ignore
@@ -118,7 +118,7 @@ class SoftmaxWithLoss(LossLayer):
         flat = self.probabilities.reshape(self.outer, classes, self.inner)
         chosen = flat.gather(1, labels).clamp_(min=torch.finfo(torch.float32).tiny)
         if self._is_weighted(bottom):
-            weights = bottom[2].data_side.tensor().reshape(self.outer, 1, self.inner)
+            weights = bottom[2].data_tensor().reshape(self.outer, 1, self.inner)
             self.counts = weights.masked_fill(~self.kept, 0)
             total = scalar(self.counts.sum(dtype=torch.float64))
             self.norm = self._normalizer(truncated(total))
@@ -127,9 +127,9 @@ class SoftmaxWithLoss(LossLayer):
             self.counts = self.kept
             self.norm = self.gradient_norm = self._normalizer(scalar(self.kept.sum()))
         loss = -(chosen.log_() * self.counts).sum()
-        top[0].data_side.set(loss / self.norm)
+        top[0].set_data(loss / self.norm)
         if len(top) > 1:
-            top[1].data_side.set(self.probabilities)
+            top[1].set_data(self.probabilities)
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
@@ -143,7 +143,7 @@ class SoftmaxWithLoss(LossLayer):
         grad.scatter_add_(1, self.labels, torch.full_like(self.labels, -1, dtype=grad.dtype))
         grad *= self.counts
         grad *= loss_weight(top[0]) / self.gradient_norm
-        bottom[0].diff_side.set(grad.view(bottom[0].shape))
+        bottom[0].set_diff(grad.view(bottom[0].shape))
 
 
 @register("MultinomialLogisticLoss")
@@ -162,14 +162,14 @@ class MultinomialLogisticLoss(LossLayer):
             )
 
     def _at_labels(self, bottom: Sequence[Blob]) -> tuple[torch.Tensor, torch.Tensor]:
-        rows = bottom[0].data_side.tensor().reshape(bottom[0].shape[0], -1)
-        labels = bottom[1].data_side.tensor().to(torch.int64).reshape(-1, 1)
+        rows = bottom[0].data_tensor().reshape(bottom[0].shape[0], -1)
+        labels = bottom[1].data_tensor().to(torch.int64).reshape(-1, 1)
         labels = self.check_numbers(labels, rows.shape[1], "labels")
         return labels, rows.gather(1, labels).clamp(min=_LEAST)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         _, chosen = self._at_labels(bottom)
-        top[0].data_side.set(-chosen.log().sum() / bottom[0].shape[0])
+        top[0].set_data(-chosen.log().sum() / bottom[0].shape[0])
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
@@ -181,7 +181,7 @@ class MultinomialLogisticLoss(LossLayer):
             count = bottom[0].shape[0]
             grad = chosen.new_zeros(count, bottom[0].count // count)
             grad.scatter_(1, labels, -loss_weight(top[0]) / count / chosen)
-            bottom[0].diff_side.set(grad.view(bottom[0].shape))
+            bottom[0].set_diff(grad.view(bottom[0].shape))
 
 
 @register("InfogainLoss")
@@ -220,7 +220,7 @@ class InfogainLoss(SoftmaxWithLoss):
         """Return H at the labels, 0 where ignored: (outer, classes, inner)."""
         classes = bottom[0].shape[self.axis]
         if self.matrix is None:
-            matrix = bottom[2].data_side.tensor()
+            matrix = bottom[2].data_tensor()
         else:
             # Kept there: it is copied to a GPU once.
             matrix = self.matrix = self.matrix.to(self.labels.device)
@@ -232,7 +232,7 @@ class InfogainLoss(SoftmaxWithLoss):
         super().forward(bottom, top)
         flat = self.probabilities.reshape(self.outer, -1, self.inner)
         loss = -(self._rows(bottom) * flat.clamp(min=_LEAST).log()).sum()
-        top[0].data_side.set(loss / self.norm)
+        top[0].set_data(loss / self.norm)
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
@@ -244,7 +244,7 @@ class InfogainLoss(SoftmaxWithLoss):
             flat = self.probabilities.reshape(rows.shape)
             grad = flat * rows.sum(1, keepdim=True) - rows
             grad *= loss_weight(top[0]) / self.norm
-            bottom[0].diff_side.set(grad.view(bottom[0].shape))
+            bottom[0].set_diff(grad.view(bottom[0].shape))
 
 
 @register("SigmoidCrossEntropyLoss")
@@ -274,8 +274,8 @@ class SigmoidCrossEntropyLoss(LossLayer):
         return (targets.trunc() != self.ignore).to(targets.dtype)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        scores = bottom[0].data_side.tensor()
-        targets = bottom[1].data_side.tensor().reshape(scores.shape)
+        scores = bottom[0].data_tensor()
+        targets = bottom[1].data_tensor().reshape(scores.shape)
         kept = self._kept(targets)
         entropy = scores.clamp(min=0) - scores * targets + torch.log1p((-scores.abs()).exp())
         kinds = caffe_pb2.LossParameter
@@ -286,7 +286,7 @@ class SigmoidCrossEntropyLoss(LossLayer):
             kinds.NONE: 1.0,
         }
         self.norm = at_least(counts[self.normalization], 1.0)
-        top[0].data_side.set((entropy * kept).sum() / self.norm)
+        top[0].set_data((entropy * kept).sum() / self.norm)
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
@@ -294,7 +294,7 @@ class SigmoidCrossEntropyLoss(LossLayer):
         if propagate_down[1]:
             raise self.fail("cannot propagate to the targets")
         if propagate_down[0]:
-            scores = bottom[0].data_side.tensor()
-            targets = bottom[1].data_side.tensor().reshape(scores.shape)
+            scores = bottom[0].data_tensor()
+            targets = bottom[1].data_tensor().reshape(scores.shape)
             grad = (torch.sigmoid(scores) - targets) * self._kept(targets)
-            bottom[0].diff_side.set(grad * (loss_weight(top[0]) / self.norm))
+            bottom[0].set_diff(grad * (loss_weight(top[0]) / self.norm))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from caffe import common, fillers
+from caffe import device_memory, fillers
 from caffe.blob import Blob
 from caffe.layer_types import register
 from caffe.layers.base import BuiltInLayer
@@ -30,7 +30,7 @@ class Input(BuiltInLayer):
         for index, blob in enumerate(top):
             if shapes:
                 blob.reshape(*shapes[index if len(shapes) > 1 else 0].dim)
-            blob.data_side.is_fed = True
+            blob.data_memory.is_fed = True
 
 
 @register("DummyData")
@@ -56,13 +56,13 @@ class DummyData(BuiltInLayer):
         self.fillers = given if len(given) == count else given * count
         for index, blob in enumerate(top):
             blob.reshape(*(shapes[index] if len(shapes) > 1 else shapes[0]))
-            blob.data_side.set(fillers.fill(blob.shape, self.fillers[index]))
+            blob.set_data(fillers.fill(blob.shape, self.fillers[index]))
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         for blob, filler in zip(top, self.fillers):
             if filler.type != "constant":
                 drawn = fillers.fill(blob.shape, filler)
-                blob.data_side.set(common.to_current(drawn.numpy()))
+                blob.set_data(device_memory.to_current(drawn.numpy()))
 
 
 @register("Parameter")
@@ -81,12 +81,12 @@ class Parameter(BuiltInLayer):
         top[0].reshape(*self.blobs[0].shape)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        top[0].data_side.set(self.blobs[0].data_side.tensor())
+        top[0].set_data(self.blobs[0].data_tensor())
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
     ) -> None:
-        self.blobs[0].diff_side.accumulate(self.take_diff(top[0]))
+        self.blobs[0].diff_memory.accumulate(self.take_diff(top[0]))
 
 
 @register("MemoryData")
@@ -129,5 +129,5 @@ class MemoryData(BuiltInLayer):
         top[1].reshape(self.batch, 1, 1, 1)
         for blob, values in zip(top, self.arrays):
             batch = np.array(values[self.place : self.place + self.batch])
-            blob.data_side.set(common.to_current(batch.reshape(blob.shape)))
+            blob.set_data(device_memory.to_current(batch.reshape(blob.shape)))
         self.place = (self.place + self.batch) % len(self.arrays[0])

@@ -48,7 +48,7 @@ class Eltwise(BuiltInLayer):
         top[0].reshape(*bottom[0].shape)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        data = [blob.data_side.tensor() for blob in bottom]
+        data = [blob.data_tensor() for blob in bottom]
         if self.operation == _PROD:
             result = data[0] * data[1]
             for factor in data[2:]:
@@ -65,12 +65,12 @@ class Eltwise(BuiltInLayer):
                 larger = other > result
                 result = torch.where(larger, other, result)
                 self.winner.masked_fill_(larger, index)
-        top[0].data_side.set(result)
+        top[0].set_data(result)
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
     ) -> None:
-        grad = top[0].diff_side.tensor()
+        grad = top[0].diff_tensor()
         for index, (blob, down) in enumerate(zip(bottom, propagate_down)):
             if not down:
                 continue
@@ -80,17 +80,17 @@ class Eltwise(BuiltInLayer):
                 result = grad * self.coefficients[index]
             else:
                 result = grad * (self.winner == index)
-            blob.diff_side.set(result)
+            blob.set_diff(result)
 
     def _product_gradient(
         self, grad: torch.Tensor, top: Blob, bottom: Sequence[Blob], index: int
     ) -> torch.Tensor:
         if not self.layer_param.eltwise_param.stable_prod_grad:
-            return top.data_side.tensor() / bottom[index].data_side.tensor() * grad
+            return top.data_tensor() / bottom[index].data_tensor() * grad
         result = grad.clone()
         for other, blob in enumerate(bottom):
             if other != index:
-                result *= blob.data_side.tensor()
+                result *= blob.data_tensor()
         return result
 
 
@@ -108,15 +108,15 @@ class Exp(NeuronLayer):
         self.outer = torch.tensor(param.shift * log_base, dtype=torch.float64).exp().item()
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        result = bottom[0].data_side.tensor() * self.inner
-        top[0].data_side.set(result.exp_().mul_(self.outer))
+        result = bottom[0].data_tensor() * self.inner
+        top[0].set_data(result.exp_().mul_(self.outer))
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
     ) -> None:
         if propagate_down[0]:
-            grad = top[0].diff_side.tensor() * top[0].data_side.tensor()
-            bottom[0].diff_side.set(grad.mul_(self.inner))
+            grad = top[0].diff_tensor() * top[0].data_tensor()
+            bottom[0].set_diff(grad.mul_(self.inner))
 
 
 @register("Log")
@@ -131,10 +131,10 @@ class Log(NeuronLayer):
         self.scale, self.shift = param.scale, param.shift
 
     def _inside(self, bottom: Blob) -> torch.Tensor:
-        return bottom.data_side.tensor() * self.scale + self.shift
+        return bottom.data_tensor() * self.scale + self.shift
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        top[0].data_side.set(self._inside(bottom[0]).log_().mul_(self.per_log))
+        top[0].set_data(self._inside(bottom[0]).log_().mul_(self.per_log))
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
@@ -142,11 +142,11 @@ class Log(NeuronLayer):
         if propagate_down[0]:
             # In place the input is no longer there: e ^ top is what was inside.
             if bottom[0] is top[0]:
-                inside = top[0].data_side.tensor().div(self.per_log).exp_()
+                inside = top[0].data_tensor().div(self.per_log).exp_()
             else:
                 inside = self._inside(bottom[0])
-            grad = top[0].diff_side.tensor() / inside
-            bottom[0].diff_side.set(grad.mul_(self.per_log * self.scale))
+            grad = top[0].diff_tensor() / inside
+            bottom[0].set_diff(grad.mul_(self.per_log * self.scale))
 
 
 @register("Power")
@@ -158,7 +158,7 @@ class Power(NeuronLayer):
         self.power, self.scale, self.shift = param.power, param.scale, param.shift
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        data = bottom[0].data_side.tensor()
+        data = bottom[0].data_tensor()
         if self.scale * self.power == 0:
             result = torch.full_like(data, 1.0 if self.power == 0 else self.shift**self.power)
         else:
@@ -167,14 +167,14 @@ class Power(NeuronLayer):
                 result += self.shift
             if self.power != 1:
                 result = result.pow_(self.power)
-        top[0].data_side.set(result)
+        top[0].set_data(result)
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
     ) -> None:
         if not propagate_down[0]:
             return
-        grad = top[0].diff_side.tensor()
+        grad = top[0].diff_tensor()
         factor = self.scale * self.power
         if factor == 0 or self.power == 1:
             result = grad * factor
@@ -184,9 +184,9 @@ class Power(NeuronLayer):
                 "the top another name"
             )
         else:
-            inside = bottom[0].data_side.tensor() * self.scale + self.shift
+            inside = bottom[0].data_tensor() * self.scale + self.shift
             result = grad * inside.pow_(self.power - 1).mul_(factor)
-        bottom[0].diff_side.set(result)
+        bottom[0].set_diff(result)
 
 
 @register("AbsVal")
@@ -198,13 +198,13 @@ class AbsVal(NeuronLayer):
             raise self.fail("cannot work in place: give the top another name")
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        top[0].data_side.set(bottom[0].data_side.tensor().abs())
+        top[0].set_data(bottom[0].data_tensor().abs())
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
     ) -> None:
         if propagate_down[0]:
-            bottom[0].diff_side.set(bottom[0].data_side.tensor().sign() * top[0].diff_side.tensor())
+            bottom[0].set_diff(bottom[0].data_tensor().sign() * top[0].diff_tensor())
 
 
 @register("Reduction")
@@ -228,12 +228,12 @@ class Reduction(BuiltInLayer):
         self.factor = self.coefficient / inner if mean and inner else self.coefficient
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        rows = bottom[0].data_side.tensor().reshape(self.outer, -1)
+        rows = bottom[0].data_tensor().reshape(self.outer, -1)
         if self.operation == caffe_pb2.ReductionParameter.ASUM:
             rows = rows.abs()
         elif self.operation == caffe_pb2.ReductionParameter.SUMSQ:
             rows = rows.square()
-        top[0].data_side.set(rows.sum(1).mul_(self.factor).view(top[0].shape))
+        top[0].set_data(rows.sum(1).mul_(self.factor).view(top[0].shape))
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
@@ -241,12 +241,12 @@ class Reduction(BuiltInLayer):
         if not propagate_down[0]:
             return
         shape = bottom[0].shape
-        grad = top[0].diff_side.tensor() * self.factor
+        grad = top[0].diff_tensor() * self.factor
         grad = grad.view(*top[0].shape, *(1,) * (len(shape) - len(top[0].shape)))
         if self.operation == caffe_pb2.ReductionParameter.ASUM:
-            result = grad * bottom[0].data_side.tensor().sign()
+            result = grad * bottom[0].data_tensor().sign()
         elif self.operation == caffe_pb2.ReductionParameter.SUMSQ:
-            result = grad * bottom[0].data_side.tensor() * 2
+            result = grad * bottom[0].data_tensor() * 2
         else:
             result = grad.expand(shape).clone()
-        bottom[0].diff_side.set(result)
+        bottom[0].set_diff(result)

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 from h5py import h5d, h5o
 
-from caffe import common
+from caffe import common, device_memory
 from caffe.blob import Blob
 from caffe.errors import CaffeError
 from caffe.files.hdf5 import ElsewhereError, find, lies_elsewhere
@@ -128,7 +128,7 @@ class HDF5Data(BuiltInLayer):
                 values[item] = rows[self.order[self.place]]
             self._advance(self.step)
         for blob, values in zip(top, batch):
-            blob.data_side.set(common.to_current(values))
+            blob.set_data(device_memory.to_current(values))
 
 
 @register("HDF5Output")
@@ -152,7 +152,7 @@ class HDF5Output(BuiltInLayer):
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         with written_hdf5(self.path) as file:
             for name, blob in zip(("data", "label"), bottom):
-                file[name] = blob.data_side.tensor().cpu().numpy()
+                file[name] = blob.data_tensor().cpu().numpy()
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]

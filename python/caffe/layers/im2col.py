@@ -71,9 +71,9 @@ class Im2col(BuiltInLayer):
         return torch.nn.functional.pad(tensor, around)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        data = self._padded(bottom[0].data_side.tensor())
+        data = self._padded(bottom[0].data_tensor())
         rows = data.reshape(math.prod(data.shape[: self.axis + 1]), -1)
-        top[0].data_side.set(rows.index_select(1, self._places_on(rows)).reshape(top[0].shape))
+        top[0].set_data(rows.index_select(1, self._places_on(rows)).reshape(top[0].shape))
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
@@ -81,9 +81,9 @@ class Im2col(BuiltInLayer):
         # As in genuine Caffe, whatever propagate_down says.
         shape = bottom[0].shape
         padded = [size + 2 * pad for size, pad in zip(shape[self.axis + 1 :], self.pad)]
-        grad = top[0].diff_side.tensor()
+        grad = top[0].diff_tensor()
         rows = grad.new_zeros(math.prod(shape[: self.axis + 1]), math.prod(padded))
         rows.index_add_(1, self._places_on(rows), grad.reshape(len(rows), -1))
         whole = rows.view(*shape[: self.axis + 1], *padded)
         inner = [slice(pad, pad + size) for pad, size in zip(self.pad, shape[self.axis + 1 :])]
-        bottom[0].diff_side.set(whole[(..., *inner)])
+        bottom[0].set_diff(whole[(..., *inner)])

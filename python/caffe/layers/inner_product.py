@@ -34,10 +34,10 @@ class InnerProduct(BuiltInLayer):
         if not self.blobs:
             shape = (self.inputs, self.maps) if self.transposed else (self.maps, self.inputs)
             weights = self.blobs.add_blob(*shape)
-            weights.data_side.set(fillers.fill(shape, param.weight_filler))
+            weights.set_data(fillers.fill(shape, param.weight_filler))
             if self.has_bias:
                 bias = self.blobs.add_blob(self.maps)
-                bias.data_side.set(fillers.fill(bias.shape, param.bias_filler))
+                bias.set_data(fillers.fill(bias.shape, param.bias_filler))
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         shape = bottom[0].shape
@@ -50,29 +50,29 @@ class InnerProduct(BuiltInLayer):
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         dtype = common.compute_dtype()
-        rows = bottom[0].data_side.activation().to(dtype).reshape(-1, self.inputs)
+        rows = bottom[0].data_memory.native().to(dtype).reshape(-1, self.inputs)
         result = rows @ self._matrix(dtype)
         if self.has_bias:
-            result += self.blobs[1].data_side.tensor()
-        top[0].data_side.set(result.view(top[0].shape))
+            result += self.blobs[1].data_tensor()
+        top[0].set_data(result.view(top[0].shape))
 
     def _matrix(self, dtype: torch.dtype) -> torch.Tensor:
-        weights = self.blobs[0].data_side.tensor().to(dtype)
+        weights = self.blobs[0].data_tensor().to(dtype)
         return weights if self.transposed else weights.t()
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
     ) -> None:
         dtype = common.compute_dtype()
-        grad = top[0].diff_side.activation().to(dtype).reshape(-1, self.maps)
+        grad = top[0].diff_memory.native().to(dtype).reshape(-1, self.maps)
         if self.param_propagate_down[0]:
-            rows = bottom[0].data_side.activation().to(dtype).reshape(-1, self.inputs)
+            rows = bottom[0].data_memory.native().to(dtype).reshape(-1, self.inputs)
             product = rows.t() @ grad if self.transposed else grad.t() @ rows
-            self.blobs[0].diff_side.accumulate(product)
+            self.blobs[0].diff_memory.accumulate(product)
         if self.has_bias and self.param_propagate_down[1]:
-            self.blobs[1].diff_side.accumulate(grad.sum(0))
+            self.blobs[1].diff_memory.accumulate(grad.sum(0))
         if propagate_down[0]:
-            bottom[0].diff_side.set((grad @ self._matrix(dtype).t()).view(bottom[0].shape))
+            bottom[0].set_diff((grad @ self._matrix(dtype).t()).view(bottom[0].shape))
 
 
 @register("Embed")
@@ -89,33 +89,33 @@ class Embed(BuiltInLayer):
                 raise self.fail(f"needs a positive {name}")
         if not self.blobs:
             weights = self.blobs.add_blob(self.rows, self.maps)
-            weights.data_side.set(fillers.fill(weights.shape, param.weight_filler))
+            weights.set_data(fillers.fill(weights.shape, param.weight_filler))
             if self.has_bias:
                 bias = self.blobs.add_blob(self.maps)
-                bias.data_side.set(fillers.fill(bias.shape, param.bias_filler))
+                bias.set_data(fillers.fill(bias.shape, param.bias_filler))
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         top[0].reshape(*bottom[0].shape, self.maps)
 
     def _numbers(self, bottom: Blob) -> torch.Tensor:
-        numbers = bottom.data_side.tensor().to(torch.int64).reshape(-1)
+        numbers = bottom.data_tensor().to(torch.int64).reshape(-1)
         return self.check_numbers(numbers, self.rows, "numbers of rows")
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        result = self.blobs[0].data_side.tensor()[self._numbers(bottom[0])]
+        result = self.blobs[0].data_tensor()[self._numbers(bottom[0])]
         if self.has_bias:
-            result += self.blobs[1].data_side.tensor()
-        top[0].data_side.set(result.view(top[0].shape))
+            result += self.blobs[1].data_tensor()
+        top[0].set_data(result.view(top[0].shape))
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
     ) -> None:
         if propagate_down[0]:
             raise self.fail("cannot propagate to numbers of rows")
-        grad = top[0].diff_side.tensor().reshape(-1, self.maps)
+        grad = top[0].diff_tensor().reshape(-1, self.maps)
         if self.param_propagate_down[0]:
             total = grad.new_zeros(self.rows, self.maps)
             total.index_add_(0, self._numbers(bottom[0]), grad)
-            self.blobs[0].diff_side.accumulate(total)
+            self.blobs[0].diff_memory.accumulate(total)
         if self.has_bias and self.param_propagate_down[1]:
-            self.blobs[1].diff_side.accumulate(grad.sum(0))
+            self.blobs[1].diff_memory.accumulate(grad.sum(0))

@@ -16,7 +16,7 @@ from caffe.proto import caffe_pb2
 
 def loss_weight(top: Blob) -> Scalar:
     """Return the diff of a loss's top: its weight."""
-    return scalar(top.diff_side.tensor())
+    return scalar(top.diff_tensor())
 
 
 class LossLayer(BuiltInLayer):
@@ -51,10 +51,10 @@ class EuclideanLoss(LossLayer):
             raise self.fail(f"bottoms differ in size: {bottom[0].shape} and {bottom[1].shape}")
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        first, second = (blob.data_side.tensor() for blob in bottom)
+        first, second = (blob.data_tensor() for blob in bottom)
         self.difference = first - second.reshape(first.shape)
         loss = self.difference.square().sum() / (2 * bottom[0].shape[0])
-        top[0].data_side.set(loss)
+        top[0].set_data(loss)
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
@@ -63,7 +63,7 @@ class EuclideanLoss(LossLayer):
             if propagate_down[index]:
                 scale = sign * loss_weight(top[0]) / bottom[index].shape[0]
                 grad = self.difference * scale
-                bottom[index].diff_side.set(grad.reshape(bottom[index].shape))
+                bottom[index].set_diff(grad.reshape(bottom[index].shape))
 
 
 @register("Accuracy")
@@ -95,10 +95,10 @@ class Accuracy(BuiltInLayer):
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         param = self.layer_param.accuracy_param
-        scores = bottom[0].data_side.tensor()
+        scores = bottom[0].data_tensor()
         classes = scores.shape[self.axis]
         scores = scores.reshape(self.outer, classes, self.inner)
-        labels = bottom[1].data_side.tensor().to(torch.int64).reshape(self.outer, 1, self.inner)
+        labels = bottom[1].data_tensor().to(torch.int64).reshape(self.outer, 1, self.inner)
         kept = torch.ones_like(labels, dtype=torch.bool)
         if param.HasField("ignore_label"):
             kept = labels != param.ignore_label
@@ -106,10 +106,10 @@ class Accuracy(BuiltInLayer):
         better = (scores >= scores.gather(1, safe)).sum(1, keepdim=True) - 1
         right = (better < param.top_k) & kept
         # Without any label right is 0 as well.
-        top[0].data_side.set(right.sum().to(torch.float32) / at_least(scalar(kept.sum()), 1))
+        top[0].set_data(right.sum().to(torch.float32) / at_least(scalar(kept.sum()), 1))
         if len(top) > 1:
             counts, hits = (self._per_class(safe, which, classes) for which in (kept, right))
-            top[1].data_side.set((hits / counts.clamp(min=1)).float())
+            top[1].set_data((hits / counts.clamp(min=1)).float())
 
     @staticmethod
     def _per_class(labels: torch.Tensor, counted: torch.Tensor, classes: int) -> torch.Tensor:
@@ -123,7 +123,7 @@ class Accuracy(BuiltInLayer):
         for blob, down in zip(bottom, propagate_down):
             if down:
                 self.beyond_bvlc("has no gradient, 0 is given in a backward pass that wants one")
-                blob.diff_side.clear()
+                blob.diff_memory.clear()
 
 
 @register("HingeLoss")
@@ -134,8 +134,8 @@ class HingeLoss(LossLayer):
 
     def _margins(self, bottom: Sequence[Blob]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the margins that are missed, and -1 at the labels, 1 elsewhere."""
-        rows = bottom[0].data_side.tensor().reshape(bottom[0].shape[0], -1)
-        labels = bottom[1].data_side.tensor().to(torch.int64).reshape(-1, 1)
+        rows = bottom[0].data_tensor().reshape(bottom[0].shape[0], -1)
+        labels = bottom[1].data_tensor().to(torch.int64).reshape(-1, 1)
         if len(labels) < len(rows):
             raise self.fail(
                 f"needs one label per item: {bottom[0].shape[0]} items, labels {bottom[1].shape}"
@@ -148,7 +148,7 @@ class HingeLoss(LossLayer):
         margins, _ = self._margins(bottom)
         squared = self.layer_param.hinge_loss_param.norm == caffe_pb2.HingeLossParameter.L2
         total = margins.square().sum() if squared else margins.sum()
-        top[0].data_side.set(total / bottom[0].shape[0])
+        top[0].set_data(total / bottom[0].shape[0])
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
@@ -160,7 +160,7 @@ class HingeLoss(LossLayer):
             squared = self.layer_param.hinge_loss_param.norm == caffe_pb2.HingeLossParameter.L2
             grad = 2 * margins * signs if squared else (margins * signs).sign()
             grad *= loss_weight(top[0]) / bottom[0].shape[0]
-            bottom[0].diff_side.set(grad.view(bottom[0].shape))
+            bottom[0].set_diff(grad.view(bottom[0].shape))
 
 
 @register("ContrastiveLoss")
@@ -188,8 +188,8 @@ class ContrastiveLoss(LossLayer):
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         param = self.layer_param.contrastive_loss_param
         count = bottom[0].shape[0]
-        first, second = (blob.data_side.tensor().reshape(count, -1) for blob in bottom[:2])
-        self.similar = bottom[2].data_side.tensor().reshape(count).to(torch.int64) != 0
+        first, second = (blob.data_tensor().reshape(count, -1) for blob in bottom[:2])
+        self.similar = bottom[2].data_tensor().reshape(count).to(torch.int64) != 0
         self.difference = first - second
         self.squared = self.difference.square().sum(1)
         if param.legacy_version:
@@ -197,7 +197,7 @@ class ContrastiveLoss(LossLayer):
         else:
             apart = (param.margin - self.squared.sqrt()).clamp(min=0).square()
         total = torch.where(self.similar, self.squared, apart).sum()
-        top[0].data_side.set(total / (2 * count))
+        top[0].set_data(total / (2 * count))
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
@@ -215,4 +215,4 @@ class ContrastiveLoss(LossLayer):
         for index, sign in ((0, 1), (1, -1)):
             if propagate_down[index]:
                 scale = sign * loss_weight(top[0]) / bottom[index].shape[0]
-                bottom[index].diff_side.set((factor * scale).view(bottom[index].shape))
+                bottom[index].set_diff((factor * scale).view(bottom[index].shape))

@@ -45,8 +45,8 @@ class LRN(NeuronLayer):
         return self._mean(data.square()).mul_(self.alpha).add_(self.k)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        data = bottom[0].data_side.tensor()
-        top[0].data_side.set(self._base(data).pow_(-self.beta).mul_(data))
+        data = bottom[0].data_tensor()
+        top[0].set_data(self._base(data).pow_(-self.beta).mul_(data))
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
@@ -55,13 +55,11 @@ class LRN(NeuronLayer):
             raise self.fail("has no gradient where it works in place: give the top another name")
         # As in genuine Caffe, only the kind within channels heeds propagate_down.
         if propagate_down[0] or self.across:
-            data, grad = bottom[0].data_side.tensor(), top[0].diff_side.tensor()
+            data, grad = bottom[0].data_tensor(), top[0].diff_tensor()
             base = self._base(data)
-            shared = self._mean(grad * top[0].data_side.tensor() / base)
+            shared = self._mean(grad * top[0].data_tensor() / base)
             direct = base.pow_(-self.beta).mul_(grad)
-            bottom[0].diff_side.set(
-                direct.addcmul_(data, shared, value=-2 * self.alpha * self.beta)
-            )
+            bottom[0].set_diff(direct.addcmul_(data, shared, value=-2 * self.alpha * self.beta))
 
 
 @register("BatchNorm")
@@ -102,12 +100,12 @@ class BatchNorm(NeuronLayer):
         return values.mean(self.summed).reshape(-1)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        data = bottom[0].data_side.tensor()
+        data = bottom[0].data_tensor()
         mean_blob, variance_blob, factor_blob = self.blobs
         if self.use_kept:
-            factor = inverse_or_zero(scalar(factor_blob.data_side.tensor()))
-            mean = mean_blob.data_side.tensor() * factor
-            variance = variance_blob.data_side.tensor() * factor
+            factor = inverse_or_zero(scalar(factor_blob.data_tensor()))
+            mean = mean_blob.data_tensor() * factor
+            variance = variance_blob.data_tensor() * factor
             centred = data - mean.view(self.laid)
         else:
             mean = self._mean(data)
@@ -120,23 +118,23 @@ class BatchNorm(NeuronLayer):
                 (variance_blob, variance, unbiased),
                 (factor_blob, mean.new_ones(1), 1.0),
             ):
-                blob.data_side.tensor().mul_(self.keep).add_(value * scale)
+                blob.data_tensor().mul_(self.keep).add_(value * scale)
         self.root = (variance + self.eps).sqrt_()
         normed = centred.div_(self.root.view(self.laid))
         # Kept apart from the top, which a layer in place above, often a ReLU, changes.
         self.normed = None if self.use_kept else normed.clone()
-        top[0].data_side.set(normed)
+        top[0].set_data(normed)
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
     ) -> None:
         # As in genuine Caffe, whatever propagate_down says.
-        grad = top[0].diff_side.tensor()
+        grad = top[0].diff_tensor()
         if not self.use_kept:
             mean = self._mean(grad).view(self.laid)
             slope = self._mean(grad * self.normed).view(self.laid)
             grad = grad - mean - slope * self.normed
-        bottom[0].diff_side.set(grad / self.root.view(self.laid))
+        bottom[0].set_diff(grad / self.root.view(self.laid))
 
 
 @register("MVN")
@@ -165,19 +163,19 @@ class MVN(NeuronLayer):
         return tensor.reshape(rows, tensor.numel() // max(rows, 1))
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        rows = self._rows(bottom[0].data_side.tensor())
+        rows = self._rows(bottom[0].data_tensor())
         result = rows - rows.mean(1, keepdim=True)
         if self.scaled:
             self.deviation = result.square().mean(1, keepdim=True).sqrt_().add_(self.eps)
             result /= self.deviation
-        top[0].data_side.set(result.view(top[0].shape))
+        top[0].set_data(result.view(top[0].shape))
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
     ) -> None:
         # As in genuine Caffe, whatever propagate_down says.
-        grad, data = (self._rows(side.tensor()) for side in (top[0].diff_side, top[0].data_side))
+        grad, data = map(self._rows, (top[0].diff_tensor(), top[0].data_tensor()))
         result = grad - grad.mean(1, keepdim=True)
         if self.scaled:
             result = (result - data * (grad * data).mean(1, keepdim=True)) / self.deviation
-        bottom[0].diff_side.set(result.view(bottom[0].shape))
+        bottom[0].set_diff(result.view(bottom[0].shape))

@@ -113,12 +113,12 @@ class Pooling(BuiltInLayer):
         return F.pad(data, (self.pad[1], below[1], self.pad[0], below[0]), value=value)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        data = self._padded(bottom[0].data_side.activation(), top[0])
+        data = self._padded(bottom[0].data_memory.native(), top[0])
         if len(top) > 1:
             pooled, places = torch.ops.aten.max_pool2d_with_indices(data, self.kernel, self.stride)
             width, whole = bottom[0].shape[3], data.shape[3]
             rows, columns = places // whole - self.pad[0], places % whole - self.pad[1]
-            top[1].data_side.set((rows * width + columns).to(torch.float32))
+            top[1].set_data((rows * width + columns).to(torch.float32))
         elif self.maximum and data.device.type != "cpu" and self.phase == caffe_pb2.TRAIN:
             # GPUs find the places anyway.
             pooled, self.places = torch.ops.aten.max_pool2d_with_indices(
@@ -131,7 +131,7 @@ class Pooling(BuiltInLayer):
         else:
             pooled = F.avg_pool2d(data, self.kernel, self.stride, divisor_override=1)
             pooled = pooled / self._areas(bottom[0], top[0], pooled)
-        top[0].data_side.set(pooled[:, :, : top[0].shape[2], : top[0].shape[3]])
+        top[0].set_data(pooled[:, :, : top[0].shape[2], : top[0].shape[3]])
 
     def _drawn(self, data: torch.Tensor) -> torch.Tensor:
         windows = data.unfold(2, self.kernel[0], self.stride[0])
@@ -173,9 +173,9 @@ class Pooling(BuiltInLayer):
     ) -> None:
         if not propagate_down[0]:
             return
-        data = bottom[0].data_side.activation()
+        data = bottom[0].data_memory.native()
         padded = self._padded(data, top[0])
-        grad = top[0].diff_side.activation().to(data.dtype)
+        grad = top[0].diff_memory.native().to(data.dtype)
         if self.maximum:
             places = self.places
             if places is None or places.shape != grad.shape or places.device != grad.device:
@@ -201,7 +201,7 @@ class Pooling(BuiltInLayer):
                 1,
             )
         rows, columns = (slice(pad, pad + size) for pad, size in zip(self.pad, data.shape[2:]))
-        bottom[0].diff_side.set(grad[:, :, rows, columns])
+        bottom[0].set_diff(grad[:, :, rows, columns])
 
 
 @register("SPP")
@@ -258,8 +258,8 @@ class SPP(BuiltInLayer):
         rows = []
         for pooling, blob in zip(self.poolings, self.pooled):
             pooling.forward(bottom, [blob])
-            rows.append(blob.data_side.tensor().reshape(bottom[0].shape[0], -1))
-        top[0].data_side.set(torch.cat(rows, 1).view(top[0].shape))
+            rows.append(blob.data_tensor().reshape(bottom[0].shape[0], -1))
+        top[0].set_data(torch.cat(rows, 1).view(top[0].shape))
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
@@ -267,11 +267,11 @@ class SPP(BuiltInLayer):
         if not propagate_down[0]:
             return
         sizes = [blob.count // max(bottom[0].shape[0], 1) for blob in self.pooled]
-        grad = top[0].diff_side.tensor().reshape(bottom[0].shape[0], -1)
+        grad = top[0].diff_tensor().reshape(bottom[0].shape[0], -1)
         total = None
         for pooling, blob, part in zip(self.poolings, self.pooled, grad.split(sizes, 1)):
-            blob.diff_side.set(part.reshape(blob.shape))
+            blob.set_diff(part.reshape(blob.shape))
             pooling.backward([blob], [True], bottom)
-            below = bottom[0].diff_side.tensor()
+            below = bottom[0].diff_tensor()
             total = below.clone() if total is None else total.add_(below)
-        bottom[0].diff_side.set(total)
+        bottom[0].set_diff(total)

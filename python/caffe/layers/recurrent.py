@@ -86,7 +86,7 @@ class _Recurrent(BuiltInLayer, ABC):
             static = math.prod(bottom[2].shape[1:]) if self.static else None
             for shape in self._parameter_shapes(inputs, static):
                 filler = param.bias_filler if len(shape) == 1 else param.weight_filler
-                self.blobs.add_blob(*shape).data_side.set(fillers.fill(shape, filler))
+                self.blobs.add_blob(*shape).set_data(fillers.fill(shape, filler))
         self.kept: list[torch.Tensor] = []
 
     @abstractmethod
@@ -130,33 +130,33 @@ class _Recurrent(BuiltInLayer, ABC):
 
     def _leaves(self, bottom: Sequence[Blob]) -> list[torch.Tensor]:
         """Return all that gradients are wanted of: x, static x, weights."""
-        x = bottom[0].data_side.tensor()
+        x = bottom[0].data_tensor()
         leaves = [x.reshape(*x.shape[:2], -1)]
         if self.static:
-            static = bottom[2].data_side.tensor()
+            static = bottom[2].data_tensor()
             leaves.append(static.reshape(static.shape[0], -1))
-        leaves += [blob.data_side.tensor() for blob in self.blobs]
+        leaves += [blob.data_tensor() for blob in self.blobs]
         return [leaf.detach().clone().requires_grad_() for leaf in leaves]
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.leaves = self._leaves(bottom)
         if self.exposed:
-            states = [blob.data_side.tensor() for blob in bottom[2 + self.static :]]
+            states = [blob.data_tensor() for blob in bottom[2 + self.static :]]
         else:
             states = self.kept or [self.leaves[0].new_zeros(self.hidden_shape)] * self.states
         with torch.enable_grad():
             outputs, ends = self._run(
                 self.leaves[0],
-                bottom[1].data_side.tensor(),
+                bottom[1].data_tensor(),
                 self.leaves[1] if self.static else None,
                 states,
                 self.leaves[1 + self.static :],
             )
         self.outputs = outputs
-        top[0].data_side.set(outputs.detach().clone())
+        top[0].set_data(outputs.detach().clone())
         self.kept = [end.detach().clone() for end in ends]
         for blob, end in zip(top[1:], self.kept):
-            blob.data_side.set(end.clone())
+            blob.set_data(end.clone())
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
@@ -164,13 +164,13 @@ class _Recurrent(BuiltInLayer, ABC):
         if propagate_down[1]:
             raise self.fail("cannot propagate to where sequences go on")
         found = torch.autograd.grad(
-            self.outputs, self.leaves, top[0].diff_side.tensor(), retain_graph=True
+            self.outputs, self.leaves, top[0].diff_tensor(), retain_graph=True
         )
         inputs = [bottom[0], bottom[2]] if self.static else [bottom[0]]
         for blob, grad in zip(inputs, found):
-            blob.diff_side.set(grad.reshape(blob.shape))
+            blob.set_diff(grad.reshape(blob.shape))
         for blob, grad in zip(self.blobs, found[len(inputs) :]):
-            blob.diff_side.accumulate(grad)
+            blob.diff_memory.accumulate(grad)
 
 
 @register("RNN")
@@ -241,21 +241,19 @@ class LSTMUnit(BuiltInLayer):
             blob.reshape(*shape)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        self.leaves = [
-            blob.data_side.tensor().detach().clone().requires_grad_() for blob in bottom[:2]
-        ]
+        self.leaves = [blob.data_tensor().detach().clone().requires_grad_() for blob in bottom[:2]]
         with torch.enable_grad():
-            self.results = _lstm_step(*self.leaves, bottom[2].data_side.tensor())
+            self.results = _lstm_step(*self.leaves, bottom[2].data_tensor())
         for blob, result in zip(top, self.results):
-            blob.data_side.set(result.detach().clone())
+            blob.set_data(result.detach().clone())
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
     ) -> None:
         if propagate_down[2]:
             raise self.fail("cannot propagate to where sequences go on")
-        grads = [blob.diff_side.tensor() for blob in top]
+        grads = [blob.diff_tensor() for blob in top]
         found = torch.autograd.grad(self.results, self.leaves, grads, retain_graph=True)
         # As in genuine Caffe: both, whichever is needed.
         for blob, grad in zip(bottom, found):
-            blob.diff_side.set(grad)
+            blob.set_diff(grad)

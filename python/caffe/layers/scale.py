@@ -42,7 +42,7 @@ class _Broadcast(BuiltInLayer):
             filler.CopyFrom(param.filler)
             if not param.HasField("filler"):
                 filler.type, filler.value = "constant", default
-            blob.data_side.set(fillers.fill(blob.shape, filler))
+            blob.set_data(fillers.fill(blob.shape, filler))
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         shape, other = bottom[0].shape, self._factor(bottom).shape
@@ -76,36 +76,36 @@ class Scale(_Broadcast):
         if self.has_bias and not given:
             shape = self._factor(bottom).shape
             bias = self.blobs.add_blob(*shape)
-            bias.data_side.set(fillers.fill(shape, param.bias_filler))
+            bias.set_data(fillers.fill(shape, param.bias_filler))
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        data = bottom[0].data_side.tensor()
+        data = bottom[0].data_tensor()
         # In place the input is gone afterwards, and the factor's gradient needs it.
         self.kept = data.clone() if bottom[0] is top[0] else None
-        result = data * self._factor(bottom).data_side.tensor().view(self.laid)
+        result = data * self._factor(bottom).data_tensor().view(self.laid)
         if self.has_bias:
-            result += self.blobs[-1].data_side.tensor().view(self.laid)
-        top[0].data_side.set(result)
+            result += self.blobs[-1].data_tensor().view(self.laid)
+        top[0].set_data(result)
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
     ) -> None:
-        grad = top[0].diff_side.tensor()
+        grad = top[0].diff_tensor()
         wants = self.param_propagate_down
         if self.has_bias and wants[-1]:
             bias = self.blobs[-1]
-            bias.diff_side.accumulate(self._sum(grad, bias))
+            bias.diff_memory.accumulate(self._sum(grad, bias))
         if wants[0] if self.learnt else propagate_down[1]:
-            data = bottom[0].data_side.tensor() if self.kept is None else self.kept
+            data = bottom[0].data_tensor() if self.kept is None else self.kept
             factor = self._factor(bottom)
             total = self._sum(grad * data, factor)
             if self.learnt:
-                factor.diff_side.accumulate(total)
+                factor.diff_memory.accumulate(total)
             else:
-                factor.diff_side.set(total)
+                factor.set_diff(total)
         if propagate_down[0]:
-            scaled = grad * self._factor(bottom).data_side.tensor().view(self.laid)
-            bottom[0].diff_side.set(scaled)
+            scaled = grad * self._factor(bottom).data_tensor().view(self.laid)
+            bottom[0].set_diff(scaled)
 
 
 @register("Bias")
@@ -116,18 +116,18 @@ class Bias(_Broadcast):
         self._setup(bottom, self.layer_param.bias_param, 0.0)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        factor = self._factor(bottom).data_side.tensor().view(self.laid)
-        top[0].data_side.set(bottom[0].data_side.tensor() + factor)
+        factor = self._factor(bottom).data_tensor().view(self.laid)
+        top[0].set_data(bottom[0].data_tensor() + factor)
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
     ) -> None:
-        grad = top[0].diff_side.tensor()
+        grad = top[0].diff_tensor()
         factor = self._factor(bottom)
         if self.learnt:
             if self.param_propagate_down[0]:
-                factor.diff_side.accumulate(self._sum(grad, factor))
+                factor.diff_memory.accumulate(self._sum(grad, factor))
         elif propagate_down[1]:
-            factor.diff_side.set(self._sum(grad, factor))
+            factor.set_diff(self._sum(grad, factor))
         if propagate_down[0] and bottom[0] is not top[0]:
-            bottom[0].diff_side.set(grad.clone())
+            bottom[0].set_diff(grad.clone())

@@ -42,7 +42,7 @@ class ArgMax(BuiltInLayer):
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         param = self.layer_param.argmax_param
-        data = bottom[0].data_side.tensor()
+        data = bottom[0].data_tensor()
         axis = self.axis
         if axis is None:
             data, axis = data.reshape(data.shape[0], -1), 1
@@ -55,7 +55,7 @@ class ArgMax(BuiltInLayer):
         else:
             parts = [places, values] if param.out_max_val else [places]
             result = torch.stack(parts, 1)
-        top[0].data_side.set(result.reshape(top[0].shape))
+        top[0].set_data(result.reshape(top[0].shape))
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
@@ -77,11 +77,11 @@ class BatchReindex(BuiltInLayer):
         top[0].reshape(bottom[1].shape[0], *bottom[0].shape[1:])
 
     def _numbers(self, bottom: Sequence[Blob]) -> torch.Tensor:
-        numbers = bottom[1].data_side.tensor().to(torch.int64)
+        numbers = bottom[1].data_tensor().to(torch.int64)
         return self.check_numbers(numbers, bottom[0].shape[0], "numbers")
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        top[0].data_side.set(bottom[0].data_side.tensor()[self._numbers(bottom)])
+        top[0].set_data(bottom[0].data_tensor()[self._numbers(bottom)])
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
@@ -89,9 +89,9 @@ class BatchReindex(BuiltInLayer):
         if propagate_down[1]:
             raise self.fail("cannot propagate to the numbers")
         if propagate_down[0]:
-            grad = torch.zeros_like(bottom[0].data_side.tensor())
-            grad.index_add_(0, self._numbers(bottom), top[0].diff_side.tensor())
-            bottom[0].diff_side.set(grad)
+            grad = torch.zeros_like(bottom[0].data_tensor())
+            grad.index_add_(0, self._numbers(bottom), top[0].diff_tensor())
+            bottom[0].set_diff(grad)
 
 
 @register("Filter")
@@ -119,7 +119,7 @@ class Filter(BuiltInLayer):
         for blob in bottom[:-1]:
             if blob.shape[:1] != (count,):
                 raise self.fail(f"the selector has {count} values, a bottom is {blob.shape}")
-        self.chosen = torch.nonzero(selector.data_side.tensor().reshape(-1)).reshape(-1)
+        self.chosen = torch.nonzero(selector.data_tensor().reshape(-1)).reshape(-1)
         kept = len(self.chosen)
         if not self.shaped:
             # Before the first pass nothing is selected yet: layers behind it want some shape.
@@ -129,7 +129,7 @@ class Filter(BuiltInLayer):
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         for blob, above in zip(bottom, top):
-            above.data_side.set(blob.data_side.tensor()[self.chosen])
+            above.set_data(blob.data_tensor()[self.chosen])
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
@@ -138,6 +138,6 @@ class Filter(BuiltInLayer):
             raise self.fail("cannot propagate to the selector")
         for blob, above, down in zip(bottom, top, propagate_down):
             if down:
-                grad = torch.zeros_like(blob.data_side.tensor())
-                grad[self.chosen] = above.diff_side.tensor()
-                blob.diff_side.set(grad)
+                grad = torch.zeros_like(blob.data_tensor())
+                grad[self.chosen] = above.diff_tensor()
+                blob.set_diff(grad)

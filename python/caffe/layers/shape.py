@@ -9,15 +9,9 @@ from itertools import pairwise
 import torch
 from google.protobuf.message import Message
 
-from caffe.blob import MAX_AXES, AliasSide, Blob
+from caffe.blob import MAX_AXES, Blob
 from caffe.layer_types import register
 from caffe.layers.base import BuiltInLayer
-
-
-def _share(bottom: Blob, top: Blob, shape: tuple[int, ...]) -> None:
-    """Make a top the values of a bottom in another shape."""
-    top.data_side = AliasSide(bottom.data_side, shape)
-    top.diff_side = AliasSide(bottom.diff_side, shape)
 
 
 def _axis(layer: BuiltInLayer, param: Message, older: str, shape: tuple[int, ...]) -> int:
@@ -41,7 +35,7 @@ class _SharingLayer(BuiltInLayer):
     """A layer whose bottoms and top may lie in one memory as long as nobody writes there."""
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        self._changes = [blob.data_side.source.changes_in_place for blob in bottom]
+        self._changes = [blob.data_memory.source.changes_in_place for blob in bottom]
 
     def may_share(self, bottom: Sequence[Blob], index: int, top: Blob) -> bool:
         """Tell whether nobody will write into values that a bottom and the top share.
@@ -49,11 +43,11 @@ class _SharingLayer(BuiltInLayer):
         No later layer may work in place on either. Users write only where values lie in C's order:
         others are copied for who looks at them.
         """
-        sides = bottom[index].data_side, top.data_side
-        later = sides[0].source.changes_in_place > self._changes[index]
-        if later or sides[1].changes_in_place:
+        memories = bottom[index].data_memory, top.data_memory
+        later = memories[0].source.changes_in_place > self._changes[index]
+        if later or memories[1].changes_in_place:
             return False
-        return not any(side.activation().is_contiguous() for side in sides)
+        return not any(memory.native().is_contiguous() for memory in memories)
 
 
 @register("Split")
@@ -72,18 +66,18 @@ class Split(BuiltInLayer):
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         for blob in top:
             blob.share_data(bottom[0])
-            blob.diff_side.reshape(bottom[0].shape)
+            blob.diff_memory.reshape(bottom[0].shape)
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
     ) -> None:
         if propagate_down[0]:
             # A reader that is done without a gradient (as Crop's second) has no zeros to add.
-            first, *others = [blob for blob in top if not blob.diff_side.is_clear()] or top[:1]
+            first, *others = [blob for blob in top if not blob.diff_memory.is_clear] or top[:1]
             total = self.take_diff(first)
             for blob in others:
-                blob.diff_side.add_to(total)
-            bottom[0].diff_side.set(total)
+                blob.diff_memory.add_to(total)
+            bottom[0].set_diff(total)
 
 
 @register("Concat")
@@ -113,7 +107,7 @@ class Concat(_SharingLayer):
         self.windows = [self._window(index, blob.shape, shape) for index, blob in enumerate(bottom)]
         self.sizes = [blob.shape[self.axis] for blob in bottom]
         if self.shares_tops:
-            _share(bottom[0], top[0], shape)
+            top[0].view_as(bottom[0], shape)
         else:
             top[0].reshape(*shape[: self.axis], sum(self.sizes), *shape[self.axis + 1 :])
 
@@ -146,19 +140,19 @@ class Concat(_SharingLayer):
         if self.shares_tops:
             return
         parts = [
-            blob.data_side.activation()[window or ...] for blob, window in zip(bottom, self.windows)
+            blob.data_memory.native()[window or ...] for blob, window in zip(bottom, self.windows)
         ]
         joined = torch.cat(parts, self.axis)
-        top[0].data_side.set(joined)
+        top[0].set_data(joined)
         # The bottoms' values now stand in the top as well: let them lie there, and there only.
         places = joined.split(self.sizes, self.axis)
         for index, (window, place) in enumerate(zip(self.windows, places)):
-            side = bottom[index].data_side
-            alike = window is None and side.source is side
-            alike = alike and side.activation().dtype == place.dtype
+            memory = bottom[index].data_memory
+            alike = window is None and memory.source is memory
+            alike = alike and memory.native().dtype == place.dtype
             if alike and self.may_share(bottom, index, top[0]):
                 # Not in place: a view would go on keeping what it was a view of.
-                side.set(place)
+                memory.set(place)
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
@@ -168,9 +162,9 @@ class Concat(_SharingLayer):
         parts = self.take_diff(top[0]).split(self.sizes, self.axis)
         for blob, down, part, window in zip(bottom, propagate_down, parts, self.windows):
             if down and window is None:
-                blob.diff_side.set(part)
+                blob.set_diff(part)
             elif down:
-                blob.diff_side.set_window(window, _alone(part))
+                blob.diff_memory.set_window(window, _alone(part))
 
 
 @register("Slice")
@@ -212,7 +206,7 @@ class Slice(BuiltInLayer):
                 )
             self.sizes = [size // len(top)] * len(top)
         if self.shares_tops:
-            _share(bottom[0], top[0], shape)
+            top[0].view_as(bottom[0], shape)
             return
         for blob, part in zip(top, self.sizes):
             blob.reshape(*shape[: self.axis], part, *shape[self.axis + 1 :])
@@ -220,16 +214,16 @@ class Slice(BuiltInLayer):
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         if self.shares_tops:
             return
-        parts = bottom[0].data_side.tensor().split(self.sizes, self.axis)
+        parts = bottom[0].data_tensor().split(self.sizes, self.axis)
         for blob, part in zip(top, parts):
             # Its own memory, also where the part lies in one piece.
-            blob.data_side.set(part.clone(memory_format=torch.contiguous_format))
+            blob.set_data(part.clone(memory_format=torch.contiguous_format))
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
     ) -> None:
         if propagate_down[0] and not self.shares_tops:
-            bottom[0].diff_side.set(torch.cat([b.diff_side.tensor() for b in top], self.axis))
+            bottom[0].set_diff(torch.cat([b.diff_tensor() for b in top], self.axis))
 
 
 @register("Crop")
@@ -268,16 +262,16 @@ class Crop(_SharingLayer):
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         # A view where that may be: what reads it next (a Concat as a rule) copies anyway.
-        top[0].data_side.set(bottom[0].data_side.activation()[self.window])
+        top[0].set_data(bottom[0].data_memory.native()[self.window])
         if not self.may_share(bottom, 0, top[0]):
-            top[0].data_side.set(top[0].data_side.activation().clone())
+            top[0].set_data(top[0].data_memory.native().clone())
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
     ) -> None:
         if propagate_down[0]:
-            part = _alone(top[0].diff_side.activation())
-            bottom[0].diff_side.set_window(self.window, part)
+            part = _alone(top[0].diff_memory.native())
+            bottom[0].diff_memory.set_window(self.window, part)
 
 
 @register("Silence")
@@ -292,7 +286,7 @@ class Silence(BuiltInLayer):
     ) -> None:
         for blob, down in zip(bottom, propagate_down):
             if down:
-                blob.diff_side.clear()
+                blob.diff_memory.clear()
 
 
 @register("Flatten")
@@ -315,13 +309,13 @@ class Flatten(BuiltInLayer):
             raise self.fail("cannot work in place")
         # end_axis before axis, if only by one: a new axis of size 1.
         joined = math.prod(shape[first : last + 1])
-        _share(bottom[0], top[0], (*shape[:first], joined, *shape[last + 1 :]))
+        top[0].view_as(bottom[0], (*shape[:first], joined, *shape[last + 1 :]))
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        data = bottom[0].data_side.tensor()
+        data = bottom[0].data_tensor()
         if not data.is_contiguous():
             # Once, and not for each reader of the top.
-            bottom[0].data_side.set(data.contiguous())
+            bottom[0].set_data(data.contiguous())
 
 
 @register("Reshape")
@@ -359,7 +353,7 @@ class Reshape(Flatten):
         result = (*shape[:first], *sizes, *shape[last:])
         if math.prod(result) != total:
             raise self.fail(f"{shape} has {total} elements, {result} would have others")
-        _share(bottom[0], top[0], result)
+        top[0].view_as(bottom[0], result)
 
 
 @register("Tile")
@@ -377,15 +371,15 @@ class Tile(BuiltInLayer):
         top[0].reshape(*shape[: self.axis], shape[self.axis] * self.times, *shape[self.axis + 1 :])
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        data = bottom[0].data_side.tensor()
+        data = bottom[0].data_tensor()
         repeats = [self.times if axis == self.axis else 1 for axis in range(data.dim())]
-        top[0].data_side.set(data.repeat(repeats))
+        top[0].set_data(data.repeat(repeats))
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
     ) -> None:
         if propagate_down[0]:
             shape = bottom[0].shape
-            grad = top[0].diff_side.tensor()
+            grad = top[0].diff_tensor()
             tiled = grad.reshape(*shape[: self.axis], self.times, *shape[self.axis :])
-            bottom[0].diff_side.set(tiled.sum(self.axis))
+            bottom[0].set_diff(tiled.sum(self.axis))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from caffe import common
+from caffe import common, device_memory
 from caffe.blob import Blob
 from caffe.files import caffemodel
 from caffe.layers.base import Layer
@@ -109,6 +109,6 @@ def give_batch(
         if picture.shape != first:
             raise layer.fail(f"pictures of one batch differ in shape: {first} and {picture.shape}")
     top[0].reshape(len(pictures), *first)
-    top[0].data_side.set(common.to_current(np.stack(pictures)))
+    top[0].set_data(device_memory.to_current(np.stack(pictures)))
     if len(top) > 1:
-        top[1].data_side.set(common.to_current(np.array(labels, np.float32)))
+        top[1].set_data(device_memory.to_current(np.array(labels, np.float32)))

@@ -11,7 +11,7 @@ from itertools import zip_longest
 
 import torch
 
-from caffe.blob import AliasSide, Blob
+from caffe.blob import Blob
 from caffe.errors import CaffeError, memory_is_full
 from caffe.files import caffemodel
 from caffe.layers import Layer, create
@@ -175,7 +175,7 @@ class Assembly:
         for proto in param.blobs:
             # A prototxt may carry the values of its parameters.
             values = caffemodel.blob_to_array(proto)
-            layer.blobs.add_blob(*values.shape).data_side.set(torch.from_numpy(values))
+            layer.blobs.add_blob(*values.shape).set_data(torch.from_numpy(values))
         shapes = [blob.shape for blob in bottoms]
         checked(layer, "setup", bottoms, tops)
         checked(layer, "reshape", bottoms, tops)
@@ -213,7 +213,7 @@ class Assembly:
         for index, name in enumerate(param.top):
             if index < len(param.bottom) and name == param.bottom[index]:
                 tops.append(bottoms[index])
-                bottoms[index].data_side.source.changes_in_place += 1
+                bottoms[index].data_memory.source.changes_in_place += 1
                 self._unread[name] = None
             elif name in self.blobs:
                 raise layer.fail(f"top '{name}' is already made by {self._made_by(name, param)}")
@@ -261,7 +261,7 @@ class Assembly:
             self.loss_weights[name] = weight
             if weight:
                 # Made when a pass begins: a net may be described that no memory holds.
-                blob.diff_side.defer(partial(_weights, blob, weight, blob.count))
+                blob.diff_memory.set_lazy(partial(_weights, blob, weight, blob.count))
         return weights
 
     def _add_params(self, layer: Layer, param: caffe_pb2.LayerParameter) -> None:
@@ -300,8 +300,7 @@ class Assembly:
         if theirs.shape == mine.shape:
             layer.blobs[index] = theirs
         else:
-            mine.data_side = AliasSide(theirs.data_side, mine.shape)
-            mine.diff_side = AliasSide(theirs.diff_side, mine.shape)
+            mine.view_as(theirs, mine.shape)
         self._share_mults(layer, theirs, spec)
 
     def _share_mults(self, layer: Layer, blob: Blob, spec: caffe_pb2.ParamSpec) -> None:

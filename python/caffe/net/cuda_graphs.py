@@ -19,10 +19,10 @@ import torch
 
 from caffe import common, late_checks
 from caffe.argument_checks import takes
-from caffe.blob import Side
 from caffe.errors import CaffeError
 from caffe.layers.base import BuiltInLayer
 from caffe.log import log_info
+from caffe.synced_memory import SyncedMemory
 
 if TYPE_CHECKING:
     from caffe.net.builder import Place
@@ -70,7 +70,7 @@ def _obstacle(places: Sequence[Place]) -> str | None:
             return f"{told} may do something else in each pass"
         if not place.bottoms and (place.needs_backward or place.layer.blobs):
             return f"{told} has parameters and no bottom"
-        if not place.bottoms and any(b.data_side.source.changes_in_place for b in place.tops):
+        if not place.bottoms and any(b.data_memory.source.changes_in_place for b in place.tops):
             return f"a layer works in place on what {told} gives"
     return None
 
@@ -130,9 +130,9 @@ class _Recording:
     Parameters
     ----------
     net : Passes
-    read : list of Side
+    read : list of SyncedMemory
         What the pass is given: data, parameters, weights of losses.
-    made : list of Side
+    made : list of SyncedMemory
         What it makes.
     forward : callable
         Runs its layers forward; returns the terms of the loss.
@@ -143,40 +143,41 @@ class _Recording:
     def __init__(
         self,
         net: Passes,
-        read: list[Side],
-        made: list[Side],
+        read: list[SyncedMemory],
+        made: list[SyncedMemory],
         forward: Callable[[], list[torch.Tensor]],
         backward: Callable[[], None] | None,
     ) -> None:
-        # Memory that the graph reads; what the sides hold is brought there before each replay.
-        self._read = [(side, side.activation()) for side in read]
+        # Memory that the graph reads; what the memories hold is brought there before each replay.
+        self._read = [(memory, memory.native()) for memory in read]
         layers = [place.layer for place in net._places]
         attributes = [dict(vars(layer)) for layer in layers]
-        states = [side.state() for side in made]
-        losses = net.loss_sides() if backward is not None else []
+        states = [memory.state() for memory in made]
+        losses = net.loss_memories() if backward is not None else []
 
         def noted() -> None:
             self._terms = forward()
-            self._losses = [(side, side.state()) for side in losses]
+            self._losses = [(memory, memory.state()) for memory in losses]
 
         parts = [noted] if backward is None else [noted, backward]
         try:
             with late_checks.recorded() as self._checks:
                 self._replays = _captured(parts)
             # What was given back is no longer there, for who looks; the graph's memory is.
-            self._spent = [(side, side.state()) for side, _ in self._read if side.is_deferred()]
-            kept = [(side, memory) for side, memory in self._read if not side.is_deferred()]
-            if any(side.activation() is not memory for side, memory in kept):
+            self._spent = [(memory, memory.state()) for memory, _ in self._read if memory.is_lazy]
+            kept = [(memory, tensor) for memory, tensor in self._read if not memory.is_lazy]
+            if any(memory.native() is not tensor for memory, tensor in kept):
                 raise CaffeError("a layer gives other memory to values that it reads")
         finally:
             # Nothing was computed: what was read still lies where it lay.
-            for side, memory in self._read:
-                side.restore((memory, None, None))
+            for memory, tensor in self._read:
+                memory.restore((tensor, None, None))
         # What was not touched stays the user's.
         self._made = [
-            (side, side.state())
-            for side, before in zip(made, states)
-            if side not in losses and any(new is not old for new, old in zip(side.state(), before))
+            (memory, memory.state())
+            for memory, before in zip(made, states)
+            if memory not in losses
+            and any(new is not old for new, old in zip(memory.state(), before))
         ]
         self._kept = [
             (layer, {k: v for k, v in vars(layer).items() if before.get(k) is not v})
@@ -186,18 +187,18 @@ class _Recording:
         self._net = net
 
     def __call__(self) -> list[torch.Tensor]:
-        """Run it on what its sides hold now; return the terms of the loss."""
-        for side, memory in self._read:
-            side.lie_in(memory)
+        """Run it on what its memories hold now; return the terms of the loss."""
+        for memory, tensor in self._read:
+            memory.move_to(tensor)
         first, *others = self._replays
         first()
-        for side, state in self._losses:
-            side.restore(state)
-            side.send()
+        for memory, state in self._losses:
+            memory.restore(state)
+            memory.send()
         for replay in others:
             replay()
-        for side, state in [*self._made, *self._spent]:
-            side.restore(state)
+        for memory, state in [*self._made, *self._spent]:
+            memory.restore(state)
         for layer, kept in self._kept:
             vars(layer).update(kept)
         self._net._released = list(self._released)
@@ -275,37 +276,37 @@ class Graphs:
             return run()
         # Of an iteration's earlier passes: this one's are added to them.
         gradients = [
-            (blob.diff_side, blob.diff_side.tensor().clone())
+            (blob.diff_memory, blob.diff_tensor().clone())
             for blob in net.learnable
-            if both and not blob.diff_side.is_clear()
+            if both and not blob.diff_memory.is_clear
         ]
-        sources = [blob.data_side.source for i in self._sources for blob in net._places[i].tops]
-        given = [(side, (side.activation(), None, None)) for side in sources]
+        sources = [blob.data_memory.source for i in self._sources for blob in net._places[i].tops]
+        given = [(memory, (memory.native(), None, None)) for memory in sources]
         try:
             if isinstance(found, int) and found < _BEFORE:
                 with _no_waits():
                     terms = run()
                 self._remember(key, found + 1)
                 return terms
-            for side, _ in gradients:
-                side.clear()
+            for memory, _ in gradients:
+                memory.clear()
             if isinstance(found, int):
-                found = _Recording(net, *self._sides(both), forward, backward)
+                found = _Recording(net, *self._memories(both), forward, backward)
         except (CaffeError, RuntimeError) as error:
             self._refuse(str(error).partition("\n")[0])
             if both:
                 # What the attempt has added to them.
                 for blob in net.learnable:
-                    blob.diff_side.clear()
-            for side, before in gradients:
-                side.set(before)
-            for side, state in given:
-                side.restore(state)
+                    blob.diff_memory.clear()
+            for memory, before in gradients:
+                memory.set(before)
+            for memory, state in given:
+                memory.restore(state)
             return run()
         self._remember(key, found)
         terms = found()
-        for side, before in gradients:
-            side.set(before.add_(side.tensor()))
+        for memory, before in gradients:
+            memory.set(before.add_(memory.tensor()))
         return terms
 
     def _remember(self, key: Hashable, value: int | _Recording) -> None:
@@ -316,28 +317,30 @@ class Graphs:
     def _key(self, keep: Sequence[str], how: Hashable) -> Hashable:
         net = self._net
         shapes = tuple(blob.shape for index in self._sources for blob in net._places[index].tops)
-        sides = [
-            side for blob in net._made_blobs.values() for side in (blob.data_side, blob.diff_side)
+        memories = [
+            memory
+            for blob in net._made_blobs.values()
+            for memory in (blob.data_memory, blob.diff_memory)
         ]
         layers = [place.layer for place in net._places]
-        parameters = [blob.data_side for layer in layers for blob in layer.blobs]
+        parameters = [blob.data_memory for layer in layers for blob in layer.blobs]
         return (
             (tuple(keep), how, common.current_device(), common.get_precision(), shapes),
-            tuple(map(id, [*sides, *parameters, *layers])),
+            tuple(map(id, [*memories, *parameters, *layers])),
         )
 
-    def _sides(self, both: bool) -> tuple[list[Side], list[Side]]:
-        """Return the sides that a pass reads, and those that it makes."""
+    def _memories(self, both: bool) -> tuple[list[SyncedMemory], list[SyncedMemory]]:
+        """Return the memories that a pass reads, and those that it makes."""
         net = self._net
-        read = [blob.data_side for i in self._sources for blob in net._places[i].tops]
-        read += [blob.data_side for place in net._places for blob in place.layer.blobs]
+        read = [blob.data_memory for i in self._sources for blob in net._places[i].tops]
+        read += [blob.data_memory for place in net._places for blob in place.layer.blobs]
         for place in net._places:
             tops = zip(place.tops, place.loss_weights)
-            read += [blob.diff_side for blob, weight in tops if weight]
-        made = [blob.data_side for blob in net._made_blobs.values()]
+            read += [blob.diff_memory for blob, weight in tops if weight]
+        made = [blob.data_memory for blob in net._made_blobs.values()]
         if both:
-            made += [blob.diff_side for blob in net._made_blobs.values()]
-            made += [blob.diff_side for blob in net.learnable]
-        read = list(dict.fromkeys(side.source for side in read))
-        made = list(dict.fromkeys(side.source for side in made))
-        return read, [side for side in made if side not in read]
+            made += [blob.diff_memory for blob in net._made_blobs.values()]
+            made += [blob.diff_memory for blob in net.learnable]
+        read = list(dict.fromkeys(memory.source for memory in read))
+        made = list(dict.fromkeys(memory.source for memory in made))
+        return read, [memory for memory in made if memory not in read]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import numpy as np
 import torch
 
-from caffe import common, late_checks
+from caffe import common, device_memory, late_checks
 from caffe.blob import Blob
 
 
@@ -41,7 +41,7 @@ class _Lane:
 
     def down(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return memory of the host that a tensor will be copied to, once it is computed."""
-        host = common.host_memory(tuple(tensor.shape))
+        host = device_memory.host_memory(tuple(tensor.shape))
         if self._stream is None:
             return host.copy_(tensor)
         self._stream.wait_stream(torch.cuda.current_stream(self._where))
@@ -98,7 +98,7 @@ def forward_batches(
             return None
         fetched = {}
         for name, values in batch.items():
-            host = common.host_memory(blobs[name].shape)
+            host = device_memory.host_memory(blobs[name].shape)
             write(name, host.numpy(), values)
             fetched[name] = coming.up(host)
         return fetched
@@ -107,7 +107,7 @@ def forward_batches(
         given = {}
         for name in names:
             # A copy on the device: the next pass may write where this one has written.
-            made = blobs[name].data_side.tensor().clone(memory_format=torch.contiguous_format)
+            made = blobs[name].data_tensor().clone(memory_format=torch.contiguous_format)
             given[name] = going.down(made)
         return given, going.done()
 
@@ -116,7 +116,7 @@ def forward_batches(
     while fetched is not None:
         coming.join()
         for name, tensor in fetched.items():
-            blobs[name].data_side.set(tensor)
+            blobs[name].set_data(tensor)
         run()
         given = give_back()
         # The host does all this while the GPU computes.

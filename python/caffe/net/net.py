@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from caffe import common
+from caffe import common, device_memory
 from caffe.argument_checks import PATH, WHOLE, kind_of, not_converted, refused, takes
 from caffe.blob import Blob
 from caffe.containers import OrderedDict, Shown, Vector
@@ -151,7 +151,7 @@ class Net(Passes):
 
     def _build(self, param: caffe_pb2.NetParameter, source: str) -> None:
         made = Assembly(param, source)
-        common.tune_allocator(4 * sum(blob.count for blob in made.blobs.values()))
+        device_memory.tune_allocator(4 * sum(blob.count for blob in made.blobs.values()))
         super().__init__(made, source, param.debug_info)
         self.param = param
         self.name = param.name
@@ -478,7 +478,7 @@ class Net(Passes):
     def clear_param_diffs(self) -> None:
         """Set the diffs of all parameters to zero."""
         for blob in self.learnable:
-            blob.diff_side.clear()
+            blob.diff_memory.clear()
         self._updated = False
 
     @takes(other=Passes)

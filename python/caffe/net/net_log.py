@@ -110,11 +110,11 @@ def forward(place: Place) -> None:
     """Write the mean magnitudes of what a layer has made, and of its parameters."""
     head = f"    [Forward] Layer {place.name}"
     for name, blob in zip(place.top_names, place.tops):
-        _net.info(f"{head}, top blob {name} data: {_mean(blob.data_side.tensor())}")
+        _net.info(f"{head}, top blob {name} data: {_mean(blob.data_tensor())}")
     specs = place.layer.layer_param.param
     for index, blob in enumerate(place.layer.blobs):
         name = (specs[index].name if index < len(specs) else "") or index
-        _net.info(f"{head}, param blob {name} data: {_mean(blob.data_side.tensor())}")
+        _net.info(f"{head}, param blob {name} data: {_mean(blob.data_tensor())}")
 
 
 def backward(place: Place) -> None:
@@ -122,17 +122,17 @@ def backward(place: Place) -> None:
     head = f"    [Backward] Layer {place.name}"
     for name, blob, needed in zip(place.bottom_names, place.bottoms, place.bottom_needs):
         if needed:
-            _net.info(f"{head}, bottom blob {name} diff: {_mean(blob.diff_side.tensor())}")
+            _net.info(f"{head}, bottom blob {name} diff: {_mean(blob.diff_tensor())}")
     for index, blob in enumerate(place.layer.blobs):
         if place.layer.param_propagate_down[index]:
-            _net.info(f"{head}, param blob {index} diff: {_mean(blob.diff_side.tensor())}")
+            _net.info(f"{head}, param blob {index} diff: {_mean(blob.diff_tensor())}")
 
 
 def all_parameters(net: Net) -> None:
     """Write the norms of all parameters and of their diffs."""
     sides = [
         [getattr(blob, side).tensor().flatten() for blob in net.learnable]
-        for side in ("data_side", "diff_side")
+        for side in ("data_memory", "diff_memory")
     ]
     norms = [
         [sum(float(torch.linalg.vector_norm(t, order)) ** order for t in side) for side in sides]

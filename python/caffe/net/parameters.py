@@ -8,12 +8,12 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from caffe.blob import Side
 from caffe.errors import CaffeError
 from caffe.files import caffemodel
 from caffe.layers import Layer
 from caffe.net import net_log
 from caffe.proto import caffe_pb2
+from caffe.synced_memory import SyncedMemory
 
 
 def share(layers: Mapping[str, Layer], others: Mapping[str, Layer]) -> None:
@@ -94,7 +94,7 @@ def copy_from(path: str | os.PathLike, layers: Mapping[str, Layer]) -> None:
                     f"{array.shape}, the net's is {blob.shape}{_anew(name)}"
                 )
         for _, blob, array in given:
-            target = blob.data_side.tensor()
+            target = blob.data_tensor()
             target.copy_(torch.from_numpy(array).view(blob.shape))
 
 
@@ -133,10 +133,10 @@ def _owned_arrays(layers: Mapping[str, Layer], side: str) -> dict[str, list[np.n
 def _shared(layers: Mapping[str, Layer]) -> set[tuple[str, int]]:
     """Return the layers and places of the parameters that an earlier layer owns."""
     shared: set[tuple[str, int]] = set()
-    seen: set[Side] = set()
+    seen: set[SyncedMemory] = set()
     for name, layer in layers.items():
         for index, blob in enumerate(layer.blobs):
-            side = blob.data_side.source
+            side = blob.data_memory.source
             if side in seen:
                 shared.add((name, index))
             seen.add(side)
@@ -145,13 +145,13 @@ def _shared(layers: Mapping[str, Layer]) -> set[tuple[str, int]]:
 
 def _arrays(layers: Mapping[str, Layer], side: str) -> dict[str, list[np.ndarray]]:
     return {
-        name: [_array(getattr(blob, f"{side}_side")) for blob in layer.blobs]
+        name: [_array(getattr(blob, f"{side}_memory")) for blob in layer.blobs]
         for name, layer in layers.items()
         if layer.blobs
     }
 
 
-def _array(side: Side) -> np.ndarray:
+def _array(side: SyncedMemory) -> np.ndarray:
     return side.tensor().cpu().contiguous().numpy()
 
 

@@ -8,10 +8,11 @@ import torch
 
 from caffe import late_checks
 from caffe.argument_checks import WHOLE, takes
-from caffe.blob import Blob, Side
+from caffe.blob import Blob
 from caffe.errors import CaffeError
 from caffe.net import cuda_graphs, net_log
 from caffe.net.builder import Assembly, Place, checked
+from caffe.synced_memory import SyncedMemory
 
 
 def read_losses(terms: Sequence[torch.Tensor]) -> float:
@@ -66,9 +67,9 @@ class Passes:
         first_user: dict[int, int] = {}
         for index, place in reversed(list(enumerate(made.places))):
             for blob in place.layer.blobs:
-                first_user[id(blob.data_side)] = index
+                first_user[id(blob.data_memory)] = index
         for number, blob in enumerate(made.learnable):
-            self.last_used_by.setdefault(first_user[id(blob.data_side)], []).append(number)
+            self.last_used_by.setdefault(first_user[id(blob.data_memory)], []).append(number)
         self._callbacks: dict[str, list[Callable[[int], None]]] = {
             "before_forward": [],
             "after_forward": [],
@@ -102,7 +103,7 @@ class Passes:
 
     @staticmethod
     def _reshape_layer(place: Place, always: bool = False) -> None:
-        shapes = tuple(blob.data_side.shape for blob in place.bottoms)
+        shapes = tuple(blob.data_memory.shape for blob in place.bottoms)
         if always or place.layer.always_reshape or shapes != place.seen_shapes:
             checked(place.layer, "reshape", place.bottoms, place.tops)
             place.seen_shapes = shapes
@@ -143,19 +144,19 @@ class Passes:
             back()
         return terms
 
-    def loss_sides(self) -> list[Side]:
+    def loss_memories(self) -> list[SyncedMemory]:
         """Return the values of the losses that are single numbers."""
         return [
-            blob.data_side
+            blob.data_memory
             for place in self._places
             for blob, weight in zip(place.tops, place.loss_weights)
-            if weight and not blob.shape and blob.data_side.source is blob.data_side
+            if weight and not blob.shape and blob.data_memory.source is blob.data_memory
         ]
 
     def send_losses(self) -> None:
         """Have a GPU bring the losses to the host before it goes on with the backward pass."""
-        for side in self.loss_sides():
-            side.send()
+        for memory in self.loss_memories():
+            memory.send()
 
     @torch.no_grad()
     def _flow(
@@ -182,13 +183,13 @@ class Passes:
             if not (place.layer.keeps_tops or place.layer.shares_tops):
                 for blob in place.tops:
                     if blob not in place.bottoms:
-                        blob.data_side.discard()
+                        blob.data_memory.discard()
             rectified = fuse and place.rectifies and index < indices[-1]
             step = "forward_rectified" if rectified else "forward"
             checked(place.layer, step, place.bottoms, place.tops)
             for blob, weight in zip(place.tops, place.loss_weights):
                 if weight:
-                    losses.append((blob.data_side.tensor() * blob.diff_side.tensor()).sum())
+                    losses.append((blob.data_tensor() * blob.diff_tensor()).sum())
             if self.debug_info:
                 net_log.forward(place)
             self._call("after_forward", index)
@@ -198,12 +199,14 @@ class Passes:
 
     def _give_back(self, names: Collection[str], keep: Collection[str] = ()) -> None:
         for name in names:
-            side = self._made_blobs[name].data_side
+            memory = self._made_blobs[name].data_memory
             kept = any(
-                self._made_blobs[n].data_side.source is side for n in keep if n in self._made_blobs
+                self._made_blobs[n].data_memory.source is memory
+                for n in keep
+                if n in self._made_blobs
             )
-            if not kept and not side.is_held():
-                side.defer(lambda name=name: self._refuse_released(name))
+            if not kept and not memory.is_exported:
+                memory.set_lazy(lambda name=name: self._refuse_released(name))
 
     def _refuse_released(self, name: str) -> None:
         raise CaffeError(
@@ -246,30 +249,32 @@ class Passes:
     def _forget_released(self) -> None:
         # A new pass begins: what the last one released cannot be made again.
         for blob in self._released:
-            blob.diff_side.clear()
+            blob.diff_memory.clear()
         self._released = []
 
     def _release_diffs(self, place: Place) -> None:
         # What a layer has used of its tops' diffs no other layer needs.
         for blob, weight in zip(place.tops, place.loss_weights):
-            if blob in place.bottoms or blob.diff_side.source is not blob.diff_side:
+            if blob in place.bottoms or blob.diff_memory.source is not blob.diff_memory:
                 continue
-            if not weight and not blob.diff_side.is_held():
-                blob.diff_side.defer(lambda side=blob.diff_side: self._recompute_diff(side))
+            if not weight and not blob.diff_memory.is_exported:
+                blob.diff_memory.set_lazy(
+                    lambda memory=blob.diff_memory: self._recompute_diff(memory)
+                )
                 self._released.append(blob)
 
     @torch.no_grad()
-    def _recompute_diff(self, wanted: Side) -> torch.Tensor:
+    def _recompute_diff(self, wanted: SyncedMemory) -> torch.Tensor:
         """Run backward again, keeping all diffs; parameters and their diffs come out unchanged.
 
         After a solver's update a parameter's diff is what was taken from its data, so that
         data + diff are the values of the pass.
         """
-        kept = [(blob, blob.diff_side.tensor().clone()) for blob in self.learnable]
-        values = [(blob, blob.data_side.tensor().clone()) for blob in self.learnable]
+        kept = [(blob, blob.diff_tensor().clone()) for blob in self.learnable]
+        values = [(blob, blob.data_tensor().clone()) for blob in self.learnable]
         if self._updated:
             for blob, diff in kept:
-                blob.data_side.tensor().add_(diff)
+                blob.data_tensor().add_(diff)
         # Whoever is called back has seen this pass already.
         callbacks, self._callbacks = self._callbacks, {kind: [] for kind in self._callbacks}
         debug_info, self.debug_info = self.debug_info, False
@@ -278,7 +283,7 @@ class Passes:
         finally:
             self._callbacks, self.debug_info = callbacks, debug_info
             for (blob, diff), (_, data) in zip(kept, values):
-                blob.diff_side.set(diff)
-                blob.data_side.tensor().copy_(data)
+                blob.set_diff(diff)
+                blob.data_tensor().copy_(data)
         self.retain_diffs = True
         return wanted.tensor()

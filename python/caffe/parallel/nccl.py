@@ -117,7 +117,7 @@ class NCCL:
     def bcast(self) -> None:
         """Give all solvers the parameters of solver 0."""
         for blob in self._solver.net.learnable:
-            values = blob.data_side.tensor()
+            values = blob.data_tensor()
             # In the order of the elements: memory may be laid out differently elsewhere.
             sent = values.contiguous()
             with _others():
@@ -145,7 +145,7 @@ class NCCL:
 
     def _send(self, blobs: Sequence[Blob]) -> None:
         for blob in blobs:
-            gradient = blob.diff_side.tensor()
+            gradient = blob.diff_tensor()
             sent = gradient.contiguous()
             with _others():
                 self._under_way.append((dist.all_reduce(sent, async_op=True), sent, gradient))

@@ -266,7 +266,7 @@ class Solver:
         together = together or net._callbacks["after_backward"] or net.debug_info
         # A GPU is faster with all of them at once.
         together = together or common.current_device().type != "cpu"
-        if together or net.retain_diffs or any(b.diff_side.is_held() for b in net.learnable):
+        if together or net.retain_diffs or any(b.diff_memory.is_exported for b in net.learnable):
             return None
         rate = learning_rate(param, self.iter)
 
@@ -287,7 +287,7 @@ class Solver:
         rate = learning_rate(param, self.iter)
         self._tell_rate(rate)
         if param.clip_gradients >= 0:
-            gradients = [blob.diff_side.tensor() for blob in net.learnable]
+            gradients = [blob.diff_tensor() for blob in net.learnable]
             update_rules.clip(gradients, param.clip_gradients)
         places = [p for p in range(len(net.learnable)) if p not in self._updated_already]
         for group in self._groups(places):
@@ -329,8 +329,8 @@ class Solver:
         param, net = self.param, self.net
         blobs = [net.learnable[place] for place in places]
         rule, histories = RULES[self.rule]
-        data = [blob.data_side.tensor() for blob in blobs]
-        gradients = [_laid_out_as(blob.diff_side.tensor(), like) for blob, like in zip(blobs, data)]
+        data = [blob.data_tensor() for blob in blobs]
+        gradients = [_laid_out_as(blob.diff_tensor(), like) for blob, like in zip(blobs, data)]
         if param.iter_size > 1:
             torch._foreach_mul_(gradients, 1 / param.iter_size)
         history = [
@@ -347,7 +347,7 @@ class Solver:
                 param, data, gradients, rate, decay, history, self.iter
             )
             for blob, make in zip(blobs, makers):
-                blob.diff_side.defer(make)
+                blob.diff_memory.set_lazy(make)
             return
         update_rules.regularise(param, gradients, data, decay)
         updates = rule(param, gradients, rate, history, self.iter)
@@ -356,9 +356,9 @@ class Solver:
         # only if somebody looks.
         for blob, update in zip(blobs, updates):
             if self.rule in RETURNS_HISTORY:
-                blob.diff_side.defer(update.clone)
+                blob.diff_memory.set_lazy(update.clone)
             else:
-                blob.diff_side.set(update)
+                blob.set_diff(update)
 
     def _goes_in_one(self, decay: float) -> bool:
         on_gpu = common.current_device().type != "cpu"
@@ -394,7 +394,7 @@ class Solver:
                 return
             terms += net._pass()
             for name in net.outputs:
-                values = net.blobs[name].data_side.tensor().to(torch.float64).flatten()
+                values = net.blobs[name].data_tensor().to(torch.float64).flatten()
                 sums[name] = sums[name] + values if name in sums else values
         loss = read_losses(terms)
         if self.param.test_compute_loss:

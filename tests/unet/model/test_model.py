@@ -233,7 +233,7 @@ def test_memory_of_a_pass_is_what_lies_in_memory_at_the_same_time(name, tmp_path
     def look(_layer: int) -> None:
         storages = {}
         for blob in net.blobs.values():
-            tensor = blob.data_side._tensor
+            tensor = blob.data_memory._tensor
             if tensor is not None:
                 storage = tensor.untyped_storage()
                 storages[storage.data_ptr()] = storage.nbytes()
