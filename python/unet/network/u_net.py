@@ -6,21 +6,22 @@ from caffe import NetSpec
 from caffe import layers as L
 from caffe import params as P
 
+# Poolings, of the network of Fig. 1 and of the largest and smallest that are written.
 LEVELS = 4
-# Pixels between the edges of a skip map and of its crop, per level (Fig. 1).
-CROPS = {3: 4, 2: 16, 1: 40, 0: 88}
+FEWEST_LEVELS, MOST_LEVELS = 2, 5
 
 # Weights learn at the solver's rate and decay; biases twice as fast and without decay.
 LEARN = [dict(lr_mult=1, decay_mult=1), dict(lr_mult=2, decay_mult=0)]
 
 
-def conv_relu(n: NetSpec, bottom: str, top: str, maps: int) -> None:
-    """3x3 convolution without padding, then ReLU in place."""
+def conv_relu(n: NetSpec, bottom: str, top: str, maps: int, padded: bool) -> None:
+    """3x3 convolution, then ReLU in place."""
     n[top] = L.Convolution(
         n[bottom],
         name=f"conv_{bottom if bottom != 'data' else 'd0a'}-{top[-1]}",
         num_output=maps,
         kernel_size=3,
+        **(dict(pad=1) if padded else {}),
         weight_filler=dict(type="msra"),
         bias_filler=dict(type="constant", value=0),
         param=LEARN,
@@ -40,9 +41,11 @@ def pool(n: NetSpec, bottom: str, top: str) -> None:
     )
 
 
-def up_crop_concat(n: NetSpec, bottom: str, level: int, maps: int, up_relu: bool) -> None:
-    """2x2 up-convolution to `maps` maps, joined with the cropped skip map of the same level."""
-    up, skip, cropped = f"u{level}a", f"d{level}c", f"d{level}cc"
+def up_crop_concat(
+    n: NetSpec, bottom: str, level: int, maps: int, crop: int | None, up_relu: bool
+) -> None:
+    """2x2 up-convolution to `maps` maps, joined with the skip map of the same level, cropped."""
+    up, skip = f"u{level}a", f"d{level}c"
     n[up] = L.Deconvolution(
         n[bottom],
         name=f"upconv_{bottom}_{up}",
@@ -57,12 +60,23 @@ def up_crop_concat(n: NetSpec, bottom: str, level: int, maps: int, up_relu: bool
     )
     if up_relu:
         n[f"relu_{up}"] = L.ReLU(n[up], in_place=True)
-    n[cropped] = L.Crop(n[skip], n[up], name=f"crop_{skip}-{cropped}", axis=2, offset=CROPS[level])
-    n[f"u{level}b"] = L.Concat(n[up], n[cropped], name=f"concat_{cropped}_{up}-b", axis=1)
+    if crop is not None:
+        cropped = f"d{level}cc"
+        n[cropped] = L.Crop(n[skip], n[up], name=f"crop_{skip}-{cropped}", axis=2, offset=crop)
+        skip = cropped
+    n[f"u{level}b"] = L.Concat(n[up], n[skip], name=f"concat_{skip}_{up}-b", axis=1)
 
 
-def u_shape(n: NetSpec, width: int, classes: int, *, as_published: bool = False) -> None:
-    """Add the 23 convolutional layers from blob `data` to blob `score`.
+def u_shape(
+    n: NetSpec,
+    width: int,
+    classes: int,
+    *,
+    levels: int = LEVELS,
+    padded: bool = False,
+    as_published: bool = False,
+) -> None:
+    """Add the convolutional layers from blob `data` to blob `score`: 23 with four levels.
 
     Parameters
     ----------
@@ -72,6 +86,10 @@ def u_shape(n: NetSpec, width: int, classes: int, *, as_published: bool = False)
         Maps of the first level; 64 is the paper's.
     classes : int
         Channels of `score`.
+    levels : int
+        Poolings.
+    padded : bool
+        Pad the 3x3 convolutions by zeros, so that `score` is as large as `data`.
     as_published : bool
         As in the network that the authors published: a ReLU after every up-convolution, and twice
         the maps out of the last.
@@ -81,22 +99,24 @@ def u_shape(n: NetSpec, width: int, classes: int, *, as_published: bool = False)
     Ronneberger et al. 2015, Fig. 1. Layers and blobs are called as in the authors' published
     networks.
     """
-    for level in range(LEVELS + 1):
+    for level in range(levels + 1):
         first = "data" if level == 0 else f"d{level}a"
         maps = width * 2**level
-        conv_relu(n, first, f"d{level}b", maps)
-        conv_relu(n, f"d{level}b", f"d{level}c", maps)
-        if level >= LEVELS - 1:
+        conv_relu(n, first, f"d{level}b", maps, padded)
+        conv_relu(n, f"d{level}b", f"d{level}c", maps, padded)
+        if level >= levels - 1:
             dropout(n, f"d{level}c")
-        if level < LEVELS:
+        if level < levels:
             pool(n, f"d{level}c", f"d{level + 1}a")
-    below = f"d{LEVELS}c"
-    for level in reversed(range(LEVELS)):
+    below = f"d{levels}c"
+    for level in reversed(range(levels)):
         maps = width * 2**level
         up_maps = 2 * maps if as_published and level == 0 else maps
-        up_crop_concat(n, below, level, up_maps, as_published)
-        conv_relu(n, f"u{level}b", f"u{level}c", maps)
-        conv_relu(n, f"u{level}c", f"u{level}d", maps)
+        # What the unpadded convolutions below lose on each side: 4, 16, 40, 88 pixels (Fig. 1).
+        crop = None if padded else 6 * 2 ** (levels - level) - 8
+        up_crop_concat(n, below, level, up_maps, crop, as_published)
+        conv_relu(n, f"u{level}b", f"u{level}c", maps, padded)
+        conv_relu(n, f"u{level}c", f"u{level}d", maps, padded)
         below = f"u{level}d"
     n["score"] = L.Convolution(
         n[below],
