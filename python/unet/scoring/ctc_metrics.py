@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from unet.errors import InputError
+from unet.scoring.contingency_table import contingency_table
 from unet.tracking.ctc_format import Track
 
 # What it costs to mend a result by hand: objects to split, add and remove; links to remove, add and
@@ -59,29 +60,19 @@ def match_objects(reference: np.ndarray, result: np.ndarray) -> Matches:
     ValueError
         If the shapes differ.
     """
-    if reference.shape != result.shape:
-        raise ValueError(f"the reference is {reference.shape}, the result {result.shape}")
-    references, areas = _objects(reference)
-    results, result_areas = _objects(result)
+    table = contingency_table(reference, result)
+    references, row = np.unique(table.first, return_inverse=True)
+    results, column = np.unique(table.second, return_inverse=True)
+    areas, result_areas = np.bincount(row, table.pixels), np.bincount(column, table.pixels)
     partners = np.zeros(len(references), np.int64)
     jaccard = np.zeros(len(references))
-    both = (reference > 0) & (result > 0)
-    rows = np.searchsorted(references, reference[both])
-    columns = np.searchsorted(results, result[both])
-    pairs, common = np.unique(rows * max(1, len(results)) + columns, return_counts=True)
-    rows, columns = np.divmod(pairs, max(1, len(results)))
     # More than half: so no object has two partners.
-    half = 2 * common > areas[rows]
-    rows, columns, common = rows[half], columns[half], common[half]
-    partners[rows] = results[columns]
-    jaccard[rows] = common / (areas[rows] + result_areas[columns] - common)
-    return Matches(references, partners, jaccard, results)
-
-
-def _objects(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the numbers of the objects and their areas in pixels."""
-    numbers, areas = np.unique(labels[labels > 0], return_counts=True)
-    return numbers.astype(np.int64), areas
+    match = (table.first > 0) & (table.second > 0) & (2 * table.pixels > areas[row])
+    row, column, common = row[match], column[match], table.pixels[match]
+    partners[row] = results[column]
+    jaccard[row] = common / (areas[row] + result_areas[column] - common)
+    objects = references > 0
+    return Matches(references[objects], partners[objects], jaccard[objects], results[results > 0])
 
 
 def seg(frames: Iterable[Matches]) -> float:

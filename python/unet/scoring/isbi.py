@@ -20,8 +20,9 @@ from tqdm import tqdm
 
 from unet.errors import InputError
 from unet.machine.cores import run_tasks
-from unet.scoring.contingency_table import Overlap, f_score, precision_recall
-from unet.scoring.thinning import label_cells, thin_membranes
+from unet.preparation.labels import instances_from_binary
+from unet.scoring.contingency_table import contingency_table, f_score, precision_recall
+from unet.scoring.thinning import thin_membranes
 from unet.scoring.warping import MISMATCH_TYPES, count_mismatches
 
 # Repeated addition is part of the definition: the last is 0.9999999999999999, and 1 is above it.
@@ -186,7 +187,7 @@ def score_stack(
 
 def _measure_regions(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, np.ndarray]:
     """Count what all scores but the warping error need in one slice; a row per threshold."""
-    truth, truths = label_cells(labels)
+    truth = instances_from_binary(labels)
     rows: list[dict[str, Any]] = []
     last = -1
     for threshold in THRESHOLDS:
@@ -194,8 +195,8 @@ def _measure_regions(labels: np.ndarray, probabilities: np.ndarray) -> dict[str,
         # Cells only shrink from threshold to threshold: as many pixels are the same picture.
         if np.count_nonzero(cells) != last:
             last = np.count_nonzero(cells)
-            plain = Overlap(truth, truths, *label_cells(cells))
-            thin = Overlap(truth, truths, *thin_membranes(cells))
+            plain = contingency_table(truth, instances_from_binary(cells))
+            thin = contingency_table(truth, thin_membranes(cells))
             row = {
                 "rand": plain.squares(),
                 "rand_pairs": plain.pairs(),
@@ -207,7 +208,7 @@ def _measure_regions(labels: np.ndarray, probabilities: np.ndarray) -> dict[str,
         rows.append(row)
     measured = {name: np.array([row[name] for row in rows], np.float64) for name in rows[0]}
     measured["pixel"] = _pixel_counts(labels, probabilities)
-    measured["cells"] = np.array(truths)
+    measured["cells"] = np.array(truth.max())
     return measured
 
 

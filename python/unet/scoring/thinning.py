@@ -5,27 +5,10 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-
-def label_cells(cells: np.ndarray) -> tuple[np.ndarray, int]:
-    """Number the 4-connected components of one slice.
-
-    Parameters
-    ----------
-    cells : bool ndarray, shape (Y, X)
-        True inside a cell.
-
-    Returns
-    -------
-    regions : int32 ndarray, shape (Y, X)
-        1 .. `count` in the cells, 0 elsewhere.
-    count : int
-    """
-    # The default structure of scipy in two dimensions is the 4-neighbourhood.
-    regions, count = ndimage.label(cells, output=np.int32)
-    return regions, int(count)
+from unet.preparation.labels import instances_from_binary
 
 
-def thin_membranes(cells: np.ndarray) -> tuple[np.ndarray, int]:
+def thin_membranes(cells: np.ndarray) -> np.ndarray:
     """Flood the membrane from the cells until only dams between different cells are left.
 
     The queue is first in, first out: at the start the membrane pixels beside a cell, column by
@@ -40,10 +23,8 @@ def thin_membranes(cells: np.ndarray) -> tuple[np.ndarray, int]:
 
     Returns
     -------
-    regions : int32 ndarray, shape (Y, X)
+    int32 ndarray, shape (Y, X)
         Labels of the grown cells, 0 on the dams; 1 everywhere if there is no cell pixel at all.
-    count : int
-        Number of labels.
 
     Notes
     -----
@@ -56,9 +37,9 @@ def thin_membranes(cells: np.ndarray) -> tuple[np.ndarray, int]:
     Arganda-Carreras et al., Crowdsourcing the creation of image segmentation algorithms for
     connectomics, Frontiers in Neuroanatomy 9, 2015.
     """
-    regions, count = label_cells(cells)
-    if count == 0:
-        return np.ones(cells.shape, np.int32), 1
+    regions = instances_from_binary(cells)
+    if not regions.any():
+        return np.ones(cells.shape, np.int32)
     padded = np.pad(regions, 1)
     width = padded.shape[1]
     neighbours = np.array([[-1], [-width], [1], [width]])  # left, up, right, down
@@ -81,7 +62,7 @@ def thin_membranes(cells: np.ndarray) -> tuple[np.ndarray, int]:
         first[reached[::-1]] = order[::-1]
         wave = reached[first[reached] == order]
         untouched[wave] = False
-    return np.ascontiguousarray(label.reshape(padded.shape)[1:-1, 1:-1]), count
+    return np.ascontiguousarray(label.reshape(padded.shape)[1:-1, 1:-1])
 
 
 def _settle(wave: np.ndarray, around: np.ndarray, label: np.ndarray, rank: np.ndarray) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from unet.scoring.ctc_metrics import match_objects
+
 
 def undersegmented(truth: np.ndarray, found: np.ndarray) -> np.ndarray:
     """Return the true cells that one found cell covers together with another.
@@ -25,12 +27,7 @@ def undersegmented(truth: np.ndarray, found: np.ndarray) -> np.ndarray:
     >>> undersegmented(truth, np.array([[4, 4, 0, 0, 5, 5, 5, 5]]))
     array([2, 3])
     """
-    numbers, place, areas = np.unique(truth, return_inverse=True, return_counts=True)
-    components, component = np.unique(found, return_inverse=True)
-    pairs = place.ravel() * len(components) + component.ravel()
-    table = np.bincount(pairs, minlength=len(numbers) * len(components))
-    table = table.reshape(len(numbers), len(components))
-    covers = 2 * table > areas[:, None]
-    covers[numbers == 0] = False
-    covers[:, components == 0] = False
-    return numbers[covers[:, covers.sum(axis=0) > 1].any(axis=1)]
+    matches = match_objects(truth, found)
+    found_numbers, times = np.unique(matches.partners, return_counts=True)
+    several = found_numbers[(times > 1) & (found_numbers > 0)]
+    return matches.reference[np.isin(matches.partners, several)]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from unet.scoring.thinning import label_cells
+from unet.preparation.labels import instances_from_binary
 
 #: The kinds of mismatch a warp leaves behind, in the order in which they are counted.
 MISMATCH_TYPES = (
@@ -192,7 +192,7 @@ def classify(
     """
     height, width = warped.shape
     # -1 outside the slice: such neighbours do not count, not even as membrane.
-    regions = np.pad(label_cells(warped)[0], 1, constant_values=-1)
+    regions = np.pad(instances_from_binary(warped), 1, constant_values=-1)
     rows, columns = residual[:, :1] + 1, residual[:, 1:] + 1
     dy, dx = np.array(_NEIGHBOURS).T
     beside = np.sort(regions[rows + dy, columns + dx], axis=1)
@@ -238,8 +238,8 @@ def _falls_apart(warped: np.ndarray, pixels: np.ndarray, radius: int) -> np.ndar
             sheet = np.zeros((batch.size, side + 1, side), bool)
             sheet[:, :side] = windows[pixels[batch, 0], pixels[batch, 1]]
             sheet[:, reach, reach] = False
-            regions, count = label_cells(sheet.reshape(-1, side))
-            regions = regions.reshape(sheet.shape)
+            regions = instances_from_binary(sheet.reshape(-1, side)).reshape(sheet.shape)
+            count = regions.max(initial=0)
             beside = regions[:, reach - 1 : reach + 2, reach - 1 : reach + 2].reshape(-1, 9)
             lowest = np.where(beside > 0, beside, count + 1).min(axis=1)
             apart[batch] = lowest < beside.max(axis=1)

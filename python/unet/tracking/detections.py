@@ -9,6 +9,7 @@ import numpy as np
 from scipy import sparse
 
 from unet.errors import InputError
+from unet.scoring.contingency_table import contingency_table
 
 # Numbers below are counted in a table of that length.
 _COUNTED = 1 << 20
@@ -164,8 +165,7 @@ def shared_pixels(
     -------
     scipy.sparse.csr_matrix of int64, shape (rows, columns)
     """
-    both = (before > 0) & (now > 0)
-    pixels = np.ones(int(both.sum()), np.int64)
-    places = (before[both] - 1, now[both] - 1)
-    # Pixels of the same pair are added up.
-    return sparse.coo_matrix((pixels, places), shape=(rows, columns)).tocsr()
+    table = contingency_table(before, now)
+    both = (table.first > 0) & (table.second > 0)
+    pairs = (table.first[both] - 1, table.second[both] - 1)
+    return sparse.coo_matrix((table.pixels[both], pairs), shape=(rows, columns)).tocsr()

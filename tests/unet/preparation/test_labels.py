@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tests.unet.drawn import drawn
 from unet.errors import InputError
 from unet.preparation.labels import (
     annotate,
@@ -16,28 +17,24 @@ from unet.preparation.labels import (
 )
 
 
-def picture(*rows):
-    return np.array([[int(c) for c in row.split()] for row in rows])
-
-
 def test_diagonal_neighbours_are_two_cells():
-    cells = instances_from_binary(picture("1 0 0", "0 1 1", "0 0 1") > 0)
+    cells = instances_from_binary(drawn("1 0 0", "0 1 1", "0 0 1") > 0)
     assert cells.tolist() == [[1, 0, 0], [0, 2, 2], [0, 0, 2]]
 
 
 def test_border_between_touching_cells_takes_one_pixel_of_each():
-    cells = picture("1 1 1 2 2 2", "1 1 1 2 2 2", "1 1 1 2 2 2")
-    assert separate_touching(cells).tolist() == picture(*["1 1 0 0 2 2"] * 3).tolist()
+    cells = drawn("1 1 1 2 2 2", "1 1 1 2 2 2", "1 1 1 2 2 2")
+    assert separate_touching(cells).tolist() == drawn(*["1 1 0 0 2 2"] * 3).tolist()
 
 
 def test_border_between_cells_that_touch_at_a_corner():
-    cells = picture("1 1 0 0", "1 1 0 0", "0 0 2 2", "0 0 2 2")
-    separated = picture("1 1 0 0", "1 0 0 0", "0 0 0 2", "0 0 2 2")
+    cells = drawn("1 1 0 0", "1 1 0 0", "0 0 2 2", "0 0 2 2")
+    separated = drawn("1 1 0 0", "1 0 0 0", "0 0 0 2", "0 0 2 2")
     assert separate_touching(cells).tolist() == separated.tolist()
 
 
 def test_no_border_where_a_gap_is():
-    cells = picture("1 1 0 2 2", "1 1 0 2 2")
+    cells = drawn("1 1 0 2 2", "1 1 0 2 2")
     assert separate_touching(cells).tolist() == cells.tolist()
 
 
@@ -54,9 +51,7 @@ def test_after_separation_components_are_the_cells():
 
 def test_binary_labels_whatever_the_foreground_is_written_as():
     for value in (1, 255):
-        classes, cells, borders, vanished = annotate(
-            picture("0 1 0 1", "0 1 0 0") * value, "binary"
-        )
+        classes, cells, borders, vanished = annotate(drawn("0 1 0 1", "0 1 0 0") * value, "binary")
         assert classes.tolist() == [[0, 1, 0, 1], [0, 1, 0, 0]]
         assert classes.dtype == np.uint8
         assert cells.tolist() == [[0, 1, 0, 2], [0, 1, 0, 0]]
@@ -77,12 +72,12 @@ def test_instance_labels_of_64_bit_with_one_cell_swallowed():
 
 
 def test_a_cell_in_two_pieces_stays_one_cell():
-    got = annotate(picture("4 0 4", "4 0 4"), "instances")
+    got = annotate(drawn("4 0 4", "4 0 4"), "instances")
     assert got.instances.tolist() == [[1, 0, 1], [1, 0, 1]]
 
 
 def test_class_labels_have_cells_of_each_class():
-    got = annotate(picture("1 2 0 1", "1 2 0 1"), "classes")
+    got = annotate(drawn("1 2 0 1", "1 2 0 1"), "classes")
     assert got.classes.tolist() == [[1, 2, 0, 1], [1, 2, 0, 1]]
     assert got.instances.tolist() == [[1, 3, 0, 2], [1, 3, 0, 2]]
 
@@ -129,9 +124,9 @@ def test_absent_class_weighs_one():
 
 
 def test_bounding_boxes_of_numbers_with_gaps():
-    cells = picture("0 9 9", "500 0 0", "500 500 0")
+    cells = 100 * drawn("0 9 9", "5 0 0", "5 5 0")
     assert bounding_boxes(cells) == [
-        (9, slice(0, 1), slice(1, 3)),
+        (900, slice(0, 1), slice(1, 3)),
         (500, slice(1, 3), slice(0, 2)),
     ]
     assert bounding_boxes(np.zeros((3, 3), int)) == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tests.unet.drawn import drawn
 from unet.errors import InputError
 from unet.preparation.partial_annotation import (
     Unannotated,
@@ -14,26 +15,20 @@ from unet.preparation.partial_annotation import (
     unknown_pixels,
 )
 
-
-def picture(text):
-    """Read a drawing: digits are numbers, dots are 0."""
-    return np.array([[0 if c == "." else int(c) for c in line] for line in text.split()])
-
-
-CELLS = picture("""
-    ..........
-    .77....5..
-    .77....5..
-    .......5..
-    .......5..
-""")
-MARKERS = picture("""
-    ........2.
-    ..1.......
-    .......3..
-    ..........
-    4.........
-""")
+CELLS = drawn(
+    "..........",
+    ".77....5..",
+    ".77....5..",
+    ".......5..",
+    ".......5..",
+)
+MARKERS = drawn(
+    "........2.",
+    "..1.......",
+    ".......3..",
+    "..........",
+    "4.........",
+)
 
 
 def test_markers_without_a_drawn_cell():
@@ -77,13 +72,13 @@ def test_the_region_around_an_undrawn_marker():
     got = unknown_pixels(CELLS, Unannotated("markers", 1.5), MARKERS)
     assert np.array_equal(
         got,
-        picture("""
-            .......111
-            ........11
-            ..........
-            11........
-            11........
-        """),
+        drawn(
+            ".......111",
+            "........11",
+            "..........",
+            "11........",
+            "11........",
+        ),
     )
 
 

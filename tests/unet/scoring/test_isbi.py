@@ -13,20 +13,18 @@ import tifffile
 from scipy import ndimage
 from skimage.metrics import adapted_rand_error
 
+from tests.unet.drawn import drawn_cells
 from unet.errors import InputError
-from unet.scoring.contingency_table import Overlap, f_score
+from unet.preparation.labels import instances_from_binary
+from unet.scoring.contingency_table import ContingencyTable, contingency_table, f_score
 from unet.scoring.isbi import THRESHOLDS, WARPING_THRESHOLDS, pixel_counts, pixel_error, score_stack
-from unet.scoring.thinning import label_cells, thin_membranes
+from unet.scoring.thinning import thin_membranes
 
 ABOUT_THE_FILES = {"description", "label_bitdepth", "proposal_bitdepth"}
 
 
-def picture(*rows: str) -> np.ndarray:
-    return np.array([[character == "#" for character in row] for row in rows])
-
-
-def overlap(truth: np.ndarray, proposal: np.ndarray) -> Overlap:
-    return Overlap(*label_cells(truth), *label_cells(proposal))
+def overlap(truth: np.ndarray, proposal: np.ndarray) -> ContingencyTable:
+    return contingency_table(instances_from_binary(truth), instances_from_binary(proposal))
 
 
 def random_stack(seed: int, slices: int = 3) -> tuple[np.ndarray, np.ndarray]:
@@ -116,7 +114,7 @@ def test_f_score(counts, expected):
 
 def test_rand_by_hand():
     # One true cell of 4; the proposal finds 2 of its pixels and loses 2 to the membrane.
-    truth, proposal = picture("####.."), picture("##....")
+    truth, proposal = drawn_cells("####.."), drawn_cells("##....")
     # tp = 2^2 + 2, tp + fp = 2^2 + 2, tp + fn = 4^2
     assert overlap(truth, proposal).squares() == (6, 0, 10)
     # One pair is together in both, of six.
@@ -125,7 +123,7 @@ def test_rand_by_hand():
 
 
 def test_rand_of_a_merge_by_hand():
-    truth, proposal = picture("##.##"), picture("#####")
+    truth, proposal = drawn_cells("##.##"), drawn_cells("#####")
     # The true background does not count: a region of 4 against two of 2.
     assert overlap(truth, proposal).squares() == (8, 8, 0)
     assert overlap(truth, proposal).pairs() == (2, 4, 0)
@@ -136,8 +134,8 @@ def test_rand_of_a_merge_by_hand():
 @pytest.mark.parametrize("seed", range(5))
 def test_pairs_are_pairs(seed):
     labels, probabilities = random_stack(seed, 1)
-    truth = label_cells(labels[0])[0].ravel().tolist()
-    proposal = label_cells(probabilities[0] > 0.4)[0].ravel().tolist()
+    truth = instances_from_binary(labels[0]).ravel().tolist()
+    proposal = instances_from_binary(probabilities[0] > 0.4).ravel().tolist()
     # A pixel of a true cell that is membrane in the proposal is with no other.
     pixels = [pixel for pixel in zip(truth, proposal) if pixel[0]]
     tp = fp = fn = 0
@@ -152,10 +150,10 @@ def test_pairs_are_pairs(seed):
 @pytest.mark.parametrize("seed", range(5))
 def test_pairs_give_the_error_of_scikit_image_if_every_membrane_pixel_is_a_region(seed):
     labels, probabilities = random_stack(seed, 1)
-    truth, _ = label_cells(labels[0])
-    proposal, count = label_cells(probabilities[0] > 0.4)
+    truth = instances_from_binary(labels[0])
+    proposal = instances_from_binary(probabilities[0] > 0.4)
     membrane = proposal == 0
-    proposal[membrane] = count + 1 + np.arange(np.count_nonzero(membrane))
+    proposal[membrane] = proposal.max() + 1 + np.arange(np.count_nonzero(membrane))
     error = 1 - f_score(overlap(labels[0], probabilities[0] > 0.4).pairs())
     assert error == pytest.approx(adapted_rand_error(truth, proposal)[0], abs=1e-15)
 
@@ -188,16 +186,16 @@ def information_naively(truth: np.ndarray, proposal: np.ndarray) -> float:
 @pytest.mark.parametrize("seed", range(5))
 def test_information_is_that_of_the_pixels_of_true_cells(seed):
     labels, probabilities = random_stack(seed, 1)
-    truth, truths = label_cells(labels[0])
-    regions, count = thin_membranes(probabilities[0] > 0.4)
-    value = Overlap(truth, truths, regions, count).information()
+    truth = instances_from_binary(labels[0])
+    regions = thin_membranes(probabilities[0] > 0.4)
+    value = contingency_table(truth, regions).information()
     assert value == pytest.approx(information_naively(truth, regions), abs=1e-12)
 
 
 def test_information_of_one_region_is_none():
-    both = picture("##.##")
-    assert overlap(both, picture("#####")).information() == 0
-    assert overlap(picture("#####"), both).information() == 0
+    both = drawn_cells("##.##")
+    assert overlap(both, drawn_cells("#####")).information() == 0
+    assert overlap(drawn_cells("#####"), both).information() == 0
     assert overlap(both, both).information() == pytest.approx(1)
 
 
@@ -227,7 +225,7 @@ def test_a_stack_of_one_slice_is_that_slice():
 
 
 def test_a_perfect_proposal_has_no_error():
-    labels = picture("##.##", ".....", "##.##")
+    labels = drawn_cells("##.##", ".....", "##.##")
     scores = score_stack(labels, labels.astype(np.float32))
     assert scores["pixel_error"] == scores["rand_error"] == scores["warping_error"] == 0
     # The grown cells and the dams lie on the true membrane, which does not count.
@@ -246,7 +244,7 @@ def test_holes_and_islands_have_no_warping_error():
 
 
 def test_all_membrane_is_one_region_after_thinning():
-    labels = picture("##.##", "##.##")
+    labels = drawn_cells("##.##", "##.##")
     scores = score_stack(labels, np.zeros(labels.shape))
     assert scores["pixel_error"] == 1
     # Every pixel by itself: tp = 8, tp + fn = 32.
@@ -287,7 +285,7 @@ def test_slices_without_a_true_cell_leave_the_scores_of_regions_to_the_others():
 
 
 def test_an_all_cell_truth_shares_no_information():
-    scores = score_stack(np.ones((4, 4)), picture("####", "....", "####", "####"))
+    scores = score_stack(np.ones((4, 4)), drawn_cells("####", "....", "####", "####"))
     assert scores["v_info_thin"] == 0
     assert scores["pixel_error"] == pytest.approx(1 - 24 / 28)
 

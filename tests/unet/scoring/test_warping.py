@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from tests.unet.drawn import drawn_cells
 from unet.scoring.warping import (
     HOLE_ADDITION,
     HOLE_DELETION,
@@ -23,10 +24,6 @@ from unet.scoring.warping import (
 # b0 .. b7 as (row, column) in a 3x3 neighbourhood: E, NE, N, NW, W, SW, S, SE.
 PLACES = ((1, 2), (0, 2), (0, 1), (0, 0), (1, 0), (2, 0), (2, 1), (2, 2))
 EIGHT = np.ones((3, 3))
-
-
-def picture(*rows: str) -> np.ndarray:
-    return np.array([[character == "#" for character in row] for row in rows])
 
 
 def neighbourhood(code: int) -> np.ndarray:
@@ -92,7 +89,7 @@ def test_warps_as_the_definition_does(seed):
 
 
 def test_surest_pixels_come_first_and_ties_by_column():
-    labels = picture("..", "..")
+    labels = drawn_cells("..", "..")
     probabilities = np.array([[0.6, 0.9], [0.6, 0.6]], np.float32)
     order = warping_order(labels, probabilities, 0.5)
     assert order.tolist() == [[0, 1], [0, 0], [1, 0], [1, 1]]
@@ -101,7 +98,7 @@ def test_surest_pixels_come_first_and_ties_by_column():
 def test_certainty_is_compared_in_single_precision():
     # 0.1 - 1e-9 and 0.1 - 2e-9 are one float32: a tie, so the first column leads.
     probabilities = np.array([[2e-9, 1e-9]], np.float32)
-    assert warping_order(picture("##"), probabilities, 0.1).tolist() == [[0, 0], [0, 1]]
+    assert warping_order(drawn_cells("##"), probabilities, 0.1).tolist() == [[0, 0], [0, 1]]
 
 
 def legacy_sort(values: list[np.float32], places: list[int]) -> list[int]:
@@ -193,18 +190,18 @@ def kinds(warped: np.ndarray, *pixels: tuple[int, int], **options) -> list[int]:
 
 
 def test_a_bridge_between_two_cells_is_a_merge():
-    assert kinds(picture("##.##"), (0, 2)) == [
+    assert kinds(drawn_cells("##.##"), (0, 2)) == [
         HOLE_ADDITION
     ]  # a slice of one row has no background
-    assert kinds(picture(".....", "##.##", "....."), (1, 2)) == [MERGE]
+    assert kinds(drawn_cells(".....", "##.##", "....."), (1, 2)) == [MERGE]
 
 
 def test_a_cut_through_the_only_link_of_a_cell_is_a_split():
-    assert kinds(picture(".....", "#####", "....."), (1, 2)) == [SPLIT]
+    assert kinds(drawn_cells(".....", "#####", "....."), (1, 2)) == [SPLIT]
 
 
 def test_a_cut_through_a_small_ring_only_opens_its_hole():
-    ring = np.pad(picture("#####", "#...#", "#####"), 1)
+    ring = np.pad(drawn_cells("#####", "#...#", "#####"), 1)
     assert kinds(ring, (1, 3), radius=1) == [SPLIT]
     assert kinds(ring, (1, 3), radius=2) == [HOLE_DELETION]
 
@@ -237,23 +234,23 @@ def test_additions_and_deletions():
 
 def test_neighbours_outside_the_slice_do_not_count():
     # Inside, the corner sees its own cell alone; outside must not add a 0 to that.
-    assert kinds(picture(".##", "###"), (0, 0)) == [HOLE_DELETION]
+    assert kinds(drawn_cells(".##", "###"), (0, 0)) == [HOLE_DELETION]
 
 
 def test_a_slice_of_one_pixel_is_an_object():
-    assert kinds(picture("."), (0, 0)) == [OBJECT_ADDITION]
-    assert kinds(picture("#"), (0, 0)) == [OBJECT_DELETION]
+    assert kinds(drawn_cells("."), (0, 0)) == [OBJECT_ADDITION]
+    assert kinds(drawn_cells("#"), (0, 0)) == [OBJECT_DELETION]
 
 
 def test_no_mismatch_gives_no_counts():
-    labels = picture("##.", "...")
+    labels = drawn_cells("##.", "...")
     assert count_mismatches(labels, labels.astype(np.float32), 0.0).tolist() == [0] * 8
 
 
 def test_groups_count_once_what_pixels_count_each():
     # Two cells with a membrane of 2 x 1 pixels between them, which the proposal fills.
-    labels = np.pad(picture("##..##"), ((1, 1), (0, 0)))
-    filled = np.pad(picture("######"), ((1, 1), (0, 0))).astype(np.float32)
+    labels = np.pad(drawn_cells("##..##"), ((1, 1), (0, 0)))
+    filled = np.pad(drawn_cells("######"), ((1, 1), (0, 0))).astype(np.float32)
     counts = count_mismatches(labels, filled, 0.5)
     # One pixel grows a cell; the other would join the two.
     assert counts.tolist() == [0, 1, 0, 0, 0, 0, 0, 1]
