@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from caffe import common, fillers
+from caffe import common
 from caffe.blob import Blob
 from caffe.layer_types import register
 from caffe.layers.base import NeuronLayer
@@ -151,11 +151,10 @@ class PReLU(NeuronLayer):
             raise self.fail(f"needs channels on axis 1, the bottom is {shape}")
         self.shared = param.channel_shared
         if not self.blobs:
-            blob = self.blobs.add_blob(*(() if self.shared else shape[1:2]))
             filler = caffe_pb2.FillerParameter(type="constant", value=0.25)
             if param.HasField("filler"):
                 filler.CopyFrom(param.filler)
-            blob.set_data(fillers.fill(blob.shape, filler))
+            self.add_parameter(() if self.shared else shape[1:2], filler)
         if self.blobs[0].count != (1 if self.shared else shape[1]):
             raise self.fail(f"slopes of shape {self.blobs[0].shape} do not fit the bottom {shape}")
 

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from google.protobuf.message import Message
 
-from caffe import late_checks
+from caffe import fillers, late_checks
 from caffe.blob import Blob
 from caffe.containers import Shown, Vector
 from caffe.errors import CaffeError
@@ -236,6 +237,17 @@ class Layer:
 
 class BuiltInLayer(Layer):
     """A layer of this engine; what it need not do it inherits."""
+
+    def add_parameter(self, shape: Sequence[int], filler: caffe_pb2.FillerParameter) -> None:
+        """Append a parameter blob with the values of a filler."""
+        self.blobs.add_blob(*shape).set_data(fillers.fill(tuple(shape), filler))
+
+    def add_weights(self, shape: Sequence[int], biases: int, param: Message) -> None:
+        """Make weights and, with `bias_term`, so many biases, by the fillers that `param` names."""
+        if not self.blobs:
+            self.add_parameter(shape, param.weight_filler)
+            if param.bias_term:
+                self.add_parameter((biases,), param.bias_filler)
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Check the parameters and make the layer's own blobs; called once."""

@@ -10,12 +10,12 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 
-from caffe import common, fillers, timer
+from caffe import common, timer
 from caffe.blob import Blob
 from caffe.layer_types import register
 from caffe.layers import winograd
 from caffe.layers.base import BuiltInLayer
-from caffe.layers.windows import windows
+from caffe.layers.conv_geometry import conv_geometry
 from caffe.synced_memory import ReshapedView, SyncedMemory
 
 # Kernel elements times input channels up to which the weights' gradient is one product of matrices.
@@ -52,7 +52,8 @@ class _ConvolutionBase(BuiltInLayer):
             )
         if len(top) != len(bottom):
             raise self.fail(f"needs as many tops as bottoms, has {len(top)} and {len(bottom)}")
-        self.kernel, self.stride, self.pad, self.dilation = windows(self, param, self.spatial_axes)
+        geometry = conv_geometry(self, param, self.spatial_axes)
+        self.kernel, self.stride, self.pad, self.dilation = geometry
         self.groups = param.group
         self.channels = shape[self.axis]
         self.num_output = param.num_output
@@ -62,13 +63,13 @@ class _ConvolutionBase(BuiltInLayer):
             if self.groups < 1 or count % self.groups:
                 raise self.fail(f"{what} {count} cannot be divided into {self.groups} group(s)")
         self.has_bias = param.bias_term
-        if not self.blobs:
-            weights = self.blobs.add_blob(*self._weight_shape())
-            weights.set_data(fillers.fill(weights.shape, param.weight_filler))
-            if self.has_bias:
-                bias = self.blobs.add_blob(self.num_output)
-                bias.set_data(fillers.fill(bias.shape, param.bias_filler))
-
+        self.add_weights(self._weight_shape(), self.num_output, param)
+        no_output_padding = (0,) * self.spatial_axes
+        # As PyTorch's functions take it.
+        self._geometry = (
+            *(self.stride, self.pad, self.dilation),
+            *(self.transposed, no_output_padding, self.groups),
+        )
         self._tried: set[tuple[int, ...]] = set()
         # Shape and precision -> which of `_SUMS` is the fastest.
         self._fastest_sum: dict[tuple[tuple[int, ...], str], int] = {}
@@ -170,17 +171,7 @@ class _ConvolutionBase(BuiltInLayer):
     ) -> torch.Tensor:
         if data.device.type == "cuda":
             self._choose_search(tuple(data.shape))
-        return torch.convolution(
-            data,
-            weights,
-            bias,
-            self.stride,
-            self.pad,
-            self.dilation,
-            self.transposed,
-            (0,) * self.spatial_axes,
-            self.groups,
-        )
+        return torch.convolution(data, weights, bias, *self._geometry)
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
@@ -191,7 +182,7 @@ class _ConvolutionBase(BuiltInLayer):
             if not (down or wants[0] or wants_bias):
                 continue
             grad_bottom, grad_weights, grad_bias = self._gradients(
-                self._batched(above.diff_memory, not self._disjoint()),
+                self._batched(above.diff_memory, not self._non_overlapping()),
                 self._batched(below.data_memory),
                 (down, wants[0], wants_bias),
             )
@@ -214,7 +205,7 @@ class _ConvolutionBase(BuiltInLayer):
             self._fastest_sum[key] = timer.fastest(*(partial(way, gradient) for way in _SUMS))
         return _SUMS[self._fastest_sum.get(key, 0)](gradient)
 
-    def _disjoint(self) -> bool:
+    def _non_overlapping(self) -> bool:
         """Tell whether gradients are cut into windows, whatever their layout."""
         return False
 
@@ -234,12 +225,7 @@ class _ConvolutionBase(BuiltInLayer):
             data,
             self._weights(again=True),
             [self.num_output] if self.has_bias else None,
-            self.stride,
-            self.pad,
-            self.dilation,
-            self.transposed,
-            (0,) * self.spatial_axes,
-            self.groups,
+            *self._geometry,
             (*wants_products, wants_bias),
         )
         if wants[1] and data.device.type == "cpu" and data.dtype == torch.bfloat16:
@@ -303,8 +289,8 @@ class Convolution(_ConvolutionBase):
 
     def forward_rectified(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Run forward together with the ReLU that follows in place, which saves a pass."""
-        if self._minimal(top[0].shape):
-            self._forward_minimal(bottom, top, rectify=True)
+        if self._use_winograd(top[0].shape):
+            self._forward_winograd(bottom, top, relu=True)
             return
         plain = self.spatial_axes == 2 and self.axis == 1
         kind = common.current_device().type
@@ -334,8 +320,8 @@ class Convolution(_ConvolutionBase):
             )
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        if self._minimal(top[0].shape):
-            self._forward_minimal(bottom, top, rectify=False)
+        if self._use_winograd(top[0].shape):
+            self._forward_winograd(bottom, top, relu=False)
         else:
             super().forward(bottom, top)
 
@@ -359,7 +345,7 @@ class Convolution(_ConvolutionBase):
                 self._together[key] = timer.fastest(apart, together) == 1
             above.set_data(together() if self._together.get(key) else apart())
 
-    def _minimal(self, output: tuple[int, ...]) -> bool:
+    def _use_winograd(self, output: tuple[int, ...]) -> bool:
         """Tell whether the minimal algorithm can and should be used."""
         return (
             common.current_device().type == "cpu"
@@ -371,16 +357,16 @@ class Convolution(_ConvolutionBase):
             and winograd.is_faster(self.channels, self.num_output, output[2:])
         )
 
-    def _forward_minimal(self, bottom: Sequence[Blob], top: Sequence[Blob], rectify: bool) -> None:
+    def _forward_winograd(self, bottom: Sequence[Blob], top: Sequence[Blob], relu: bool) -> None:
         weights, bias = self._parameters()
         for below, above in zip(bottom, top):
             data = self._batched(below.data_memory)
-            above.set_data(winograd.forward(data, weights, bias, self.pad, rectify))
+            above.set_data(winograd.forward(data, weights, bias, self.pad, relu))
 
     def _gradients(
         self, gradient: torch.Tensor, data: torch.Tensor, wants: tuple[bool, bool, bool]
     ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
-        if self._minimal(gradient.shape):
+        if self._use_winograd(gradient.shape):
             return winograd.backward(gradient, data, self._weights(again=True), self.pad, wants)
         if self._pointwise_to_few(data.device):
             return self._gradients_pointwise(gradient, data, wants)
@@ -431,7 +417,7 @@ class Deconvolution(_ConvolutionBase):
 
     transposed = True
 
-    def _disjoint(self) -> bool:
+    def _non_overlapping(self) -> bool:
         return (
             common.current_device().type == "cpu"
             and self.spatial_axes == 2
@@ -459,7 +445,7 @@ class Deconvolution(_ConvolutionBase):
     def _gradients(
         self, gradient: torch.Tensor, data: torch.Tensor, wants: tuple[bool, bool, bool]
     ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
-        if not self._disjoint():
+        if not self._non_overlapping():
             return super()._gradients(gradient, data, wants)
         windows, pixels, matrix = self._windows(gradient), data.permute(0, 2, 3, 1), self._matrix()
         grad_data = pixels.new_empty(pixels.shape) if wants[0] else None

@@ -10,7 +10,7 @@ import torch
 from caffe.blob import Blob
 from caffe.layer_types import register
 from caffe.layers.base import BuiltInLayer
-from caffe.layers.windows import windows
+from caffe.layers.conv_geometry import conv_geometry
 
 
 @register("Im2col")
@@ -27,7 +27,7 @@ class Im2col(BuiltInLayer):
             raise self.fail(f"needs spatial axes after axis {self.axis}, the bottom is {shape}")
         if any(blob in bottom for blob in top):
             raise self.fail("cannot work in place: give the top another name")
-        self.kernel, self.stride, self.pad, self.dilation = windows(self, param, axes)
+        self.kernel, self.stride, self.pad, self.dilation = conv_geometry(self, param, axes)
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         shape = bottom[0].shape

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from caffe import common, fillers
+from caffe import common
 from caffe.blob import Blob
 from caffe.layer_types import register
 from caffe.layers.base import BuiltInLayer
@@ -24,20 +24,12 @@ class InnerProduct(BuiltInLayer):
         shape = bottom[0].shape
         self.axis = self.canonical_axis(param.axis, shape)
         self.inputs = math.prod(shape[self.axis :])
-        self.maps, self.transposed, self.has_bias = (
-            param.num_output,
-            param.transpose,
-            param.bias_term,
-        )
+        self.maps, self.transposed = param.num_output, param.transpose
+        self.has_bias = param.bias_term
         if self.maps < 1:
             raise self.fail("needs a positive num_output")
-        if not self.blobs:
-            shape = (self.inputs, self.maps) if self.transposed else (self.maps, self.inputs)
-            weights = self.blobs.add_blob(*shape)
-            weights.set_data(fillers.fill(shape, param.weight_filler))
-            if self.has_bias:
-                bias = self.blobs.add_blob(self.maps)
-                bias.set_data(fillers.fill(bias.shape, param.bias_filler))
+        shape = (self.inputs, self.maps) if self.transposed else (self.maps, self.inputs)
+        self.add_weights(shape, self.maps, param)
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         shape = bottom[0].shape
@@ -87,12 +79,7 @@ class Embed(BuiltInLayer):
         for name, count in (("input_dim", self.rows), ("num_output", self.maps)):
             if count < 1:
                 raise self.fail(f"needs a positive {name}")
-        if not self.blobs:
-            weights = self.blobs.add_blob(self.rows, self.maps)
-            weights.set_data(fillers.fill(weights.shape, param.weight_filler))
-            if self.has_bias:
-                bias = self.blobs.add_blob(self.maps)
-                bias.set_data(fillers.fill(bias.shape, param.bias_filler))
+        self.add_weights((self.rows, self.maps), self.maps, param)
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         top[0].reshape(*bottom[0].shape, self.maps)

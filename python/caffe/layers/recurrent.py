@@ -15,7 +15,6 @@ from collections.abc import Sequence
 
 import torch
 
-from caffe import fillers
 from caffe.blob import Blob
 from caffe.layer_types import register
 from caffe.layers.base import BuiltInLayer
@@ -85,8 +84,8 @@ class _Recurrent(BuiltInLayer, ABC):
             inputs = math.prod(bottom[0].shape[2:])
             static = math.prod(bottom[2].shape[1:]) if self.static else None
             for shape in self._parameter_shapes(inputs, static):
-                filler = param.bias_filler if len(shape) == 1 else param.weight_filler
-                self.blobs.add_blob(*shape).set_data(fillers.fill(shape, filler))
+                biases = len(shape) == 1
+                self.add_parameter(shape, param.bias_filler if biases else param.weight_filler)
         self.kept: list[torch.Tensor] = []
 
     @abstractmethod

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import torch
 
-from caffe import fillers
 from caffe.blob import Blob
 from caffe.layer_types import register
 from caffe.layers.base import BuiltInLayer
@@ -37,12 +36,11 @@ class _Broadcast(BuiltInLayer):
                 raise self.fail(
                     f"axis {axis} and num_axes {param.num_axes} leave the shape {shape}"
                 )
-            blob = self.blobs.add_blob(*shape[axis:stop])
             filler = caffe_pb2.FillerParameter()
             filler.CopyFrom(param.filler)
             if not param.HasField("filler"):
                 filler.type, filler.value = "constant", default
-            blob.set_data(fillers.fill(blob.shape, filler))
+            self.add_parameter(shape[axis:stop], filler)
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         shape, other = bottom[0].shape, self._factor(bottom).shape
@@ -74,9 +72,7 @@ class Scale(_Broadcast):
         self._setup(bottom, param, 1.0)
         self.has_bias = param.bias_term
         if self.has_bias and not given:
-            shape = self._factor(bottom).shape
-            bias = self.blobs.add_blob(*shape)
-            bias.set_data(fillers.fill(shape, param.bias_filler))
+            self.add_parameter(self._factor(bottom).shape, param.bias_filler)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         data = bottom[0].data_tensor()

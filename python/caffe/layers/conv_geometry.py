@@ -1,4 +1,4 @@
-"""Kernel, stride, padding and dilation of windows, as a ConvolutionParameter gives them."""
+"""Kernel, stride, padding and dilation, as a ConvolutionParameter gives them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from caffe.proto import caffe_pb2
 Sizes = tuple[int, ...]
 
 
-def windows(
+def conv_geometry(
     layer: Layer, param: caffe_pb2.ConvolutionParameter, axes: int
 ) -> tuple[Sizes, Sizes, Sizes, Sizes]:
     """Return kernel, stride, padding and dilation, one value per spatial axis.
