@@ -65,7 +65,7 @@ for name, part in (("whole", picture), ("part", picture[given["step"] :, given["
     net.blobs["data"].reshape(1, 1, *part.shape)
     net.blobs["data"].data[...] = part
     net.forward()
-    results[name] = net.blobs["score"].data[0]
+    results[name] = net.blobs["score"].data[0].copy()
 np.savez(sys.argv[2], **results)
 """
 
