@@ -17,6 +17,7 @@ from caffe import layers as L
 from caffe.proto import caffe_pb2
 from unet.augmentation.tile_sampler import parse_slices
 from unet.command.options import add_overwrite, whole
+from unet.command.options import parse_slices as parse_range
 from unet.command.running import run_program
 from unet.errors import InputError, few
 from unet.files.atomic import atomic_parts
@@ -309,12 +310,9 @@ def guard_files(files: Iterable[str], options: argparse.Namespace) -> None:
     guard_outputs(outputs, [options.data] if options.data else [], options.overwrite)
 
 
-def _slices(text: str) -> list[int]:
-    try:
-        first, stop = (int(part) for part in text.split(":"))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' is not FIRST:STOP, such as 0:20") from None
-    return [first, stop]
+def _slices(option: str, text: str | None) -> list[int] | None:
+    chosen = None if text is None else parse_range(text, option)
+    return chosen and [chosen.start, chosen.stop]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -322,8 +320,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("net", nargs="?", choices=sorted(WIDTHS))
     parser.add_argument("--data", help="training set (HDF5) that tools/prepare.py wrote")
-    parser.add_argument("--train-slices", type=_slices, metavar="A:B")
-    parser.add_argument("--test-slices", type=_slices, metavar="A:B")
+    parser.add_argument("--train-slices", metavar="A:B")
+    parser.add_argument("--test-slices", metavar="A:B")
     parser.add_argument(
         "--tile",
         type=whole(1),
@@ -351,8 +349,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         path_in_prototxt(options.output),
         tile=TRAIN_TILES[options.net] if options.tile is None else options.tile,
         iterations=options.iterations,
-        train=options.train_slices,
-        test=options.test_slices,
+        train=_slices("--train-slices", options.train_slices),
+        test=_slices("--test-slices", options.test_slices),
         method=options.method or METHODS[options.net],
     )
     guard_files(files, options)

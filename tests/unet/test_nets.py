@@ -225,7 +225,7 @@ def test_own_data_without_test_slices_has_no_test_net(tmp_path):
         (["--data", "mine.h5", "--tile", "200"], "188 and 204"),
         (["--data", "mine.h5", "--iterations", "0"], "0 iterations"),
         (["--data", "mine.h5", "--train-slices", "0:5"], "which has 4"),
-        (["--data", "mine.h5", "--test-slices", "2:2"], r"\[2, 2\]"),
+        (["--data", "mine.h5", "--test-slices", "2:2"], "--test-slices 2:2: give A:B"),
         (["--data", "mine.h5", "--test-slices", "2:4"], "slices 2, 3 of mine.h5 are to be trained"),
     ],
 )

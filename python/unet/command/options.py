@@ -1,11 +1,15 @@
-"""Options that several programs take: numbers within bounds, --overwrite."""
+"""Options that several programs take: numbers, A:B, devices, precisions, --overwrite."""
 
 from __future__ import annotations
 
 import argparse
 import math
 import re
+import sys
 from typing import Callable
+
+from unet.errors import InputError
+from unet.machine.engine import PRECISIONS
 
 
 def whole(low: int, high: int = 2**31 - 1) -> Callable[[str], int]:
@@ -36,6 +40,52 @@ def real(low: float, high: float) -> Callable[[str], float]:
         return value
 
     return parse
+
+
+def parse_slices(text: str | None, option: str = "--slices", count: int | None = None) -> range:
+    """Return the slices that "A:B" means: from A up to, not including, B.
+
+    Parameters
+    ----------
+    text : str, optional
+        Without A from the first, without B to the last; None: all.
+    option : str
+        That gives them, for messages.
+    count : int, optional
+        Slices that there are; None: nobody knows, as of the numbers of frames.
+
+    Raises
+    ------
+    InputError
+        If it is no such range, an empty one, or one that leaves the stack.
+
+    Examples
+    --------
+    >>> parse_slices("20:", count=30)
+    range(20, 30)
+    """
+    text = ":" if text is None else text
+    found = re.fullmatch(r"([0-9]{0,18}):([0-9]{0,18})", text.strip())
+    first, stop = (int(part) if part else None for part in found.groups()) if found else (0, 0)
+    last = sys.maxsize if count is None else count
+    chosen = range(first or 0, last if stop is None else stop)
+    if not chosen or chosen.stop > last:
+        bounds = "" if count is None else f" <= {count}, the slices of the stack"
+        raise InputError(f"{option} {text}: give A:B with 0 <= A < B{bounds}")
+    return chosen
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add --device and --precision, as `unet.machine.engine.open_engine` takes them."""
+    parser.add_argument(
+        "--device", default="auto", help="auto, cpu or the number of a GPU (%(default)s)"
+    )
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="fp32",
+        help="of convolutions; bf16 where the hardware has it, else fp32 (%(default)s)",
+    )
 
 
 def add_overwrite(parser: argparse.ArgumentParser) -> None:

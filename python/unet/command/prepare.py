@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from unet.command.options import add_overwrite, whole
+from unet.command.options import add_overwrite, parse_slices, whole
 from unet.errors import InputError
 from unet.files.outputs import Output, guard_outputs
 from unet.files.provenance import PICTURE, TRAINING_SET
@@ -35,20 +33,6 @@ from unet.preparation.partial_annotation import RULES, Unannotated
 from unet.preparation.prepare import Recipe, Summary, annotated_slice, make_training_set
 from unet.preparation.training_set import TrainingSet
 from unet.volumes import Volume, open_volume
-
-
-def parse_slices(text: str | None, count: int, option: str) -> range | None:
-    """Return the slices that "A:B" means in a stack of `count`: from A up to, not including, B."""
-    if text is None:
-        return None
-    found = re.fullmatch(r"([0-9]{0,18}):([0-9]{0,18})", text.strip())
-    first, stop = (int(part) if part else None for part in found.groups()) if found else (0, 0)
-    chosen = range(first or 0, count if stop is None else stop)
-    if not chosen or chosen.stop > count:
-        raise InputError(
-            f"{option} {text}: give A:B with 0 <= A < B <= {count}, the slices of the stack"
-        )
-    return chosen
 
 
 def progress(slices: Sequence[int], what: str) -> Iterable[int]:
@@ -103,23 +87,11 @@ def report(output: str, training_set: TrainingSet, summary: Summary) -> None:
         print(f"  look at this: {remark}")
 
 
-def parse_frames(text: str | None, option: str) -> range | None:
-    """Return the frames that "A:B" means: from A up to, not including, B, whichever there are."""
-    if text is None:
-        return None
-    found = re.fullmatch(r"([0-9]{0,18}):([0-9]{0,18})", text.strip())
-    first, stop = (int(part) if part else None for part in found.groups()) if found else (0, 0)
-    chosen = range(first or 0, sys.maxsize if stop is None else stop)
-    if not chosen:
-        raise InputError(f"{option} {text}: give A:B, the numbers of frames, with 0 <= A < B")
-    return chosen
-
-
 def frames_as_slices(annotated: AnnotatedFrames, text: str | None) -> list[int] | None:
     """Return the slices whose frames --balance-frames names."""
-    frames = parse_frames(text, "--balance-frames")
-    if frames is None:
+    if text is None:
         return None
+    frames = parse_slices(text, "--balance-frames")
     chosen = [z for z, number in enumerate(annotated.numbers) if number in frames]
     if not chosen:
         raise InputError(
@@ -147,7 +119,7 @@ def open_frames_of_sequence(options: argparse.Namespace) -> AnnotatedFrames:
     return open_annotated(
         find_sequence(options.stack, options.annotations),
         Unannotated(options.unannotated, options.reach or 0.0, options.field),
-        parse_frames(options.frames, "--frames"),
+        None if options.frames is None else parse_slices(options.frames, "--frames"),
     )
 
 
@@ -322,8 +294,12 @@ def prepare_stack(options: argparse.Namespace) -> None:
     guard(options, [options.stack, options.labels])
     with open_volume(options.stack) as raw, open_volume(options.labels) as labels:
         count = raw.shape[0]
-        slices = parse_slices(options.slices, count, "--slices") or range(count)
-        balance_slices = parse_slices(options.balance_slices, count, "--balance-slices")
+        slices = parse_slices(options.slices, "--slices", count)
+        balance_slices = (
+            None
+            if options.balance_slices is None
+            else parse_slices(options.balance_slices, "--balance-slices", count)
+        )
         summary = make_training_set(
             options.output,
             raw,

@@ -14,14 +14,13 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from unet.command.options import add_overwrite, whole
+from unet.command.options import add_overwrite, parse_slices, whole
 from unet.command.terminal import is_the_output
 from unet.errors import InputError, few
 from unet.files.atomic import atomic_path
@@ -122,8 +121,7 @@ def score_result(arguments: argparse.Namespace) -> dict[str, Any]:
     truth, result = arguments.labels, arguments.prediction
     scores: dict[str, Any] = {"truth": str(truth), "result": str(result)}
     if (truth / "SEG").is_dir():
-        chosen = arguments.frames
-        frames = chosen and range(chosen.start, sys.maxsize if chosen.stop is None else chosen.stop)
+        frames = None if arguments.frames is None else parse_slices(arguments.frames, "--frames")
         scores.update(score_seg(truth, result, frames))
     elif arguments.frames is not None:
         raise InputError(f"{truth}: has no SEG, for which --frames chooses")
@@ -171,13 +169,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--slices",
         metavar="A:B",
-        type=slice_range,
         help="score slices A to B - 1 of the labels, from 0; the prediction holds these or all",
     )
     parser.add_argument(
         "--frames",
         metavar="A:B",
-        type=slice_range,
         help="NN_GT: SEG of frames A to B - 1 alone, such as held-out ones; DET and TRA are always "
         "of the whole sequence",
     )
@@ -208,18 +204,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def slice_range(text: str) -> slice:
-    """Parse A:B, where either may be missing."""
-    first, colon, stop = text.partition(":")
-    try:
-        chosen = slice(int(first) if first else 0, int(stop) if stop else None)
-    except ValueError:
-        chosen = slice(-1)
-    if not colon or (chosen.start or 0) < 0 or (chosen.stop is not None and chosen.stop < 1):
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form A:B, such as 20:30")
-    return chosen
-
-
 def read_chosen(
     arguments: argparse.Namespace,
 ) -> tuple[np.ndarray, np.ndarray, list[int]]:
@@ -247,19 +231,14 @@ def read_slices(volume: Volume, chosen: range) -> np.ndarray:
 
 
 def choose_slices(
-    labels: Volume, prediction: Volume, chosen: slice | None, every_third: bool
+    labels: Volume, prediction: Volume, chosen: str | None, every_third: bool
 ) -> tuple[range, range]:
     """Return the slices to be scored: their places in the labels and in the prediction."""
     of_labels, of_prediction = range(len(labels)), range(len(prediction))
     if chosen is not None:
-        if (chosen.stop is not None and chosen.stop > len(labels)) or not len(of_labels[chosen]):
-            raise InputError(
-                f"--slices {chosen.start}:{chosen.stop or ''} asks for slices that the labels lack:"
-                f" they hold 0:{len(labels)}"
-            )
+        of_labels = parse_slices(chosen, count=len(labels))
         if len(prediction) == len(labels):
-            of_prediction = of_prediction[chosen]
-        of_labels = of_labels[chosen]
+            of_prediction = of_labels
     given, found = describe(labels, len(of_labels)), describe(prediction, len(of_prediction))
     if given != found:
         remedy = "" if chosen else ", or say with --slices A:B which of the labels it holds"

@@ -17,6 +17,7 @@ from typing import Callable
 import numpy as np
 from tqdm import tqdm
 
+from unet.command.options import parse_slices
 from unet.command.segment_options import (
     cell_rules,
     choose_grey,
@@ -24,7 +25,6 @@ from unet.command.segment_options import (
     open_truth,
     output_paths,
     parse,
-    parse_slices,
     parse_tile,
 )
 from unet.errors import InputError, few
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     average = procedure2015.AVERAGE if options.procedure else options.average or "none"
     with contextlib.ExitStack() as opened:
         volume = opened.enter_context(open_volume(options.stack))
-        slices = parse_slices(options.slices, len(volume))
+        slices = parse_slices(options.slices, count=len(volume))
         volume.demand(slices)
         truth = open_truth(options.truth, volume, slices, opened)
         grey = choose_grey(options, volume, prototxt)

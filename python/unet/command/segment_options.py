@@ -11,9 +11,8 @@ from typing import Callable
 
 import numpy as np
 
-from unet.command.options import add_overwrite, real, whole
+from unet.command.options import add_device, add_overwrite, real, whole
 from unet.errors import InputError
-from unet.machine.engine import PRECISIONS
 from unet.machine.memory import pass_memory
 from unet.model.modeldef import read_modeldef
 from unet.model.open_net import is_modeldef
@@ -75,13 +74,7 @@ def parse(argv: Sequence[str] | None, description: str) -> argparse.Namespace:
         metavar="GB",
         help="a pass may take (default: most of what is free, half of it on a GPU)",
     )
-    add("--device", default="auto", help="auto, cpu or the number of a GPU (%(default)s)")
-    add(
-        "--precision",
-        choices=PRECISIONS,
-        default="fp32",
-        help="of convolutions; bf16 where the hardware has it, else fp32 (%(default)s)",
-    )
+    add_device(parser)
     add("--slices", metavar="A:B", help="segment slices A to B - 1, from 0 (default: all)")
     add(
         "--grey",
@@ -205,19 +198,6 @@ def choose_grey(
         )
     normalise = is_normalised(prototxt) if options.normalise is None else options.normalise
     return None if normalise else grey_range(volume)
-
-
-def parse_slices(text: str | None, count: int) -> range:
-    """Return the slices that "A:B" means in a stack of `count`."""
-    if text is None:
-        return range(count)
-    found = re.fullmatch(r"([0-9]{0,18}):([0-9]{0,18})", text.strip())
-    chosen = range(int(found[1] or 0), int(found[2] or count)) if found else range(0)
-    if not chosen or chosen.stop > count:
-        raise InputError(
-            f"--slices {text}: give A:B with 0 <= A < B <= {count}, the stack's slices"
-        )
-    return chosen
 
 
 def open_truth(

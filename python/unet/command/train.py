@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from unet.command.options import whole
+from unet.command.options import add_device, whole
 from unet.errors import InputError
-from unet.machine.engine import PRECISIONS, open_engine
+from unet.machine.engine import open_engine
 from unet.training.train import Training
 
 
@@ -25,13 +25,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         metavar="STATE",
         help="go on from this .solverstate, or from the run's newest whole snapshot if any",
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu or the number of a GPU")
-    parser.add_argument(
-        "--precision",
-        choices=PRECISIONS,
-        default="fp32",
-        help="of convolutions; bf16 where the hardware has it, else fp32 (%(default)s)",
-    )
+    add_device(parser)
     parser.add_argument(
         "--iterations", type=whole(-(2**31)), help="in place of the solver's max_iter"
     )

@@ -482,13 +482,13 @@ def test_genuine_caffe_segments_alike(run, reference, model, tmp_path):
     assert (ours != theirs).mean() < 0.02
 
 
-def test_a_file_that_is_cut_off_is_one_line(stack, model, tmp_path):
+def test_a_file_that_is_cut_off_is_one_line(stack, model, repository, tmp_path):
     cut = tmp_path / "cut.tif"
     with tifffile.TiffWriter(cut) as tiff:
         for picture in read_volume(stack):
             tiff.write(picture, contiguous=False, metadata=None)
     cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
-    program = Path(segment.__file__)
+    program = repository / "tools" / "segment.py"
     words = [cut, "--weights", model, "-o", tmp_path / "out.tif"]
     done = subprocess.run([sys.executable, program, *words], capture_output=True, text=True)
     assert done.returncode == 2
