@@ -16,6 +16,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from unet.volumes.mirror import reflect
+
 # Pixels that are sampled at a time: their temporaries stay in the cache of one core.
 _BLOCK = 8192
 
@@ -187,32 +189,6 @@ def tile_coordinates(
         for point in range(grid.shape[1]):
             out += at_rows[:, point, None] * across[:, point]
     return coordinates
-
-
-def reflect(index: np.ndarray, size: int) -> np.ndarray:
-    """Fold indices into 0..size-1 by mirrors on the edge pixels, which are not repeated.
-
-    Parameters
-    ----------
-    index : ndarray of int
-        Any integers.
-    size : int
-
-    Returns
-    -------
-    ndarray of int
-        As numpy's pad mode "reflect", repeated periodically.
-
-    Examples
-    --------
-    >>> reflect(np.arange(-4, 5), 3)
-    array([0, 1, 2, 1, 0, 1, 2, 1, 0])
-    """
-    if size == 1:
-        return np.zeros_like(index)
-    period = 2 * (size - 1)
-    folded = np.mod(index, period)
-    return np.minimum(folded, period - folded)
 
 
 class Window:

@@ -15,7 +15,8 @@ from unet.augmentation.deform import TileRandom, Window, rigid_matrix, tile_coor
 from unet.errors import InputError
 from unet.preparation.labels import IGNORED
 from unet.preparation.training_set import TrainingSet
-from unet.segmentation.tiles import BORDER, check_tile, mirrored
+from unet.segmentation.tiles import BORDER, check_tile
+from unet.volumes.mirror import mirrored
 
 Tile = tuple[np.ndarray, np.ndarray, np.ndarray]
 

@@ -17,7 +17,8 @@ import numpy as np
 
 from unet.segmentation.instances import CellRules
 from unet.segmentation.segment import score_tiles
-from unet.segmentation.tiles import BORDER, GRID, mirrored
+from unet.segmentation.tiles import BORDER, GRID
+from unet.volumes.mirror import mirrored
 
 # Tiles of a picture, one under the other.
 TILES = 2
@@ -90,7 +91,7 @@ def mirrored_once(picture: np.ndarray, y: int, x: int, shape: tuple[int, int]) -
     Parameters
     ----------
     picture, y, x, shape
-        As for `unet.segmentation.tiles.mirrored`.
+        As for `unet.volumes.mirror.mirrored`.
 
     Returns
     -------

@@ -16,8 +16,9 @@ import numpy as np
 
 from unet.errors import InputError
 from unet.model import shape_net
-from unet.segmentation.tiles import BORDER, mirrored, tile_places
+from unet.segmentation.tiles import BORDER, tile_places
 from unet.volumes.intensity import scale_grey
+from unet.volumes.mirror import mirrored
 
 
 class Version(NamedTuple):
@@ -115,7 +116,7 @@ def score_tiles(
         Gives the (row, column) of the first output pixel of every tile: takes what
         `unet.segmentation.tiles.tile_places` takes.
     cut : callable
-        Cuts a tile's input from the picture: takes what `unet.segmentation.tiles.mirrored` takes.
+        Cuts a tile's input from the picture: takes what `unet.volumes.mirror.mirrored` takes.
 
     Yields
     ------

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unet.augmentation.deform import reflect
 from unet.errors import InputError
 
 # Pixels that the unpadded convolutions lose on each side (Ronneberger et al. 2015, Fig. 1).
@@ -44,28 +43,6 @@ def check_tile(tile: tuple[int, int]) -> None:
                 f"tile size {size} is not 16k + 60 with k >= 8; the nearest are {below} and "
                 f"{below + GRID}"
             )
-
-
-def mirrored(picture: np.ndarray, y: int, x: int, shape: tuple[int, int]) -> np.ndarray:
-    """Cut a tile from a picture that is mirrored at its edges, periodically.
-
-    Parameters
-    ----------
-    picture : ndarray, shape (channels, height, width)
-    y, x : int
-        First pixel of the tile; may lie outside of the picture.
-    shape : tuple of int
-        (height, width) of the tile.
-
-    Returns
-    -------
-    ndarray, shape (channels,) + shape
-        As numpy's pad mode "reflect" continues the picture; one pixel is continued as itself.
-    """
-    rows = reflect(np.arange(y, y + shape[0]), picture.shape[-2])
-    columns = reflect(np.arange(x, x + shape[1]), picture.shape[-1])
-    # Several times as fast as indexing with arrays.
-    return picture.take(columns, axis=-1).take(rows, axis=-2)
 
 
 def tile_starts(length: int, tile: int) -> range:

@@ -8,11 +8,11 @@ from unet.augmentation.deform import (
     Window,
     grid_weights,
     keys_weights,
-    reflect,
     rigid_matrix,
     tile_coordinates,
     vary_grey,
 )
+from unet.volumes.mirror import reflect
 
 
 def keys(s: float) -> float:
@@ -138,13 +138,6 @@ def test_displacements_at_the_grid_points_are_those_given():
     still = tile_coordinates((189, 205), (0, 0), np.eye(2))
     moved = tile_coordinates((189, 205), (0, 0), np.eye(2), grid)
     assert (moved - still)[:, ::94, ::102] == pytest.approx(grid, abs=1e-4)
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 7])
-def test_reflect_is_numpy_s_mode(size: int):
-    expected = np.pad(np.arange(size), 20, mode="reflect") if size > 1 else np.zeros(41, int)
-    index = np.arange(-20, size + 20)
-    assert reflect(index, size).tolist() == expected[: index.size].tolist()
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 6), (2, 3), (9, 7), (40, 30)])

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from unet.errors import InputError
 from unet.segmentation.tiles import (
@@ -14,7 +12,6 @@ from unet.segmentation.tiles import (
     check_tile,
     choose_tile,
     count_tiles,
-    mirrored,
     tile_places,
     tile_starts,
 )
@@ -47,33 +44,6 @@ def test_valid_sizes_are_those_that_every_pooling_halves():
 def test_invalid_size_names_the_nearest_valid_ones(size, below, above):
     with pytest.raises(InputError, match=f"{size} .*nearest are {below} and {above}"):
         check_tile((572, size))
-
-
-def test_a_mirror_by_hand():
-    picture = np.array([[[1, 2, 3]]])
-    assert mirrored(picture, 0, -5, (1, 13)).tolist() == [[[2, 1, 2, 3, 2, 1, 2, 3, 2, 1, 2, 3, 2]]]
-    assert mirrored(picture, -1, 2, (3, 2)).tolist() == [[[3, 2]] * 3]
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.integers(2, 30), st.integers(2, 30), st.lists(st.integers(0, 70), min_size=4, max_size=4))
-def test_mirror_is_that_of_numpy(height, width, pads):
-    picture = np.random.default_rng(height).random((2, height, width))
-    above, below, left, right = pads
-    wanted = np.pad(picture, ((0, 0), (above, below), (left, right)), mode="reflect")
-    tile = mirrored(picture, -above, -left, wanted.shape[1:])
-    np.testing.assert_array_equal(tile, wanted)
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (7, 1)])
-def test_a_single_row_or_column_is_continued_as_itself(shape):
-    picture = np.arange(1.0, 1 + np.prod(shape)).reshape((1,) + shape)
-    long = max(shape)
-    tile = mirrored(picture, -BORDER, -BORDER, (188, 188))[0]
-    # Rows are mirrored where there are several, and equal where there is one.
-    line = np.pad(picture.ravel(), (BORDER, 188 - BORDER - long), "reflect") if long > 1 else 1.0
-    wanted = np.broadcast_to(line if shape[0] == 1 else np.reshape(line, (-1, 1)), (188, 188))
-    np.testing.assert_array_equal(tile, wanted)
 
 
 @pytest.mark.parametrize("length", [1, 4, 5, 16, 20, 21, 36, 37, 100, 388, 389, 512, 600, 1999])
