@@ -9,7 +9,7 @@ import torch
 from caffe import common
 from caffe.blob import Blob
 from caffe.layer_types import register
-from caffe.layers.base import NeuronLayer
+from caffe.layers.base import NeuronLayer, PointwiseLayer
 from caffe.proto import caffe_pb2
 
 
@@ -57,33 +57,25 @@ class ReLU(NeuronLayer):
 
 
 @register("Sigmoid")
-class Sigmoid(NeuronLayer):
+class Sigmoid(PointwiseLayer):
     """1 / (1 + exp(-x))."""
 
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        top[0].set_data(torch.sigmoid(bottom[0].data_tensor()))
+    def value(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.sigmoid(x)
 
-    def backward(
-        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
-    ) -> None:
-        if propagate_down[0]:
-            data = top[0].data_tensor()
-            bottom[0].set_diff(top[0].diff_tensor() * data * (1 - data))
+    def gradient(self, grad: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return grad * y * (1 - y)
 
 
 @register("TanH")
-class TanH(NeuronLayer):
+class TanH(PointwiseLayer):
     """Hyperbolic tangent."""
 
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        top[0].set_data(torch.tanh(bottom[0].data_tensor()))
+    def value(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(x)
 
-    def backward(
-        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
-    ) -> None:
-        if propagate_down[0]:
-            data = top[0].data_tensor()
-            bottom[0].set_diff(top[0].diff_tensor() * (1 - data * data))
+    def gradient(self, grad: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return grad * (1 - y * y)
 
 
 @register("Dropout")
@@ -120,22 +112,17 @@ class Dropout(NeuronLayer):
 
 
 @register("ELU")
-class ELU(NeuronLayer):
+class ELU(PointwiseLayer):
     """x where it is positive, else alpha (e^x - 1)."""
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.alpha = self.layer_param.elu_param.alpha
 
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        top[0].set_data(torch.nn.functional.elu(bottom[0].data_tensor(), self.alpha))
+    def value(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.elu(x, self.alpha)
 
-    def backward(
-        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
-    ) -> None:
-        if propagate_down[0]:
-            result = top[0].data_tensor()
-            slope = torch.where(bottom[0].data_tensor() > 0, 1.0, result + self.alpha)
-            bottom[0].set_diff(top[0].diff_tensor() * slope)
+    def gradient(self, grad: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return grad * torch.where(x > 0, 1.0, y + self.alpha)
 
 
 @register("PReLU")
@@ -182,76 +169,56 @@ class PReLU(NeuronLayer):
 
 
 @register("BNLL")
-class BNLL(NeuronLayer):
+class BNLL(PointwiseLayer):
     """log(1 + e^x)."""
 
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        data = bottom[0].data_tensor()
-        self.kept = data.clone() if bottom[0] is top[0] else None
-        top[0].set_data(torch.logaddexp(data, torch.zeros_like(data)))
+    def value(self, x: torch.Tensor) -> torch.Tensor:
+        self.kept = x.clone() if self.in_place else None
+        return torch.logaddexp(x, torch.zeros_like(x))
 
-    def backward(
-        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
-    ) -> None:
-        if propagate_down[0]:
-            data = bottom[0].data_tensor() if self.kept is None else self.kept
-            bottom[0].set_diff(top[0].diff_tensor() * torch.sigmoid(data))
+    def gradient(self, grad: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return grad * torch.sigmoid(x if self.kept is None else self.kept)
 
 
 @register("Swish")
-class Swish(NeuronLayer):
+class Swish(PointwiseLayer):
     """x / (1 + e^(-beta x))."""
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.beta = self.layer_param.swish_param.beta
 
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        data = bottom[0].data_tensor()
-        self.gate = torch.sigmoid(data * self.beta)
-        top[0].set_data(data * self.gate)
+    def value(self, x: torch.Tensor) -> torch.Tensor:
+        self.gate = torch.sigmoid(x * self.beta)
+        return x * self.gate
 
-    def backward(
-        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
-    ) -> None:
-        if propagate_down[0]:
-            scaled = top[0].data_tensor() * self.beta
-            slope = scaled + self.gate * (1 - scaled)
-            bottom[0].set_diff(top[0].diff_tensor() * slope)
+    def gradient(self, grad: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        scaled = y * self.beta
+        return grad * (scaled + self.gate * (1 - scaled))
 
 
 @register("Clip")
-class Clip(NeuronLayer):
+class Clip(PointwiseLayer):
     """Values below min become min, above max max."""
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         param = self.layer_param.clip_param
         self.least, self.most = param.min, param.max
 
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def value(self, x: torch.Tensor) -> torch.Tensor:
         # Not in one: where min is above max, max would win.
-        values = bottom[0].data_tensor().clamp(max=self.most).clamp_(min=self.least)
-        top[0].set_data(values)
+        return x.clamp(max=self.most).clamp_(min=self.least)
 
-    def backward(
-        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
-    ) -> None:
-        if propagate_down[0]:
-            # In place what was outside lies on the edge by now, and passes, as in genuine Caffe.
-            data = bottom[0].data_tensor()
-            inside = (data >= self.least) & (data <= self.most)
-            bottom[0].set_diff(top[0].diff_tensor() * inside)
+    def gradient(self, grad: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        # In place what was outside lies on the edge by now, and passes, as in genuine Caffe.
+        return grad * ((x >= self.least) & (x <= self.most))
 
 
 @register("Threshold")
-class Threshold(NeuronLayer):
+class Threshold(PointwiseLayer):
     """1 above the threshold, else 0; nothing can be learnt through it."""
 
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        limit = self.layer_param.threshold_param.threshold
-        top[0].set_data((bottom[0].data_tensor() > limit).to(torch.float32))
+    def value(self, x: torch.Tensor) -> torch.Tensor:
+        return (x > self.layer_param.threshold_param.threshold).to(torch.float32)
 
-    def backward(
-        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
-    ) -> None:
-        if propagate_down[0]:
-            raise self.fail("has no gradient")
+    def gradient(self, grad: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        raise self.fail("has no gradient")

@@ -271,3 +271,29 @@ class NeuronLayer(BuiltInLayer):
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         top[0].reshape(*bottom[0].shape)
+
+
+class PointwiseLayer(NeuronLayer):
+    """A neuron layer that is two functions of tensors, float32: its value and its gradient."""
+
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        super().reshape(bottom, top)
+        self.in_place = bottom[0] is top[0]
+
+    def value(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the top's values, in memory of their own."""
+        raise NotImplementedError
+
+    def gradient(self, grad: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Return the gradient of x for that of y, the top; in place x is y by now."""
+        raise NotImplementedError
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        top[0].set_data(self.value(bottom[0].data_tensor()))
+
+    def backward(
+        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
+    ) -> None:
+        if propagate_down[0]:
+            x, y = bottom[0].data_tensor(), top[0].data_tensor()
+            bottom[0].set_diff(self.gradient(top[0].diff_tensor(), x, y))

@@ -9,7 +9,7 @@ import torch
 
 from caffe.blob import Blob
 from caffe.layer_types import register
-from caffe.layers.base import BuiltInLayer, NeuronLayer
+from caffe.layers.base import BuiltInLayer, PointwiseLayer
 from caffe.proto import caffe_pb2
 
 _PROD = caffe_pb2.EltwiseParameter.PROD
@@ -95,7 +95,7 @@ class Eltwise(BuiltInLayer):
 
 
 @register("Exp")
-class Exp(NeuronLayer):
+class Exp(PointwiseLayer):
     """base ^ (shift + scale * x); base -1 is e."""
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
@@ -107,20 +107,15 @@ class Exp(NeuronLayer):
         # Infinite where it is too large, as in Caffe; Python's own raises.
         self.outer = torch.tensor(param.shift * log_base, dtype=torch.float64).exp().item()
 
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        result = bottom[0].data_tensor() * self.inner
-        top[0].set_data(result.exp_().mul_(self.outer))
+    def value(self, x: torch.Tensor) -> torch.Tensor:
+        return (x * self.inner).exp_().mul_(self.outer)
 
-    def backward(
-        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
-    ) -> None:
-        if propagate_down[0]:
-            grad = top[0].diff_tensor() * top[0].data_tensor()
-            bottom[0].set_diff(grad.mul_(self.inner))
+    def gradient(self, grad: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return (grad * y).mul_(self.inner)
 
 
 @register("Log")
-class Log(NeuronLayer):
+class Log(PointwiseLayer):
     """log_base(shift + scale * x); base -1 is e."""
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
@@ -130,81 +125,57 @@ class Log(NeuronLayer):
         self.per_log = 1.0 if param.base == -1 else 1 / math.log(param.base)
         self.scale, self.shift = param.scale, param.shift
 
-    def _inside(self, bottom: Blob) -> torch.Tensor:
-        return bottom.data_tensor() * self.scale + self.shift
+    def value(self, x: torch.Tensor) -> torch.Tensor:
+        return (x * self.scale + self.shift).log_().mul_(self.per_log)
 
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        top[0].set_data(self._inside(bottom[0]).log_().mul_(self.per_log))
-
-    def backward(
-        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
-    ) -> None:
-        if propagate_down[0]:
-            # In place the input is no longer there: e ^ top is what was inside.
-            if bottom[0] is top[0]:
-                inside = top[0].data_tensor().div(self.per_log).exp_()
-            else:
-                inside = self._inside(bottom[0])
-            grad = top[0].diff_tensor() / inside
-            bottom[0].set_diff(grad.mul_(self.per_log * self.scale))
+    def gradient(self, grad: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        # In place the input is no longer there: e ^ top is what was inside.
+        inside = y.div(self.per_log).exp_() if self.in_place else x * self.scale + self.shift
+        return (grad / inside).mul_(self.per_log * self.scale)
 
 
 @register("Power")
-class Power(NeuronLayer):
+class Power(PointwiseLayer):
     """(shift + scale * x) ^ power."""
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         param = self.layer_param.power_param
         self.power, self.scale, self.shift = param.power, param.scale, param.shift
 
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        data = bottom[0].data_tensor()
+    def value(self, x: torch.Tensor) -> torch.Tensor:
         if self.scale * self.power == 0:
-            result = torch.full_like(data, 1.0 if self.power == 0 else self.shift**self.power)
-        else:
-            result = data * self.scale
-            if self.shift:
-                result += self.shift
-            if self.power != 1:
-                result = result.pow_(self.power)
-        top[0].set_data(result)
+            return torch.full_like(x, 1.0 if self.power == 0 else self.shift**self.power)
+        result = x * self.scale
+        if self.shift:
+            result += self.shift
+        return result if self.power == 1 else result.pow_(self.power)
 
-    def backward(
-        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
-    ) -> None:
-        if not propagate_down[0]:
-            return
-        grad = top[0].diff_tensor()
+    def gradient(self, grad: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         factor = self.scale * self.power
         if factor == 0 or self.power == 1:
-            result = grad * factor
-        elif bottom[0] is top[0]:
+            return grad * factor
+        if self.in_place:
             raise self.fail(
                 "has no gradient where it works in place with a power other than 0 and 1: give "
                 "the top another name"
             )
-        else:
-            inside = bottom[0].data_tensor() * self.scale + self.shift
-            result = grad * inside.pow_(self.power - 1).mul_(factor)
-        bottom[0].set_diff(result)
+        inside = x * self.scale + self.shift
+        return grad * inside.pow_(self.power - 1).mul_(factor)
 
 
 @register("AbsVal")
-class AbsVal(NeuronLayer):
+class AbsVal(PointwiseLayer):
     """|x|."""
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         if bottom[0] is top[0]:
             raise self.fail("cannot work in place: give the top another name")
 
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        top[0].set_data(bottom[0].data_tensor().abs())
+    def value(self, x: torch.Tensor) -> torch.Tensor:
+        return x.abs()
 
-    def backward(
-        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
-    ) -> None:
-        if propagate_down[0]:
-            bottom[0].set_diff(bottom[0].data_tensor().sign() * top[0].diff_tensor())
+    def gradient(self, grad: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return x.sign() * grad
 
 
 @register("Reduction")
