@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from caffe.files.blob_wire import blob_bytes
+from caffe.files.wire import blob_bytes
 from caffe.proto import caffe_pb2
 
 

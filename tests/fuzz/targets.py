@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError, Message
 
 from caffe.files import caffemodel, prototxt, upgrade
 from caffe.net.net import TEST, TRAIN, Net
-from caffe.programs.upgrade_net_proto_binary import read_binary
+from caffe.programs.upgrade_protos import read_binary
 from caffe.proto import caffe_pb2
 from tests.caffe.files.blobs import net_of
 from tests.caffe.files.test_upgrade import NETS, SOLVERS

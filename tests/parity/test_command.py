@@ -314,7 +314,7 @@ def test_training_comes_to_genuine_caffes_parameters(ran, folder, file):
     got, wanted = (
         {
             f"{layer} {place}": blob
-            for layer, blobs in caffemodel.read_weights(folder / engine / file).items()
+            for layer, blobs in caffemodel.read_layers(folder / engine / file).items()
             for place, blob in enumerate(blobs)
             if blob is not None
         }

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from google.protobuf.message import Message
 
 from caffe.errors import CaffeError
 from caffe.files import weights_hdf5, wire
 from caffe.files.atomic import atomic_path
-from caffe.files.blob_wire import MAX_BYTES, BlobReader, blob_bytes, check_kind, map_file
-from caffe.files.survey import Survey
 from caffe.files.weights_hdf5 import write_weights_hdf5
+from caffe.files.wire import WireReader, blob_bytes, check_kind, map_file
 from caffe.proto import caffe_pb2
 
 __all__ = [
@@ -23,7 +21,6 @@ __all__ = [
     "read_blob",
     "read_layers",
     "read_solverstate",
-    "read_weights",
     "write_caffemodel",
     "write_solverstate",
     "write_weights_hdf5",
@@ -61,7 +58,7 @@ class SolverState:
 
 def blob_to_array(proto: caffe_pb2.BlobProto) -> np.ndarray:
     """Return the data of a BlobProto as a float32 array of its shape."""
-    return BlobReader("BlobProto").read(memoryview(proto.SerializeToString()), 0, "blob")
+    return WireReader("BlobProto").blob(memoryview(proto.SerializeToString()), 0, "blob")
 
 
 def read_blob(path: str | os.PathLike) -> np.ndarray:
@@ -75,20 +72,7 @@ def read_blob(path: str | os.PathLike) -> np.ndarray:
     source = os.fspath(path)
     data = map_file(source)
     check_kind(data, source, "a .binaryproto")
-    values = BlobReader(source).read(data, 0, "blob")
-    _warn_of_unknown(data, source, caffe_pb2.BlobProto)
-    return values
-
-
-def _warn_of_unknown(data: memoryview, source: str, kind: type[Message]) -> None:
-    survey = Survey(source)
-    survey.walk(data, kind.DESCRIPTOR)
-    survey.warn()
-
-
-def read_weights(path: str | os.PathLike) -> dict[str, list[np.ndarray | None]]:
-    """Read the parameters of all layers that have any; as `read_layers`."""
-    return {name: blobs for name, blobs in read_layers(path).items() if blobs}
+    return WireReader(source).blob(data, 0, "blob")
 
 
 def read_layers(path: str | os.PathLike) -> dict[str, list[np.ndarray | None]]:
@@ -116,44 +100,55 @@ def read_layers(path: str | os.PathLike) -> dict[str, list[np.ndarray | None]]:
     if weights_hdf5.is_hdf5(data):
         return weights_hdf5.read_layers(source)
     check_kind(data, source, "a .caffemodel")
-    reader = BlobReader(source)
+    reader = WireReader(source)
     weights: dict[str, list[np.ndarray | None]] = {}
-    layers = 0
-    for number, kind, value, offset in reader.fields(data):
-        if number == _NET_NAME and kind != wire.BYTES:
-            raise CaffeError(f"{source}: is no .caffemodel (a solver state or a mean image?)")
-        if kind != wire.BYTES or number not in (_NET_LAYER, _NET_V1_LAYERS):
-            continue
-        layers += 1
-        name, blobs = _read_layer(reader, value, offset, v1=number == _NET_V1_LAYERS)
-        if blobs or name not in weights:
-            weights[name] = blobs
-    if not layers:
+    for name, blobs in stored_layers(reader, data):
+        arrays = [reader.blob(value, place, f"layer '{name}'") for value, place in blobs]
+        if arrays or name not in weights:
+            weights[name] = arrays
+    if not weights:
         raise CaffeError(f"{source}: holds no layer: it is no .caffemodel")
-    _warn_of_unknown(data, source, caffe_pb2.NetParameter)
     return weights
 
 
-def _read_layer(
-    reader: BlobReader, data: memoryview, offset: int, v1: bool
-) -> tuple[str, list[np.ndarray]]:
+def stored_layers(
+    reader: WireReader, data: memoryview
+) -> Iterator[tuple[str, list[tuple[memoryview, int]]]]:
+    """Yield the layers of a .caffemodel: name, and its BlobProtos with their places in the file.
+
+    Raises
+    ------
+    CaffeError
+        If the file is truncated or of another kind; names the byte.
+    """
+    for number, kind, value, offset in reader.fields(data):
+        if number == _NET_NAME and kind != wire.BYTES:
+            raise CaffeError(
+                f"{reader.source}: is no .caffemodel (a solver state or a mean image?)"
+            )
+        if kind == wire.BYTES and number in (_NET_LAYER, _NET_V1_LAYERS):
+            yield _stored_layer(reader, value, offset, v1=number == _NET_V1_LAYERS)
+
+
+def _stored_layer(
+    reader: WireReader, data: memoryview, offset: int, v1: bool
+) -> tuple[str, list[tuple[memoryview, int]]]:
     name_at, blobs_at = (_V1_NAME, _V1_BLOBS) if v1 else (_LAYER_NAME, _LAYER_BLOBS)
-    name, found = "", []
+    name, blobs = "", []
     for number, kind, value, place in reader.fields(data, offset):
         if kind != wire.BYTES:
             continue
         if number == name_at:
             name = reader.text(value, place)
         elif number == blobs_at:
-            found.append((value, place))
+            blobs.append((value, place))
         elif v1 and number == _V1_V0:
             for inner, inner_kind, inner_value, inner_place in reader.fields(value, place):
                 if inner == _V0_NAME and inner_kind == wire.BYTES:
                     name = reader.text(inner_value, inner_place)
                 elif inner == _V0_BLOBS and inner_kind == wire.BYTES:
-                    found.append((inner_value, inner_place))
-    # Only now: the name may follow the blobs, and errors about a blob shall name its layer.
-    return name, [reader.read(value, place, f"layer '{name}'") for value, place in found]
+                    blobs.append((inner_value, inner_place))
+    return name, blobs
 
 
 def _size(pieces: Sequence[bytes | memoryview]) -> int:
@@ -161,7 +156,7 @@ def _size(pieces: Sequence[bytes | memoryview]) -> int:
 
 
 def _write(path: str | os.PathLike, pieces: Sequence[bytes | memoryview]) -> None:
-    if _size(pieces) > MAX_BYTES:
+    if _size(pieces) > wire.MAX_BYTES:
         raise CaffeError(
             f"{os.fspath(path)}: {_size(pieces)} bytes are more than protobuf allows; "
             "write HDF5 (snapshot_format: HDF5)"
@@ -254,7 +249,7 @@ def read_solverstate(path: str | os.PathLike) -> SolverState:
     if weights_hdf5.is_hdf5(data):
         return SolverState(*weights_hdf5.read_solverstate(source))
     check_kind(data, source, "a .solverstate")
-    reader = BlobReader(source)
+    reader = WireReader(source)
     state = SolverState(-1, "", [], 0)
     for number, kind, value, offset in reader.fields(data):
         if number == _STATE_ITER and kind == wire.VARINT:
@@ -262,10 +257,9 @@ def read_solverstate(path: str | os.PathLike) -> SolverState:
         elif number == _STATE_LEARNED_NET and kind == wire.BYTES:
             state.learned_net = reader.text(value, offset)
         elif number == _STATE_HISTORY and kind == wire.BYTES:
-            state.history.append(reader.read(value, offset, f"history {len(state.history)}"))
+            state.history.append(reader.blob(value, offset, f"history {len(state.history)}"))
         elif number == _STATE_CURRENT_STEP and kind == wire.VARINT:
             state.current_step = wire.signed(value)
     if not 0 <= state.iteration < 2**31:
         raise CaffeError(f"{source}: holds no iteration: it is no .solverstate")
-    _warn_of_unknown(data, source, caffe_pb2.SolverState)
     return state

@@ -1,11 +1,20 @@
-"""HDF5 files of other people: what lies in another file is not read.
+"""HDF5 files: what is read lies in the file itself, what is written is whole or absent.
 
-A link, or the numbers of a data set, may lie in any file that the reader can open.
+In a file of somebody else a link, or the numbers of a data set, may lie in any file that the reader
+can open. `unet.files.hdf5` guards the method alike, with code of its own: it also runs on genuine
+Caffe, without this package.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Iterator
+
+import h5py
 from h5py import h5d, h5g, h5i, h5l, h5o
+
+from caffe.files.atomic import atomic_path
 
 # As many as Linux follows from file to file.
 _MOST_LINKS = 40
@@ -61,3 +70,23 @@ def lies_elsewhere(dataset: h5d.DatasetID) -> bool:
     """Tell whether the numbers of a data set lie in other files, or in other data sets."""
     layout = dataset.get_create_plist()
     return layout.get_layout() == h5d.VIRTUAL or layout.get_external_count() > 0
+
+
+@contextlib.contextmanager
+def written_hdf5(path: str | os.PathLike) -> Iterator[h5py.File]:
+    """Yield an HDF5 file that is made in memory, and written to `path` on success.
+
+    HDF5 itself, where it cannot write, ends the process with a segmentation fault.
+
+    Raises
+    ------
+    CaffeError
+        If it cannot be written.
+    """
+    with (
+        atomic_path(path) as temporary,
+        h5py.File(temporary, "w", driver="core", backing_store=False) as file,
+    ):
+        yield file
+        file.flush()
+        temporary.write_bytes(file.id.get_file_image())

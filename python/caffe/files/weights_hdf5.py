@@ -13,25 +13,15 @@ import numpy as np
 from h5py import h5d, h5g, h5i, h5o, h5s, h5t
 
 from caffe.errors import CaffeError
-from caffe.files.hdf5 import ElsewhereError, find, lies_elsewhere
-from caffe.files.hdf5_output import written_hdf5
+from caffe.files import limits
+from caffe.files.hdf5 import ElsewhereError, find, lies_elsewhere, written_hdf5
 
 _MAGIC = b"\x89HDF\r\n\x1a\n"
 
-# Caffe does not compress. Who does so afterwards shrinks trained parameters by little; zeros, as in
-# a new history, by 1000, but what claims that of hundreds of megabytes is a trap for memory.
-_PACKED = 64 * 2**20
-_COMPRESSION = 20
-
-# A residual net of a thousand convolutions, about the largest published, has 11,000 layers and
-# parameters.
-_MAX_ENTRIES = 15_000
-_MAX_DEPTH = 20
 _TOO_MUCH = (
-    f"is too much: no file of Caffe has more than {_MAX_ENTRIES} entries, or groups more than "
-    f"{_MAX_DEPTH} deep"
+    f"is too much: no file of Caffe has more than {limits.HDF5_ENTRIES} entries, or groups more "
+    f"than {limits.HDF5_DEPTH} deep"
 )
-_QUOTED = 200
 
 _INDEX = re.compile(b"0|[1-9][0-9]{0,4}")
 
@@ -55,7 +45,7 @@ def _opened(path: str, what: str) -> Iterator[h5py.File]:
 
 def _short(value: object) -> str:
     told = str(value)
-    return told if len(told) <= _QUOTED else f"{told[:_QUOTED]}..."
+    return told if len(told) <= limits.QUOTED else f"{told[: limits.QUOTED]}..."
 
 
 class _Reader:
@@ -75,7 +65,7 @@ class _Reader:
         self.root = h5o.open(file.id, b"/")
         # Bytes that are left to read: links may show one data set many times.
         size = os.path.getsize(path)
-        self._plain, self._packed = size, max(_PACKED, _COMPRESSION * size)
+        self._plain, self._packed = size, max(limits.HDF5_UNPACKED, limits.HDF5_COMPRESSION * size)
 
     def fail(self, entry: h5i.ObjectID, what: str) -> CaffeError:
         """Return an error that names the file and the entry."""
@@ -141,7 +131,7 @@ class _Reader:
 
     def members(self, group: h5g.GroupID) -> dict[bytes, h5i.ObjectID]:
         """Return all entries of a group, in the order of their names."""
-        if group.get_num_objs() > _MAX_ENTRIES:
+        if group.get_num_objs() > limits.HDF5_ENTRIES:
             raise self.fail(group, _TOO_MUCH)
         return {key: self.member(group, key) for key in group}
 
@@ -166,11 +156,11 @@ class _Reader:
         waiting = [((), top)]
         while waiting:
             path, group = waiting.pop()
-            if len(path) > _MAX_DEPTH:
+            if len(path) > limits.HDF5_DEPTH:
                 raise self.fail(group, _TOO_MUCH)
             entries = self.members(group)
             count += len(entries)
-            if count > _MAX_ENTRIES:
+            if count > limits.HDF5_ENTRIES:
                 raise self.fail(group, _TOO_MUCH)
             if path:
                 try:

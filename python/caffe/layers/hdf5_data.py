@@ -12,8 +12,7 @@ from h5py import h5d, h5o
 from caffe import common, device_memory
 from caffe.blob import Blob
 from caffe.errors import CaffeError
-from caffe.files.hdf5 import ElsewhereError, find, lies_elsewhere
-from caffe.files.hdf5_output import written_hdf5
+from caffe.files.hdf5 import ElsewhereError, find, lies_elsewhere, written_hdf5
 from caffe.layer_types import register
 from caffe.layers.base import BuiltInLayer
 from caffe.layers.sources import read_list, told

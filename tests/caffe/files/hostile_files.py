@@ -23,7 +23,7 @@ from caffe import TEST, Net
 from caffe.errors import CaffeError
 from caffe.files import prototxt, wire
 from caffe.files.caffemodel import read_blob, read_layers, read_solverstate
-from caffe.programs.upgrade_net_proto_binary import read_binary
+from caffe.programs.upgrade_protos import read_binary
 from caffe.proto import caffe_pb2
 
 # Beyond this the process is refused memory: it must not come to that.
@@ -264,6 +264,9 @@ BINARIES = {
     "nothing": (b"", ": is empty"),
     "a text": (b'name: "net"\n', ": is a text file, not a"),
     "zeros": (bytes(10**6), ": .*at byte 0"),
+    "a picture": (b"\x89PNG\r\n\x1a\n" + bytes(999), ": is a PNG picture"),
+    "weights of PyTorch": (b"PK\x03\x04" + bytes(99), ": is a zip archive"),
+    "chance": (np.random.default_rng(0).bytes(10_000), ": .*at byte"),
     "an endless number": (_ENDLESS, ": .*at byte 0"),
     "a field of no kind": (b"\x0f\0\0\0", ": .*no field at byte 0"),
     "groups in groups": (b"\x0b" * 10**6, ": .*no field at byte 0"),
@@ -273,7 +276,7 @@ BINARIES = {
 
 WEIGHTS = BINARIES | {
     "a solver state": (caffe_pb2.SolverState(iter=3).SerializeToString(), ": is no .caffemodel"),
-    "a name of 100 MB": (lambda: _field(1, _LONG) + _layer(), ": the text at byte 5 has 100000000"),
+    "a name only": (_field(1, b"net"), ": holds no layer"),
     "a layer's name of 100 MB": (
         lambda: _field(100, _field(1, _LONG)),
         ": the text at byte .* has 100000000",
@@ -296,6 +299,12 @@ PARAMETERS = {
     "sizes of nothing": (_blob(_shape(2**40)), "has 0 numbers"),
     "100 MB of axes": (lambda: _blob(_field(7, _field(1, b"\1" * 10**8))), "more than 32 axes"),
     "100 MB of numbers": (lambda: _blob(_field(5, bytes(10**8))), "has 25000000 numbers"),
+    "more numbers than sizes": (
+        _blob(_shape(2), _field(5, bytes(12))),
+        r"\(2,\) but has 3 numbers",
+    ),
+    "no sizes": (_blob(_field(5, bytes(12))), "has 3 numbers"),
+    "half an old shape": (_blob(b"\x08\x02\x10\x01", _field(5, bytes(8))), r"\(2, 1, 0, 0\)"),
     "half a number": (_blob(_field(5, bytes(5))), "damaged numbers at byte"),
     "numbers of another kind": (_blob(b"\x28\x01"), "no numbers at byte"),
     "shapes without end": (_blob(_shape(1, 1, 1) * 20), "more than 32 axes"),
@@ -306,12 +315,7 @@ WEIGHTS |= {
 }
 
 UPGRADES = BINARIES | {
-    name: WEIGHTS[name]
-    for name in ("a name of 100 MB", "150,000 layers", "150,000 blobs", "150,000 loose numbers")
-}
-UPGRADES |= {
-    "a name that is no UTF-8": (_field(100, _field(1, b"\xff")), ": LayerParameter.name at byte 5"),
-    "100 MB of axes": (PARAMETERS["100 MB of axes"][0], ": more than 150000 fields up to byte"),
+    name: WEIGHTS[name] for name in ("a layer's name of 100 MB", "150,000 layers", "150,000 blobs")
 }
 
 
@@ -378,6 +382,10 @@ def _elsewhere(file: h5py.File) -> None:
 
 WEIGHTS_H5 = {
     "nothing in it": (lambda file: None, ": has no group /data"),
+    "numbers without a group": (
+        lambda file: _numbers(file, "data"),
+        ": holds data, /data is not a group",
+    ),
     "15,000 layers": (
         lambda file: (file.create_group("data"), _many(file)),
         ": /data is too much",
@@ -439,6 +447,12 @@ def _state_of(**entries) -> Callable[[h5py.File], None]:
 
 STATES_H5 = {
     "nothing in it": (lambda file: None, ": has no /iter"),
+    "no history": (lambda file: file.update({"iter": [1]}), ": has no /history"),
+    "numbers for the history": (
+        lambda file: file.update({"iter": [1], "history": [1]}),
+        ": /history is no group",
+    ),
+    "a group in the history": (_state_of(**{"history/0/a": [1.0]}), ": .*is a group"),
     "a negative iteration": (_state_of(iter=[-1]), ": /iter is no whole number"),
     "an iteration that is text": (_state_of(iter="one"), ": /iter is no whole number"),
     "an iteration of terabytes": (_state_of(iter=((2**40,), "i4")), ": /iter is no single value"),

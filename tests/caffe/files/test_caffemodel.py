@@ -13,17 +13,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from caffe.errors import CaffeError
-from caffe.files import caffemodel
+from caffe.files import wire
 from caffe.files.caffemodel import (
     blob_to_array,
     read_solverstate,
-    read_weights,
     write_caffemodel,
     write_solverstate,
     write_weights_hdf5,
 )
 from caffe.proto import caffe_pb2
-from tests.caffe.files.blobs import net_of
+from tests.caffe.files.blobs import net_of, read_weights
 
 ARRAYS = hnp.arrays(
     np.float32,
@@ -334,7 +333,7 @@ def test_a_folder_is_not_written_over(tmp_path):
 
 
 def test_more_than_protobuf_allows_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(caffemodel, "MAX_BYTES", 1000)
+    monkeypatch.setattr(wire, "MAX_BYTES", 1000)
     with pytest.raises(CaffeError, match=r"more than protobuf allows.*HDF5"):
         write_caffemodel(tmp_path / "w", net_of({"a": 0}), {"a": [np.zeros(300, np.float32)]})
     assert not os.listdir(tmp_path)

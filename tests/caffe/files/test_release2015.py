@@ -12,7 +12,7 @@ import pytest
 import caffe
 from caffe.errors import CaffeError
 from caffe.files.prototxt import parse_net, read_net
-from caffe.programs import upgrade_net_proto_text
+from caffe.programs.upgrade_protos import upgrade_net_proto_text
 from tests import release2015
 from tests.conftest import unavailable
 
@@ -47,7 +47,7 @@ def scores(net: caffe.Net, picture: np.ndarray) -> np.ndarray:
 def current_text(folder: Path) -> Path:
     """Return the file that the upgrade program makes of the authors' text."""
     new = folder / "current.prototxt"
-    upgrade_net_proto_text.main([str(folder / "test.prototxt"), str(new)])
+    upgrade_net_proto_text([str(folder / "test.prototxt"), str(new)])
     return new
 
 

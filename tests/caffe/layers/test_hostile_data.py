@@ -10,7 +10,7 @@ import pytest
 
 from caffe import TEST, Net
 from caffe.errors import CaffeError
-from caffe.files.blob_wire import blob_bytes
+from caffe.files.wire import blob_bytes
 from caffe.proto import caffe_pb2
 
 

@@ -9,11 +9,7 @@ import pytest
 from google.protobuf import text_format
 
 from caffe import CaffeError
-from caffe.programs import (
-    upgrade_net_proto_binary,
-    upgrade_net_proto_text,
-    upgrade_solver_proto_text,
-)
+from caffe.programs import upgrade_protos
 from caffe.proto import caffe_pb2
 
 INPUT = 'input: "b" input_dim: 1 input_dim: 1 input_dim: 4 input_dim: 5\n'
@@ -47,9 +43,12 @@ WRONG = {
     "text as binary": ("upgrade_net_proto_binary", b'name: "net"'),
 }
 PROGRAMS = {
-    "upgrade_net_proto_text": upgrade_net_proto_text,
-    "upgrade_net_proto_binary": upgrade_net_proto_binary,
-    "upgrade_solver_proto_text": upgrade_solver_proto_text,
+    program.__name__: program
+    for program in (
+        upgrade_protos.upgrade_net_proto_text,
+        upgrade_protos.upgrade_net_proto_binary,
+        upgrade_protos.upgrade_solver_proto_text,
+    )
 }
 
 
@@ -117,7 +116,7 @@ def test_files_become_what_genuine_caffe_makes_of_them(
 ):
     monkeypatch.setenv("GLOG_minloglevel", "0")
     program, path = cases[name]
-    status = PROGRAMS[program].main([str(path), str(tmp_path / "out")])
+    status = PROGRAMS[program]([str(path), str(tmp_path / "out")])
     log = told(capsys.readouterr().err.replace(str(tmp_path / "out"), "OUT"))
     wanted_status, wanted_log, wanted = judged[name]
     assert status == wanted_status == ("too much" in name)
@@ -135,7 +134,7 @@ def test_what_genuine_caffe_refuses_is_refused(name, cases, judged, tmp_path):
     status, _, output = judged[f"wrong {name}"]
     assert (status, output) == (2, None)
     with pytest.raises(CaffeError, match=re.escape(str(path))):
-        PROGRAMS[program].main([str(path), str(tmp_path / "out")])
+        PROGRAMS[program]([str(path), str(tmp_path / "out")])
     assert not list(tmp_path.iterdir())
 
 
@@ -143,7 +142,7 @@ def test_what_genuine_caffe_refuses_is_refused(name, cases, judged, tmp_path):
 def test_what_is_no_file_is_refused(program, tmp_path):
     for path in (tmp_path / "none", tmp_path):
         with pytest.raises(CaffeError, match=r"no such file|is a folder"):
-            PROGRAMS[program].main([str(path), str(tmp_path / "out")])
+            PROGRAMS[program]([str(path), str(tmp_path / "out")])
     assert not list(tmp_path.iterdir())
 
 
@@ -151,7 +150,7 @@ def test_what_is_no_file_is_refused(program, tmp_path):
 def test_the_usage_is_told(program, genuine, capsys, monkeypatch):
     monkeypatch.setenv("GLOG_minloglevel", "0")
     done = genuine.command(program, "one")
-    assert PROGRAMS[program].main(["one"]) == done.returncode == 1
+    assert PROGRAMS[program](["one"]) == done.returncode == 1
     assert told(capsys.readouterr().err) == told(done.stderr)
     assert "Usage" in done.stderr
 
@@ -161,7 +160,7 @@ def test_a_file_can_be_upgraded_in_place(tmp_path):
     path.write_bytes(
         text_format.Parse(NETS["v1 weights"], caffe_pb2.NetParameter()).SerializeToString()
     )
-    assert upgrade_net_proto_binary.main([str(path), str(path)]) == 0
+    assert upgrade_protos.upgrade_net_proto_binary([str(path), str(path)]) == 0
     assert caffe_pb2.NetParameter.FromString(path.read_bytes()).layer[0].type == "InnerProduct"
 
 
@@ -175,5 +174,5 @@ def test_in_place_nothing_is_left_out(tmp_path, program):
     (tmp_path / "soft").symlink_to("net")
     for name in ("net", "hard", "soft"):
         with pytest.raises(CaffeError, match=r"is the input .*, which would be lost"):
-            PROGRAMS[program].main([str(tmp_path / "net"), str(tmp_path / name)])
+            PROGRAMS[program]([str(tmp_path / "net"), str(tmp_path / name)])
         assert (tmp_path / "net").read_bytes() == (tmp_path / name).read_bytes() == before
