@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -11,12 +10,13 @@ from caffe.blob import Blob
 from caffe.files import caffemodel
 from caffe.layer_types import register
 from caffe.layers.base import NeuronLayer
-from caffe.layers.loss import LossLayer, loss_weight
+from caffe.layers.loss import LabelledLoss, split_at_classes
 from caffe.layers.scalars import Scalar, at_least, or_if_zero, scalar, truncated
 from caffe.proto import caffe_pb2
 
 # Probabilities below count as this in logarithms.
 _LEAST = 1e-20
+_KINDS = caffe_pb2.LossParameter
 
 
 @register("Softmax")
@@ -39,8 +39,27 @@ class Softmax(NeuronLayer):
         bottom[0].set_diff((grad - inner) * data)
 
 
+class _NormalizedLoss(LabelledLoss):
+    """A cross entropy that leaves labels out and is normalised as loss_param says."""
+
+    usual = _KINDS.VALID
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        param = self.layer_param.loss_param
+        self.ignore = param.ignore_label if param.HasField("ignore_label") else None
+        self.normalization = self.usual
+        if param.HasField("normalization"):
+            self.normalization = param.normalization
+        elif param.HasField("normalize"):
+            self.normalization = _KINDS.VALID if param.normalize else _KINDS.BATCH_SIZE
+
+    def _normalizer(self, labels: int, valid: Scalar, items: int) -> Scalar:
+        values = {_KINDS.FULL: labels, _KINDS.VALID: valid, _KINDS.BATCH_SIZE: items}
+        return at_least(values.get(self.normalization, 1.0), 1.0)
+
+
 @register("SoftmaxWithLoss")
-class SoftmaxWithLoss(LossLayer):
+class SoftmaxWithLoss(_NormalizedLoss):
     """Mean of -log softmax at the labels, normalised as loss_param says.
 
     Notes
@@ -53,6 +72,7 @@ class SoftmaxWithLoss(LossLayer):
 
     bottom_range = (2, 3)
     top_range = (1, 2)
+    fixed = "the labels or their weights"
     # Of the third bottom: it is no weights in every loss made of this one.
     weights_labels = True
 
@@ -60,34 +80,22 @@ class SoftmaxWithLoss(LossLayer):
         return bottom_index == 0
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        param = self.layer_param.loss_param
+        super().setup(bottom, top)
         if self._is_weighted(bottom):
             self.beyond_bvlc("takes the labels' weights as a third bottom, as caffe_unet does")
         if len(top) > 1 and (self.weights_labels or not self.layer_param.loss_weight):
             # Its own layers are given loss weights for other numbers of tops.
             self.beyond_bvlc("gives the probabilities as a second top")
-        self.ignore = param.ignore_label if param.HasField("ignore_label") else None
-        if not param.HasField("normalization") and param.HasField("normalize"):
-            kinds = caffe_pb2.LossParameter
-            self.normalization = kinds.VALID if param.normalize else kinds.BATCH_SIZE
-        else:
-            self.normalization = param.normalization
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         super().reshape(bottom, top)
-        shape = bottom[0].shape
-        self.axis = self.canonical_axis(self._loss_axis(), shape)
-        self.outer, self.inner = math.prod(shape[: self.axis]), math.prod(shape[self.axis + 1 :])
-        if self.outer * self.inner != bottom[1].count:
-            raise self.fail(
-                f"needs one label per prediction: scores {shape}, labels {bottom[1].shape}"
-            )
+        self.axis, self.outer, self.inner = split_at_classes(self, self._loss_axis(), bottom)
         if self._is_weighted(bottom) and bottom[2].count != bottom[1].count:
             raise self.fail(
                 f"needs one weight per label: labels {bottom[1].shape}, weights {bottom[2].shape}"
             )
         if len(top) > 1:
-            top[1].reshape(*shape)
+            top[1].reshape(*bottom[0].shape)
 
     def _is_weighted(self, bottom: Sequence[Blob]) -> bool:
         return self.weights_labels and len(bottom) > 2
@@ -95,15 +103,8 @@ class SoftmaxWithLoss(LossLayer):
     def _loss_axis(self) -> int:
         return self.layer_param.softmax_param.axis
 
-    def _normalizer(self, valid: Scalar) -> Scalar:
-        kinds = caffe_pb2.LossParameter
-        value = {
-            kinds.FULL: float(self.outer * self.inner),
-            kinds.VALID: valid,
-            kinds.BATCH_SIZE: float(self.outer),
-            kinds.NONE: 1.0,
-        }[self.normalization]
-        return at_least(value, 1.0)
+    def _norm(self, valid: Scalar) -> Scalar:
+        return self._normalizer(self.outer * self.inner, valid, self.outer)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         scores = bottom[0].data_tensor()
@@ -121,33 +122,27 @@ class SoftmaxWithLoss(LossLayer):
             weights = bottom[2].data_tensor().reshape(self.outer, 1, self.inner)
             self.counts = weights.masked_fill(~self.kept, 0)
             total = scalar(self.counts.sum(dtype=torch.float64))
-            self.norm = self._normalizer(truncated(total))
+            self.norm = self._norm(truncated(total))
             self.gradient_norm = or_if_zero(total, 1.0)
         else:
             self.counts = self.kept
-            self.norm = self.gradient_norm = self._normalizer(scalar(self.kept.sum()))
+            self.norm = self.gradient_norm = self._norm(scalar(self.kept.sum()))
         loss = -(chosen.log_() * self.counts).sum()
         top[0].set_data(loss / self.norm)
         if len(top) > 1:
             top[1].set_data(self.probabilities)
 
-    def backward(
-        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
-    ) -> None:
-        if any(propagate_down[1:]):
-            raise self.fail("cannot propagate to the labels or their weights")
-        if not propagate_down[0]:
-            return
+    def gradient(self, bottom: Sequence[Blob], weight: Scalar) -> torch.Tensor:
         classes = self.probabilities.shape[self.axis]
         grad = self.probabilities.reshape(self.outer, classes, self.inner).clone()
         grad.scatter_add_(1, self.labels, torch.full_like(self.labels, -1, dtype=grad.dtype))
         grad *= self.counts
-        grad *= loss_weight(top[0]) / self.gradient_norm
-        bottom[0].set_diff(grad.view(bottom[0].shape))
+        grad *= weight / self.gradient_norm
+        return grad
 
 
 @register("MultinomialLogisticLoss")
-class MultinomialLogisticLoss(LossLayer):
+class MultinomialLogisticLoss(LabelledLoss):
     """Mean of -log of the probabilities at the labels."""
 
     of_four_axes = True
@@ -171,17 +166,11 @@ class MultinomialLogisticLoss(LossLayer):
         _, chosen = self._at_labels(bottom)
         top[0].set_data(-chosen.log().sum() / bottom[0].shape[0])
 
-    def backward(
-        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
-    ) -> None:
-        if propagate_down[1]:
-            raise self.fail("cannot propagate to the labels")
-        if propagate_down[0]:
-            labels, chosen = self._at_labels(bottom)
-            count = bottom[0].shape[0]
-            grad = chosen.new_zeros(count, bottom[0].count // count)
-            grad.scatter_(1, labels, -loss_weight(top[0]) / count / chosen)
-            bottom[0].set_diff(grad.view(bottom[0].shape))
+    def gradient(self, bottom: Sequence[Blob], weight: Scalar) -> torch.Tensor:
+        labels, chosen = self._at_labels(bottom)
+        count = bottom[0].shape[0]
+        grad = chosen.new_zeros(count, bottom[0].count // count)
+        return grad.scatter_(1, labels, -weight / count / chosen)
 
 
 @register("InfogainLoss")
@@ -194,6 +183,7 @@ class InfogainLoss(SoftmaxWithLoss):
     """
 
     weights_labels = False
+    fixed = "the labels or to H"
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         super().setup(bottom, top)
@@ -234,32 +224,20 @@ class InfogainLoss(SoftmaxWithLoss):
         loss = -(self._rows(bottom) * flat.clamp(min=_LEAST).log()).sum()
         top[0].set_data(loss / self.norm)
 
-    def backward(
-        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
-    ) -> None:
-        if any(propagate_down[1:]):
-            raise self.fail("cannot propagate to the labels or to H")
-        if propagate_down[0]:
-            rows = self._rows(bottom)
-            flat = self.probabilities.reshape(rows.shape)
-            grad = flat * rows.sum(1, keepdim=True) - rows
-            grad *= loss_weight(top[0]) / self.norm
-            bottom[0].set_diff(grad.view(bottom[0].shape))
+    def gradient(self, bottom: Sequence[Blob], weight: Scalar) -> torch.Tensor:
+        rows = self._rows(bottom)
+        flat = self.probabilities.reshape(rows.shape)
+        grad = flat * rows.sum(1, keepdim=True) - rows
+        grad *= weight / self.norm
+        return grad
 
 
 @register("SigmoidCrossEntropyLoss")
-class SigmoidCrossEntropyLoss(LossLayer):
+class SigmoidCrossEntropyLoss(_NormalizedLoss):
     """Cross entropy of the sigmoid with targets from 0 to 1, stable for scores of any size."""
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        param = self.layer_param.loss_param
-        kinds = caffe_pb2.LossParameter
-        self.ignore = param.ignore_label if param.HasField("ignore_label") else None
-        self.normalization = kinds.BATCH_SIZE
-        if param.HasField("normalization"):
-            self.normalization = param.normalization
-        elif param.HasField("normalize") and param.normalize:
-            self.normalization = kinds.VALID
+    fixed = "the targets"
+    usual = _KINDS.BATCH_SIZE
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         super().reshape(bottom, top)
@@ -278,23 +256,11 @@ class SigmoidCrossEntropyLoss(LossLayer):
         targets = bottom[1].data_tensor().reshape(scores.shape)
         kept = self._kept(targets)
         entropy = scores.clamp(min=0) - scores * targets + torch.log1p((-scores.abs()).exp())
-        kinds = caffe_pb2.LossParameter
-        counts = {
-            kinds.FULL: float(scores.numel()),
-            kinds.VALID: scalar(kept.sum()),
-            kinds.BATCH_SIZE: float(scores.shape[0]),
-            kinds.NONE: 1.0,
-        }
-        self.norm = at_least(counts[self.normalization], 1.0)
+        self.norm = self._normalizer(scores.numel(), scalar(kept.sum()), scores.shape[0])
         top[0].set_data((entropy * kept).sum() / self.norm)
 
-    def backward(
-        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
-    ) -> None:
-        if propagate_down[1]:
-            raise self.fail("cannot propagate to the targets")
-        if propagate_down[0]:
-            scores = bottom[0].data_tensor()
-            targets = bottom[1].data_tensor().reshape(scores.shape)
-            grad = (torch.sigmoid(scores) - targets) * self._kept(targets)
-            bottom[0].set_diff(grad * (loss_weight(top[0]) / self.norm))
+    def gradient(self, bottom: Sequence[Blob], weight: Scalar) -> torch.Tensor:
+        scores = bottom[0].data_tensor()
+        targets = bottom[1].data_tensor().reshape(scores.shape)
+        grad = (torch.sigmoid(scores) - targets) * self._kept(targets)
+        return grad * (weight / self.norm)

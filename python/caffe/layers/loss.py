@@ -36,6 +36,40 @@ class LossLayer(BuiltInLayer):
         top[0].reshape()
 
 
+class LabelledLoss(LossLayer):
+    """A loss whose gradient flows to its first bottom, the scores, alone."""
+
+    # What its other bottoms are.
+    fixed = "the labels"
+
+    def gradient(self, bottom: Sequence[Blob], weight: Scalar) -> torch.Tensor:
+        """Return the gradient of the scores for a loss of that weight."""
+        raise NotImplementedError
+
+    def backward(
+        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
+    ) -> None:
+        if any(propagate_down[1:]):
+            raise self.fail(f"cannot propagate to {self.fixed}")
+        if propagate_down[0]:
+            grad = self.gradient(bottom, loss_weight(top[0]))
+            bottom[0].set_diff(grad.view(bottom[0].shape))
+
+
+def split_at_classes(
+    layer: BuiltInLayer, axis: int, bottom: Sequence[Blob]
+) -> tuple[int, int, int]:
+    """Return the axis of the classes, and how many labels lie outside and inside of it."""
+    shape = bottom[0].shape
+    axis = layer.canonical_axis(axis, shape)
+    outer, inner = math.prod(shape[:axis]), math.prod(shape[axis + 1 :])
+    if outer * inner != bottom[1].count:
+        raise layer.fail(
+            f"needs one label per prediction: scores {shape}, labels {bottom[1].shape}"
+        )
+    return axis, outer, inner
+
+
 @register("EuclideanLoss")
 class EuclideanLoss(LossLayer):
     """Sum of squared differences / (2 * number of examples)."""
@@ -81,12 +115,7 @@ class Accuracy(BuiltInLayer):
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         shape = bottom[0].shape
         param = self.layer_param.accuracy_param
-        self.axis = self.canonical_axis(param.axis, shape)
-        self.outer, self.inner = math.prod(shape[: self.axis]), math.prod(shape[self.axis + 1 :])
-        if self.outer * self.inner != bottom[1].count:
-            raise self.fail(
-                f"needs one label per prediction: scores {shape}, labels {bottom[1].shape}"
-            )
+        self.axis, self.outer, self.inner = split_at_classes(self, param.axis, bottom)
         if param.top_k > bottom[0].count // bottom[1].count:
             raise self.fail(f"top_k {param.top_k} exceeds the number of classes of {shape}")
         top[0].reshape()
@@ -127,7 +156,7 @@ class Accuracy(BuiltInLayer):
 
 
 @register("HingeLoss")
-class HingeLoss(LossLayer):
+class HingeLoss(LabelledLoss):
     """Hinge loss of one score per class against all others, L1 or squared."""
 
     of_four_axes = True
@@ -150,17 +179,12 @@ class HingeLoss(LossLayer):
         total = margins.square().sum() if squared else margins.sum()
         top[0].set_data(total / bottom[0].shape[0])
 
-    def backward(
-        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
-    ) -> None:
-        if propagate_down[1]:
-            raise self.fail("cannot propagate to the labels")
-        if propagate_down[0]:
-            margins, signs = self._margins(bottom)
-            squared = self.layer_param.hinge_loss_param.norm == caffe_pb2.HingeLossParameter.L2
-            grad = 2 * margins * signs if squared else (margins * signs).sign()
-            grad *= loss_weight(top[0]) / bottom[0].shape[0]
-            bottom[0].set_diff(grad.view(bottom[0].shape))
+    def gradient(self, bottom: Sequence[Blob], weight: Scalar) -> torch.Tensor:
+        margins, signs = self._margins(bottom)
+        squared = self.layer_param.hinge_loss_param.norm == caffe_pb2.HingeLossParameter.L2
+        grad = 2 * margins * signs if squared else (margins * signs).sign()
+        grad *= weight / bottom[0].shape[0]
+        return grad
 
 
 @register("ContrastiveLoss")
