@@ -409,8 +409,8 @@ def tiles(options: argparse.Namespace) -> None:
         write_training_set(path, raw, labels, weights, attributes=known)
         tile = (options.tile, options.tile)
         with TrainingSet(path) as training_set:
-            how = Augmentation.from_mapping(AUGMENTATION)
-            sampler = TileSampler(training_set, range(len(raw)), tile, how, 1)
+            how = Augmentation(**AUGMENTATION)
+            sampler = TileSampler(training_set, range(len(raw)), tile, BORDER, how, 1)
             for count in options.workers or (0, options.threads):
                 workers = TileWorkers(sampler, count) if count else None
                 take = workers.fetch if workers else sampler

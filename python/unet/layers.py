@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
+import difflib
 import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
 
 import numpy as np
 
 import caffe
-from unet.augmentation.tile_sampler import (
-    Augmentation,
-    TileSampler,
-    coverage,
-    one_weight_per_class,
-    parse_slices,
-    parse_whole,
-    plain_tile,
-    refuse_unknown,
-)
+from unet.augmentation.tile_sampler import Augmentation, TileSampler, coverage, plain_tile
 from unet.augmentation.tile_workers import TileWorkers
 from unet.errors import InputError
 from unet.machine.cores import available_cores
+from unet.network.geometry import Geometry
 from unet.preparation.training_set import TrainingSet
-from unet.segmentation.tiles import BORDER, check_tile
 
-_KEYS = ("file", "tile", "slices", "seed", "workers", "augmentation")
+_GEOMETRY = ("downsample_factor", "pad_input", "pad_output")
+_KEYS = ("file", "tile", "slices", "seed", "workers", "augmentation", *_GEOMETRY)
 
 
 class TrainingTiles(caffe.Layer):
@@ -34,7 +30,9 @@ class TrainingTiles(caffe.Layer):
     file : str
         The HDF5 file that tools/prepare.py wrote.
     tile : int or [height, width]
-        Input size, 16k + 60.
+        Input size, k downsample_factor + pad_input.
+    downsample_factor, pad_input, pad_output : int, optional
+        Those of the network, see `unet.network.geometry`; by default 16, 60 and -124, of Fig. 1.
     slices : [first, stop], optional
         All slices by default.
     seed : int, optional
@@ -47,9 +45,9 @@ class TrainingTiles(caffe.Layer):
         Fields of `unet.augmentation.tile_sampler.Augmentation`: grid, std, rotation, mirror, shift,
         contrast, brightness, gamma.
 
-    Tops: `data` (1, C, h, w); `label` (1, 1, h - 184, w - 184), class numbers, 255 where not
-    annotated; `weight` (1, K, h - 184, w - 184), w(x) in the channel of the true class and 0 in the
-    others.
+    Tops: `data` (1, C, h, w); `label` (1, 1, h', w'), class numbers, 255 where not annotated;
+    `weight` (1, K, h', w'), w(x) in the channel of the true class and 0 in the others. In Fig. 1
+    h' = h - 184, w' = w - 184.
 
     Attributes
     ----------
@@ -86,7 +84,7 @@ class TrainingTiles(caffe.Layer):
             raise InputError(f"{where}: param_str is no JSON: {error}") from None
         if not isinstance(config, dict):
             raise InputError(f"{where}: param_str must be a JSON object, not {self.param_str}")
-        refuse_unknown(config, _KEYS, f"{where}: param_str")
+        _refuse_unknown(config, _KEYS, f"{where}: param_str")
         for key in ("file", "tile"):
             if key not in config:
                 raise InputError(f"{where}: param_str lacks '{key}'")
@@ -101,34 +99,34 @@ class TrainingTiles(caffe.Layer):
         sizes = tile if isinstance(tile, list) else [tile, tile]
         if len(sizes) != 2:
             raise InputError(f"{where}: tile is {tile!r}, but must be a size or [height, width]")
-        self._tile = tuple(parse_whole(size, 1, 2**15, f"{where}: tile") for size in sizes)
-        check_tile(self._tile)
-        augmentation = Augmentation.from_mapping(config.get("augmentation", {}))
+        self._tile = tuple(_whole(size, 1, 2**15, f"{where}: tile") for size in sizes)
+        geometry = _geometry({key: config[key] for key in _GEOMETRY if key in config})
+        geometry.check(self._tile)
+        augmentation = _augmentation(config.get("augmentation", {}))
+        seed = _whole(config.get("seed", 1), 0, 2**63 - 1, "seed")
         share = caffe.solver_rank(), caffe.solver_count()
         workers = min(16, max(1, available_cores() // share[1] - 1))
-        workers = parse_whole(config.get("workers", workers), 0, 256, f"{where}: workers")
+        workers = _whole(config.get("workers", workers), 0, 256, f"{where}: workers")
         self._set = TrainingSet(config["file"])
         slices = parse_slices(config.get("slices"), self._set.shape[0], self._set.path)
         self._set.demand_annotated(slices, classes=1 if self.phase == caffe.TEST else 2)
         self._next = 0
+        cut = self._tile, geometry.border
+        self._inner = tuple(map(geometry.output_size, self._tile))
         if self.phase == caffe.TEST:
-            places = coverage(self._set.shape, slices, self._tile)
-            self.tiles_per_epoch = len(places)
-            self._fetch = lambda i: plain_tile(self._set, places[i % len(places)], self._tile)
+            tiles = coverage(self._set.shape, slices, *cut)
+            self.tiles_per_epoch = len(tiles)
+            self._fetch = lambda i: plain_tile(self._set, tiles[i % len(tiles)], *cut)
             return
-        self._fetch = TileSampler(
-            self._set, slices, self._tile, augmentation, config.get("seed", 1), share
-        )
+        self._fetch = TileSampler(self._set, slices, *cut, augmentation, seed, share)
         if workers:
             self._fetch = TileWorkers(self._fetch, workers).fetch
 
     def reshape(self, bottom, top):
         """Shape the tops."""
-        height, width = self._tile
-        inner = (height - 2 * BORDER, width - 2 * BORDER)
-        top[0].reshape(1, self._set.channels, height, width)
-        top[1].reshape(1, 1, *inner)
-        top[2].reshape(1, self._set.classes, *inner)
+        top[0].reshape(1, self._set.channels, *self._tile)
+        top[1].reshape(1, 1, *self._inner)
+        top[2].reshape(1, self._set.classes, *self._inner)
 
     def seek(self, index: int) -> None:
         """Let the next pass be number `index`, which delivers the tile of that number."""
@@ -140,7 +138,94 @@ class TrainingTiles(caffe.Layer):
         self._next += 1
         top[0].data[0] = data
         top[1].data[0, 0] = label
-        one_weight_per_class(label, weight, np.asarray(top[2].data)[0])
+        for number, out in enumerate(np.asarray(top[2].data)[0]):
+            np.multiply(weight, label == number, out=out)
 
     def backward(self, top, propagate_down, bottom):
         """Nothing to do: tiles have no gradient."""
+
+
+def parse_slices(value: Sequence[int] | None, count: int, where: str) -> list[int]:
+    """Return the slice numbers of [first, stop), or all of them for None.
+
+    Parameters
+    ----------
+    value : two int, optional
+    count : int
+        Slices that there are.
+    where : str
+        What the message of an error begins with.
+
+    Raises
+    ------
+    InputError
+        If the range is empty or leaves the stack.
+    """
+    if value is None:
+        return list(range(count))
+    if not (isinstance(value, (list, tuple)) and len(value) == 2 and all(map(_is_whole, value))):
+        raise InputError(
+            f"{where}: slices is {value!r}, but must be [first, stop], two whole numbers"
+        )
+    first, stop = value
+    if not 0 <= first < stop <= count:
+        raise InputError(
+            f"{where}: slices [{first}, {stop}] are not in the stack, which has {count}"
+            f" (first counts from 0 and stop is not included: [0, {count}] is all)"
+        )
+    return list(range(first, stop))
+
+
+def _geometry(values: dict[str, object]) -> Geometry:
+    limits = {"downsample_factor": 1, "pad_input": 0, "pad_output": -(2**15)}
+    for name, value in values.items():
+        _whole(value, limits[name], 2**15, f"TrainingTiles: {name}")
+    geometry = Geometry(**values)
+    if geometry.pad_input < geometry.pad_output or (geometry.pad_input - geometry.pad_output) % 2:
+        raise InputError(
+            f"TrainingTiles: pad_input {geometry.pad_input} is not pad_output "
+            f"{geometry.pad_output} and a border of the same size on both sides"
+        )
+    return geometry
+
+
+def _augmentation(values: object) -> Augmentation:
+    """Return what names and values mean, as they stand in JSON; refuse wrong ones."""
+    if not isinstance(values, dict):
+        raise InputError(f"augmentation is {values!r}, but must be an object of names and values")
+    _refuse_unknown(values, [field.name for field in fields(Augmentation)], "augmentation")
+    most = {"rotation": 180, "contrast": 1}
+    for name, value in values.items():
+        if name == "grid":
+            _whole(value, 2, 64, "augmentation: grid")
+        elif name in ("mirror", "shift"):
+            if not isinstance(value, bool):
+                raise InputError(f"augmentation: {name} is {value!r}, but must be true or false")
+        elif not (
+            _is_number(value) and 0 <= value <= most.get(name, math.inf) and value < math.inf
+        ):
+            limits = f" from 0 to {most[name]}" if name in most else " of at least 0"
+            raise InputError(f"augmentation: {name} is {value!r}, but must be a number{limits}")
+    return Augmentation(**values)
+
+
+def _whole(value: object, least: int, most: int, what: str) -> int:
+    if not (_is_whole(value) and least <= value <= most):
+        raise InputError(f"{what} is {value!r}, but must be a whole number from {least} to {most}")
+    return value
+
+
+def _refuse_unknown(given: Iterable[str], known: Sequence[str], where: str) -> None:
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(known)}"
+            raise InputError(f"{where}: unknown key '{name}'; {hint}")
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -15,7 +15,6 @@ import caffe
 from caffe import NetSpec
 from caffe import layers as L
 from caffe.proto import caffe_pb2
-from unet.augmentation.tile_sampler import parse_slices
 from unet.command.options import add_overwrite, whole
 from unet.command.options import parse_slices as parse_range
 from unet.command.running import run_program
@@ -24,6 +23,7 @@ from unet.files.atomic import atomic_parts
 from unet.files.names import path_in_prototxt
 from unet.files.outputs import Output, guard_outputs
 from unet.files.provenance import NETWORK, NETWORK_LINE
+from unet.layers import parse_slices
 from unet.network.loss import weighted_softmax_loss
 from unet.network.release2015 import NAME as PHSEG_V5
 from unet.network.release2015 import phseg_v5_files

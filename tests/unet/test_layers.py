@@ -55,7 +55,9 @@ def test_tops_hold_the_sampler_s_tiles(path: Path):
     config = dict(file=str(path), tile=TILE, slices=[1, 3], seed=9, workers=0)
     one = net(path, dict(config, augmentation=augmentation))
     with TrainingSet(path) as training_set:
-        sampler = TileSampler(training_set, [1, 2], tuple(TILE), Augmentation(**augmentation), 9)
+        sampler = TileSampler(
+            training_set, [1, 2], tuple(TILE), 92, Augmentation(**augmentation), 9
+        )
         for i in range(4):
             data, label, weight = forward(one)
             tile = sampler(i)
@@ -141,10 +143,48 @@ def test_the_test_phase_walks_over_every_pixel_once(path: Path):
     assert all(np.array_equal(a, b) for a, b in zip(forward(one), tiles[0]))
 
 
-def test_there_is_no_gradient(path: Path):
-    one = net(path, dict(file=str(path), tile=188, workers=0))
-    one.forward()
-    one.backward()
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    ("geometry", "tile", "inner"),
+    [
+        (dict(downsample_factor=4, pad_input=12, pad_output=-28), 60, 20),
+        (dict(downsample_factor=8, pad_input=0, pad_output=0), 64, 64),
+    ],
+)
+def test_labels_are_as_large_as_the_scores_of_any_geometry(
+    path: Path, workers, geometry, tile, inner
+):
+    augmentation = dict(std=0, rotation=0, mirror=False)
+    config = dict(file=str(path), tile=tile, workers=workers, augmentation=augmentation, **geometry)
+    data, label, _ = forward(net(path, config))
+    assert (data.shape, label.shape) == ((1, 2, tile, tile), (1, 1, inner, inner))
+    with TrainingSet(path) as training_set:
+        border = (tile - inner) // 2
+        whole = dict(config, downsample_factor=1, pad_input=0, pad_output=0)
+        middle = forward(net(path, whole))[1][..., border : border + inner, border : border + inner]
+        assert np.array_equal(label, middle)
+        covered = net(path, config, caffe.TEST)
+        plain = forward(covered)
+        part = training_set.labels(0)[:inner, :inner]
+        assert np.array_equal(plain[1][0, 0, : part.shape[0], : part.shape[1]], part)
+        assert covered.layers[0].tiles_per_epoch == 4 * -(-60 // inner) * -(-50 // inner)
+
+
+AUGMENTATIONS = [
+    ({"rotaton": 3}, "augmentation: unknown key 'rotaton'; did you mean 'rotation'"),
+    ({"xyz": 3}, "known are grid, std, rotation"),
+    ({"std": -1}, "std is -1, but must be a number of at least 0"),
+    ({"std": "10"}, "std is '10'"),
+    ({"std": float("nan")}, "std is nan"),
+    ({"std": True}, "std is True"),
+    ({"rotation": 181}, "rotation is 181, but must be a number from 0 to 180"),
+    ({"contrast": 1.5}, "contrast is 1.5, but must be a number from 0 to 1"),
+    ({"grid": 1}, "grid is 1, but must be a whole number from 2 to 64"),
+    ({"grid": 3.0}, "grid is 3.0"),
+    ({"mirror": 1}, "mirror is 1, but must be true or false"),
+    ([1], "must be an object"),
+    (None, "augmentation is None"),
+]
 
 
 @pytest.mark.parametrize(
@@ -165,12 +205,18 @@ def test_there_is_no_gradient(path: Path):
         (dict(tile=10**9), "tile is 1000000000"),
         (dict(slices=[0, 5]), "slices [0, 5] are not in the stack, which has 4"),
         (dict(slices="all"), "slices is 'all'"),
+        *((dict(slices=wrong), "set.h5: slices") for wrong in ([2, 2], [-1, 2], [0], [0, 1, 2])),
+        *((dict(slices=wrong), "set.h5: slices") for wrong in ([0, 1.5], 3, [False, True])),
+        (dict(downsample_factor=0), "downsample_factor is 0, but must be a whole number from 1"),
+        (dict(pad_output=-123), "pad_input 60 is not pad_output -123 and a border of the same"),
+        (
+            dict(downsample_factor=8, tile=191),
+            "191 is not 8k + 60 with k >= 16; the nearest are 188",
+        ),
         (dict(workers=-1), "workers is -1"),
         (dict(workers="2"), "workers is '2'"),
-        (dict(seed=-1), "seed is -1"),
-        (dict(augmentation=dict(std=-1)), "std is -1"),
-        (dict(augmentation=dict(warp=1)), "augmentation: unknown key 'warp'"),
-        (dict(augmentation=None), "augmentation is None"),
+        *((dict(seed=wrong), f"seed is {wrong}") for wrong in (-1, 2**63, 1.0, None, True)),
+        *((dict(augmentation=wrong), message) for wrong, message in AUGMENTATIONS),
     ],
 )
 def test_a_mistake_is_told_in_one_sentence(path: Path, change, message: str):

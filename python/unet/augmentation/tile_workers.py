@@ -27,7 +27,6 @@ import numpy as np
 from unet.augmentation.tile_sampler import Augmentation, Tile, TileSampler
 from unet.machine.signals import ASKING
 from unet.preparation.training_set import TrainingSet
-from unet.segmentation.tiles import BORDER
 
 # Tiles that each worker has in work or ready.
 _AHEAD = 2
@@ -39,22 +38,14 @@ _PROGRAM = (
     f"import signal; [signal.signal(n, signal.SIG_IGN) for n in {[*map(int, ASKING)]}]; "
     "from unet.augmentation.tile_workers import main; main()"
 )
-_ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
 
 
-def slot_layout(channels: int, tile: tuple[int, int]) -> np.dtype:
-    """Return how data, label and weight of one tile lie in the shared memory.
-
-    Parameters
-    ----------
-    channels : int
-    tile : tuple of int
-        (height, width) of the network's input.
-    """
-    inner = tuple(size - 2 * BORDER for size in tile)
+def slot_layout(sampler: TileSampler) -> np.dtype:
+    """Return how data, label and weight of one tile lie in the shared memory."""
+    inner = tuple(size - 2 * sampler.border for size in sampler.tile)
     return np.dtype(
         [
-            ("data", np.float32, (channels, *tile)),
+            ("data", np.float32, (sampler.set.channels, *sampler.tile)),
             ("label", np.uint8, inner),
             ("weight", np.float32, inner),
         ],
@@ -170,7 +161,7 @@ class TileWorkers:
 
     def _start(self) -> None:
         sampler = self._sampler
-        layout = slot_layout(sampler.set.channels, sampler.tile)
+        layout = slot_layout(sampler)
         size = self._count * _AHEAD * layout.itemsize
         descriptor = os.memfd_create("tiles")
         try:
@@ -183,6 +174,7 @@ class TileWorkers:
                 "file": os.path.abspath(sampler.set.path),
                 "slices": sampler.slices,
                 "tile": sampler.tile,
+                "border": sampler.border,
                 "augmentation": asdict(sampler.augmentation),
                 "seed": sampler.seed,
                 "share": sampler.share,
@@ -239,18 +231,18 @@ def main() -> None:
         return
     wanted = json.loads(order)
     threading.Thread(target=_follow, args=(wanted["parent"],), daemon=True).start()
-    tile = tuple(wanted["tile"])
     with TrainingSet(wanted["file"]) as training_set:
         sampler = TileSampler(
             training_set,
             wanted["slices"],
-            tile,
+            tuple(wanted["tile"]),
+            wanted["border"],
             Augmentation(**wanted["augmentation"]),
             wanted["seed"],
             wanted["share"],
         )
         memory = mmap.mmap(wanted["memory"], wanted["size"])
-        slots = np.frombuffer(memory, slot_layout(training_set.channels, tile))
+        slots = np.frombuffer(memory, slot_layout(sampler))
         for line in iter(sys.stdin.buffer.readline, b""):
             index, error = int(line), None
             try:

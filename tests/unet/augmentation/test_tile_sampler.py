@@ -11,15 +11,11 @@ from unet.augmentation.tile_sampler import (
     Augmentation,
     TileSampler,
     coverage,
-    one_weight_per_class,
-    parse_slices,
-    parse_whole,
     plain_tile,
-    refuse_unknown,
 )
-from unet.errors import InputError
 from unet.preparation.training_set import TrainingSet, write_training_set
 
+BORDER = 92
 ATTRIBUTES = dict(classes=3, grey_low=0.0, grey_high=100.0)
 STILL = Augmentation(std=0.0, rotation=0.0, mirror=False, shift=False)
 VARIED = Augmentation(contrast=0.3, brightness=0.2, gamma=0.4)
@@ -46,7 +42,7 @@ def blobs(tmp_path_factory: pytest.TempPathFactory) -> TrainingSet:
 def sampler(
     training_set: TrainingSet, augmentation: Augmentation, seed: int = 1, tile=(236, 252)
 ) -> TileSampler:
-    return TileSampler(training_set, [0, 1, 2], tile, augmentation, seed)
+    return TileSampler(training_set, [0, 1, 2], tile, BORDER, augmentation, seed)
 
 
 def same(first, second) -> bool:
@@ -85,7 +81,7 @@ def test_grey_values_do_not_change_the_geometry(blobs: TrainingSet):
 
 
 def test_without_augmentation_the_tile_is_the_middle_of_the_slice(blobs: TrainingSet):
-    data, label, weight = TileSampler(blobs, [1], (236, 252), STILL, 1)(9)
+    data, label, weight = TileSampler(blobs, [1], (236, 252), BORDER, STILL, 1)(9)
     # Pixel (118, 126) of the tile is pixel (75, 65) of the slice.
     rows = np.arange(75 - 118, 75 + 118)
     columns = np.arange(65 - 126, 65 + 126)
@@ -116,7 +112,7 @@ def test_every_pixel_of_a_slice_is_drawn_as_often(tmp_path: Path):
     attributes = dict(ATTRIBUTES, classes=4)
     write_training_set(path, labels, labels, labels.astype(np.float32), attributes=attributes)
     with TrainingSet(path) as training_set:
-        one = TileSampler(training_set, [0], (188, 188), Augmentation(), 1)
+        one = TileSampler(training_set, [0], (188, 188), BORDER, Augmentation(), 1)
         counts = sum(np.bincount(one(i)[1].ravel(), minlength=4) for i in range(200))
     assert np.all(np.abs(counts / counts.sum() - 0.25) < 0.08)
 
@@ -127,7 +123,7 @@ def test_all_slices_are_drawn(tmp_path: Path):
     attributes = dict(ATTRIBUTES, classes=4)
     write_training_set(path, labels, labels, labels.astype(np.float32), attributes=attributes)
     with TrainingSet(path) as training_set:
-        one = TileSampler(training_set, [1, 3], (188, 188), Augmentation(), 1)
+        one = TileSampler(training_set, [1, 3], (188, 188), BORDER, Augmentation(), 1)
         drawn = [int(one(i)[1][0, 0]) for i in range(40)]
     assert set(drawn) == {1, 3}
     assert 8 < drawn.count(1) < 32
@@ -141,7 +137,7 @@ def test_channels_are_deformed_alike(tmp_path: Path):
         path, np.concatenate([raw, raw, 2 * raw], axis=1), labels, labels, attributes=ATTRIBUTES
     )
     with TrainingSet(path) as training_set:
-        data = TileSampler(training_set, [0, 1], (188, 204), Augmentation(), 1)(0)[0]
+        data = TileSampler(training_set, [0, 1], (188, 204), BORDER, Augmentation(), 1)(0)[0]
     assert data.shape == (3, 188, 204)
     assert np.array_equal(data[0], data[1])
     assert data[2] == pytest.approx(2 * data[0], abs=1e-5)
@@ -150,8 +146,8 @@ def test_channels_are_deformed_alike(tmp_path: Path):
 def test_plain_tiles_cover_every_pixel_once(blobs: TrainingSet):
     tile = (236, 252)
     seen = np.zeros((3, 150, 130), int)
-    for place in coverage(blobs.shape, [0, 2], tile):
-        data, label, weight = plain_tile(blobs, place, tile)
+    for place in coverage(blobs.shape, [0, 2], tile, BORDER):
+        data, label, weight = plain_tile(blobs, place, tile, BORDER)
         z, y, x = place
         height, width = min(52, 150 - y), min(68, 130 - x)
         here = (z, slice(y, y + height), slice(x, x + width))
@@ -165,64 +161,3 @@ def test_plain_tiles_cover_every_pixel_once(blobs: TrainingSet):
         assert not weight[label == 255].any()
     assert np.all(seen[[0, 2]] == 1)
     assert not seen[1].any()
-
-
-def test_one_weight_per_class_by_hand():
-    out = np.full((2, 1, 3), 9, np.float32)
-    one_weight_per_class(np.array([[0, 1, 255]], np.uint8), np.array([[2, 3, 0]], np.float32), out)
-    assert out.tolist() == [[[2, 0, 0]], [[0, 3, 0]]]
-
-
-@pytest.mark.parametrize(
-    "values, message",
-    [
-        ({"rotaton": 3}, "unknown key 'rotaton'; did you mean 'rotation'"),
-        ({"xyz": 3}, "known are grid, std, rotation"),
-        ({"std": -1}, "std is -1, but must be a number of at least 0"),
-        ({"std": "10"}, "std is '10'"),
-        ({"std": float("nan")}, "std is nan"),
-        ({"std": True}, "std is True"),
-        ({"rotation": 181}, "rotation is 181, but must be a number from 0 to 180"),
-        ({"contrast": 1.5}, "contrast is 1.5, but must be a number from 0 to 1"),
-        ({"grid": 1}, "grid is 1, but must be a whole number from 2 to 64"),
-        ({"grid": 3.0}, "grid is 3.0"),
-        ({"mirror": 1}, "mirror is 1, but must be true or false"),
-        ([1], "must be an object"),
-    ],
-)
-def test_wrong_augmentation_is_named(values, message: str):
-    with pytest.raises(InputError) as error:
-        Augmentation.from_mapping(values)
-    assert message in str(error.value)
-
-
-def test_augmentation_from_names_and_values():
-    assert Augmentation.from_mapping({"std": 5, "shift": False}) == Augmentation(std=5, shift=False)
-
-
-@pytest.mark.parametrize("seed", [-1, 2**63, 1.0, None, True])
-def test_wrong_seed_is_named(blobs: TrainingSet, seed):
-    with pytest.raises(InputError, match="seed is"):
-        TileSampler(blobs, [0], (188, 188), STILL, seed)
-
-
-def test_wrong_tile_is_named(blobs: TrainingSet):
-    with pytest.raises(InputError, match="570"):
-        TileSampler(blobs, [0], (572, 570), STILL, 1)
-
-
-def test_slices():
-    assert parse_slices(None, 3, "x.h5") == [0, 1, 2]
-    assert parse_slices([1, 3], 3, "x.h5") == [1, 2]
-    for wrong in ([0, 4], [2, 2], [-1, 2], [0], [0, 1, 2], [0, 1.5], 3, "01", [False, True]):
-        with pytest.raises(InputError, match=r"x\.h5: slices"):
-            parse_slices(wrong, 3, "x.h5")
-
-
-def test_whole_numbers_and_names():
-    assert parse_whole(3, 0, 3, "n") == 3
-    with pytest.raises(InputError, match="n is 4, but must be a whole number from 0 to 3"):
-        parse_whole(4, 0, 3, "n")
-    refuse_unknown(["a"], ["a", "b"], "here")
-    with pytest.raises(InputError, match="here: unknown key 'slice'; did you mean 'slices'"):
-        refuse_unknown(["slice"], ["slices", "tile"], "here")

@@ -28,7 +28,7 @@ from unet.augmentation.tile_workers import TileWorkers
 from unet.preparation.training_set import TrainingSet
 
 training_set = TrainingSet(sys.argv[1])
-workers = TileWorkers(TileSampler(training_set, [0, 1], (188, 204), Augmentation(), 1), 2)
+workers = TileWorkers(TileSampler(training_set, [0, 1], (188, 204), 92, Augmentation(), 1), 2)
 workers.fetch(0)
 if sys.argv[2] == "fork and wait":
     child = os.fork()
@@ -67,7 +67,7 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def sampler(path: Path) -> TileSampler:
     with TrainingSet(path) as training_set:
-        yield TileSampler(training_set, [0, 1], TILE, Augmentation(gamma=0.3), 5)
+        yield TileSampler(training_set, [0, 1], TILE, 92, Augmentation(gamma=0.3), 5)
 
 
 @contextlib.contextmanager
@@ -153,7 +153,7 @@ def test_workers_leave_signals_to_the_trainer(sampler: TileSampler):
 
 def test_the_failure_of_a_worker_is_told(tmp_path: Path):
     with TrainingSet(write(tmp_path / "nan.h5", np.nan)) as training_set:
-        sampler = TileSampler(training_set, [2], TILE, Augmentation(), 1)
+        sampler = TileSampler(training_set, [2], TILE, 92, Augmentation(), 1)
         with (
             running(sampler, 1) as workers,
             pytest.raises(ChildProcessError, match=r"failed: .*nan\.h5: slice 2 of /weights holds"),
