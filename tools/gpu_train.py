@@ -128,7 +128,7 @@ class _Check:
         self.stacks = options.data
         if self.stacks is None:
             self.stacks = self.work / "phantom"
-            self.run("phantom", "-m", "unet.datasets.phantom", "-o", str(self.stacks))
+            self.run("phantom", "tools/fetch.py", "phantom", "-o", str(self.stacks))
         elif not (self.stacks / "train-volume.tif").is_file():
             raise InputError(f"{self.stacks}: holds no train-volume.tif; name another with --data")
         volume, labels = (self.stacks / f"train-{name}.tif" for name in ("volume", "labels"))

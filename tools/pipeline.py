@@ -116,12 +116,12 @@ def demo(options: argparse.Namespace) -> None:
     stacks, what = demo_stacks()
     print(f"The whole way from pictures to scores, on {what}.")
     if stacks == STACKS:
-        pipeline.run(Step("data", ["-m", "unet.datasets.isbi2012", "-o", str(stacks)]))
+        pipeline.run(Step("data", ["tools/fetch.py", "isbi2012", "-o", str(stacks)]))
     else:
         pipeline.run(
             Step(
                 "data",
-                ["-m", "unet.datasets.phantom", "-o", str(stacks)],
+                ["tools/fetch.py", "phantom", "-o", str(stacks)],
                 [Path("python/unet/datasets/phantom.py")],
                 [stacks / "train-volume.tif", stacks / "train-labels.tif"],
             )
@@ -198,7 +198,7 @@ def train_isbi(options: argparse.Namespace) -> None:
     target = Path("models", folder.name)
     guard_model_folder(target)
     pipeline = Pipeline(folder)
-    pipeline.run(Step("data", ["-m", "unet.datasets.isbi2012", "-o", str(STACKS)]))
+    pipeline.run(Step("data", ["tools/fetch.py", "isbi2012", "-o", str(STACKS)]))
     data = STACKS / "isbi2012.h5"
     pipeline.run(prepare(STACKS, data, folder / "training-set.png", *WEIGHTINGS[choice.weighting]))
     training = folder / "training"
@@ -288,7 +288,7 @@ def segment_demo(options: argparse.Namespace) -> None:
     stacks, what = demo_stacks()
     print(f"{model} on {what}")
     module = "isbi2012" if stacks == STACKS else "phantom"
-    pipeline.run(Step("data", ["-m", f"unet.datasets.{module}", "-o", str(stacks)]))
+    pipeline.run(Step("data", ["tools/fetch.py", module, "-o", str(stacks)]))
     test_and_show(
         pipeline,
         folder,

@@ -88,7 +88,7 @@ def train(options: argparse.Namespace) -> None:
     target = Path("models", name)
     guard_model_folder(target)
     pipeline = Pipeline(folder)
-    pipeline.run(Step("data", ["-m", "unet.datasets.ctc", options.data, "-o", str(about.folder)]))
+    pipeline.run(Step("data", ["tools/fetch.py", options.data, "-o", str(about.folder)]))
     model, deploy = _train(pipeline, folder, about, choice, options.split)
     holdout = options.split == "holdout"
     sequence = about.folder / (about.train if holdout else about.test)

@@ -94,7 +94,7 @@ def compare(options: argparse.Namespace) -> None:
     pipeline.run(
         Step(
             "data",
-            ["-m", "unet.datasets.phantom", "--cells", "-o", str(stacks)],
+            ["tools/fetch.py", "phantom-cells", "-o", str(stacks)],
             [Path("python/unet/datasets/phantom.py")],
             [stacks / "train-volume.tif", stacks / "train-labels.tif"],
         )

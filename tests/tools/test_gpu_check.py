@@ -82,7 +82,7 @@ def phantom(tmp_path_factory, bare) -> str:
     search = bare.environment["PYTHONPATH"]
     environment = {**bare.environment, "PYTHONPATH": f"python{os.pathsep}{search}"}
     subprocess.run(
-        [bare.python, "-m", "unet.datasets.phantom", "-o", folder, "--size", "96"],
+        [bare.python, "tools/fetch.py", "phantom", "-o", folder, "--size", "96"],
         env=environment,
         cwd=REPOSITORY,
         check=True,

@@ -61,8 +61,7 @@ def test_every_step_is_a_command_that_its_program_takes(steps, split, capsys):
     assert pipeline_cells.main(["phc-u373", "--split", split, "--iterations", "9"]) is None
     made, *run = steps
     assert [program_of(step.command)[-1] for step in run] == [
-        "-m",
-        "unet.datasets.ctc",
+        "tools/fetch.py",
         "tools/prepare.py",
         "unet.nets",
         "tools/train.py",

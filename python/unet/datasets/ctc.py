@@ -1,6 +1,6 @@
 """Two sequences each of the cell tracking challenge: PhC-C2DH-U373 and DIC-C2DH-HeLa.
 
-    python -m unet.datasets.ctc phc-u373|dic-hela [-o data/PhC-C2DH-U373] [--from FOLDER_OR_ZIP]
+    unet fetch phc-u373|dic-hela [-o data/PhC-C2DH-U373] [--from FOLDER_OR_ZIP]
 
 puts the training sequences into the folder, in the challenge's layout:
 
@@ -19,16 +19,13 @@ that holds it), else from the challenge. Its terms apply; cite Maska et al., Bio
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple, Union
 
-from unet.command.options import add_overwrite
-from unet.command.running import run_program
 from unet.datasets.archive import open_zip, unpack
 from unet.datasets.download import download
 from unet.datasets.placing import once, place
@@ -320,27 +317,10 @@ def _read_all(volume: Volume) -> None:
         pass
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Put a data set into a folder."""
-    parser = argparse.ArgumentParser(description="Get data of the cell tracking challenge.")
-    parser.add_argument("name", choices=sorted(DATASETS))
-    parser.add_argument("-o", "--output", help="folder for it (data/ and its name)")
-    parser.add_argument(
-        "--from",
-        dest="source",
-        metavar="FOLDER_OR_ZIP",
-        help="take it from here (the variable CTC_DIR does the same) instead of downloading",
-    )
-    add_overwrite(parser)
-    options = parser.parse_args(argv)
-    sequences = fetch(options.name, options.output, options.source, options.overwrite)
-    folder = next(iter(sequences.values())).parent
-    for found in check(options.name, folder):
-        print(
-            f"{found.path}: {found.frames} frames; cells drawn in {found.gold} (GT) and "
-            f"{found.silver} (ST); markers in {found.markers}, {found.tracks} tracks"
-        )
-
-
-if __name__ == "__main__":
-    run_program(main)
+def describe(name: str, folder: PathLike) -> list[str]:
+    """Return what there is of each sequence in a folder, a line each; checks them as `check`."""
+    return [
+        f"{found.path}: {found.frames} frames; cells drawn in {found.gold} (GT) and "
+        f"{found.silver} (ST); markers in {found.markers}, {found.tracks} tracks"
+        for found in check(name, folder)
+    ]

@@ -1,6 +1,6 @@
 """The ISBI 2012 stack: serial-section electron microscopy of a fly larva's nerve cord.
 
-    python -m unet.datasets.isbi2012 [-o data/isbi2012] [--from FOLDER_OR_ZIP]
+    unet fetch isbi2012 [-o data/isbi2012] [--from FOLDER_OR_ZIP]
 
 puts train-volume.tif, train-labels.tif and, where they are to be had, test-volume.tif and
 test-labels.tif into the folder: 30 slices of 512 x 512 pixels of 4 x 4 x 50 nm, 8 bit. Labels
@@ -13,18 +13,15 @@ of the challenge. Free for research; cite Arganda-Carreras et al., Frontiers in 
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import os
 import shutil
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Union
 
 import numpy as np
 
-from unet.command.options import add_overwrite
-from unet.command.running import run_program
 from unet.datasets.archive import open_zip, unpack
 from unet.datasets.download import download
 from unet.datasets.placing import once, place
@@ -195,25 +192,10 @@ def check(path: Path) -> str:
     return "verified" if pixels == PIXELS_SHA256.get(path.name) else "plausible"
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Put the stacks into a folder."""
-    parser = argparse.ArgumentParser(description="Get the ISBI 2012 stacks.")
-    parser.add_argument("-o", "--output", default=FOLDER, help=f"folder for them ({FOLDER})")
-    parser.add_argument(
-        "--from",
-        dest="source",
-        metavar="FOLDER_OR_ZIP",
-        help="take them from here (the variable ISBI_DIR does the same) instead of downloading",
-    )
-    add_overwrite(parser)
-    options = parser.parse_args(argv)
+def describe(stacks: Mapping[str, Path]) -> list[str]:
+    """Return what is known of the stacks that `fetch` found, a line each."""
     told = {
         "verified": "every pixel as tested",
         "plausible": "shape, type and values are right; there is no checksum for its pixels",
     }
-    for _name, path in fetch(options.output, options.source, overwrite=options.overwrite).items():
-        print(f"{path}: {told[check(path)]}")
-
-
-if __name__ == "__main__":
-    run_program(main)
+    return [f"{path}: {told[check(path)]}" for path in stacks.values()]

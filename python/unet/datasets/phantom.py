@@ -1,11 +1,11 @@
 """Phantoms: made-up tissue like the ISBI 2012 stack, for want of the real one, and touching cells.
 
-    python -m unet.datasets.phantom -o data/phantom [--slices 30 --size 512 --seed 1]
+    unet fetch phantom [-o data/phantom] [--slices 30 --size 512 --seed 1]
 
 writes train-volume.tif and train-labels.tif, 8 bit, with the labels of ISBI 2012: 255 in a cell,
 0 on the membrane.
 
-    python -m unet.datasets.phantom --cells -o data/phantom-cells
+    unet fetch phantom-cells [-o data/phantom-cells]
 
 writes colonies of cells that touch, one picture a slice, and the number of the cell of each pixel,
 0 for none. The same numbers give the same stack.
@@ -13,7 +13,7 @@ writes colonies of cells that touch, one picture a slice, and the number of the 
 
 from __future__ import annotations
 
-import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,8 +21,6 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from unet.command.options import add_overwrite, whole
-from unet.command.running import run_program
 from unet.errors import InputError
 from unet.files.atomic import replace_parts
 from unet.files.outputs import Output, guard_outputs
@@ -243,29 +241,46 @@ def _check_numbers(slices: int, size: int, seed: int) -> None:
         )
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Write a phantom."""
-    parser = argparse.ArgumentParser(
-        description="Make a phantom like the ISBI 2012 stack, or of touching cells."
-    )
-    parser.add_argument("-o", "--output", required=True, help="folder for the two stacks")
-    parser.add_argument("--cells", action="store_true", help="cells that touch, with their numbers")
-    parser.add_argument("--slices", type=whole(1), default=30, help="how many (30)")
-    parser.add_argument(
-        "--size", type=whole(1), help="height and width in pixels (512; 384 with --cells)"
-    )
-    parser.add_argument(
-        "--seed", type=whole(0), default=1, help="another number, another tissue (1)"
-    )
-    add_overwrite(parser)
-    options = parser.parse_args(argv)
-    folder = Path(options.output)
-    make, size = (touching_cells, 384) if options.cells else (phantom, 512)
-    size = size if options.size is None else options.size
-    stacks = make(options.slices, size, options.seed)
+# Of each kind the function that makes it, and its size.
+KINDS = {"phantom": (phantom, 512), "phantom-cells": (touching_cells, 384)}
+
+
+def fetch(
+    kind: str = "phantom",
+    folder: str | os.PathLike[str] | None = None,
+    slices: int = 30,
+    size: int | None = None,
+    seed: int = 1,
+    overwrite: bool = False,
+) -> list[str]:
+    """Make a phantom and write it, unless it is there already.
+
+    Parameters
+    ----------
+    kind : {"phantom", "phantom-cells"}
+    folder : path, optional
+        By default data/ and the kind.
+    slices, size, seed : int
+        As for `phantom`; size is by default that of the kind.
+    overwrite : bool
+        Whether stacks that this project has not written are replaced.
+
+    Returns
+    -------
+    list of str
+        What there is, a line each.
+
+    Raises
+    ------
+    InputError
+        If a number is too small, or there are other stacks, written by somebody else.
+    """
+    make, usual = KINDS[kind]
+    folder, size = Path("data", kind) if folder is None else Path(folder), size or usual
+    stacks = make(slices, size, seed)
     # The same stacks stay as they are, whoever wrote them: what was made of them is not made anew.
     new = [name for name, stack in zip(NAMES, stacks) if not _holds(folder / name, stack)]
-    guard_outputs([Output(folder / name, STACK) for name in new], [], options.overwrite)
+    guard_outputs([Output(folder / name, STACK) for name in new], [], overwrite)
 
     def fill(fresh: Path) -> None:
         for name, stack in zip(NAMES, stacks):
@@ -274,8 +289,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     # Pictures and labels of two tissues must never lie side by side.
     if new:
         replace_parts(folder, folder, fill, lambda fresh: None, NAMES.index)
-    for name in NAMES:
-        print(f"{folder / name}: {options.slices} slices of {size} x {size}")
+    return [f"{folder / name}: {slices} slices of {size} x {size}" for name in NAMES]
 
 
 def _holds(path: Path, stack: np.ndarray) -> bool:
@@ -284,7 +298,3 @@ def _holds(path: Path, stack: np.ndarray) -> bool:
         return np.array_equal(read_volume(path), stack)
     except InputError:
         return False
-
-
-if __name__ == "__main__":
-    run_program(main)

@@ -1,6 +1,6 @@
 """The authors' release of 2015: their trained network, and the frames it was made for.
 
-    python -m unet.datasets.release2015 [-o data/u-net-release] [--from FOLDER_OR_ARCHIVE]
+    unet fetch release-2015 [-o data/u-net-release] [--from FOLDER_OR_ARCHIVE]
 
 puts what is used of u-net-release-2015-10-02 into the folder:
 
@@ -14,7 +14,6 @@ applies; cite Ronneberger et al., MICCAI 2015.
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import math
 import os
@@ -22,15 +21,13 @@ import re
 import shutil
 import tarfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Union
 
 from google.protobuf.message import DecodeError
 
 from caffe.proto import caffe_pb2
-from unet.command.options import add_overwrite
-from unet.command.running import run_program
 from unet.datasets.download import download
 from unet.datasets.placing import once, place
 from unet.errors import InputError
@@ -270,23 +267,3 @@ def describe(release: Release) -> list[str]:
         f"{release.weights}: {release.weights.stat().st_size:,} bytes",
         *(f"{path}: {count} frames" for path, count in release.sequences.items()),
     ]
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Put the release into a folder."""
-    parser = argparse.ArgumentParser(description="Get the authors' release of 2015.")
-    parser.add_argument("-o", "--output", default=FOLDER, help=f"folder for it ({FOLDER})")
-    parser.add_argument(
-        "--from",
-        dest="source",
-        metavar="FOLDER_OR_ARCHIVE",
-        help="take it from here instead of downloading",
-    )
-    add_overwrite(parser)
-    options = parser.parse_args(argv)
-    for line in describe(fetch(options.output, options.source, overwrite=options.overwrite)):
-        print(line)
-
-
-if __name__ == "__main__":
-    run_program(main)

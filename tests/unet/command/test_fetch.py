@@ -1,4 +1,4 @@
-"""tools/fetch.py: each name gets its own data, and what was found is said."""
+"""The program `fetch`: each name gets its own data, and what was found is said."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import pytest
 
 from tests import release2015
 from tests.conftest import REPOSITORY
+from unet.command.fetch import main
+from unet.errors import InputError
 
 
 def fetch(*words: str | Path) -> subprocess.CompletedProcess:
@@ -52,13 +54,21 @@ def test_a_mistake_is_one_line(tmp_path):
     assert "absent: there is no such folder or zip" in done.stderr
 
 
-@pytest.mark.parametrize("name", ["isbi2012", "ctc", "release2015", "phantom"])
-def test_each_data_set_is_a_program_of_its_own(name, tmp_path):
-    done = subprocess.run(
-        [sys.executable, str(REPOSITORY / "data" / f"{name}.py"), "--help"],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-    )
+def test_phantoms_are_made(tmp_path):
+    small = ("-o", tmp_path, "--slices", "1", "--size", "64")
+    done = fetch("phantom", *small)
+    assert f"{tmp_path}/train-labels.tif: 1 slices of 64 x 64" in done.stdout, done.stderr
+    done = fetch("phantom-cells", *small, "--overwrite")
     assert done.returncode == 0, done.stderr
-    assert "--overwrite" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["phantom", "--from", "x"], "--from x: a phantom is made here; leave it out"),
+        (["isbi2012", "--seed", "2"], "--seed is for phantoms: phantom and phantom-cells"),
+    ],
+)
+def test_options_of_the_others_are_refused(words, told):
+    with pytest.raises(InputError, match=told):
+        main(words)

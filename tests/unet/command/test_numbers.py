@@ -9,9 +9,8 @@ import pytest
 import tifffile
 
 from unet import nets
-from unet.command import prepare, segment, track, train
+from unet.command import fetch, prepare, segment, track, train
 from unet.command import score as evaluate
-from unet.datasets import phantom
 from unet.errors import InputError
 
 HUGE = ("10000000000", "9" * 5000, "-99999999999", "1.5", "²", "0x10", "", "nan")
@@ -44,8 +43,8 @@ def refused(main, *arguments):
         (evaluate.main, ["a.tif", "a.tif"], "--workers"),
         (evaluate.main, ["a.tif", "a.tif"], "--slices"),
         (segment.main, ["a.tif", "--weights", "w", "-o", "o.tif"], "--minimum-area"),
-        (phantom.main, [], "--slices"),
-        (phantom.main, [], "--seed"),
+        (fetch.main, ["phantom"], "--slices"),
+        (fetch.main, ["phantom"], "--seed"),
     ],
 )
 def test_whole_numbers(stack, tmp_path, main, words, option, value):

@@ -309,11 +309,11 @@ def test_the_other_data_set(tmp_path, dataset):
         ctc.fetch("dic-hela", tmp_path, dataset)
 
 
-def test_the_real_sequence(tmp_path, shared_data, monkeypatch, capsys):
+def test_the_real_sequence(tmp_path, shared_data, monkeypatch):
     known = ctc.DATASETS[NAME]._replace(size=(520, 696))
     monkeypatch.setitem(ctc.DATASETS, NAME, known)
-    ctc.main([NAME, "-o", str(tmp_path), "--from", str(shared_data)])
-    assert capsys.readouterr().out == (
-        f"{tmp_path}/02: 115 frames; cells drawn in 19 (GT) and 0 (ST); markers in 115, 12 tracks\n"
-    )
+    ctc.fetch(NAME, tmp_path, shared_data)
+    assert ctc.describe(NAME, tmp_path) == [
+        f"{tmp_path}/02: 115 frames; cells drawn in 19 (GT) and 0 (ST); markers in 115, 12 tracks"
+    ]
     assert len(files(tmp_path)) == 115 + 19 + 115 + 1

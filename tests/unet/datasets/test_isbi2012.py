@@ -72,7 +72,7 @@ def test_stacks_of_other_pixels_stay_unless_asked(tmp_path, stacks):
     with pytest.raises(InputError, match=r"train-labels\.tif: differs from what .* --overwrite"):
         isbi2012.fetch(tmp_path / "here", stacks)
     assert labels.read_bytes() == before
-    isbi2012.main(["-o", str(tmp_path / "here"), "--from", str(stacks), "--overwrite"])
+    isbi2012.fetch(tmp_path / "here", stacks, overwrite=True)
     assert labels.read_bytes() == (stacks / labels.name).read_bytes()
 
 
@@ -230,8 +230,7 @@ def test_the_real_stacks_pixel_by_pixel(tmp_path, isbi_dir):
             assert isbi2012.check(path) == "verified"
 
 
-def test_command_says_what_it_knows(tmp_path, stacks, capsys):
-    isbi2012.main(["-o", str(tmp_path), "--from", str(stacks)])
-    lines = capsys.readouterr().out.splitlines()
+def test_what_is_known_of_the_stacks_is_said(tmp_path, stacks):
+    lines = isbi2012.describe(isbi2012.fetch(tmp_path, stacks))
     assert lines[0].startswith(str(tmp_path / "train-volume.tif"))
     assert "no checksum" in lines[0]

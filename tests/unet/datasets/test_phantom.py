@@ -7,7 +7,7 @@ import pytest
 import tifffile
 from scipy import ndimage
 
-from unet.datasets.phantom import SMALLEST_CELL, main, phantom, touching_cells
+from unet.datasets.phantom import SMALLEST_CELL, fetch, phantom, touching_cells
 from unet.errors import InputError
 from unet.preparation.labels import instances_from_binary
 from unet.volumes import read_volume
@@ -57,12 +57,12 @@ def test_slices_hang_together(tissue):
     assert far + 0.08 < beside < 0.98
 
 
-def test_command_writes_the_files_of_isbi(tmp_path, capsys):
-    main(["-o", str(tmp_path / "new"), "--slices", "2", "--size", "64", "--seed", "5"])
+def test_the_files_of_isbi_are_written(tmp_path):
+    told = fetch("phantom", tmp_path / "new", slices=2, size=64, seed=5)
     volume, labels = phantom(2, 64, 5)
     assert np.array_equal(read_volume(tmp_path / "new" / "train-volume.tif"), volume)
     assert np.array_equal(read_volume(tmp_path / "new" / "train-labels.tif"), labels)
-    assert "2 slices of 64 x 64" in capsys.readouterr().out
+    assert "2 slices of 64 x 64" in told[0]
 
 
 @pytest.mark.parametrize("numbers", [(0, 64, 1), (1, 8, 1), (1, 64, -1)])
@@ -106,32 +106,30 @@ def test_cells_are_those_of_the_seed(colonies):
     assert not np.array_equal(touching_cells(3, 160, seed=4)[1], colonies[1])
 
 
-def test_command_writes_cells_and_their_numbers(tmp_path):
-    main(["--cells", "-o", str(tmp_path), "--slices", "1", "--size", "96", "--seed", "2"])
+def test_cells_and_their_numbers_are_written(tmp_path):
+    fetch("phantom-cells", tmp_path, slices=1, size=96, seed=2)
     volume, labels = touching_cells(1, 96, 2)
     assert np.array_equal(read_volume(tmp_path / "train-volume.tif"), volume)
     assert np.array_equal(read_volume(tmp_path / "train-labels.tif"), labels)
 
 
 def test_the_same_stacks_stay_whoever_wrote_them(tmp_path):
-    small = ["-o", str(tmp_path), "--slices", "1", "--size", "64"]
-    main(small)
+    fetch("phantom", tmp_path, 1, 64)
     for path in tmp_path.iterdir():
         tifffile.imwrite(path, read_volume(path), photometric="minisblack")
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    main(small)
+    fetch("phantom", tmp_path, 1, 64)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_stacks_of_somebody_else_are_not_replaced(tmp_path):
-    small = ["-o", str(tmp_path), "--slices", "1", "--size", "64"]
-    main(small)
+    fetch("phantom", tmp_path, 1, 64)
     real = np.arange(256, dtype=np.uint8).reshape(1, 16, 16)
     tifffile.imwrite(tmp_path / "train-labels.tif", real, photometric="minisblack")
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(InputError, match=r"train-labels\.tif: exists"):
-        main([*small, "--seed", "2"])
+        fetch("phantom", tmp_path, 1, 64, seed=2)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
-    main([*small, "--seed", "2", "--overwrite"])
+    fetch("phantom", tmp_path, 1, 64, seed=2, overwrite=True)
     assert set(tmp_path.iterdir()) == set(before)
     assert all(path.read_bytes() != content for path, content in before.items())
