@@ -32,7 +32,7 @@ def _own_names(cls: type) -> list[str]:
     return [name for parent in cls.__mro__ if parent not in Layer.__mro__ for name in vars(parent)]
 
 
-def _place_of(cls: type) -> str:
+def _location_of(cls: type) -> str:
     """Return " (FILE:LINE)" of a class, or nothing where that is not known."""
     try:
         return f" ({inspect.getsourcefile(cls)}:{inspect.getsourcelines(cls)[1]})"
@@ -52,14 +52,14 @@ class BlobVec(Vector[Blob]):
         self.append(blob)
         return blob
 
-    def _replace(self, place: int, item: Blob) -> None:
+    def _replace(self, index: int, item: Blob) -> None:
         # Genuine Caffe would read and write beyond the end of what is smaller.
-        if item.shape != self[place].shape:
+        if item.shape != self[index].shape:
             raise TypeError(
                 f"Invalid assignment: a blob of shape {item.shape} in the place of one of shape "
-                f"{self[place].shape}"
+                f"{self[index].shape}"
             )
-        super()._replace(place, item)
+        super()._replace(index, item)
 
     def _cut(self, part: slice, items: list[Blob]) -> None:
         raise TypeError("a layer's parameters cannot be removed: the layer needs them")
@@ -149,7 +149,7 @@ class Layer:
             near = difflib.get_close_matches(name, own, n=1, cutoff=0.7)
             told += (
                 f": layer '{layer_param.name}' needs def {name}({_METHODS[name]}) in class "
-                f"{cls.__name__}{_place_of(cls)}"
+                f"{cls.__name__}{_location_of(cls)}"
                 f"{f', which defines {near[0]!r}' if near else ''}"
             )
         return AttributeError(told, name=name, obj=self)

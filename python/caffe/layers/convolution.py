@@ -236,7 +236,7 @@ class _ConvolutionBase(BuiltInLayer):
         return (*grads, summed if grad_bias is None else grad_bias)
 
     def _in_padding(self, below: Sequence[int], above: Sequence[int]) -> list[list[int]]:
-        """Return, axis by axis, places in the kernel that meet nothing but padding."""
+        """Return, axis by axis, the taps of the kernel that meet nothing but padding."""
         few, many = (below, above) if self.transposed else (above, below)
         return [
             [

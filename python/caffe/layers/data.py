@@ -104,12 +104,12 @@ class MemoryData(BuiltInLayer):
         if self.batch < 1 or min(self.item) < 1:
             raise self.fail("needs batch_size, channels, height and width, all positive")
         self.arrays: tuple[np.ndarray, np.ndarray] | None = None
-        self.place = 0
+        self.next_item = 0
         top[0].reshape(self.batch, *self.item)
         top[1].reshape(self.batch)
 
     def set_arrays(self, data: np.ndarray, labels: np.ndarray) -> None:
-        """Take pictures (n, channels, height, width) and n labels, n a multiple of the batch."""
+        """Take images (n, channels, height, width) and n labels, n a multiple of the batch."""
         data, labels = np.asarray(data), np.asarray(labels)
         if data.dtype != np.float32 or labels.dtype != np.float32:
             raise self.fail(f"needs float32 arrays, not {data.dtype} and {labels.dtype}")
@@ -120,7 +120,7 @@ class MemoryData(BuiltInLayer):
                 f"needs a label per item, and a multiple of {self.batch} items: {len(data)} "
                 f"item(s) and {labels.size} label(s) were given"
             )
-        self.arrays, self.place = (data, labels.reshape(-1)), 0
+        self.arrays, self.next_item = (data, labels.reshape(-1)), 0
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         if self.arrays is None:
@@ -128,6 +128,6 @@ class MemoryData(BuiltInLayer):
         # As in genuine Caffe, labels take four axes with the first pass.
         top[1].reshape(self.batch, 1, 1, 1)
         for blob, values in zip(top, self.arrays):
-            batch = np.array(values[self.place : self.place + self.batch])
+            batch = np.array(values[self.next_item : self.next_item + self.batch])
             blob.set_data(device_memory.to_current(batch.reshape(blob.shape)))
-        self.place = (self.place + self.batch) % len(self.arrays[0])
+        self.next_item = (self.next_item + self.batch) % len(self.arrays[0])

@@ -1,4 +1,4 @@
-"""Data: labelled pictures from an LMDB database."""
+"""Data: labelled images from an LMDB database."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from caffe.blob import Blob
 from caffe.files.atomic import missing
 from caffe.layer_types import register
 from caffe.layers.base import BuiltInLayer
-from caffe.layers.pictures import decode
+from caffe.layers.data_transformer import DataTransformer, set_batch
+from caffe.layers.images import decode
 from caffe.layers.sources import kind_of, told
-from caffe.layers.transform import Transformer, give_batch
 from caffe.proto import caffe_pb2
 
 
@@ -38,10 +38,10 @@ _open: weakref.WeakValueDictionary[str, _Database] = weakref.WeakValueDictionary
 
 
 def _shared(path: str) -> _Database:
-    place = os.path.realpath(path)
-    database = _open.get(place)
+    path = os.path.realpath(path)
+    database = _open.get(path)
     if database is None:
-        database = _open[place] = _Database(place)
+        database = _open[path] = _Database(path)
     return database
 
 
@@ -65,7 +65,7 @@ class Data(BuiltInLayer):
         self._check_kind(param.backend == caffe_pb2.DataParameter.LMDB)
         if self.batch < 1:
             raise self.fail("needs a positive batch_size")
-        self.transformer = Transformer(self)
+        self.transformer = DataTransformer(self)
         self.data = self._endless()
         self.next = next(self.data)
         top[0].reshape(self.batch, *self.transformer.shape(self.next[0]))
@@ -102,14 +102,14 @@ class Data(BuiltInLayer):
                     for key, value in transaction.cursor():
                         empty = False
                         if number % step == first:
-                            yield self._picture(key, value)
+                            yield self._image(key, value)
                         number += 1
                 if empty:
                     raise self.fail(f"'{self.source}' is empty")
         except lmdb.Error as error:
             raise self.fail(f"'{self.source}' cannot be read: {error}") from None
 
-    def _picture(self, key: bytes, value: bytes) -> tuple[np.ndarray, int]:
+    def _image(self, key: bytes, value: bytes) -> tuple[np.ndarray, int]:
         transform = self.layer_param.transform_param
         where = f"'{self.source}', key {key.decode(errors='replace')!r}"
         datum = caffe_pb2.Datum()
@@ -119,10 +119,10 @@ class Data(BuiltInLayer):
             raise self.fail(f"{where}: is no Datum") from None
         if datum.encoded:
             color = True if transform.force_color else False if transform.force_gray else None
-            picture = decode(datum.data, color)
-            if picture is None:
+            image = decode(datum.data, color)
+            if image is None:
                 raise self.fail(f"{where}: holds no picture that can be decoded")
-            return picture, datum.label
+            return image, datum.label
         shape = datum.channels, datum.height, datum.width
         values = (
             np.frombuffer(datum.data, np.uint8)
@@ -134,10 +134,10 @@ class Data(BuiltInLayer):
         return values.reshape(shape), datum.label
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        pictures, labels = [], []
+        images, labels = [], []
         for _ in range(self.batch):
-            picture, label = self.next
-            pictures.append(self.transformer(picture))
+            image, label = self.next
+            images.append(self.transformer(image))
             labels.append(label)
             self.next = next(self.data)
-        give_batch(self, top, pictures, labels)
+        set_batch(self, top, images, labels)

@@ -61,11 +61,11 @@ class HDF5Data(BuiltInLayer):
 
     def _begin_round(self) -> None:
         self.file_order = self._permutation(len(self.files))
-        self.file_place = 0
+        self.next_file = 0
         self._load()
 
     def _load(self) -> None:
-        path = self.files[self.file_order[self.file_place]]
+        path = self.files[self.file_order[self.next_file]]
         if not os.path.isfile(path) or not h5py.is_hdf5(path):
             source = self.layer_param.hdf5_data_param.source
             raise self.fail(f"{told(path, 'an HDF5 file')}; it is named in {source}")
@@ -87,7 +87,7 @@ class HDF5Data(BuiltInLayer):
         if len(set(counts)) > 1:
             given = ", ".join(f"'{name}' {count}" for name, count in zip(self.names, counts))
             raise self.fail(f"'{path}': data sets must have equally many rows, they have: {given}")
-        self.order, self.place = self._permutation(counts[0]), 0
+        self.order, self.next_row = self._permutation(counts[0]), 0
 
     def _dataset(self, file: h5py.File, path: str, name: str) -> h5py.Dataset:
         root = h5o.open(file.id, b"/")
@@ -103,14 +103,14 @@ class HDF5Data(BuiltInLayer):
 
     def _advance(self, rows: int) -> None:
         for _ in range(rows):
-            self.place += 1
-            if self.place < len(self.order):
+            self.next_row += 1
+            if self.next_row < len(self.order):
                 continue
             if len(self.files) == 1:
-                self.order, self.place = self._permutation(len(self.order)), 0
+                self.order, self.next_row = self._permutation(len(self.order)), 0
                 continue
-            self.file_place += 1
-            if self.file_place == len(self.files):
+            self.next_file += 1
+            if self.next_file == len(self.files):
                 self._begin_round()
             else:
                 self._load()
@@ -124,7 +124,7 @@ class HDF5Data(BuiltInLayer):
                         f"rows of '{name}' are {rows.shape[1:]} in one file, {values.shape[1:]} "
                         "in another"
                     )
-                values[item] = rows[self.order[self.place]]
+                values[item] = rows[self.order[self.next_row]]
             self._advance(self.step)
         for blob, values in zip(top, batch):
             blob.set_data(device_memory.to_current(values))

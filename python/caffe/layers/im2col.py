@@ -15,7 +15,7 @@ from caffe.layers.conv_geometry import conv_geometry
 
 @register("Im2col")
 class Im2col(BuiltInLayer):
-    """The window around each place as a column: channels times window elements, then places."""
+    """Windows as columns: the axes channels times window elements, then positions of windows."""
 
     bottom_range = top_range = (1, 1)
 
@@ -42,9 +42,9 @@ class Im2col(BuiltInLayer):
         self.sizes = sizes
         columns = shape[self.axis] * math.prod(self.kernel)
         top[0].reshape(*shape[: self.axis], columns, *sizes)
-        self.places = self._places(bottom[0])
+        self.indices = self._padded_indices(bottom[0])
 
-    def _places(self, bottom: Blob) -> torch.Tensor:
+    def _padded_indices(self, bottom: Blob) -> torch.Tensor:
         """Return, for each element of the top, where in the padded bottom it is from."""
         padded = [size + 2 * pad for size, pad in zip(bottom.shape[self.axis + 1 :], self.pad)]
         flat = torch.arange(math.prod(padded)).view(padded)
@@ -61,10 +61,10 @@ class Im2col(BuiltInLayer):
         order = [*range(0, 2 * axes, 2), *range(1, 2 * axes, 2)]
         return flat.permute(order).reshape(-1)
 
-    def _places_on(self, rows: torch.Tensor) -> torch.Tensor:
+    def _indices_on(self, rows: torch.Tensor) -> torch.Tensor:
         # Kept there: they are copied to a GPU once a shape.
-        self.places = self.places.to(rows.device)
-        return self.places
+        self.indices = self.indices.to(rows.device)
+        return self.indices
 
     def _padded(self, tensor: torch.Tensor) -> torch.Tensor:
         around = [side for pad in reversed(self.pad) for side in (pad, pad)]
@@ -73,7 +73,7 @@ class Im2col(BuiltInLayer):
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         data = self._padded(bottom[0].data_tensor())
         rows = data.reshape(math.prod(data.shape[: self.axis + 1]), -1)
-        top[0].set_data(rows.index_select(1, self._places_on(rows)).reshape(top[0].shape))
+        top[0].set_data(rows.index_select(1, self._indices_on(rows)).reshape(top[0].shape))
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
@@ -83,7 +83,7 @@ class Im2col(BuiltInLayer):
         padded = [size + 2 * pad for size, pad in zip(shape[self.axis + 1 :], self.pad)]
         grad = top[0].diff_tensor()
         rows = grad.new_zeros(math.prod(shape[: self.axis + 1]), math.prod(padded))
-        rows.index_add_(1, self._places_on(rows), grad.reshape(len(rows), -1))
+        rows.index_add_(1, self._indices_on(rows), grad.reshape(len(rows), -1))
         whole = rows.view(*shape[: self.axis + 1], *padded)
         inner = [slice(pad, pad + size) for pad, size in zip(self.pad, shape[self.axis + 1 :])]
         bottom[0].set_diff(whole[(..., *inner)])

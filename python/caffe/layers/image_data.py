@@ -1,4 +1,4 @@
-"""ImageData: labelled picture files from a list."""
+"""ImageData: labelled image files from a list."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from caffe import common
 from caffe.blob import Blob
 from caffe.layer_types import register
 from caffe.layers.base import BuiltInLayer
-from caffe.layers.pictures import decode, resize
+from caffe.layers.data_transformer import DataTransformer, set_batch
+from caffe.layers.images import decode, resize
 from caffe.layers.sources import read_list, told
-from caffe.layers.transform import Transformer, give_batch
 from caffe.log import log_warning
 from caffe.proto import caffe_pb2
 
 
 @register("ImageData")
 class ImageData(BuiltInLayer):
-    """Batches of the pictures that a list names, `PATH LABEL` a line, over and over."""
+    """Batches of the images that a list names, `PATH LABEL` a line, over and over."""
 
     bottom_range = (0, 0)
     top_range = (1, 2)
@@ -37,8 +37,8 @@ class ImageData(BuiltInLayer):
         self.entries = [self._entry(line) for line in lines if line.strip()]
         if not self.entries:
             raise self.fail(f"'{param.source}' names no picture")
-        self.transformer = Transformer(self)
-        self.order, self.place = self._permutation(), 0
+        self.transformer = DataTransformer(self)
+        self.order, self.next_item = self._permutation(), 0
         everywhere = not (param.shuffle or param.rand_skip)
         if everywhere and self.phase == caffe_pb2.TRAIN and not common.is_root():
             # Genuine Caffe shares out the items of Data and HDF5Data, but not these.
@@ -48,8 +48,8 @@ class ImageData(BuiltInLayer):
                 raise self.fail(
                     f"rand_skip {param.rand_skip} exceeds the {len(self.entries)} pictures"
                 )
-            self.place = common.random_below(param.rand_skip)
-        shape = self.transformer.shape(self._picture(self.entries[self.order[self.place]][0]))
+            self.next_item = common.random_below(param.rand_skip)
+        shape = self.transformer.shape(self._image(self.entries[self.order[self.next_item]][0]))
         top[0].reshape(param.batch_size, *shape)
         if len(top) > 1:
             top[1].reshape(param.batch_size)
@@ -69,32 +69,32 @@ class ImageData(BuiltInLayer):
             return list(range(count))
         return common.random_order(count)
 
-    def _picture(self, path: str) -> np.ndarray:
+    def _image(self, path: str) -> np.ndarray:
         param = self.layer_param.image_data_param
         whole = param.root_folder + path
         try:
             with open(whole, "rb") as file:
-                picture = decode(file.read(), param.is_color)
+                image = decode(file.read(), param.is_color)
         except FileNotFoundError:
             raise self.fail(f"{told(whole, 'a picture')}; it is named in {param.source}") from None
         except OSError as error:
             raise self.fail(f"'{whole}': {error.strerror}") from None
-        if picture is None:
+        if image is None:
             what = told(whole, "a picture that can be decoded")
             raise self.fail(f"{what}; it is named in {param.source}")
         size = (param.new_width, param.new_height)
-        if param.new_height and picture.shape[:0:-1] != size:
-            planes = [resize(plane, *size) for plane in picture]
-            picture = np.stack(planes)
-        return picture
+        if param.new_height and image.shape[:0:-1] != size:
+            planes = [resize(plane, *size) for plane in image]
+            image = np.stack(planes)
+        return image
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        pictures, labels = [], []
+        images, labels = [], []
         for _ in range(self.layer_param.image_data_param.batch_size):
-            path, label = self.entries[self.order[self.place]]
-            pictures.append(self.transformer(self._picture(path)))
+            path, label = self.entries[self.order[self.next_item]]
+            images.append(self.transformer(self._image(path)))
             labels.append(label)
-            self.place += 1
-            if self.place == len(self.order):
-                self.order, self.place = self._permutation(), 0
-        give_batch(self, top, pictures, labels)
+            self.next_item += 1
+            if self.next_item == len(self.order):
+                self.order, self.next_item = self._permutation(), 0
+        set_batch(self, top, images, labels)

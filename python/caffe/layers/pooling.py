@@ -18,6 +18,7 @@ _MAX = caffe_pb2.PoolingParameter.MAX
 _AVE = caffe_pb2.PoolingParameter.AVE
 _KERNEL = ("kernel_size", "kernel_h", "kernel_w")
 _STOCHASTIC = caffe_pb2.PoolingParameter.STOCHASTIC
+_max_pool = torch.ops.aten.max_pool2d_with_indices
 
 
 @register("Pooling")
@@ -44,7 +45,7 @@ class Pooling(BuiltInLayer):
             raise self.fail("a second top, where the maxima lie, needs pool: MAX")
         self.stride = self._pair("stride")
         # Where the maxima lie, if a forward pass on a GPU has found them.
-        self.places: torch.Tensor | None = None
+        self.indices: torch.Tensor | None = None
         self.pad = self._pair("pad")
         self.global_pooling = param.global_pooling
         if any(self.pad) and param.pool == _STOCHASTIC:
@@ -115,15 +116,13 @@ class Pooling(BuiltInLayer):
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         data = self._padded(bottom[0].data_memory.native(), top[0])
         if len(top) > 1:
-            pooled, places = torch.ops.aten.max_pool2d_with_indices(data, self.kernel, self.stride)
+            pooled, indices = _max_pool(data, self.kernel, self.stride)
             width, whole = bottom[0].shape[3], data.shape[3]
-            rows, columns = places // whole - self.pad[0], places % whole - self.pad[1]
+            rows, columns = indices // whole - self.pad[0], indices % whole - self.pad[1]
             top[1].set_data((rows * width + columns).to(torch.float32))
         elif self.maximum and data.device.type != "cpu" and self.phase == caffe_pb2.TRAIN:
-            # GPUs find the places anyway.
-            pooled, self.places = torch.ops.aten.max_pool2d_with_indices(
-                data, self.kernel, self.stride
-            )
+            # GPUs find the indices anyway.
+            pooled, self.indices = _max_pool(data, self.kernel, self.stride)
         elif self.maximum:
             pooled = F.max_pool2d(data, self.kernel, self.stride)
         elif self.method == _STOCHASTIC:
@@ -177,13 +176,13 @@ class Pooling(BuiltInLayer):
         padded = self._padded(data, top[0])
         grad = top[0].diff_memory.native().to(data.dtype)
         if self.maximum:
-            places = self.places
-            if places is None or places.shape != grad.shape or places.device != grad.device:
+            indices = self.indices
+            if indices is None or indices.shape != grad.shape or indices.device != grad.device:
                 # On a CPU they are found again here: kept from the forward pass they would take
                 # more memory than the pooled maps themselves.
-                places = torch.ops.aten.max_pool2d_with_indices(padded, self.kernel, self.stride)[1]
+                _, indices = _max_pool(padded, self.kernel, self.stride)
             grad = torch.ops.aten.max_pool2d_with_indices_backward(
-                grad, padded, self.kernel, self.stride, (0, 0), (1, 1), False, places
+                grad, padded, self.kernel, self.stride, (0, 0), (1, 1), False, indices
             )
         elif self.method == _STOCHASTIC:
             if self.phase == caffe_pb2.TEST:

@@ -47,13 +47,13 @@ class ArgMax(BuiltInLayer):
         if axis is None:
             data, axis = data.reshape(data.shape[0], -1), 1
         # Backwards and stable, so that of equal values the last one comes first.
-        values, places = data.flip(axis).sort(dim=axis, descending=True, stable=True)
+        values, indices = data.flip(axis).sort(dim=axis, descending=True, stable=True)
         values = values.narrow(axis, 0, param.top_k)
-        places = (data.shape[axis] - 1 - places.narrow(axis, 0, param.top_k)).to(torch.float32)
+        indices = (data.shape[axis] - 1 - indices.narrow(axis, 0, param.top_k)).to(torch.float32)
         if self.axis is not None:
-            result = values if param.out_max_val else places
+            result = values if param.out_max_val else indices
         else:
-            parts = [places, values] if param.out_max_val else [places]
+            parts = [indices, values] if param.out_max_val else [indices]
             result = torch.stack(parts, 1)
         top[0].set_data(result.reshape(top[0].shape))
 

@@ -144,15 +144,15 @@ class Concat(_SharingLayer):
         ]
         joined = torch.cat(parts, self.axis)
         top[0].set_data(joined)
-        # The bottoms' values now stand in the top as well: let them lie there, and there only.
-        places = joined.split(self.sizes, self.axis)
-        for index, (window, place) in enumerate(zip(self.windows, places)):
+        # The bottoms' values now stand in the top as well: alias the bottoms to it.
+        parts = joined.split(self.sizes, self.axis)
+        for index, (window, part) in enumerate(zip(self.windows, parts)):
             memory = bottom[index].data_memory
             alike = window is None and memory.source is memory
-            alike = alike and memory.native().dtype == place.dtype
+            alike = alike and memory.native().dtype == part.dtype
             if alike and self.may_share(bottom, index, top[0]):
                 # Not in place: a view would go on keeping what it was a view of.
-                memory.set(place)
+                memory.set(part)
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
@@ -335,11 +335,11 @@ class Reshape(Flatten):
         if len(param.shape.dim) > MAX_AXES:
             raise self.fail(f"gives {len(param.shape.dim)} dims, a blob has at most {MAX_AXES}")
         sizes = []
-        for place, size in enumerate(param.shape.dim):
+        for index, size in enumerate(param.shape.dim):
             if size == 0:
-                if first + place >= len(shape):
-                    raise self.fail(f"dim {place} copies axis {first + place} of {shape}")
-                size = shape[first + place]
+                if first + index >= len(shape):
+                    raise self.fail(f"dim {index} copies axis {first + index} of {shape}")
+                size = shape[first + index]
             sizes.append(size)
         if min(sizes, default=0) < -1 or sizes.count(-1) > 1:
             raise self.fail(f"dims {sizes} must be positive, 0, or once -1")

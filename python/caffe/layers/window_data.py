@@ -1,4 +1,4 @@
-"""WindowData: windows of pictures, objects and background, as R-CNN learns from."""
+"""WindowData: windows of images, objects and background, as R-CNN learns from."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from caffe.blob import Blob
 from caffe.files import caffemodel
 from caffe.layer_types import register
 from caffe.layers.base import BuiltInLayer
-from caffe.layers.pictures import load, resize
+from caffe.layers.data_transformer import set_batch
+from caffe.layers.images import load, resize
 from caffe.layers.sources import read_list, told
-from caffe.layers.transform import give_batch
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class WindowData(BuiltInLayer):
 
     Notes
     -----
-    The list has, for each picture: `# number`, its path, channels, height, width, how many windows
+    The list has, for each image: `# number`, its path, channels, height, width, how many windows
     there are, and these, a line each: class, overlap with an object, x1, y1, x2, y2. An overlap of
     at least fg_threshold makes an object, one below bg_threshold background (label 0).
 
@@ -109,22 +109,22 @@ class WindowData(BuiltInLayer):
             raise self.fail(f"'{param.source}' names no picture")
         return channels
 
-    def _picture(self, path: str) -> np.ndarray:
+    def _image(self, path: str) -> np.ndarray:
         if path in self.cache:
             return self.cache[path]
-        picture = load(path) if os.path.isfile(path) else None
-        if picture is None:
+        image = load(path) if os.path.isfile(path) else None
+        if image is None:
             source = self.layer_param.window_data_param.source
             raise self.fail(f"{told(path, 'a picture that can be read')}; it is named in {source}")
         if self.layer_param.window_data_param.cache_images:
-            self.cache[path] = picture
-        return picture
+            self.cache[path] = image
+        return image
 
     def _cut(self, window: _Window, mirror: bool) -> np.ndarray:
-        """Return a window, warped to crop_size, with 0 where it leaves the picture."""
+        """Return a window, warped to crop_size, with 0 where it leaves the image."""
         param, size = self.layer_param.window_data_param, self.size
-        picture = self._picture(window.path)
-        height, width = picture.shape[:2]
+        image = self._image(window.path)
+        height, width = image.shape[:2]
         x1, y1, x2, y2 = window.x1, window.y1, window.x2, window.y2
         to_width = to_height = size
         left = above = right = 0
@@ -145,30 +145,30 @@ class WindowData(BuiltInLayer):
             left, above = _rounded(left * scale_x), _rounded(above * scale_y)
             left = _rounded(right * scale_x) if mirror else left
             to_width, to_height = min(to_width, size - left), min(to_height, size - above)
-        part = picture[y1 : y2 + 1, x1 : x2 + 1]
+        part = image[y1 : y2 + 1, x1 : x2 + 1]
         if not part.size or to_width < 1 or to_height < 1:
             raise self.fail(f"'{window.path}': window {window} does not lie in the picture")
         part = resize(part, to_width, to_height)
         if mirror:
             part = part[:, ::-1]
-        place = (slice(None), slice(above, above + to_height), slice(left, left + to_width))
+        inside = (slice(None), slice(above, above + to_height), slice(left, left + to_width))
         pixels = part.transpose(2, 0, 1).astype(np.float32)
         if self.mean is not None:
-            pixels -= self.mean[place]
+            pixels -= self.mean[inside]
         result = np.zeros((3, size, size), np.float32)
         # The old field, as in genuine Caffe, which leaves transform_param's alone here.
-        result[place] = pixels * np.float32(param.scale)
+        result[inside] = pixels * np.float32(param.scale)
         return result
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        pictures, labels = [], []
+        images, labels = [], []
         for windows, count in zip((self.background, self.objects), self.counts):
             for _ in range(count):
                 window = windows[common.random_below(len(windows))]
                 mirror = self.layer_param.transform_param.mirror and common.random_below(2) == 1
-                pictures.append(self._cut(window, mirror))
+                images.append(self._cut(window, mirror))
                 labels.append(window.label)
-        give_batch(self, top, pictures, labels)
+        set_batch(self, top, images, labels)
 
 
 def _rounded(value: float) -> int:

@@ -1,4 +1,4 @@
-"""What TransformationParameter says is done to pictures before a net sees them."""
+"""What TransformationParameter says is done to images before a net sees them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from caffe.layers.base import Layer
 from caffe.proto import caffe_pb2
 
 
-class Transformer:
+class DataTransformer:
     """Crops, mirrors, takes the mean off and scales.
 
     Parameters
@@ -43,9 +43,9 @@ class Transformer:
                 )
             self.mean = mean.reshape(mean.shape[-3:])
 
-    def shape(self, picture: np.ndarray) -> tuple[int, int, int]:
-        """Return the shape that a picture (channels, height, width) comes out with."""
-        channels, height, width = picture.shape
+    def shape(self, image: np.ndarray) -> tuple[int, int, int]:
+        """Return the shape that an image (channels, height, width) comes out with."""
+        channels, height, width = image.shape
         crop = self.param.crop_size
         if not crop:
             return channels, height, width
@@ -53,12 +53,12 @@ class Transformer:
             raise self.layer.fail(f"crop_size {crop} exceeds the picture's {height} x {width}")
         return channels, crop, crop
 
-    def __call__(self, picture: np.ndarray) -> np.ndarray:
-        """Transform one picture.
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """Transform one image.
 
         Parameters
         ----------
-        picture : ndarray, shape (channels, height, width)
+        image : ndarray, shape (channels, height, width)
 
         Returns
         -------
@@ -70,18 +70,18 @@ class Transformer:
             If mean or crop do not fit.
         """
         param = self.param
-        channels, height, width = self.shape(picture)
-        spare = picture.shape[1] - height, picture.shape[2] - width
+        channels, height, width = self.shape(image)
+        spare = image.shape[1] - height, image.shape[2] - width
         row, column = (
             common.random_below(size + 1) if self.training and param.crop_size else size // 2
             for size in spare
         )
         window = (slice(None), slice(row, row + height), slice(column, column + width))
-        result = picture[window].astype(np.float32)
+        result = image[window].astype(np.float32)
         if self.mean is not None:
-            if self.mean.shape != picture.shape:
+            if self.mean.shape != image.shape:
                 raise self.layer.fail(
-                    f"the mean of {param.mean_file} is {self.mean.shape}, a picture {picture.shape}"
+                    f"the mean of {param.mean_file} is {self.mean.shape}, a picture {image.shape}"
                 )
             result -= self.mean[window]
         elif param.mean_value:
@@ -94,21 +94,21 @@ class Transformer:
         return result
 
 
-def give_batch(
-    layer: Layer, top: Sequence[Blob], pictures: list[np.ndarray], labels: list[int]
+def set_batch(
+    layer: Layer, top: Sequence[Blob], images: list[np.ndarray], labels: list[int]
 ) -> None:
-    """Set the tops of a layer to pictures and, if there is a second one, labels.
+    """Set the tops of a layer to images and, if there is a second one, labels.
 
     Raises
     ------
     CaffeError
-        If the pictures differ in shape.
+        If the images differ in shape.
     """
-    first = pictures[0].shape
-    for picture in pictures:
-        if picture.shape != first:
-            raise layer.fail(f"pictures of one batch differ in shape: {first} and {picture.shape}")
-    top[0].reshape(len(pictures), *first)
-    top[0].set_data(device_memory.to_current(np.stack(pictures)))
+    first = images[0].shape
+    for image in images:
+        if image.shape != first:
+            raise layer.fail(f"pictures of one batch differ in shape: {first} and {image.shape}")
+    top[0].reshape(len(images), *first)
+    top[0].set_data(device_memory.to_current(np.stack(images)))
     if len(top) > 1:
         top[1].set_data(device_memory.to_current(np.array(labels, np.float32)))
