@@ -53,27 +53,27 @@ class Vector(Generic[T]):
     def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
             return type(self)(self._items[index])
-        return self._items[self._place(index)]
+        return self._items[self._index(index)]
 
     def __setitem__(self, index: int | slice, value: Any) -> None:
         if not isinstance(index, slice):
             self._check(value, "Invalid assignment")
-            self._replace(self._place(index), value)
+            self._replace(self._index(index), value)
             return
         items = [value] if isinstance(value, self.kind) else list(value)
         for item in items:
             self._check(item, "Invalid sequence element")
-        places = range(len(self))[index]
-        if len(places) != len(items):
+        indices = range(len(self))[index]
+        if len(indices) != len(items):
             self._cut(index, items)
             return
-        for place, item in zip(places, items):
-            self._replace(place, item)
+        for each, item in zip(indices, items):
+            self._replace(each, item)
 
     def __delitem__(self, index: int | slice) -> None:
         if not isinstance(index, slice):
-            place = self._place(index)
-            index = slice(place, place + 1)
+            start = self._index(index)
+            index = slice(start, start + 1)
         self._cut(index, [])
 
     def append(self, item: T) -> None:
@@ -97,21 +97,21 @@ class Vector(Generic[T]):
     def _grow(self, items: list[T]) -> None:
         self._items.extend(items)
 
-    def _replace(self, place: int, item: T) -> None:
-        self._items[place] = item
+    def _replace(self, index: int, item: T) -> None:
+        self._items[index] = item
 
     def _cut(self, part: slice, items: list[T]) -> None:
         """Put `items` in the place of more or fewer."""
         self._items[part] = items
 
-    def _place(self, index: int) -> int:
+    def _index(self, index: int) -> int:
         try:
-            place = operator.index(index)
+            number = operator.index(index)
         except TypeError:
             raise TypeError(f"Invalid index type: {type(index).__name__}") from None
-        if not -len(self) <= place < len(self):
-            raise IndexError(f"Index out of range: {place}, there are {len(self)}")
-        return place % len(self)
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"Index out of range: {number}, there are {len(self)}")
+        return number % len(self)
 
     def _check(self, item: object, told: str) -> None:
         if not isinstance(item, self.kind):

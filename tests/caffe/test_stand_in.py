@@ -656,7 +656,7 @@ def test_a_layer_keeps_a_gpu_waiting_only_as_listed(real_gpu, kind):
         net = fed(case)
 
         def run(net: caffe.Net = net, both: bool = case.backward) -> None:
-            net._pass()
+            net.run_pass()
             if both:
                 backward(net)
 

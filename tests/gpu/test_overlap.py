@@ -57,7 +57,7 @@ def test_a_blob_may_be_written_again_while_a_pass_is_under_way(device, graphs):
         for number in range(1, 9):
             made.blobs["data"].data[...] = number
             # Nobody looks at what comes out: the host does not wait.
-            made._pass()
+            made.run_pass()
             found.append(made.blobs["mean"].data_tensor().clone())
         found = [tensor.cpu().numpy() for tensor in found]
     np.testing.assert_allclose(found, [[9 * number] * 2 for number in range(1, 9)], rtol=1e-4)

@@ -9,7 +9,7 @@ from caffe.command import given
 from caffe.command.flags import Flags
 from caffe.log import Log, number
 from caffe.net.net import TEST
-from caffe.solvers import solver_log
+from caffe.solvers.solver import output_text
 
 _log = Log("caffe.cpp")
 
@@ -42,4 +42,4 @@ def test(flags: Flags) -> None:
     _log.info(f"Loss: {number(loss / iterations)}")
     for name, total in sums.items():
         for mean in total / iterations:
-            _log.info(solver_log.output(name, mean, net.blob_loss_weights[name]))
+            _log.info(output_text(name, mean, net.blob_loss_weights[name]))

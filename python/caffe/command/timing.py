@@ -6,8 +6,8 @@ from caffe.command import given
 from caffe.command.flags import Flags
 from caffe.errors import CaffeError
 from caffe.log import Log, number
-from caffe.net import net_log
 from caffe.net.net import TEST, TRAIN, Net
+from caffe.net.passes import log_parameters
 from caffe.timer import Timer
 
 _log = Log("caffe.cpp")
@@ -30,7 +30,7 @@ def time(flags: Flags) -> None:
     _log.info("Performing Backward")
     net._backward(last, 0)
     if net.debug_info:
-        net_log.all_parameters(net)
+        log_parameters(net.learnable)
     # Genuine Caffe's layers are silent when they run alone.
     net.debug_info = False
     _log.info("*** Benchmark begins ***")
@@ -64,7 +64,7 @@ def _time_layers(net: Net, iterations: int) -> tuple[list[float], list[float]]:
         for index in reversed(range(count)):
             layer_timer.start()
             # As in genuine Caffe all of them, whatever the net's own pass would leave out.
-            net._backward_alone(index)
+            net.backward_layer(index)
             backward[index] += layer_timer.ms
         _log.info(f"Iteration: {iteration} forward-backward time: {number(timer.ms)} ms.")
     return forward, backward

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+import signal
 
 import torch
 
@@ -17,8 +18,8 @@ from caffe.files.atomic import refuse_own_input
 from caffe.log import Log
 from caffe.parallel import distributed
 from caffe.proto import caffe_pb2
-from caffe.solvers.signal_handler import Action, answer_signals
-from caffe.solvers.solver import get_solver
+from caffe.solvers.signal_handler import SignalHandler, SolverAction
+from caffe.solvers.solver import Solver, get_solver
 
 _log = Log("caffe.cpp")
 
@@ -30,11 +31,10 @@ def train(flags: Flags) -> None:
         raise CaffeError(
             "give a -snapshot to resume training or -weights to finetune, but not both"
         )
-    answer = functools.partial(
-        answer_signals,
-        sigint=_action(flags, "sigint_effect"),
-        sighup=_action(flags, "sighup_effect"),
-    )
+    effects = {
+        signal.SIGINT: _action(flags, "sigint_effect"),
+        signal.SIGHUP: _action(flags, "sighup_effect"),
+    }
     param = prototxt.read_solver(path)
     param.train_state.level = flags.level
     param.train_state.stage.extend(given.stages(flags))
@@ -46,17 +46,27 @@ def train(flags: Flags) -> None:
     gpus = _gpus(flags, param)
     if len(gpus) > 1 or distributed.from_environment():
         _log.info("Starting Optimization")
-        distributed.train(param, gpus or ("cpu",), flags.snapshot or None, prepare=answer)
+        distributed.train(
+            param,
+            gpus or ("cpu",),
+            flags.snapshot or None,
+            prepare=functools.partial(_answer_signals, effects=effects),
+        )
     else:
         given.compute_on(gpus[0] if gpus else None)
         solver = get_solver(param, path)
-        answer(solver)
+        _answer_signals(solver, effects)
         if flags.snapshot:
             _log.info(f"Resuming from {flags.snapshot}")
             solver.restore(flags.snapshot)
         _log.info("Starting Optimization")
         solver.solve()
     _log.info("Optimization Done.")
+
+
+def _answer_signals(solver: Solver, effects: dict[signal.Signals, SolverAction]) -> None:
+    """Have a solver do what signals are to effect, after the iteration that is running."""
+    solver.set_action_function(SignalHandler(effects))
 
 
 def _refuse_own_weights(param: caffe_pb2.SolverParameter) -> None:
@@ -74,11 +84,11 @@ def _refuse_own_weights(param: caffe_pb2.SolverParameter) -> None:
                 refuse_own_input(os.path.join(folder, entry), weights)
 
 
-def _action(flags: Flags, name: str) -> Action:
+def _action(flags: Flags, name: str) -> SolverAction:
     try:
-        return Action(flags[name])
+        return SolverAction(flags[name])
     except ValueError:
-        effects = ", ".join(action.value for action in Action)
+        effects = ", ".join(action.value for action in SolverAction)
         raise CaffeError(f"-{name} {flags[name]}: the effect is one of {effects}") from None
 
 

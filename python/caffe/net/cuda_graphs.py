@@ -13,7 +13,6 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -22,11 +21,9 @@ from caffe.argument_checks import takes
 from caffe.errors import CaffeError
 from caffe.layers.base import BuiltInLayer
 from caffe.log import log_info
+from caffe.net.node import Node
+from caffe.net.passes import Passes
 from caffe.synced_memory import SyncedMemory
-
-if TYPE_CHECKING:
-    from caffe.net.builder import Place
-    from caffe.net.passes import Passes
 
 # Each holds the memory of a whole pass.
 _MOST = 2
@@ -57,20 +54,20 @@ def wanted() -> bool:
     return _on and common.current_device().type == "cuda"
 
 
-def _obstacle(places: Sequence[Place]) -> str | None:
+def _obstacle(nodes: Sequence[Node]) -> str | None:
     """Return what keeps the passes of a net's layers from being repeated, if anything."""
     if not hasattr(torch.cuda.CUDAGraph, "register_generator_state"):
         return f"PyTorch {torch.__version__} cannot repeat random numbers in them"
-    for place in places:
-        kind = place.layer.type
-        told = f"layer '{place.name}' ({kind})"
-        layer = place.layer
+    for node in nodes:
+        kind = node.layer.type
+        told = f"layer '{node.name}' ({kind})"
+        layer = node.layer
         changing = kind in _CHANGING or layer.always_reshape or not isinstance(layer, BuiltInLayer)
-        if place.bottoms and changing:
+        if node.bottoms and changing:
             return f"{told} may do something else in each pass"
-        if not place.bottoms and (place.needs_backward or place.layer.blobs):
+        if not node.bottoms and (node.needs_backward or node.layer.blobs):
             return f"{told} has parameters and no bottom"
-        if not place.bottoms and any(b.data_memory.source.changes_in_place for b in place.tops):
+        if not node.bottoms and any(b.data_memory.source.changes_in_place for b in node.tops):
             return f"a layer works in place on what {told} gives"
     return None
 
@@ -129,7 +126,7 @@ class _Recording:
 
     Parameters
     ----------
-    net : Passes
+    passes : Passes
     read : list of SyncedMemory
         What the pass is given: data, parameters, weights of losses.
     made : list of SyncedMemory
@@ -142,7 +139,7 @@ class _Recording:
 
     def __init__(
         self,
-        net: Passes,
+        passes: Passes,
         read: list[SyncedMemory],
         made: list[SyncedMemory],
         forward: Callable[[], list[torch.Tensor]],
@@ -150,10 +147,10 @@ class _Recording:
     ) -> None:
         # Memory that the graph reads; what the memories hold is brought there before each replay.
         self._read = [(memory, memory.native()) for memory in read]
-        layers = [place.layer for place in net._places]
+        layers = [node.layer for node in passes.nodes]
         attributes = [dict(vars(layer)) for layer in layers]
         states = [memory.state() for memory in made]
-        losses = net.loss_memories() if backward is not None else []
+        losses = passes.loss_memories() if backward is not None else []
 
         def noted() -> None:
             self._terms = forward()
@@ -183,8 +180,8 @@ class _Recording:
             (layer, {k: v for k, v in vars(layer).items() if before.get(k) is not v})
             for layer, before in zip(layers, attributes)
         ]
-        self._released = list(net._released)
-        self._net = net
+        self._released = list(passes.released)
+        self._passes = passes
 
     def __call__(self) -> list[torch.Tensor]:
         """Run it on what its memories hold now; return the terms of the loss."""
@@ -201,25 +198,25 @@ class _Recording:
             memory.restore(state)
         for layer, kept in self._kept:
             vars(layer).update(kept)
-        self._net._released = list(self._released)
+        self._passes.released = list(self._released)
         # Copies: the next run writes where this one has written.
         for check in self._checks:
             late_checks.add(check.flag.clone(), check.error)
         return [term.clone() for term in self._terms]
 
 
-class Graphs:
+class CudaGraphs:
     """The passes of a net that are repeated as CUDA graphs.
 
     Parameters
     ----------
-    net : Passes
+    passes : Passes
     """
 
-    def __init__(self, net: Passes) -> None:
-        self._net = net
-        self._sources = [i for i, place in enumerate(net._places) if not place.bottoms]
-        self._others = [i for i, place in enumerate(net._places) if place.bottoms]
+    def __init__(self, passes: Passes) -> None:
+        self._passes = passes
+        self._sources = [i for i, node in enumerate(passes.nodes) if not node.bottoms]
+        self._others = [i for i, node in enumerate(passes.nodes) if node.bottoms]
         # By all that must stay as it was: how often it ran as usual, then the recording.
         self._known: OrderedDict[Hashable, int | _Recording] = OrderedDict()
         self._refused = False
@@ -227,20 +224,10 @@ class Graphs:
     def _refuse(self, reason: str) -> None:
         self._refused = True
         self._known.clear()
-        log_info(f"{self._net.source}: passes are not repeated as CUDA graphs: {reason}")
+        log_info(f"{self._passes.source}: passes are not repeated as CUDA graphs: {reason}")
 
-    def run(
-        self, keep: Sequence[str], backward: Callable[[], None] | None, how: Hashable
-    ) -> list[torch.Tensor] | None:
-        """Run all layers forward, and then `backward`.
-
-        Parameters
-        ----------
-        keep : sequence of str
-            Blobs that are not given back.
-        backward : callable or None
-        how : hashable
-            What the pass depends on beside shapes, parameters, precision and device.
+    def run(self, keep: Sequence[str], both: bool) -> list[torch.Tensor] | None:
+        """Run all layers forward, with `both` then backward; as `Passes.run`.
 
         Returns
         -------
@@ -250,25 +237,25 @@ class Graphs:
         """
         if self._refused:
             return None
-        net, both = self._net, backward is not None
-        net._flow(self._sources, keep, both)
+        passes = self._passes
+        passes.forward(self._sources, keep, both)
         for index in self._others:
-            net._reshape_layer(net._places[index])
+            passes.reshape(passes.nodes[index])
 
         def forward() -> list[torch.Tensor]:
-            return net._flow(self._others, keep, both)
+            return passes.forward(self._others, keep, both)
 
         def run() -> list[torch.Tensor]:
             terms = forward()
-            if backward is not None:
-                net.send_losses()
-                backward()
+            if both:
+                passes.send_losses()
+                passes.backward_all()
             return terms
 
-        key = self._key(keep, how)
+        key = self._key(keep, both)
         found = self._known.pop(key, 0)
         if found == 0:
-            obstacle = _obstacle(net._places)
+            obstacle = _obstacle(passes.nodes)
             if obstacle:
                 self._refuse(obstacle)
             else:
@@ -277,10 +264,10 @@ class Graphs:
         # Of an iteration's earlier passes: this one's are added to them.
         gradients = [
             (blob.diff_memory, blob.diff_tensor().clone())
-            for blob in net.learnable
+            for blob in passes.learnable
             if both and not blob.diff_memory.is_clear
         ]
-        sources = [blob.data_memory.source for i in self._sources for blob in net._places[i].tops]
+        sources = [blob.data_memory.source for i in self._sources for blob in passes.nodes[i].tops]
         given = [(memory, (memory.native(), None, None)) for memory in sources]
         try:
             if isinstance(found, int) and found < _BEFORE:
@@ -291,12 +278,17 @@ class Graphs:
             for memory, _ in gradients:
                 memory.clear()
             if isinstance(found, int):
-                found = _Recording(net, *self._memories(both), forward, backward)
+                found = _Recording(
+                    passes,
+                    *self._memories(both),
+                    forward,
+                    passes.backward_all if both else None,
+                )
         except (CaffeError, RuntimeError) as error:
             self._refuse(str(error).partition("\n")[0])
             if both:
                 # What the attempt has added to them.
-                for blob in net.learnable:
+                for blob in passes.learnable:
                     blob.diff_memory.clear()
             for memory, before in gradients:
                 memory.set(before)
@@ -314,33 +306,34 @@ class Graphs:
         while len(self._known) > _MOST:
             self._known.popitem(last=False)
 
-    def _key(self, keep: Sequence[str], how: Hashable) -> Hashable:
-        net = self._net
-        shapes = tuple(blob.shape for index in self._sources for blob in net._places[index].tops)
+    def _key(self, keep: Sequence[str], both: bool) -> Hashable:
+        passes = self._passes
+        shapes = tuple(blob.shape for index in self._sources for blob in passes.nodes[index].tops)
         memories = [
             memory
-            for blob in net._made_blobs.values()
+            for blob in passes.blobs.values()
             for memory in (blob.data_memory, blob.diff_memory)
         ]
-        layers = [place.layer for place in net._places]
+        layers = [node.layer for node in passes.nodes]
         parameters = [blob.data_memory for layer in layers for blob in layer.blobs]
         return (
-            (tuple(keep), how, common.current_device(), common.get_precision(), shapes),
+            (tuple(keep), both, passes.retain_data, passes.retain_diffs),
+            (common.current_device(), common.get_precision(), shapes),
             tuple(map(id, [*memories, *parameters, *layers])),
         )
 
     def _memories(self, both: bool) -> tuple[list[SyncedMemory], list[SyncedMemory]]:
         """Return the memories that a pass reads, and those that it makes."""
-        net = self._net
-        read = [blob.data_memory for i in self._sources for blob in net._places[i].tops]
-        read += [blob.data_memory for place in net._places for blob in place.layer.blobs]
-        for place in net._places:
-            tops = zip(place.tops, place.loss_weights)
+        passes = self._passes
+        read = [blob.data_memory for i in self._sources for blob in passes.nodes[i].tops]
+        read += [blob.data_memory for node in passes.nodes for blob in node.layer.blobs]
+        for node in passes.nodes:
+            tops = zip(node.tops, node.loss_weights)
             read += [blob.diff_memory for blob, weight in tops if weight]
-        made = [blob.data_memory for blob in net._made_blobs.values()]
+        made = [blob.data_memory for blob in passes.blobs.values()]
         if both:
-            made += [blob.diff_memory for blob in net._made_blobs.values()]
-            made += [blob.diff_memory for blob in net.learnable]
+            made += [blob.diff_memory for blob in passes.blobs.values()]
+            made += [blob.diff_memory for blob in passes.learnable]
         read = list(dict.fromkeys(memory.source for memory in read))
         made = list(dict.fromkeys(memory.source for memory in made))
         return read, [memory for memory in made if memory not in read]

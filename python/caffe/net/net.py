@@ -4,57 +4,35 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
+import torch
 
 from caffe import common, device_memory
 from caffe.argument_checks import PATH, WHOLE, kind_of, not_converted, refused, takes
 from caffe.blob import Blob
-from caffe.containers import OrderedDict, Shown, Vector
+from caffe.containers import OrderedDict, Shown
 from caffe.errors import CaffeError, NotAKeyError, NotAnItemError
 from caffe.files import prototxt
 from caffe.files.atomic import check_there
 from caffe.layers import BlobVec, Layer
-from caffe.net import forward_batches, net_log, parameters
-from caffe.net.builder import Assembly, Place
-from caffe.net.insert_splits import filter_net, insert_splits
-from caffe.net.passes import Passes
+from caffe.log import Log, is_logged
+from caffe.net import batches, cuda_graphs, parameters
+from caffe.net.builder import NetBuilder
+from caffe.net.filter import filter_net
+from caffe.net.insert_splits import insert_splits
+from caffe.net.node import LayerVec
+from caffe.net.passes import Passes, read_losses
 from caffe.proto import caffe_pb2
 
 TRAIN = caffe_pb2.TRAIN
 TEST = caffe_pb2.TEST
 
-
-class LayerVec(Vector[Layer]):
-    """The layers of a net; one that is put in the place of another runs there.
-
-    Parameters
-    ----------
-    places : list of Place
-    """
-
-    kind = Layer
-
-    def __init__(self, places: Sequence[Place]) -> None:
-        self._places = places
-        super().__init__(place.layer for place in places)
-
-    def __getitem__(self, index: int | slice) -> Layer | list[Layer]:
-        return self._items[index if isinstance(index, slice) else self._place(index)]
-
-    def _replace(self, place: int, item: Layer) -> None:
-        super()._replace(place, item)
-        self._places[place].layer = item
-
-    def _grow(self, items: list[Layer]) -> None:
-        raise TypeError("a net cannot be given further layers: change the prototxt")
-
-    def _cut(self, part: slice, items: list[Layer]) -> None:
-        raise TypeError("a net's layers cannot be removed: change the prototxt")
+_log = Log("net.cpp")
 
 
-class Net(Passes):
+class Net:
     """A network, as pycaffe shows it.
 
     Parameters
@@ -79,6 +57,13 @@ class Net(Passes):
     layers : list of Layer
     inputs, outputs : list of str
         Blobs of Input layers; blobs that nobody reads.
+    learnable : list of Blob
+        Parameter blobs, shared ones once; not in genuine Caffe, as what follows.
+    lr_mults, decay_mults : list of float
+        Of each learnable blob.
+    last_used_by : dict of int to list of int
+        Layer -> indices in `learnable` of the parameters that backward uses there for the last
+        time.
 
     Raises
     ------
@@ -140,7 +125,9 @@ class Net(Passes):
             state_given.state.stage.extend(stages)
         try:
             filtered = filter_net(state_given)
-            net_log.parameters(filtered)
+            if is_logged():
+                text = prototxt.to_text(filtered).rstrip()
+                _log.info(f"Initializing net from parameters: \n{text}")
             self._build(insert_splits(filtered, state_given), source)
         except CaffeError as error:
             if param is network_file:
@@ -150,32 +137,34 @@ class Net(Passes):
             self.copy_from(weights)
 
     def _build(self, param: caffe_pb2.NetParameter, source: str) -> None:
-        made = Assembly(param, source)
-        device_memory.tune_allocator(4 * sum(blob.count for blob in made.blobs.values()))
-        super().__init__(made, source, param.debug_info)
+        parts = NetBuilder(param, source).build()
+        device_memory.tune_allocator(4 * sum(blob.count for blob in parts.blobs.values()))
+        self._parts = parts
+        self._passes = Passes(parts, param.debug_info)
+        self._graphs = cuda_graphs.CudaGraphs(self._passes)
+        self.source = source
+        self.learnable = parts.learnable
+        self.lr_mults, self.decay_mults = parts.lr_mults, parts.decay_mults
+        self.last_used_by = self._passes.last_used_by
         self.param = param
         self.name = param.name
         self.phase = param.state.phase
-        self._layers = LayerVec(made.places)
-        self._loss_weights = made.loss_weights
+        self._layers = LayerVec(parts.nodes)
         # The dictionaries and lists of names are the user's own, to change at will.
         self._shown_blobs = OrderedDict(
-            made.blobs, "write net.blobs['{name}'].data[...] = array to change its values"
+            parts.blobs, "write net.blobs['{name}'].data[...] = array to change its values"
         )
         self._shown_layers = OrderedDict(
-            ((place.name, place.layer) for place in made.places),
+            ((node.name, node.layer) for node in parts.nodes),
             "a layer is changed in the prototxt",
         )
         self._shown_params = OrderedDict(
-            ((place.name, place.layer.blobs) for place in made.places if place.layer.blobs),
+            ((node.name, node.layer.blobs) for node in parts.nodes if node.layer.blobs),
             "write net.params['{name}'][0].data[...] = array to change its values",
         )
-        self._shown_tops = OrderedDict((place.name, [*place.top_names]) for place in made.places)
-        self._shown_bottoms = OrderedDict(
-            (place.name, [*place.bottom_names]) for place in made.places
-        )
-        self._shown_inputs, self._shown_outputs = [*made.inputs], [*made.outputs]
-        self.lr_mults, self.decay_mults = made.lr_mults, made.decay_mults
+        self._shown_tops = OrderedDict((node.name, [*node.top_names]) for node in parts.nodes)
+        self._shown_bottoms = OrderedDict((node.name, [*node.bottom_names]) for node in parts.nodes)
+        self._shown_inputs, self._shown_outputs = [*parts.inputs], [*parts.outputs]
 
     # -- what it shows -------------------------------------------------------------------------
 
@@ -222,21 +211,21 @@ class Net(Passes):
     @Shown
     def blob_loss_weights(self) -> OrderedDict[str, float]:
         """What each blob counts in the loss, by name; made anew each time."""
-        return OrderedDict(self._loss_weights, "give the layer a loss_weight in the prototxt")
+        return OrderedDict(self._parts.loss_weights, "give the layer a loss_weight in the prototxt")
 
     # -- running it ----------------------------------------------------------------------------
 
     @property
     def _layer_names(self) -> list[str]:
-        return [place.name for place in self._places]
+        return [node.name for node in self._parts.nodes]
 
     @property
     def _blob_names(self) -> list[str]:
-        return list(self._made_blobs)
+        return list(self._parts.blobs)
 
     @property
     def _blobs(self) -> BlobVec:
-        return BlobVec(self._made_blobs.values())
+        return BlobVec(self._parts.blobs.values())
 
     @property
     def _inputs(self) -> list[int]:
@@ -248,18 +237,99 @@ class Net(Passes):
 
     @property
     def _blob_loss_weights(self) -> list[float]:
-        return list(self._loss_weights.values())
+        return list(self._parts.loss_weights.values())
 
     def _top_ids(self, index: int) -> list[int]:
-        return [self._blob_names.index(name) for name in self._places[index].top_names]
+        return [self._blob_names.index(name) for name in self._parts.nodes[index].top_names]
 
     def _bottom_ids(self, index: int) -> list[int]:
-        return [self._blob_names.index(name) for name in self._places[index].bottom_names]
+        return [self._blob_names.index(name) for name in self._parts.nodes[index].bottom_names]
+
+    @property
+    def retain_data(self) -> bool:
+        """Whether blobs keep their data after a pass.
+
+        Programs that look at nothing but the outputs, and the blobs that they name to forward(),
+        and never call backward(), set this to False: blobs are then given back as soon as no layer
+        needs them any more; in a solver's steps that is when backward is done with them.
+        """
+        return self._passes.retain_data
+
+    @retain_data.setter
+    def retain_data(self, value: bool) -> None:
+        self._passes.retain_data = value
+
+    @property
+    def retain_diffs(self) -> bool:
+        """Whether intermediate blobs keep their diffs after a solver's step.
+
+        Programs that never look at them set this to False: diffs are then given back as soon as
+        they are used, and made again if somebody looks after all.
+        """
+        return self._passes.retain_diffs
+
+    @retain_diffs.setter
+    def retain_diffs(self, value: bool) -> None:
+        self._passes.retain_diffs = value
+
+    @property
+    def debug_info(self) -> bool:
+        """Whether each pass writes to the log what flows through the net."""
+        return self._passes.debug_info
+
+    @debug_info.setter
+    def debug_info(self, value: bool) -> None:
+        self._passes.debug_info = value
+
+    def before_forward(self, callback: Callable[[int], None]) -> None:
+        """Have `callback(layer index)` called before each layer runs forward."""
+        self._passes.callbacks["before_forward"].append(callback)
+
+    def after_forward(self, callback: Callable[[int], None]) -> None:
+        """Have `callback(layer index)` called after each layer has run forward."""
+        self._passes.callbacks["after_forward"].append(callback)
+
+    def before_backward(self, callback: Callable[[int], None]) -> None:
+        """Have `callback(layer index)` called before each layer runs backward."""
+        self._passes.callbacks["before_backward"].append(callback)
+
+    def after_backward(self, callback: Callable[[int], None]) -> None:
+        """Have `callback(layer index)` called after each layer has run backward."""
+        self._passes.callbacks["after_backward"].append(callback)
+
+    def has_callbacks(self, kind: str) -> bool:
+        """Tell whether anything is called: "before_forward", "after_forward", ..."""
+        return bool(self._passes.callbacks[kind])
+
+    @takes(start=WHOLE, end=WHOLE)
+    def _forward(self, start: int, end: int) -> float:
+        return read_losses(self._passes.forward(range(start, end + 1)))
+
+    @takes(start=WHOLE, end=WHOLE)
+    def _backward(self, start: int, end: int) -> None:
+        self._passes.backward(start, end)
+
+    def backward_layer(self, index: int) -> None:
+        """Run one layer backward, also where no loss lies above or nothing learns."""
+        self._passes.backward_layer(index)
+
+    def run_pass(
+        self,
+        keep: Sequence[str] = (),
+        backward: bool = False,
+        after_layer: Callable[[int], None] | None = None,
+    ) -> list[torch.Tensor]:
+        """Run all layers, as a CUDA graph where that is wanted and may be; as `Passes.run`."""
+        if cuda_graphs.wanted() and not (after_layer or self._passes.is_watched):
+            terms = self._graphs.run(keep, backward)
+            if terms is not None:
+                return terms
+        return self._passes.run(keep, backward, after_layer)
 
     def reshape(self) -> None:
         """Give every blob the shape that follows from the inputs' shapes."""
-        for place in self._places:
-            self._reshape_layer(place, always=True)
+        for node in self._parts.nodes:
+            self._passes.reshape(node, always=True)
 
     def forward(
         self,
@@ -292,9 +362,9 @@ class Net(Passes):
         if kwargs:
             self._fill(kwargs, self.inputs, "input", diff=False)
         if (first, last) == (0, len(self.layers) - 1):
-            self._pass(wanted)
+            self.run_pass(wanted)
         else:
-            self._flow(range(first, last + 1), wanted)
+            self._passes.forward(range(first, last + 1), wanted)
         return {name: self._blob(name).data for name in dict.fromkeys(outputs + wanted)}
 
     def backward(
@@ -385,19 +455,8 @@ class Net(Passes):
                 f"net.blobs['{name}'].reshape(*array.shape)"
             ) from None
 
-    def _batch(self, arrays: Mapping[str, Sequence[np.ndarray]]) -> Iterator[dict[str, np.ndarray]]:
-        """Cut arrays into batches of the net's size, the last one filled up with zeros."""
-        total = len(next(iter(arrays.values())))
-        size = next(iter(self.blobs.values())).shape[0]
-        for first in range(0, total, size):
-            batch = {}
-            for name, values in arrays.items():
-                part = np.asarray(values[first : first + size])
-                missing = size - len(part)
-                if missing:
-                    part = np.concatenate([part, np.zeros((missing, *part.shape[1:]))])
-                batch[name] = part
-            yield batch
+    def _batch_size(self) -> int:
+        return next(iter(self.blobs.values())).shape[0]
 
     def forward_all(
         self, blobs: Sequence[str] | None = None, **kwargs: np.ndarray
@@ -422,18 +481,16 @@ class Net(Passes):
         blobs: Sequence[str] | None,
         arrays: Mapping[str, Sequence[np.ndarray]],
     ) -> Iterator[dict[str, np.ndarray]]:
+        cut = batches.cut(arrays, self._batch_size())
         if common.current_device().type == "cpu":
-            for batch in self._batch(arrays):
+            for batch in cut:
                 outputs = self.forward(blobs=blobs, **batch)
                 yield {name: values.copy() for name, values in outputs.items()}
             return
-        inputs = (
-            dict(self._checked(batch, self.inputs, "input", diff=False))
-            for batch in self._batch(arrays)
-        )
+        inputs = (dict(self._checked(batch, self.inputs, "input", diff=False)) for batch in cut)
         wanted = {name: self._blob(name) for name in [*self.inputs, *names]}
-        yield from forward_batches.forward_batches(
-            inputs, wanted, names, self._write, lambda: self._pass(blobs or [])
+        yield from batches.forward_overlapped(
+            inputs, wanted, names, self._write, lambda: self.run_pass(blobs or [])
         )
 
     def forward_backward_all(
@@ -446,7 +503,7 @@ class Net(Passes):
         blobs, diffs = list(blobs or []), list(diffs or [])
         all_outputs = {name: [] for name in dict.fromkeys([*self.outputs, *blobs])}
         all_diffs = {name: [] for name in dict.fromkeys([*self.inputs, *diffs])}
-        for batch in self._batch(kwargs):
+        for batch in batches.cut(kwargs, self._batch_size()):
             upward = {name: batch[name] for name in self.inputs if name in batch}
             downward = {name: batch[name] for name in self.outputs if name in batch}
             for name, values in self.forward(blobs=blobs, **upward).items():
@@ -472,19 +529,22 @@ class Net(Passes):
 
     # -- parameters ----------------------------------------------------------------------------
 
-    def _by_name(self) -> dict[str, Layer]:
-        return {place.name: place.layer for place in self._places}
-
     def clear_param_diffs(self) -> None:
         """Set the diffs of all parameters to zero."""
         for blob in self.learnable:
             blob.diff_memory.clear()
-        self._updated = False
+        self._passes.is_updated = False
 
-    @takes(other=Passes)
+    def mark_updated(self) -> None:
+        """Say that a solver has taken the diffs of the parameters from their data."""
+        self._passes.is_updated = True
+
     def share_with(self, other: Net) -> None:
         """Use the parameters of `other` wherever a layer of the same name has them."""
-        parameters.share(self._by_name(), other._by_name())
+        if not isinstance(other, Net):
+            why = f"other is to be a Net, not {kind_of(other)}"
+            raise refused("Net.share_with", (self, other), why)
+        parameters.share(self._parts.layers, other._parts.layers)
 
     @takes(path=PATH)
     def copy_from(self, path: str | os.PathLike) -> None:
@@ -497,7 +557,7 @@ class Net(Passes):
         CaffeError
             If the file cannot be read, or a shape differs: the message names layer and both shapes.
         """
-        parameters.copy_from(path, self._by_name())
+        parameters.copy_from(path, self._parts.layers)
 
     @takes(path=PATH)
     def load_hdf5(self, path: str | os.PathLike) -> None:
@@ -507,12 +567,12 @@ class Net(Passes):
     @takes(path=PATH)
     def save(self, path: str | os.PathLike) -> None:
         """Write all parameters to a .caffemodel."""
-        parameters.save(path, self.param, self._by_name())
+        parameters.save(path, self.param, self._parts.layers)
 
     @takes(path=PATH)
     def save_hdf5(self, path: str | os.PathLike, write_diff: bool = False) -> None:
         """Write all parameters, with `write_diff` their diffs too, to an HDF5 file."""
-        parameters.save_hdf5(path, self._by_name(), write_diff)
+        parameters.save_hdf5(path, self._parts.layers, write_diff)
 
 
 def _told_phase(given: object) -> str:

@@ -11,9 +11,11 @@ import torch
 from caffe.errors import CaffeError
 from caffe.files import caffemodel
 from caffe.layers import Layer
-from caffe.net import net_log
+from caffe.log import Log
 from caffe.proto import caffe_pb2
 from caffe.synced_memory import SyncedMemory
+
+_log = Log("net.cpp")
 
 
 def share(layers: Mapping[str, Layer], others: Mapping[str, Layer]) -> None:
@@ -29,7 +31,9 @@ def share(layers: Mapping[str, Layer], others: Mapping[str, Layer]) -> None:
     CaffeError
         If number or shapes differ: the message names the layer and both.
     """
-    net_log.ignored(name for name in others if name not in layers)
+    for name in others:
+        if name not in layers:
+            _log.info(f"Ignoring source layer {name}")
     for name, other in others.items():
         if name not in layers or not other.blobs:
             continue
@@ -38,10 +42,10 @@ def share(layers: Mapping[str, Layer], others: Mapping[str, Layer]) -> None:
             raise CaffeError(
                 f"layer '{name}': {len(own)} parameter blobs here, {len(other.blobs)} there"
             )
-        for place, (mine, theirs) in enumerate(zip(own, other.blobs)):
+        for index, (mine, theirs) in enumerate(zip(own, other.blobs)):
             if mine.shape != theirs.shape:
                 raise CaffeError(
-                    f"layer '{name}', parameter {place}: shape {mine.shape} here, "
+                    f"layer '{name}', parameter {index}: shape {mine.shape} here, "
                     f"{theirs.shape} there"
                 )
             mine.share_data(theirs)
@@ -66,7 +70,7 @@ def copy_from(path: str | os.PathLike, layers: Mapping[str, Layer]) -> None:
     shared = _shared(layers)
     for name, arrays in caffemodel.read_layers(path).items():
         if name not in layers:
-            net_log.ignored([name])
+            _log.info(f"Ignoring source layer {name}")
             continue
         if not arrays:
             continue
@@ -79,18 +83,18 @@ def copy_from(path: str | os.PathLike, layers: Mapping[str, Layer]) -> None:
                 f"{path}: layer '{name}' has {len(arrays)} parameter blob(s), "
                 f"the net's has {len(blobs)}{_anew(name)}"
             )
-        for place, array in enumerate(arrays):
-            if array is None and (name, place) not in shared:
-                raise CaffeError(f"{path}: layer '{name}', parameter {place} is missing")
+        for index, array in enumerate(arrays):
+            if array is None and (name, index) not in shared:
+                raise CaffeError(f"{path}: layer '{name}', parameter {index} is missing")
         given = [
-            (place, blob, array)
-            for place, (blob, array) in enumerate(zip(blobs, arrays))
+            (index, blob, array)
+            for index, (blob, array) in enumerate(zip(blobs, arrays))
             if array is not None
         ]
-        for place, blob, array in given:
+        for index, blob, array in given:
             if not _same_shape(blob.shape, array.shape):
                 raise CaffeError(
-                    f"{path}: layer '{name}', parameter {place}: the file's shape is "
+                    f"{path}: layer '{name}', parameter {index}: the file's shape is "
                     f"{array.shape}, the net's is {blob.shape}{_anew(name)}"
                 )
         for _, blob, array in given:
@@ -121,10 +125,10 @@ def save_hdf5(path: str | os.PathLike, layers: Mapping[str, Layer], write_diff: 
     caffemodel.write_weights_hdf5(path, _owned_arrays(layers, "data"), diffs)
 
 
-def _owned_arrays(layers: Mapping[str, Layer], side: str) -> dict[str, list[np.ndarray | None]]:
+def _owned_arrays(layers: Mapping[str, Layer], which: str) -> dict[str, list[np.ndarray | None]]:
     # As genuine Caffe's HDF5 has them: every layer, a shared parameter at its first one.
     arrays: dict[str, list[np.ndarray | None]] = {name: [] for name in layers}
-    arrays.update(_arrays(layers, side))
+    arrays.update(_arrays(layers, which))
     for name, index in _shared(layers):
         arrays[name][index] = None
     return arrays
@@ -136,23 +140,23 @@ def _shared(layers: Mapping[str, Layer]) -> set[tuple[str, int]]:
     seen: set[SyncedMemory] = set()
     for name, layer in layers.items():
         for index, blob in enumerate(layer.blobs):
-            side = blob.data_memory.source
-            if side in seen:
+            memory = blob.data_memory.source
+            if memory in seen:
                 shared.add((name, index))
-            seen.add(side)
+            seen.add(memory)
     return shared
 
 
-def _arrays(layers: Mapping[str, Layer], side: str) -> dict[str, list[np.ndarray]]:
+def _arrays(layers: Mapping[str, Layer], which: str) -> dict[str, list[np.ndarray]]:
     return {
-        name: [_array(getattr(blob, f"{side}_memory")) for blob in layer.blobs]
+        name: [_array(getattr(blob, f"{which}_tensor")()) for blob in layer.blobs]
         for name, layer in layers.items()
         if layer.blobs
     }
 
 
-def _array(side: SyncedMemory) -> np.ndarray:
-    return side.tensor().cpu().contiguous().numpy()
+def _array(tensor: torch.Tensor) -> np.ndarray:
+    return tensor.cpu().contiguous().numpy()
 
 
 def _same_shape(ours: tuple[int, ...], theirs: tuple[int, ...]) -> bool:

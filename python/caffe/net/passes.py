@@ -1,4 +1,4 @@
-"""Layers run forward and backward, in order; what nobody needs any more is given back."""
+"""Passes through a net's layers, forward and backward; blobs are freed after their last use."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from collections.abc import Callable, Collection, Sequence
 import torch
 
 from caffe import late_checks
-from caffe.argument_checks import WHOLE, takes
 from caffe.blob import Blob
 from caffe.errors import CaffeError
-from caffe.net import cuda_graphs, net_log
-from caffe.net.builder import Assembly, Place, checked
+from caffe.log import Log, number
+from caffe.net.node import NetParts, Node, run_step
 from caffe.synced_memory import SyncedMemory
+
+_log = Log("net.cpp")
 
 
 def read_losses(terms: Sequence[torch.Tensor]) -> float:
@@ -31,125 +32,102 @@ class Passes:
 
     Parameters
     ----------
-    made : Assembly
-        Its layers and blobs.
-    source : str
-        Where its description comes from; named in errors.
+    parts : NetParts
     debug_info : bool
         Whether each pass writes to the log what flows through the net.
 
     Attributes
     ----------
-    learnable : list of Blob
-        Parameter blobs, shared ones once.
+    callbacks : dict of str to list of callable
+        "before_forward", "after_forward", "before_backward", "after_backward" -> what is called
+        with the index of each layer.
     last_used_by : dict of int to list of int
-        Layer -> places in `learnable` of the parameters that backward uses there for the last time.
-    retain_diffs : bool
-        Programs that never look at the diffs of intermediate blobs set this to False: these are
-        then given back as soon as they are used, and made again if somebody looks after all.
-    retain_data : bool
-        Programs that look at nothing but the outputs, and the blobs that they name to forward(),
-        and never call backward(), set this to False: blobs are then given back as soon as no layer
-        needs them any more; in a solver's steps that is when backward is done with them.
-    debug_info : bool
+        Layer -> indices in `learnable` of the parameters that backward uses there for the last
+        time.
+    retain_data, retain_diffs : bool
+        See `Net`.
+    is_updated : bool
+        Whether a solver's update has changed the parameters since the last pass.
     """
 
-    def __init__(self, made: Assembly, source: str, debug_info: bool) -> None:
-        self.source = source
-        self._made_blobs = made.blobs
-        self.learnable = made.learnable
+    def __init__(self, parts: NetParts, debug_info: bool) -> None:
+        self.source = parts.source
+        self.nodes = parts.nodes
+        self.blobs = parts.blobs
+        self.learnable = parts.learnable
+        self.debug_info = debug_info
         self.retain_diffs = True
         self.retain_data = True
-        self.debug_info = debug_info
-        self._places = made.places
-        # Layers that share a parameter are gone through from the last to the first.
-        self.last_used_by: dict[int, list[int]] = {}
-        first_user: dict[int, int] = {}
-        for index, place in reversed(list(enumerate(made.places))):
-            for blob in place.layer.blobs:
-                first_user[id(blob.data_memory)] = index
-        for number, blob in enumerate(made.learnable):
-            self.last_used_by.setdefault(first_user[id(blob.data_memory)], []).append(number)
-        self._callbacks: dict[str, list[Callable[[int], None]]] = {
+        self.is_updated = False
+        self.callbacks: dict[str, list[Callable[[int], None]]] = {
             "before_forward": [],
             "after_forward": [],
             "before_backward": [],
             "after_backward": [],
         }
-        self._released: list[Blob] = []
-        self._graphs: cuda_graphs.Graphs | None = None
-        # Whether a solver's update has changed the parameters since the last pass.
-        self._updated = False
+        # Backward goes through layers that share a parameter from the last to the first.
+        self.last_used_by: dict[int, list[int]] = {}
+        first_user: dict[SyncedMemory, int] = {}
+        for index, node in reversed(list(enumerate(parts.nodes))):
+            if node.needs_backward:
+                first_user.update((blob.data_memory.source, index) for blob in node.layer.blobs)
+        for which, blob in enumerate(parts.learnable):
+            user = first_user.get(blob.data_memory.source)
+            if user is not None:
+                self.last_used_by.setdefault(user, []).append(which)
+        # Blobs whose diff was given back, to be made again if somebody looks.
+        self.released: list[Blob] = []
 
-    def before_forward(self, callback) -> None:
-        """Have `callback(layer index)` called before each layer runs forward."""
-        self._callbacks["before_forward"].append(callback)
-
-    def after_forward(self, callback) -> None:
-        """Have `callback(layer index)` called after each layer has run forward."""
-        self._callbacks["after_forward"].append(callback)
-
-    def before_backward(self, callback) -> None:
-        """Have `callback(layer index)` called before each layer runs backward."""
-        self._callbacks["before_backward"].append(callback)
-
-    def after_backward(self, callback) -> None:
-        """Have `callback(layer index)` called after each layer has run backward."""
-        self._callbacks["after_backward"].append(callback)
+    @property
+    def is_watched(self) -> bool:
+        """Whether somebody is told of each layer as it runs."""
+        return self.debug_info or any(self.callbacks.values())
 
     def _call(self, kind: str, index: int) -> None:
-        for callback in self._callbacks[kind]:
+        for callback in self.callbacks[kind]:
             callback(index)
 
     @staticmethod
-    def _reshape_layer(place: Place, always: bool = False) -> None:
-        shapes = tuple(blob.data_memory.shape for blob in place.bottoms)
-        if always or place.layer.always_reshape or shapes != place.seen_shapes:
-            checked(place.layer, "reshape", place.bottoms, place.tops)
-            place.seen_shapes = shapes
+    def reshape(node: Node, always: bool = False) -> None:
+        """Shape a layer's tops, if its bottoms have other shapes than the last time."""
+        shapes = tuple(blob.data_memory.shape for blob in node.bottoms)
+        if always or node.layer.always_reshape or shapes != node.seen_shapes:
+            run_step(node.layer, "reshape", node.bottoms, node.tops)
+            node.seen_shapes = shapes
 
-    @takes(start=WHOLE, end=WHOLE)
-    def _forward(self, start: int, end: int) -> float:
-        return read_losses(self._flow(range(start, end + 1)))
-
-    def _pass(
+    def run(
         self,
-        keep: Sequence[str] = (),
+        keep: Collection[str] = (),
         backward: bool = False,
         after_layer: Callable[[int], None] | None = None,
     ) -> list[torch.Tensor]:
         """Run all layers forward, with `backward` then backward as in a solver's step.
+
+        Parameters
+        ----------
+        keep : collection of str
+            Blobs that are not given back.
+        backward : bool
+        after_layer : callable, optional
+            Called with each layer's index as soon as it has run backward.
 
         Returns
         -------
         list of Tensor
             The terms of the loss, for `read_losses`.
         """
-        last = len(self._places) - 1
-
-        def back() -> None:
-            self._backward(last, 0, not self.retain_diffs, after_layer)
-
-        watched = self.debug_info or after_layer or any(self._callbacks.values())
-        if cuda_graphs.wanted() and not watched:
-            if self._graphs is None:
-                self._graphs = cuda_graphs.Graphs(self)
-            how = backward, self.retain_data, self.retain_diffs
-            terms = self._graphs.run(keep, back if backward else None, how)
-            if terms is not None:
-                return terms
-        terms = self._flow(range(last + 1), keep, backward)
+        terms = self.forward(range(len(self.nodes)), keep, backward)
         if backward:
             self.send_losses()
-            back()
+            self.backward_all(after_layer)
         return terms
 
     def loss_memories(self) -> list[SyncedMemory]:
         """Return the values of the losses that are single numbers."""
         return [
             blob.data_memory
-            for place in self._places
-            for blob, weight in zip(place.tops, place.loss_weights)
+            for node in self.nodes
+            for blob, weight in zip(node.tops, node.loss_weights)
             if weight and not blob.shape and blob.data_memory.source is blob.data_memory
         ]
 
@@ -159,7 +137,7 @@ class Passes:
             memory.send()
 
     @torch.no_grad()
-    def _flow(
+    def forward(
         self, indices: Sequence[int], keep: Collection[str] = (), before_backward: bool = False
     ) -> list[torch.Tensor]:
         """Run layers forward; return the terms of the loss, for `read_losses`."""
@@ -167,44 +145,40 @@ class Passes:
         self._forget_released()
         # Whoever is called back after each layer sees each layer's own result.
         fuse = not (
-            self.debug_info or self._callbacks["before_forward"] or self._callbacks["after_forward"]
+            self.debug_info or self.callbacks["before_forward"] or self.callbacks["after_forward"]
         )
         give_back = not (self.retain_data or before_backward)
         rectified = False
         for index in indices:
-            place = self._places[index]
+            node = self.nodes[index]
             if rectified:
                 rectified = False
                 if give_back:
-                    self._give_back(place.spent, keep)
+                    self._give_back(node.spent, keep)
                 continue
             self._call("before_forward", index)
-            self._reshape_layer(place)
-            if not (place.layer.keeps_tops or place.layer.shares_tops):
-                for blob in place.tops:
-                    if blob not in place.bottoms:
+            self.reshape(node)
+            if not (node.layer.keeps_tops or node.layer.shares_tops):
+                for blob in node.tops:
+                    if blob not in node.bottoms:
                         blob.data_memory.discard()
-            rectified = fuse and place.rectifies and index < indices[-1]
+            rectified = fuse and node.rectifies and index < indices[-1]
             step = "forward_rectified" if rectified else "forward"
-            checked(place.layer, step, place.bottoms, place.tops)
-            for blob, weight in zip(place.tops, place.loss_weights):
+            run_step(node.layer, step, node.bottoms, node.tops)
+            for blob, weight in zip(node.tops, node.loss_weights):
                 if weight:
                     losses.append((blob.data_tensor() * blob.diff_tensor()).sum())
             if self.debug_info:
-                net_log.forward(place)
+                _log_forward(node)
             self._call("after_forward", index)
             if give_back:
-                self._give_back(place.spent, keep)
+                self._give_back(node.spent, keep)
         return losses
 
     def _give_back(self, names: Collection[str], keep: Collection[str] = ()) -> None:
         for name in names:
-            memory = self._made_blobs[name].data_memory
-            kept = any(
-                self._made_blobs[n].data_memory.source is memory
-                for n in keep
-                if n in self._made_blobs
-            )
+            memory = self.blobs[name].data_memory
+            kept = any(self.blobs[n].data_memory.source is memory for n in keep if n in self.blobs)
             if not kept and not memory.is_exported:
                 memory.set_lazy(lambda name=name: self._refuse_released(name))
 
@@ -214,54 +188,66 @@ class Passes:
             "retain_data to True before the forward pass"
         )
 
-    @takes(start=WHOLE, end=WHOLE)
+    def backward_all(self, after_layer: Callable[[int], None] | None = None) -> None:
+        """Run all layers backward, as in a solver's step."""
+        self.backward(len(self.nodes) - 1, 0, not self.retain_diffs, after_layer)
+
     @torch.no_grad()
-    def _backward(
+    def backward(
         self,
         start: int,
         end: int,
         release: bool = False,
         after_layer: Callable[[int], None] | None = None,
     ) -> None:
+        """Run the layers from `start` down to `end` backward.
+
+        Parameters
+        ----------
+        start, end : int
+        release : bool
+            Whether diffs of intermediate blobs are given back as soon as they are used.
+        after_layer : callable, optional
+            As of `run`.
+        """
         self._forget_released()
         for index in range(start, end - 1, -1):
-            place = self._places[index]
+            node = self.nodes[index]
             self._call("before_backward", index)
-            if place.needs_backward:
-                self._backward_alone(index, release)
+            if node.needs_backward:
+                self.backward_layer(index, release)
                 if self.debug_info:
-                    net_log.backward(place)
+                    _log_backward(node)
                 if release:
-                    self._release_diffs(place)
+                    self._release_diffs(node)
                 if after_layer is not None:
                     after_layer(index)
             self._call("after_backward", index)
             if not self.retain_data:
-                self._give_back(place.spent_backward)
+                self._give_back(node.spent_backward)
 
     @torch.no_grad()
-    def _backward_alone(self, index: int, release: bool = False) -> None:
+    def backward_layer(self, index: int, release: bool = False) -> None:
         """Run one layer backward, also where no loss lies above or nothing learns."""
-        place = self._places[index]
-        place.layer.releases_diffs = release
-        checked(place.layer, "backward", place.tops, place.bottom_needs, place.bottoms)
+        node = self.nodes[index]
+        node.layer.releases_diffs = release
+        run_step(node.layer, "backward", node.tops, node.bottom_needs, node.bottoms)
 
     def _forget_released(self) -> None:
         # A new pass begins: what the last one released cannot be made again.
-        for blob in self._released:
+        for blob in self.released:
             blob.diff_memory.clear()
-        self._released = []
+        self.released = []
 
-    def _release_diffs(self, place: Place) -> None:
+    def _release_diffs(self, node: Node) -> None:
         # What a layer has used of its tops' diffs no other layer needs.
-        for blob, weight in zip(place.tops, place.loss_weights):
-            if blob in place.bottoms or blob.diff_memory.source is not blob.diff_memory:
+        for blob, weight in zip(node.tops, node.loss_weights):
+            memory = blob.diff_memory
+            if blob in node.bottoms or memory.source is not memory:
                 continue
-            if not weight and not blob.diff_memory.is_exported:
-                blob.diff_memory.set_lazy(
-                    lambda memory=blob.diff_memory: self._recompute_diff(memory)
-                )
-                self._released.append(blob)
+            if not weight and not memory.is_exported:
+                memory.set_lazy(lambda memory=memory: self._recompute_diff(memory))
+                self.released.append(blob)
 
     @torch.no_grad()
     def _recompute_diff(self, wanted: SyncedMemory) -> torch.Tensor:
@@ -272,18 +258,63 @@ class Passes:
         """
         kept = [(blob, blob.diff_tensor().clone()) for blob in self.learnable]
         values = [(blob, blob.data_tensor().clone()) for blob in self.learnable]
-        if self._updated:
+        if self.is_updated:
             for blob, diff in kept:
                 blob.data_tensor().add_(diff)
         # Whoever is called back has seen this pass already.
-        callbacks, self._callbacks = self._callbacks, {kind: [] for kind in self._callbacks}
+        callbacks, self.callbacks = self.callbacks, {kind: [] for kind in self.callbacks}
         debug_info, self.debug_info = self.debug_info, False
         try:
-            self._backward(len(self._places) - 1, 0)
+            self.backward(len(self.nodes) - 1, 0)
         finally:
-            self._callbacks, self.debug_info = callbacks, debug_info
+            self.callbacks, self.debug_info = callbacks, debug_info
             for (blob, diff), (_, data) in zip(kept, values):
                 blob.set_diff(diff)
                 blob.data_tensor().copy_(data)
         self.retain_diffs = True
         return wanted.tensor()
+
+
+def _mean(values: torch.Tensor) -> str:
+    return number(values.abs().sum() / max(1, values.numel()))
+
+
+def _log_forward(node: Node) -> None:
+    """Write the mean magnitudes of what a layer has made, and of its parameters."""
+    head = f"    [Forward] Layer {node.name}"
+    for name, blob in zip(node.top_names, node.tops):
+        _log.info(f"{head}, top blob {name} data: {_mean(blob.data_tensor())}")
+    specs = node.layer.layer_param.param
+    for index, blob in enumerate(node.layer.blobs):
+        name = (specs[index].name if index < len(specs) else "") or index
+        _log.info(f"{head}, param blob {name} data: {_mean(blob.data_tensor())}")
+
+
+def _log_backward(node: Node) -> None:
+    """Write the mean magnitudes of the diffs that a layer has made."""
+    head = f"    [Backward] Layer {node.name}"
+    for name, blob, needed in zip(node.bottom_names, node.bottoms, node.bottom_needs):
+        if needed:
+            _log.info(f"{head}, bottom blob {name} diff: {_mean(blob.diff_tensor())}")
+    for index, blob in enumerate(node.layer.blobs):
+        if node.layer.param_propagate_down[index]:
+            _log.info(f"{head}, param blob {index} diff: {_mean(blob.diff_tensor())}")
+
+
+def log_parameters(learnable: Sequence[Blob]) -> None:
+    """Write the norms of all parameters and of their diffs to the log."""
+    data = [blob.data_tensor().flatten() for blob in learnable]
+    diffs = [blob.diff_tensor().flatten() for blob in learnable]
+    norms = [
+        [
+            sum(float(torch.linalg.vector_norm(t, order)) ** order for t in ts)
+            for ts in (data, diffs)
+        ]
+        for order in (1, 2)
+    ]
+    l1, l2 = norms[0], [value**0.5 for value in norms[1]]
+    _log.error(
+        "    [Backward] All net params (data, diff): "
+        f"L1 norm = ({number(l1[0])}, {number(l1[1])}); "
+        f"L2 norm = ({number(l2[0])}, {number(l2[1])})"
+    )

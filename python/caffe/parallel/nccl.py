@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from multiprocessing.util import Finalize
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
@@ -22,9 +21,7 @@ import torch.distributed as dist
 from caffe import common
 from caffe.blob import Blob
 from caffe.errors import CaffeError
-
-if TYPE_CHECKING:
-    from caffe.solvers.solver import Solver
+from caffe.solvers.solver import Solver
 
 # How torchrun tells each process which one it is, and where they meet.
 ENVIRONMENT = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -89,18 +86,13 @@ class NCCL:
         self._solver = solver
         common.check_rank()
         _meet(os.fsdecode(uid))
-        # Layer -> parameters whose gradients are whole once it has run backward: layers that share
-        # one are gone through from the last to the first.
-        self._ready_after: dict[int, list[Blob]] = {}
-        self._last_layer = -1
-        first_user: dict[int, int] = {}
-        for index, place in reversed(list(enumerate(solver.net._places))):
-            if place.needs_backward:
-                self._last_layer = index
-                first_user.update((id(blob), index) for blob in place.layer.blobs)
-        self._trained = [blob for blob in solver.net.learnable if id(blob) in first_user]
-        for blob in self._trained:
-            self._ready_after.setdefault(first_user[id(blob)], []).append(blob)
+        net = solver.net
+        # Layer -> parameters whose gradients are whole once it has run backward.
+        self._ready_after = {
+            layer: [net.learnable[index] for index in indices]
+            for layer, indices in net.last_used_by.items()
+        }
+        self._trained = [blob for blobs in self._ready_after.values() for blob in blobs]
         self._layer_wise = False
         self._under_way: list[tuple[dist.Work, torch.Tensor, torch.Tensor]] = []
 
@@ -139,7 +131,7 @@ class NCCL:
         """Do the same for the gradients of one layer; what a net calls after its backward pass."""
         self._layer_wise = True
         self._send(self._ready_after.get(layer, ()))
-        if layer == self._last_layer:
+        if layer == 0:
             # The next pass of iter_size adds to the gradients.
             self._receive()
 

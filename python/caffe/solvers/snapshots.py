@@ -9,10 +9,13 @@ import torch
 
 from caffe.errors import CaffeError
 from caffe.files import atomic, caffemodel
+from caffe.log import Log
 from caffe.net.net import Net
 from caffe.proto import caffe_pb2
-from caffe.solvers import solver_log
 from caffe.solvers.update_rules import current_step
+
+_log = Log("solver.cpp")
+_sgd_log = Log("sgd_solver.cpp")
 
 
 def _path(param: caffe_pb2.SolverParameter, iteration: int, suffix: str) -> str:
@@ -46,12 +49,13 @@ def write(
     atomic.sweep(folder or ".", lambda name: name.startswith(f"{prefix}_iter_"))
     model, state = (_path(param, iteration, end) for end in (".caffemodel", ".solverstate"))
     hdf5 = param.snapshot_format == caffe_pb2.SolverParameter.HDF5
-    solver_log.snapshot_model(model, hdf5)
+    kind = "HDF5" if hdf5 else "binary proto"
+    _log.info(f"Snapshotting to {kind} file {model}")
     if hdf5:
         net.save_hdf5(model, param.snapshot_diff)
     else:
         net.save(model)
-    solver_log.snapshot_state(state, hdf5)
+    _sgd_log.info(f"Snapshotting solver state to {kind} file {state}")
     caffemodel.write_solverstate(
         state,
         iteration,
@@ -86,10 +90,10 @@ def read(
             f"{path}: has {len(state.history)} history blobs, this solver ({rule}) needs "
             f"{len(history)}"
         )
-    for place, (mine, theirs) in enumerate(zip(history, state.history)):
+    for index, (mine, theirs) in enumerate(zip(history, state.history)):
         if mine.numel() != theirs.size:
             raise CaffeError(
-                f"{path}: history blob {place} has shape {theirs.shape}, "
+                f"{path}: history blob {index} has shape {theirs.shape}, "
                 f"this solver's {tuple(mine.shape)}"
             )
     return state

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 import torch
 
@@ -15,20 +15,27 @@ from caffe.argument_checks import PATH, WHOLE, refused, takes
 from caffe.containers import Shown, Vector
 from caffe.errors import CaffeError, memory_is_full
 from caffe.files import prototxt
-from caffe.net import net_log
+from caffe.log import Log, is_logged, number
 from caffe.net.net import Net
-from caffe.net.passes import read_losses
+from caffe.net.passes import log_parameters, read_losses
 from caffe.proto import caffe_pb2
-from caffe.solvers import snapshots, solver_log, solver_nets, update_rules
-from caffe.solvers.signal_handler import Action
+from caffe.solvers import snapshots, solver_nets, update_rules
+from caffe.solvers.signal_handler import SolverAction
 from caffe.solvers.update_rules import RETURNS_HISTORY, RULES, current_step, learning_rate
 
-if TYPE_CHECKING:
-    from caffe.parallel.nccl import NCCL
-
+_log = Log("solver.cpp")
+_sgd_log = Log("sgd_solver.cpp")
 
 # Values of a parameter that is updated together with others on the CPU, too.
 _SMALL = 2**14
+
+
+class Callback(Protocol):
+    """What is called before each iteration and when its gradients are ready, as an NCCL."""
+
+    def on_start(self) -> None: ...
+
+    def on_gradients_ready(self) -> None: ...
 
 
 class NetVec(Vector[Net]):
@@ -75,7 +82,9 @@ class Solver:
             self.source = os.fspath(solver_file)
             self._param = prototxt.read_solver(solver_file)
         param = self.param
-        solver_log.parameters(param)
+        if is_logged():
+            text = prototxt.to_text(param).rstrip()
+            _log.info(f"Initializing solver from parameters: \n{text}")
         if param.random_seed >= 0:
             common.set_random_seed(param.random_seed + common.solver_rank())
         update_rules.check(param, self.source)
@@ -95,9 +104,9 @@ class Solver:
         self._callbacks: list[tuple[Callable[[], None], Callable[[], None]]] = []
         self._updated_already: set[int] = set()
         self._stop = False
-        self._action: Callable[[], Action] = lambda: Action.NONE
+        self._action: Callable[[], SolverAction] = lambda: SolverAction.NONE
         self._last_time = (time.monotonic(), 0)
-        solver_log.made()
+        _log.info("Solver scaffolding done.")
 
     # -- what scripts use ----------------------------------------------------------------------
 
@@ -128,7 +137,7 @@ class Solver:
 
     def add_callback(
         self,
-        on_start: Callable[[], None] | NCCL,
+        on_start: Callable[[], None] | Callback,
         on_gradients_ready: Callable[[], None] | None = None,
     ) -> None:
         """Have functions called before each iteration and when its gradients are ready.
@@ -154,9 +163,10 @@ class Solver:
     def solve(self, resume_file: str | os.PathLike | None = None) -> None:
         """Train up to max_iter, from a .solverstate if one is given; for solver 0 of several."""
         self._must_be_root("solve")
-        solver_log.solving(self.net, self.param.lr_policy)
+        _log.info(f"Solving {self.net.name}")
+        _log.info(f"Learning Rate Policy: {self.param.lr_policy}")
         if resume_file:
-            solver_log.resuming(os.fspath(resume_file))
+            _log.info(f"Restoring previous solver status from {os.fspath(resume_file)}")
             self.restore(resume_file)
         self._stop = False
         self._losses.clear()
@@ -166,14 +176,14 @@ class Solver:
         ):
             self.snapshot()
         if self._stop:
-            solver_log.stopped()
+            _log.info("Optimization stopped early.")
             return
         if self.param.display and self.iter % self.param.display == 0:
-            self._losses.append((self.net._pass(), 1))
-            solver_log.last_loss(self.iter, self._smoothed_loss())
+            self._losses.append((self.net.run_pass(), 1))
+            _log.info(f"Iteration {self.iter}, loss = {number(self._smoothed_loss())}")
         if self.param.test_interval and self.iter % self.param.test_interval == 0:
             self.test_all()
-        solver_log.done()
+        _log.info("Optimization Done.")
 
     @takes(iterations=WHOLE)
     def step(self, iterations: int) -> None:
@@ -204,9 +214,9 @@ class Solver:
             terms: list[torch.Tensor] = []
             at_once = self._update_at_once()
             for _ in range(param.iter_size):
-                terms += self.net._pass(backward=True, after_layer=at_once)
+                terms += self.net.run_pass(backward=True, after_layer=at_once)
                 if self.net.debug_info:
-                    net_log.all_parameters(self.net)
+                    log_parameters(self.net.learnable)
             self._losses.append((terms, param.iter_size))
             if displays:
                 self._display()
@@ -215,22 +225,22 @@ class Solver:
             self.apply_update()
             action = self._action()
             due = bool(param.snapshot) and self.iter % param.snapshot == 0 and common.is_root()
-            if due or action is Action.SNAPSHOT:
+            if due or action is SolverAction.SNAPSHOT:
                 self.snapshot()
-            if self._stop or action is Action.STOP:
+            if self._stop or action is SolverAction.STOP:
                 self._stop = True
                 break
         # Only now: while a GPU computes one iteration, the host prepares the next.
         late_checks.settle()
 
-    def set_action_function(self, action: Callable[[], Action]) -> None:
+    def set_action_function(self, action: Callable[[], SolverAction]) -> None:
         """Have a function asked after each iteration, and in tests, what is to be done.
 
         Parameters
         ----------
         action : callable
-            Returns Action.STOP to leave `step` and `solve`, Action.SNAPSHOT for a snapshot, or
-            Action.NONE.
+            Returns SolverAction.STOP to leave `step` and `solve`, SolverAction.SNAPSHOT for a
+            snapshot, or SolverAction.NONE.
         """
         self._action = action
 
@@ -246,10 +256,22 @@ class Solver:
 
     def _display(self) -> None:
         now, (then, before) = time.monotonic(), self._last_time
-        solver_log.display(
-            self.param, self.net, self.iter, self._smoothed_loss(), self.iter - before, now - then
+        seconds = max(now - then, 1e-9)
+        _log.info(
+            f"Iteration {self.iter} ({number((self.iter - before) / seconds)} iter/s, "
+            f"{number(seconds)}s/{self.param.display} iters), "
+            f"loss = {number(self._smoothed_loss())}"
         )
+        outputs = {name: self.net.blobs[name].data.ravel().tolist() for name in self.net.outputs}
+        self._log_outputs("Train", self.net, outputs)
         self._last_time = (now, self.iter)
+
+    @staticmethod
+    def _log_outputs(kind: str, net: Net, outputs: Mapping[str, Sequence[float]]) -> None:
+        values = [(name, value) for name, entries in outputs.items() for value in entries]
+        for index, (name, value) in enumerate(values):
+            text = output_text(name, value, net.blob_loss_weights[name])
+            _log.info(f"    {kind} net output #{index}: {text}")
 
     def stop(self) -> None:
         """Leave `step` and `solve` after the iteration that is running."""
@@ -263,7 +285,7 @@ class Solver:
         """
         param, net = self.param, self.net
         together = param.iter_size > 1 or param.clip_gradients >= 0 or self._callbacks
-        together = together or net._callbacks["after_backward"] or net.debug_info
+        together = together or net.has_callbacks("after_backward") or net.debug_info
         # A GPU is faster with all of them at once.
         together = together or common.current_device().type != "cpu"
         if together or net.retain_diffs or any(b.diff_memory.is_exported for b in net.learnable):
@@ -271,10 +293,10 @@ class Solver:
         rate = learning_rate(param, self.iter)
 
         def update(layer: int) -> None:
-            for place in net.last_used_by.get(layer, ()):
-                if not self._is_small(place):
-                    self._update([place], rate)
-                    self._updated_already.add(place)
+            for index in net.last_used_by.get(layer, ()):
+                if not self._is_small(index):
+                    self._update([index], rate)
+                    self._updated_already.add(index)
 
         return update
 
@@ -289,45 +311,45 @@ class Solver:
         if param.clip_gradients >= 0:
             gradients = [blob.diff_tensor() for blob in net.learnable]
             update_rules.clip(gradients, param.clip_gradients)
-        places = [p for p in range(len(net.learnable)) if p not in self._updated_already]
-        for group in self._groups(places):
+        indices = [p for p in range(len(net.learnable)) if p not in self._updated_already]
+        for group in self._groups(indices):
             try:
                 self._update(group, rate)
             except torch.cuda.OutOfMemoryError as error:
                 raise CaffeError(f"{self.source}: {memory_is_full(error)}") from error
         self._updated_already.clear()
-        net._updated = True
+        net.mark_updated()
         self._iter += 1
 
-    def _groups(self, places: list[int]) -> list[list[int]]:
+    def _groups(self, indices: list[int]) -> list[list[int]]:
         """Return which parameters are updated together: those with the same multipliers.
 
         On a CPU large ones are alone: what a rule makes on its way takes as much memory as they do.
         """
         on_cpu = common.current_device().type == "cpu"
         groups: dict[tuple[float, float, int], list[int]] = {}
-        for place in places:
-            alone = place if on_cpu and not self._is_small(place) else -1
-            mults = (self.net.lr_mults[place], self.net.decay_mults[place])
-            groups.setdefault((*mults, alone), []).append(place)
+        for index in indices:
+            alone = index if on_cpu and not self._is_small(index) else -1
+            mults = (self.net.lr_mults[index], self.net.decay_mults[index])
+            groups.setdefault((*mults, alone), []).append(index)
         return list(groups.values())
 
-    def _is_small(self, place: int) -> bool:
-        return self.net.learnable[place].count <= _SMALL
+    def _is_small(self, index: int) -> bool:
+        return self.net.learnable[index].count <= _SMALL
 
     def _tell_rate(self, rate: float) -> None:
         param = self.param
         step = current_step(param, self.iter + 1)
         if param.lr_policy == "multistep" and step != current_step(param, self.iter):
-            solver_log.rate_step(self.iter, step)
+            _sgd_log.info(f"MultiStep Status: Iteration {self.iter}, step = {step}")
         if self._displays():
-            solver_log.rate(self.iter, rate)
+            _sgd_log.info(f"Iteration {self.iter}, lr = {number(rate)}")
 
     @torch.no_grad()
-    def _update(self, places: list[int], rate: float) -> None:
+    def _update(self, indices: list[int], rate: float) -> None:
         """Update parameters that have their multipliers in common."""
         param, net = self.param, self.net
-        blobs = [net.learnable[place] for place in places]
+        blobs = [net.learnable[index] for index in indices]
         rule, histories = RULES[self.rule]
         data = [blob.data_tensor() for blob in blobs]
         gradients = [_laid_out_as(blob.diff_tensor(), like) for blob, like in zip(blobs, data)]
@@ -335,13 +357,13 @@ class Solver:
             torch._foreach_mul_(gradients, 1 / param.iter_size)
         history = [
             [
-                self._history_of(which * len(net.learnable) + place, like)
-                for place, like in zip(places, data)
+                self._history_of(which * len(net.learnable) + index, like)
+                for index, like in zip(indices, data)
             ]
             for which in range(histories)
         ]
-        rate *= net.lr_mults[places[0]]
-        decay = param.weight_decay * net.decay_mults[places[0]]
+        rate *= net.lr_mults[indices[0]]
+        decay = param.weight_decay * net.decay_mults[indices[0]]
         if self._goes_in_one(decay):
             makers = update_rules.adam_in_one(
                 param, data, gradients, rate, decay, history, self.iter
@@ -383,27 +405,28 @@ class Solver:
 
     def _test(self, which: int) -> None:
         net, passes = self.test_nets[which], self.param.test_iter[which]
-        solver_log.testing(self.iter, which)
+        _log.info(f"Iteration {self.iter}, Testing net (#{which})")
         net.share_with(self.net)
         sums: dict[str, torch.Tensor] = {}
         terms: list[torch.Tensor] = []
         for _ in range(passes):
             self._act_between_passes()
             if self._stop:
-                solver_log.test_interrupted()
+                _log.info("Test interrupted.")
                 return
-            terms += net._pass()
+            terms += net.run_pass()
             for name in net.outputs:
                 values = net.blobs[name].data_tensor().to(torch.float64).flatten()
                 sums[name] = sums[name] + values if name in sums else values
         loss = read_losses(terms)
         if self.param.test_compute_loss:
-            solver_log.test_loss(loss / passes)
-        solver_log.tested(net, {name: (total / passes).tolist() for name, total in sums.items()})
+            _log.info(f"Test loss: {number(loss / passes)}")
+        means = {name: (total / passes).tolist() for name, total in sums.items()}
+        self._log_outputs("Test", net, means)
 
     def _act_between_passes(self) -> None:
-        while not self._stop and (action := self._action()) is not Action.NONE:
-            if action is Action.SNAPSHOT:
+        while not self._stop and (action := self._action()) is not SolverAction.NONE:
+            if action is SolverAction.SNAPSHOT:
                 self.snapshot()
             else:
                 self._stop = True
@@ -436,10 +459,18 @@ class Solver:
         state = snapshots.read(state_file, self.rule, self._history)
         if state.learned_net:
             self.net.copy_from(state.learned_net)
-        solver_log.restoring_history(os.fspath(state_file))
+        if not os.fspath(state_file).endswith(".h5"):
+            # Genuine Caffe does not say so of HDF5 files.
+            _sgd_log.info("SGDSolver: restoring history")
         for mine, theirs in zip(self._history, state.history):
             mine.copy_(torch.from_numpy(theirs).view(mine.shape))
         self._iter = state.iteration
+
+
+def output_text(name: str, value: float, weight: float) -> str:
+    """Return what the log says of a value of an output, and of what it adds to the loss."""
+    tail = f" (* {number(weight)} = {number(weight * value)} loss)" if weight else ""
+    return f"{name} = {number(value)}{tail}"
 
 
 def _laid_out_as(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

@@ -7,9 +7,11 @@ import os
 from caffe.errors import CaffeError
 from caffe.files import prototxt
 from caffe.files.atomic import missing
+from caffe.log import Log
 from caffe.net.net import TEST, TRAIN, Net
 from caffe.proto import caffe_pb2
-from caffe.solvers import solver_log
+
+_log = Log("solver.cpp")
 
 _TRAINING_FIELDS = ("train_net_param", "train_net", "net_param", "net")
 
@@ -36,7 +38,10 @@ def training_net(param: caffe_pb2.SolverParameter, source: str) -> Net:
             f"found {', '.join(train) or 'none'}"
         )
     value = getattr(param, train[0])
-    solver_log.training_net(train[0], value)
+    named = (
+        f"from {train[0]} file: {value}" if isinstance(value, str) else f"specified in {train[0]}."
+    )
+    _log.info(f"Creating training net {named}")
     net = _make(_net_param(value, train[0], source), value, param.train_state, TRAIN)
     _load_weights(net, param, source)
     return net
@@ -64,10 +69,11 @@ def test_nets(param: caffe_pb2.SolverParameter, source: str) -> list[Net]:
         raise CaffeError(f"{source}: give one test_state per test net, or none")
     descriptions = [_net_param(value, field, source) for field, value in sources]
     nets = []
-    for place, (description, (field, value), state) in enumerate(
+    for index, (description, (field, value), state) in enumerate(
         zip(descriptions, sources, states)
     ):
-        solver_log.test_net(place, field, value)
+        named = f"{field} file: {value}" if isinstance(value, str) else field
+        _log.info(f"Creating test net (#{index}) specified by {named}")
         net = _make(description, value, state, TEST)
         net.debug_info = param.debug_info
         _load_weights(net, param, source)
@@ -116,7 +122,7 @@ def _make(
 def _load_weights(net: Net, param: caffe_pb2.SolverParameter, source: str) -> None:
     for entry in param.weights:
         for path in map(str.strip, entry.split(",")):
-            solver_log.weights(path)
+            _log.info(f"Finetuning from {path}")
             if not os.path.exists(path):
                 raise CaffeError(f"{source}: weights: {_not_there(path, source)}")
             net.copy_from(path)

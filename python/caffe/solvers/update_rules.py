@@ -11,8 +11,11 @@ import torch
 
 from caffe.errors import CaffeError
 from caffe.files import forks
+from caffe.log import Log, number
 from caffe.proto import caffe_pb2
-from caffe.solvers import solver_log
+
+_log = Log("solver.cpp")
+_sgd_log = Log("sgd_solver.cpp")
 
 Param = caffe_pb2.SolverParameter
 # A rule takes the parameters of the solver, gradients (which it may change), their common rate, the
@@ -185,7 +188,10 @@ def clip(gradients: Sequence[torch.Tensor], limit: float) -> None:
     """Scale gradients down, in place, so that their common L2 norm is at most `limit`."""
     norm = float(torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt())
     if norm > limit:
-        solver_log.clipped(norm, limit)
+        _sgd_log.info(
+            f"Gradient clipping: scaling down gradients (L2 norm {number(norm)} > "
+            f"{number(limit)}) by scale factor {number(limit / norm)}"
+        )
         for gradient in gradients:
             gradient.mul_(limit / norm)
 
@@ -223,7 +229,8 @@ def check(param: Param, source: str) -> None:
             f"there are {', '.join(REGULARISERS)}"
         )
     if not param.HasField("base_lr"):
-        solver_log.no_rate(source)
+        # Genuine Caffe says nothing.
+        _log.warning(f"{source}: base_lr is missing: with a learning rate of 0 nothing is learnt")
     try:
         learning_rate(param, 0)
     except CaffeError as error:

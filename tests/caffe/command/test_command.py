@@ -17,7 +17,7 @@ from caffe.command.flags import FlagError, parse
 from caffe.log import INFO, configure_log
 from caffe.parallel import distributed
 from caffe.proto import caffe_pb2
-from caffe.solvers.signal_handler import Action, SignalActions
+from caffe.solvers.signal_handler import SignalHandler, SolverAction
 from caffe.solvers.solver import get_solver
 from tests.caffe.small_net import NET
 
@@ -197,7 +197,8 @@ def test_several_gpus_train_in_a_process_each(gpus, trained, capsys, text, numbe
     assert param.device_id == numbers[0]
     assert param.train_state == caffe_pb2.NetState(level=3, stage=["a", "b"])
     asked = pickle.loads(pickle.dumps(named["prepare"])).keywords
-    assert asked == {"sigint": Action.SNAPSHOT, "sighup": Action.SNAPSHOT}
+    snapshot = SolverAction.SNAPSHOT
+    assert asked == {"effects": {signal.SIGINT: snapshot, signal.SIGHUP: snapshot}}
     assert texts(capsys.readouterr().err) == [
         f"Using GPUs {', '.join(map(str, numbers))}",
         *(f"GPU {number}: GPU of number {number}" for number in numbers),
@@ -290,20 +291,24 @@ def test_a_gpu_comes_to_what_the_cpu_comes_to(capsys, folder):
 
 
 def test_a_signal_is_answered_once_and_sigint_comes_first():
-    asked = SignalActions({signal.SIGINT: Action.STOP, signal.SIGHUP: Action.SNAPSHOT})
-    assert asked() is Action.NONE
+    asked = SignalHandler({signal.SIGINT: SolverAction.STOP, signal.SIGHUP: SolverAction.SNAPSHOT})
+    assert asked() is SolverAction.NONE
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGHUP):
         os.kill(os.getpid(), number)
-    assert [asked(), asked(), asked()] == [Action.STOP, Action.SNAPSHOT, Action.NONE]
+    assert [asked(), asked(), asked()] == [
+        SolverAction.STOP,
+        SolverAction.SNAPSHOT,
+        SolverAction.NONE,
+    ]
 
 
 def test_a_signal_without_effect_has_none():
-    asked = SignalActions({signal.SIGINT: Action.NONE, signal.SIGHUP: Action.STOP})
+    asked = SignalHandler({signal.SIGINT: SolverAction.NONE, signal.SIGHUP: SolverAction.STOP})
     os.kill(os.getpid(), signal.SIGINT)
-    assert asked() is Action.NONE
+    assert asked() is SolverAction.NONE
     os.kill(os.getpid(), signal.SIGINT)
     os.kill(os.getpid(), signal.SIGHUP)
-    assert asked() is Action.STOP
+    assert asked() is SolverAction.STOP
 
 
 def test_a_test_answers_too(capsys, folder):
@@ -313,14 +318,14 @@ def test_a_test_answers_too(capsys, folder):
     solver.test_nets[0].after_forward(lambda index: passes.append(solver.iter))
 
     # It is asked until it asks for nothing more.
-    answers = iter([Action.STOP])
+    answers = iter([SolverAction.STOP])
 
-    def action() -> Action:
+    def action() -> SolverAction:
         seen = passes.count(2)
         if seen and not (folder / "snap_iter_2.caffemodel").exists():
-            return Action.SNAPSHOT
+            return SolverAction.SNAPSHOT
         done = seen > len(solver.test_nets[0].layers)
-        return next(answers, Action.NONE) if done else Action.NONE
+        return next(answers, SolverAction.NONE) if done else SolverAction.NONE
 
     solver.set_action_function(action)
     capsys.readouterr()
@@ -340,7 +345,7 @@ def test_a_test_answers_too(capsys, folder):
 
 def test_training_stops_in_the_first_test(folder):
     solver = get_solver("solver.prototxt")
-    solver.set_action_function(lambda: Action.STOP)
+    solver.set_action_function(lambda: SolverAction.STOP)
     solver.solve()
     assert solver.iter == 0
     assert (folder / "snap_iter_0.caffemodel").exists()

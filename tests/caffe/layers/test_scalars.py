@@ -122,7 +122,7 @@ def test_wrong_labels_are_told_of_later_with_the_same_sentence(name, wrong, far)
         net._forward(0, last)
     far()
     with late_checks.recorded() as checks:
-        net._pass()
+        net.run_pass()
     assert checks
     for check in checks:
         late_checks.add(*check)

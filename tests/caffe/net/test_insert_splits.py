@@ -4,7 +4,8 @@ import pytest
 from google.protobuf import text_format
 
 from caffe.errors import CaffeError
-from caffe.net.insert_splits import filter_net, insert_splits
+from caffe.net.filter import filter_net
+from caffe.net.insert_splits import insert_splits
 from caffe.proto import caffe_pb2
 
 

@@ -1,4 +1,4 @@
-"""Batches go to a GPU, and what it made of the last one comes back, while it computes."""
+"""Arrays of any length as batches, which go to a GPU and come back while it computes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,20 @@ import torch
 
 from caffe import common, device_memory, late_checks
 from caffe.blob import Blob
+
+
+def cut(arrays: Mapping[str, Sequence[np.ndarray]], size: int) -> Iterator[dict[str, np.ndarray]]:
+    """Cut arrays into batches of `size` items, the last one filled up with zeros."""
+    total = len(next(iter(arrays.values())))
+    for first in range(0, total, size):
+        batch = {}
+        for name, values in arrays.items():
+            part = np.asarray(values[first : first + size])
+            missing = size - len(part)
+            if missing:
+                part = np.concatenate([part, np.zeros((missing, *part.shape[1:]))])
+            batch[name] = part
+        yield batch
 
 
 class _Lane:
@@ -59,7 +73,7 @@ class _Lane:
         return event.synchronize
 
 
-def forward_batches(
+def forward_overlapped(
     inputs: Iterable[Mapping[str, np.ndarray]],
     blobs: Mapping[str, Blob],
     names: Sequence[str],

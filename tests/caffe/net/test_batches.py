@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from google.protobuf import text_format
 
 import caffe
-from caffe.net import forward_batches
+from caffe.net import batches
 from caffe.proto import caffe_pb2
 
 NET = """
@@ -27,11 +29,9 @@ def net():
 
 
 def overlapped(net, blobs, data):
-    batches = [dict(data=data[first : first + 2]) for first in range(0, len(data), 2)]
-    made = forward_batches.forward_batches(
-        batches, net.blobs, blobs, net._write, lambda: net._pass(blobs)
-    )
-    return list(made)
+    inputs = [dict(data=data[first : first + 2]) for first in range(0, len(data), 2)]
+    run = partial(net.run_pass, blobs)
+    return list(batches.forward_overlapped(inputs, net.blobs, blobs, net._write, run))
 
 
 def test_every_batch_gets_what_forward_gives_it(net):
@@ -46,9 +46,9 @@ def test_every_batch_gets_what_forward_gives_it(net):
 
 def test_the_next_batch_is_fetched_before_the_last_one_is_waited_for(net, monkeypatch):
     told = []
-    write, read = net._write, forward_batches._read
+    write, read = net._write, batches._read
     monkeypatch.setattr(net, "_write", lambda *a: (told.append("fetch"), write(*a)), raising=False)
-    monkeypatch.setattr(forward_batches, "_read", lambda *a: (told.append("wait"), read(*a))[1])
+    monkeypatch.setattr(batches, "_read", lambda *a: (told.append("wait"), read(*a))[1])
     overlapped(net, ["sum"], np.zeros((6, 3, 6, 6), np.float32))
     assert told == ["fetch", "fetch", "fetch", "wait", "wait", "wait"]
 
