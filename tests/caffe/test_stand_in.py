@@ -408,7 +408,7 @@ def test_segmentation_waits_for_the_scores_of_each_tile_only(gpu, repository, to
         assert len(gpu.uploads) == len(passes)
         # The scores, and the net's own output, the probabilities. Of several tiles at once they
         # come while the next one is computed.
-        where = "overlap.py down" if together > 1 else "synced_memory.py numpy"
+        where = "net/batches.py down" if together > 1 else "synced_memory.py numpy"
         assert {place.key for place in gpu.waits} == {f"download, {where}"}
         assert len(gpu.waits) <= 2 * len(passes)
 
