@@ -21,13 +21,13 @@ from choices import SOLVERS, WEIGHTINGS
 from gpu_record import Program, Record, ending
 from half_weights import find_parts, write_half, write_parts
 from pipeline import WEIGHTING
-from unet.command.score import table as table_of_scores
 from unet.errors import InputError
 from unet.files.atomic import atomic_path
 from unet.files.names import path_in_prototxt
 from unet.machine.engine import open_engine
 from unet.model import find_weights
 from unet.plots import draw_curves
+from unet.scoring.tables import StackScores
 from unet.training import snapshots
 from unet.training.history import CSV_NAME, PNG_NAME, read_curve
 from unet.volumes import read_volume, write_volume
@@ -421,7 +421,7 @@ class _Check:
         self.record.note(
             "scores",
             "slices 21 to 30, mean of 8 rotations and mirrorings, weights in float16:\n"
-            + table_of_scores(scores),
+            + str(StackScores(scores)),
             seconds=round(took, 1),
             scores=scores,
         )

@@ -21,6 +21,42 @@ def is_ground_truth(folder: PathLike) -> bool:
     return any((Path(folder) / kind).is_dir() for kind in ("SEG", "TRA"))
 
 
+def score_sequence(
+    truth: PathLike, result: PathLike, frames: range | None = None, *, tracking: bool = True
+) -> dict[str, Any]:
+    """Score a result by what its ground truth holds: SEG, DET and TRA.
+
+    Parameters
+    ----------
+    truth, result : path
+        As for `score_seg` and `score_tracking`; truth holds SEG or TRA, or both.
+    frames : range, optional
+        Those of SEG; by default all that are annotated.
+    tracking : bool
+        Whether DET and TRA are computed.
+
+    Returns
+    -------
+    dict
+        truth and result, their paths, and what `score_seg` and `score_tracking` return.
+
+    Raises
+    ------
+    InputError
+        As these; also if nothing is left to score.
+    """
+    scores: dict[str, Any] = {"truth": str(truth), "result": str(result)}
+    if (Path(truth) / "SEG").is_dir():
+        scores.update(score_seg(truth, result, frames))
+    elif frames is not None:
+        raise InputError(f"{truth}: has no SEG, for which --frames chooses")
+    if (Path(truth) / "TRA").is_dir() and tracking:
+        scores.update(score_tracking(truth, result))
+    if not {"SEG", "TRA"} & set(scores):
+        raise InputError(f"{truth}: has no SEG, so --no-tracking leaves nothing to score")
+    return scores
+
+
 def score_seg(truth: PathLike, result: PathLike, frames: range | None = None) -> dict[str, Any]:
     """Score the cells of a result by SEG.
 

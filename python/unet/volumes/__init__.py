@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Union
 
@@ -16,9 +17,21 @@ from unet.volumes.images import Volume, open_folder, open_picture, open_tiff
 from unet.volumes.row_strips import strips
 from unet.volumes.writers import VolumeWriter, write_volume
 
-__all__ = ["Volume", "VolumeWriter", "grey_range", "open_volume", "read_volume", "write_volume"]
+__all__ = [
+    "Stack",
+    "Volume",
+    "VolumeWriter",
+    "as_volume",
+    "chosen_slices",
+    "grey_range",
+    "open_volume",
+    "read_volume",
+    "write_volume",
+]
 
 PathLike = Union[str, "os.PathLike[str]"]
+#: What `as_volume` takes; arrays of dask and Zarr too.
+Stack = Union[PathLike, np.ndarray, Volume]
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Enough for percentiles of the grey values, few enough for a stack of any length.
 _GREY_SLICES = 16
@@ -75,12 +88,85 @@ def open_volume(
     if dataset is not None and volume.path == str(file):
         volume.close()
         raise InputError(f"{file}: has no datasets, so {dataset!r} cannot be chosen in it")
+    return _of_channels(volume, channels)
+
+
+def as_volume(stack: Stack, name: str, *, channels: int | None = None) -> Volume:
+    """Take a stack in any form: a path, an array, or a volume that is open.
+
+    Parameters
+    ----------
+    stack : path, Volume, or array, shape ([slices, [channels,]] height, width)
+        A path as `open_volume` takes it. Arrays of dask or Zarr are read slice by slice, too.
+    name : str
+        What messages call an array.
+    channels : int, optional
+        As for `open_volume`.
+
+    Returns
+    -------
+    Volume
+        To be closed, which leaves a volume that was given open.
+
+    Raises
+    ------
+    InputError
+        As `open_volume`; also if an array is no stack.
+
+    Examples
+    --------
+    >>> as_volume(np.zeros((512, 512), np.uint8), "labels").shape
+    (1, 512, 512)
+    """
+    if isinstance(stack, (str, os.PathLike)):
+        return open_volume(stack, channels=channels)
+    if isinstance(stack, Volume):
+        name, array = stack.path, stack
+    else:
+        array = stack if hasattr(stack, "dtype") else np.asarray(stack)
+        array = array[None] if array.ndim == 2 else array
+        if array.ndim not in (3, 4):
+            raise InputError(f"{name}: an array of shape {array.shape} is no slice and no stack")
+    missing = getattr(stack, "missing", ())
+    volume = Volume(name, array.shape, array.dtype, array.__getitem__, missing=missing)
+    return _of_channels(volume, channels)
+
+
+def _of_channels(volume: Volume, channels: int | None) -> Volume:
     have = volume.channels or 1
     if channels is not None and have != channels:
         volume.close()
         wanted = "grey pictures are" if channels == 1 else f"pictures with {channels} channels are"
         raise InputError(f"{volume.path}: has {have} channels (colour?), but {wanted} needed here")
     return volume
+
+
+def chosen_slices(chosen: range | slice | None, count: int, option: str = "--slices") -> range:
+    """Return the slices that are asked for of a stack that holds `count`.
+
+    Parameters
+    ----------
+    chosen : range or slice, optional
+        By default all. A stop of None or `sys.maxsize` is the end of the stack.
+    count : int
+    option : str
+        That gives them, for messages.
+
+    Raises
+    ------
+    InputError
+        If there are none, or the stack does not hold them.
+    """
+    if chosen is None:
+        return range(count)
+    is_open = chosen.stop in (None, sys.maxsize)
+    first, stop = chosen.start or 0, count if is_open else chosen.stop
+    if not 0 <= first < stop <= count:
+        raise InputError(
+            f"{option} {first}:{'' if is_open else stop}: give A:B with 0 <= A < B <= {count}, the "
+            f"slices of the stack"
+        )
+    return range(first, stop, chosen.step or 1)
 
 
 def read_volume(path: PathLike, dataset: str | None = None) -> np.ndarray:

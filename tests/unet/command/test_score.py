@@ -20,6 +20,7 @@ from unet.errors import InputError
 from unet.preparation.labels import separate_touching
 from unet.scoring.ctc import score_seg, score_tracking
 from unet.scoring.isbi import score_stack
+from unet.scoring.score import rescale
 
 PROGRAM = Path(__file__).parents[3] / "tools" / "evaluate.py"
 SCORES = ("rand_error", "pixel_error", "warping_error", "v_rand_thin", "v_info_thin")
@@ -227,9 +228,7 @@ def test_integers_are_rescaled_and_that_is_said(
 
 @pytest.mark.parametrize("k", [51, 102, 153, 204])
 def test_rescaled_bytes_lie_as_single_precision_tenths_do(k):
-    scaled, _ = evaluate.rescale(
-        np.full((1, 1, 1), k, np.uint8) + np.uint8([[[0, 255 - k]]]), False
-    )
+    scaled, _ = rescale(np.full((1, 1, 1), k, np.uint8) + np.uint8([[[0, 255 - k]]]), False)
     assert scaled[0, 0, 0] == np.float32(k / 255)
     assert float(scaled[0, 0, 1]) == 1.0
 
@@ -321,7 +320,7 @@ def test_nan_among_labels_is_told(labels, probabilities, save):
 @pytest.mark.parametrize("text", ["3", "a:b", "-4:", ":0", "1:2:3"])
 def test_slices_are_of_the_form_a_b(labels, save, text):
     path = save("l.tif", labels)
-    with pytest.raises(InputError, match=rf"--slices {text}: give A:B with 0 <= A < B <= 6"):
+    with pytest.raises(InputError, match=rf"--slices {text}: give A:B with 0 <= A < B"):
         evaluate.main([path, path, f"--slices={text}"])
 
 

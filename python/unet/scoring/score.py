@@ -1,0 +1,288 @@
+"""Score a prediction as its challenge did: a stack of membranes, or cells and their tracks."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from unet.errors import InputError, few
+from unet.preparation.ctc_sequence import is_sequence
+from unet.preparation.label_kinds import MOST_CLASSES, LabelSurvey
+from unet.preparation.labels import annotate
+from unet.scoring.ctc import is_ground_truth, score_sequence
+from unet.scoring.isbi import score_stack
+from unet.scoring.tables import SequenceScores, StackScores
+from unet.volumes import Stack, Volume, as_volume, chosen_slices
+
+
+def score(
+    truth: Stack,
+    prediction: Stack,
+    *,
+    label_kind: str = "auto",
+    slices: range | slice | None = None,
+    every_third: bool = False,
+    unscaled: bool = False,
+    warping: bool = True,
+    frames: range | None = None,
+    tracking: bool = True,
+    workers: int = 1,
+    progress: bool = False,
+) -> StackScores | SequenceScores:
+    """Score a prediction against its ground truth.
+
+    Parameters
+    ----------
+    truth : array or path
+        Labels (slices, height, width), above 0 inside a cell, or whatever `unet.open_volume`
+        opens; or a folder DATASET/NN_GT of the cell tracking challenge.
+    prediction : array or path
+        Probabilities of being inside a cell: float in [0, 1], uint8 (/255) or uint16 (/65535), or
+        numbers of cells; or a folder DATASET/NN_RES: maskNNN.tif and res_track.txt.
+    label_kind : {"auto", "binary", "instances"}
+        instances: numbers of cells, which get thin borders where they touch, as in training. auto:
+        by how they lie.
+    slices : range or slice, optional
+        Of the labels; the prediction holds these or all.
+    every_third : bool
+        Score slices 2, 5, 8, ... alone, counted from 1, as the challenge does since 2016.
+    unscaled : bool
+        Take integers as they are, as the challenge did: every threshold means above 0.
+    warping : bool
+        Compute the warping error, the longest part.
+    frames : range, optional
+        Of a folder: the frames of SEG. DET and TRA are always of the whole sequence.
+    tracking : bool
+        Of a folder: compute DET and TRA.
+    workers : int
+        Processes.
+    progress : bool
+        Show a bar on standard error if it is a terminal.
+
+    Returns
+    -------
+    StackScores or SequenceScores
+        A dict; as text it is the table that `unet score` prints.
+
+    Raises
+    ------
+    InputError
+        If the two do not fit each other, or an option is for the other challenge.
+
+    References
+    ----------
+    Arganda-Carreras et al., Frontiers in Neuroanatomy 9, 2015. Ulman et al., Nature Methods 14,
+    2017.
+
+    Examples
+    --------
+    >>> truth = np.array([[1, 1, 1, 0, 1, 1, 1]])
+    >>> scores = score(truth, np.array([[0.9, 0.8, 0.8, 0.3, 0.9, 0.9, 0.4]]))
+    >>> scores["rand_error"], scores["pixel_error"]
+    (0.0, 0.0)
+    >>> print(scores)  # doctest: +ELLIPSIS
+    labels      array  (1 x 1 x 7)
+    prediction  array  (float64, taken as it is)
+    ...
+    """
+    truth, prediction = (
+        Path(one) if isinstance(one, (str, os.PathLike)) else one for one in (truth, prediction)
+    )
+    if isinstance(truth, Path) and is_sequence(truth):
+        raise InputError(f"{truth}: holds the frames; name the ground truth, {truth}_GT")
+    of_folder = isinstance(truth, Path) and is_ground_truth(truth)
+    for option, given, is_for_folders in (
+        ("--slices", slices is not None, False),
+        ("--every-third", every_third, False),
+        ("--unscaled", unscaled, False),
+        ("--label-kind", label_kind != "auto", False),
+        ("--no-warping", not warping, False),
+        ("--frames", frames is not None, True),
+        ("--no-tracking", not tracking, True),
+    ):
+        if given and is_for_folders != of_folder:
+            kind = "stacks of membranes" if of_folder else "the cell tracking challenge's folders"
+            raise InputError(f"{option} is for {kind}")
+    if of_folder:
+        return SequenceScores(score_sequence(truth, prediction, frames, tracking=tracking))
+
+    labels, predicted, numbers = _read(truth, prediction, slices, every_third)
+    names = [one if isinstance(one, Path) else "array" for one in (truth, prediction)]
+    cells, kind = _true_cells(labels, label_kind, names[0])
+    if _are_cell_numbers(predicted):
+        found, how = _true_cells(predicted, label_kind, names[1])
+        probabilities = found.astype(np.float32)
+        scaling = f"{predicted.dtype}, cell numbers taken as {how}"
+    else:
+        probabilities, scaling = rescale(predicted, unscaled)
+    scores = score_stack(cells, probabilities, warping=warping, workers=workers, progress=progress)
+    for number, of_slice in zip(numbers, scores["per_slice"]):
+        of_slice["slice"] = number
+    return StackScores(
+        scores,
+        doubts=_doubts(cells, probabilities),
+        labels=str(names[0]),
+        prediction=str(names[1]),
+        slices_without_cells=[one["slice"] for one in scores["per_slice"] if not one["cells"]],
+        label_kind=kind,
+        label_bitdepth=labels.dtype.itemsize * 8,
+        proposal_bitdepth=predicted.dtype.itemsize * 8,
+        prediction_scaling=scaling,
+    )
+
+
+def _read(
+    truth: Stack, prediction: Stack, slices: range | slice | None, every_third: bool
+) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """Read the slices to be scored of both stacks, (slices, height, width), and number them.
+
+    The numbers are those in the labels, from 1.
+    """
+    with (
+        as_volume(truth, "labels", channels=1) as labels,
+        as_volume(prediction, "prediction", channels=1) as predicted,
+    ):
+        of_labels, of_prediction = _choose(labels, predicted, slices, every_third)
+        labels.demand(of_labels)
+        predicted.demand(of_prediction)
+        numbers = [z + 1 for z in of_labels]
+        return _read_slices(labels, of_labels), _read_slices(predicted, of_prediction), numbers
+
+
+def _read_slices(volume: Volume, chosen: range) -> np.ndarray:
+    """Read slices of a grey stack, shape (slices, height, width)."""
+    pixels = volume[chosen.start : chosen.stop : chosen.step]
+    return pixels.reshape((len(pixels),) + volume.shape[-2:])
+
+
+def _choose(
+    labels: Volume, prediction: Volume, chosen: range | slice | None, every_third: bool
+) -> tuple[range, range]:
+    """Return the slices to be scored: their places in the labels and in the prediction."""
+    of_labels, of_prediction = range(len(labels)), range(len(prediction))
+    if chosen is not None:
+        of_labels = chosen_slices(chosen, len(labels))
+        if len(prediction) == len(labels):
+            of_prediction = of_labels
+    given, found = _describe(labels, len(of_labels)), _describe(prediction, len(of_prediction))
+    if given != found:
+        remedy = "" if chosen else ", or say with --slices A:B which of the labels it holds"
+        raise InputError(
+            f"the labels are {given} and the prediction is {found}: they must be the same{remedy}"
+        )
+    if every_third:
+        of_labels, of_prediction = of_labels[1::3], of_prediction[1::3]
+        if not of_labels:
+            raise InputError(
+                "--every-third starts with slice 2, and there is only one: leave it out"
+            )
+    return of_labels, of_prediction
+
+
+def _describe(volume: Volume, slices: int) -> str:
+    """Say how many slices of which size."""
+    height, width = volume.shape[-2:]
+    return f"{slices} slice{'s' if slices > 1 else ''} of {height}x{width}"
+
+
+def _true_cells(stack: np.ndarray, kind: str, path: Path) -> tuple[np.ndarray, str]:
+    """Return which pixels are inside a cell, and what kind of labels said so: binary or instances.
+
+    The challenge's scores are of the 4-connected components of a picture of cells and membrane.
+    Numbers of cells that touch become one as a network learns it: thin borders are put between.
+    """
+    survey, asked = LabelSurvey(), kind
+    try:
+        for picture in stack:
+            survey.add(picture)
+        if kind == "auto":
+            kind = _kind_of(survey)
+        if kind == "instances":
+            cells = np.stack([annotate(picture, "instances").classes > 0 for picture in stack])
+        else:
+            cells = stack > 0
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    if not cells.any():
+        raise InputError(
+            f"{path}: no pixel of the slices scored is above 0, so there is no cell to score; is "
+            f"this the right stack?"
+        )
+    if asked == "auto" and cells.all() and len(survey.values) > 1:
+        raise InputError(
+            f"{path}: the values are {few(survey.values)}, and no pixel is 0, which is membrane: "
+            f"give membrane the value 0"
+        )
+    return cells, kind
+
+
+def _kind_of(survey: LabelSurvey) -> str:
+    """Tell whether labels number cells that touch."""
+    if len(survey.values) <= 2 or not survey.touching:
+        return "binary"
+    survey.refuse_pictures()
+    if len(survey.values) > MOST_CLASSES:
+        return "instances"
+    raise InputError(
+        f"labels of {len(survey.values)} values ({few(survey.values, 4)}) touch, which can be "
+        f"cells as well as classes; say --label-kind instances to put borders between them, or "
+        f"--label-kind binary to take all above 0 for the inside of cells"
+    )
+
+
+def _are_cell_numbers(prediction: np.ndarray) -> bool:
+    """Tell whether a prediction numbers its cells, as tools/segment.py --labels does."""
+    if prediction.dtype.kind not in "iu" or prediction.max() == np.iinfo(prediction.dtype).max:
+        return False
+    survey = LabelSurvey()
+    for picture in prediction:
+        survey.add(picture)
+    return len(survey.values) > 2 and survey.lie_as_labels()
+
+
+def rescale(prediction: np.ndarray, unscaled: bool) -> tuple[np.ndarray, str]:
+    """Return the prediction as float32 in [0, 1], and in words what was done to it."""
+    dtype = prediction.dtype
+    if dtype.kind == "f":
+        low, high = prediction.min(), prediction.max()
+        if np.isnan(low):
+            raise InputError("the prediction holds NaN: mend or mask it before it is scored")
+        # Sums of probabilities in single precision may pass 1 by their rounding.
+        if low < -1e-6 or high > 1 + 1e-6:
+            raise InputError(
+                f"the prediction reaches from {low!s} to {high!s}: give probabilities in [0, 1]"
+            )
+        return prediction.astype(np.float32), f"{dtype}, taken as it is"
+    if unscaled:
+        return prediction.astype(np.float32), f"{dtype}, taken as it is, unscaled"
+    if prediction.min() >= 0 and prediction.max() <= 1:
+        return prediction.astype(np.float32), f"{dtype} of 0 and 1, taken as it is"
+    if dtype not in (np.uint8, np.uint16):
+        raise InputError(
+            f"a prediction of type {dtype} has no known range: save it as float, uint8 or uint16"
+        )
+    top = np.iinfo(dtype).max
+    return prediction.astype(np.float32) / np.float32(
+        top
+    ), f"{dtype}, rescaled to [0, 1] by 1/{top}"
+
+
+def _doubts(cells: np.ndarray, probabilities: np.ndarray) -> list[str]:
+    """Say in sentences why a prediction may not be what is to be scored."""
+    told = []
+    low, high = probabilities.min(), probabilities.max()
+    if low == high:
+        return [f"the prediction is {low!s} everywhere"]
+    if high < 0.5:
+        told.append(f"the prediction nowhere exceeds {high!s}: are these probabilities?")
+    inside = float(probabilities[cells].mean(dtype=np.float64))
+    if not cells.all():
+        outside = float(probabilities[~cells].mean(dtype=np.float64))
+        if inside < outside:
+            told.append(
+                f"the prediction is lower inside the true cells ({inside:.3f} in the mean) than "
+                f"outside ({outside:.3f}): is it inverted?"
+            )
+    return told
