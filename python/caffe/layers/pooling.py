@@ -43,6 +43,7 @@ class Pooling(BuiltInLayer):
         self.maximum = param.pool == _MAX
         if len(top) > 1 and not self.maximum:
             raise self.fail("a second top, where the maxima lie, needs pool: MAX")
+        self.floor = self._floor()
         self.stride = self._pair("stride")
         # Where the maxima lie, if a forward pass on a GPU has found them.
         self.indices: torch.Tensor | None = None
@@ -64,6 +65,21 @@ class Pooling(BuiltInLayer):
                 raise self.fail(f"kernel {self.kernel} and stride {self.stride} must be positive")
             if any(pad >= kernel for pad, kernel in zip(self.pad, self.kernel)):
                 raise self.fail(f"pad {self.pad} must be smaller than the kernel {self.kernel}")
+
+    def _floor(self) -> bool:
+        """Tell whether sizes round down: by `round_mode`, or `ceil_mode`, as other Caffes say."""
+        param = self.layer_param.pooling_param
+        floor = param.round_mode == caffe_pb2.PoolingParameter.FLOOR
+        if not param.HasField("ceil_mode"):
+            return floor
+        if param.HasField("round_mode") and floor == param.ceil_mode:
+            given, meant = ("FLOOR", "CEIL") if floor else ("CEIL", "FLOOR")
+            raise self.fail(
+                f"ceil_mode: {str(param.ceil_mode).lower()} is round_mode: {meant}, and "
+                f"round_mode: {given} stands beside it; leave one of them out"
+            )
+        self.beyond_bvlc("'ceil_mode' is taken for 'round_mode' (true: CEIL, false: FLOOR)")
+        return not param.ceil_mode
 
     def _pair(self, name: str) -> tuple[int, int]:
         """Return what is given for height and width: one value for both, or one for each."""
@@ -93,8 +109,7 @@ class Pooling(BuiltInLayer):
 
     def _pooled(self, size: int, kernel: int, stride: int, pad: int) -> int:
         steps = (size + 2 * pad - kernel) / stride
-        floor = self.layer_param.pooling_param.round_mode == caffe_pb2.PoolingParameter.FLOOR
-        pooled = (math.floor(steps) if floor else math.ceil(steps)) + 1
+        pooled = (math.floor(steps) if self.floor else math.ceil(steps)) + 1
         # Padding on either axis has both looked at.
         if any(self.pad) and (pooled - 1) * stride >= size + pad:
             pooled -= 1

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 import caffe
 from caffe.errors import CaffeError
-from caffe.files import prototxt
+from caffe.files import limits, prototxt
 from caffe.files.prototxt import parse_net, parse_solver, read_net, read_solver, write_text
-from caffe.files.text_places import MAX_BYTES, MAX_DEPTH
 from caffe.proto import caffe_pb2
 
 NET = """\
@@ -63,8 +62,11 @@ def test_all_that_the_format_allows_is_read():
         ("layer { convolution_param: 3 }", '1:28: expected "{"'),
         ("\x07", r"1:1: expected identifier or number, got \\x07"),
         ("layer {\n clip_param { min: 1 } }", r"layer\[0\].clip_param.max is missing"),
-        ("layer {" * (MAX_DEPTH + 1), f"1: messages are nested more than {MAX_DEPTH} deep"),
-        ("layer {\n" * 9999, f"{MAX_DEPTH + 1}: messages are nested"),
+        (
+            "layer {" * (limits.TEXT_DEPTH + 1),
+            f"1: messages are nested more than {limits.TEXT_DEPTH} deep",
+        ),
+        ("layer {\n" * 9999, f"{limits.TEXT_DEPTH + 1}: messages are nested"),
         # What is older, newer or another's.
         (
             'layers { name: "n" type: "Input" }',
@@ -99,7 +101,7 @@ def test_all_that_the_format_allows_is_read():
         ('layers { name: "m" type: MULTI_STAGE_MEANFIELD }', "layer 'm'.* belongs to CRF-RNN"),
         ('layer { name: "a" type: "Axpy" own_param { } }', "no field 'own_param'; .*to SENet"),
         ("default_forward_type: FLOAT16", "1:1: 'default_forward_type' belongs to NVIDIA"),
-        ("# \n" * (MAX_BYTES // 3 + 1), "too large"),
+        ("# \n" * (limits.TEXT_BYTES // 3 + 1), "too large"),
     ],
 )
 def test_a_mistake_is_told_with_its_place(text, told):
