@@ -115,6 +115,7 @@ def score_stack(
     probabilities: np.ndarray,
     *,
     warping: bool = True,
+    legacy: bool = False,
     workers: int = 1,
     progress: bool = False,
 ) -> dict[str, Any]:
@@ -129,6 +130,8 @@ def score_stack(
         proposals as 0 .. 255, so that every threshold meant "above 0").
     warping : bool
         Compute the warping error too, much the longest part.
+    legacy : bool
+        Compute `v2012`'s warping error too, which warps all over again in a coarser order.
     workers : int
         Processes.
     progress : bool
@@ -140,7 +143,8 @@ def score_stack(
         Numbers and lists of numbers. The challenge's scores: `pixel_error`, `rand_error`,
         `warping_error` (2012), `v_rand_thin`, `v_info_thin` (since 2016), each with
         `..._threshold`, the lowest threshold at which it is reached. `v2012` and `v2014` hold the
-        values of those years' code (pairs in the Rand error, a coarser order of warping). Keys in
+        values of those years' code (pairs in the Rand error; the warping error with `legacy`
+        alone). Keys in
         `..._by_threshold` go with `thresholds` or, for warping, its first ten. `slices` is their
         number, `cells` that of the true cells; `per_slice` holds a dict with the same keys for
         each, as if it were the stack. A slice without a true cell has no Rand and no information
@@ -161,7 +165,8 @@ def score_stack(
     tasks = [(_measure_regions, (labels[z], probabilities[z])) for z in slices]
     if warping:
         tasks += [
-            (_measure_warping, (labels[z], probabilities[z], threshold))
+            (count_mismatches, (labels[z], probabilities[z], threshold, order))
+            for order in (False, True)[: 1 + legacy]
             for z in slices
             for threshold in WARPING_THRESHOLDS
         ]
@@ -176,7 +181,8 @@ def score_stack(
     regions, warps = results[: len(slices)], results[len(slices) :]
     counts = {name: np.array([region[name] for region in regions]) for name in regions[0]}
     if warping:
-        counts["warping"] = np.array(warps).reshape(len(slices), len(WARPING_THRESHOLDS), 2, -1)
+        passes = np.array(warps).reshape(-1, len(slices), len(WARPING_THRESHOLDS), warps[0].size)
+        counts.update(zip(("warping", "warping_legacy"), passes))
     scores = _combine(counts, labels[0].shape)
     scores["per_slice"] = [
         _combine({name: count[z : z + 1] for name, count in counts.items()}, labels[0].shape)
@@ -210,16 +216,6 @@ def _measure_regions(labels: np.ndarray, probabilities: np.ndarray) -> dict[str,
     measured["pixel"] = _pixel_counts(labels, probabilities)
     measured["cells"] = np.array(truth.max())
     return measured
-
-
-def _measure_warping(
-    labels: np.ndarray, probabilities: np.ndarray, threshold: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Count the mismatches that warping leaves, by the order of today and by that of 2012."""
-    return (
-        count_mismatches(labels, probabilities, threshold),
-        count_mismatches(labels, probabilities, threshold, legacy=True),
-    )
 
 
 def _combine(counts: dict[str, np.ndarray], shape: tuple[int, int]) -> dict[str, Any]:
@@ -272,7 +268,7 @@ def _combine(counts: dict[str, np.ndarray], shape: tuple[int, int]) -> dict[str,
     }
     older = {"pixel_error": pixel_error, "rand_error": pairs_error}
     if "warping" in counts:
-        today, legacy = np.moveaxis(counts["warping"].sum(axis=0), 1, 0)
+        today = counts["warping"].sum(axis=0)
         area = height * width * slices
         types = today[:, : len(MISMATCH_TYPES)]
         torn = types[:, :2].sum(axis=1)
@@ -287,7 +283,9 @@ def _combine(counts: dict[str, np.ndarray], shape: tuple[int, int]) -> dict[str,
             warping_types_by_threshold=types,
             warping_types_order=f"[{', '.join(MISMATCH_TYPES)}] pixels",
         )
-        older["warping_error"] = legacy[:, :2].sum(axis=1).min() / area
+    if "warping_legacy" in counts:
+        torn = counts["warping_legacy"].sum(axis=0)[:, :2].sum(axis=1)
+        older["warping_error"] = torn.min() / (height * width * slices)
     scores.update(v2012=older, v2014=dict(older))
     return _plain(scores)
 

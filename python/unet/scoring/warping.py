@@ -254,7 +254,7 @@ def _falls_apart(warped: np.ndarray, pixels: np.ndarray, radius: int) -> np.ndar
 
 
 def count_mismatches(
-    labels: np.ndarray, probabilities: np.ndarray, threshold: float, *, legacy: bool = False
+    labels: np.ndarray, probabilities: np.ndarray, threshold: float, legacy: bool = False
 ) -> np.ndarray:
     """Count the residual mismatches of one slice at one threshold.
 

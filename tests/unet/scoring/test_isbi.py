@@ -43,7 +43,8 @@ def test_values_of_the_challenge(shared_data: Path):
     folder = shared_data / "metrics"
     for name, expected in json.loads((folder / "expected.json").read_text()).items():
         labels = tifffile.imread(folder / f"{name}_labels.tif")
-        scores = score_stack(labels, tifffile.imread(folder / f"{name}_proposal.tif"))
+        proposal = tifffile.imread(folder / f"{name}_proposal.tif")
+        scores = score_stack(labels, proposal, legacy=True)
         for key in expected.keys() - ABOUT_THE_FILES:
             assert_close(scores[key], expected[key], f"{name} {key}")
 
@@ -321,7 +322,17 @@ def test_processes_change_nothing():
     probabilities = np.clip(0.7 * labels + 0.3 * random.random(labels.shape), 0, 1)
     alone = score_stack(labels, probabilities, warping=False)
     assert score_stack(labels, probabilities, warping=False, workers=2) == alone
-    assert "warping_error" not in alone and "warping_error" not in alone["v2012"]
+    assert "warping_error" not in alone
+
+
+def test_the_warping_error_of_2012_is_computed_where_it_is_asked_for():
+    labels, probabilities = random_stack(8)
+    both = score_stack(labels, probabilities, legacy=True)
+    assert both["v2012"].pop("warping_error") >= 0
+    del both["v2014"]["warping_error"]
+    for one in both["per_slice"]:
+        del one["v2012"]["warping_error"], one["v2014"]["warping_error"]
+    assert score_stack(labels, probabilities) == both
 
 
 @pytest.mark.parametrize(
