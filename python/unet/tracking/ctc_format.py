@@ -197,12 +197,9 @@ def open_frames(files: Mapping[int, Path], *, masks: bool) -> Volume:
 
     def one(path: Path) -> Volume:
         volume = open_volume(path, channels=1)
-        complaint = None
         if len(volume) != 1:
-            complaint = f"holds {len(volume)} slices; only flat sequences are read"
-        if complaint:
             volume.close()
-            raise InputError(f"{path}: {complaint}")
+            raise InputError(f"{path}: holds {len(volume)} slices; only flat sequences are read")
         return volume
 
     with one(paths[0]) as first:
@@ -237,8 +234,8 @@ def _as_mask(picture: np.ndarray, path: Path) -> np.ndarray:
     return numbers
 
 
-def read_masks(folder: PathLike, prefix: str = "mask") -> np.ndarray:
-    """Read all masks of a folder: a result, or the markers of a ground truth.
+def open_masks(folder: PathLike, prefix: str = "mask") -> Volume:
+    """Open all masks of a folder as a stack: a result, or the markers of a ground truth.
 
     Parameters
     ----------
@@ -248,7 +245,7 @@ def read_masks(folder: PathLike, prefix: str = "mask") -> np.ndarray:
 
     Returns
     -------
-    ndarray of uint16, shape (frames, height, width)
+    Volume of uint16, shape (frames, height, width)
         0 is background, every other number a cell.
 
     Raises
@@ -257,11 +254,10 @@ def read_masks(folder: PathLike, prefix: str = "mask") -> np.ndarray:
         As `numbered_files` and `open_frames`; also if frames are missing between 0 and the last.
     """
     files = numbered_files(folder, prefix)
-    absent = next((k for k, number in enumerate(files) if k != number), None)
-    if absent is not None:
-        raise InputError(f"{folder}: {prefix}{absent:03d}.tif is missing")
-    with open_frames(files, masks=True) as volume:
-        return volume[:]
+    lost = next((k for k, number in enumerate(files) if k != number), None)
+    if lost is not None:
+        raise InputError(f"{folder}: {prefix}{lost:03d}.tif is missing")
+    return open_frames(files, masks=True)
 
 
 def write_masks(

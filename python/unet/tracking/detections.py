@@ -1,4 +1,4 @@
-"""What is seen of cells in a sequence: areas, places, and overlaps with the frame before."""
+"""Detections: the cells of each frame, their areas, centres and overlaps with the frame before."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _COUNTED = 1 << 20
 _FEW_PAIRS = 100
 
 
-class Cells(NamedTuple):
+class FrameDetections(NamedTuple):
     """The cells of one frame, in the order of their labels.
 
     Attributes
@@ -36,29 +36,28 @@ class Cells(NamedTuple):
     centre: np.ndarray
 
 
-class Observation(NamedTuple):
+class Detections(NamedTuple):
     """The cells of a sequence.
 
     Attributes
     ----------
-    cells : list of Cells
-        Of each frame.
+    frames : list of FrameDetections
     shared : list of scipy.sparse.csr_matrix, shape (cells of frame t - 1, cells of frame t)
         Pixels that two cells share; that of frame 0 has no rows.
     """
 
-    cells: list[Cells]
+    frames: list[FrameDetections]
     shared: list[sparse.csr_matrix]
 
     def iou(self, t: int) -> np.ndarray:
         """Return the intersections over unions of the cells of frames t - 1 and t, float64."""
         shared = self.shared[t].toarray().astype(np.float64)
-        before, now = self.cells[t - 1].area, self.cells[t].area
+        before, now = self.frames[t - 1].area, self.frames[t].area
         return shared / (before[:, None] + now - shared)
 
 
-def observe(frames: Sequence[np.ndarray]) -> Observation:
-    """Look at the cells of a sequence, frame after frame.
+def detect(frames: Sequence[np.ndarray]) -> Detections:
+    """Detect the cells of a sequence, frame after frame.
 
     Parameters
     ----------
@@ -67,7 +66,7 @@ def observe(frames: Sequence[np.ndarray]) -> Observation:
 
     Returns
     -------
-    Observation
+    Detections
 
     Raises
     ------
@@ -75,7 +74,7 @@ def observe(frames: Sequence[np.ndarray]) -> Observation:
         If numbers are negative or not whole, or change from most pixels to the next; frames differ
         in size; or all cells of all frames have the number 255: a map of foreground.
     """
-    cells: list[Cells] = []
+    cells: list[FrameDetections] = []
     shared: list[sparse.csr_matrix] = []
     for t in range(len(frames)):
         found, index = _cells(np.asarray(frames[t]), t)
@@ -91,10 +90,10 @@ def observe(frames: Sequence[np.ndarray]) -> Observation:
             "holds a map of foreground, 0 and 255, instead of a number for each cell: give what "
             "tools/segment.py --labels writes"
         )
-    return Observation(cells, shared)
+    return Detections(cells, shared)
 
 
-def _cells(labels: np.ndarray, t: int) -> tuple[Cells, np.ndarray]:
+def _cells(labels: np.ndarray, t: int) -> tuple[FrameDetections, np.ndarray]:
     """Return the cells of a frame, and for each pixel its cell counted from 1, 0 for none."""
     values, index = number_cells(labels, t)
     left, right = index[:, :-1], index[:, 1:]
@@ -108,7 +107,9 @@ def _cells(labels: np.ndarray, t: int) -> tuple[Cells, np.ndarray]:
     area = np.bincount(index.ravel(), minlength=len(values) + 1)[1:].astype(np.float64)
     inside = np.nonzero(index)
     sums = [np.bincount(index[inside], place, len(values) + 1)[1:] for place in inside]
-    return Cells(values.astype(np.int64), area, np.stack(sums, axis=1) / area[:, None]), index
+    return FrameDetections(
+        values.astype(np.int64), area, np.stack(sums, axis=1) / area[:, None]
+    ), index
 
 
 def number_cells(labels: np.ndarray, t: int) -> tuple[np.ndarray, np.ndarray]:
@@ -129,7 +130,7 @@ def number_cells(labels: np.ndarray, t: int) -> tuple[np.ndarray, np.ndarray]:
     Raises
     ------
     InputError
-        As `observe`.
+        As `detect`.
     """
     if labels.dtype.kind == "f" and (labels != np.rint(labels)).any():
         raise InputError(
@@ -157,7 +158,7 @@ def shared_pixels(
     Parameters
     ----------
     before, now : int ndarray, shape (height, width)
-        Cells count from 1; 0 is background.
+        FrameDetections count from 1; 0 is background.
     rows, columns : int
         The cells of each.
 

@@ -15,17 +15,17 @@ APART = 3
 LEAST = 0.3
 
 
-class Separated:
+class SplitMerged:
     """The frames of a sequence, cells that merged told apart.
 
     Parameters
     ----------
     frames : sequence of ndarray of int, shape (height, width)
-        As of `unet.tracking.detections.observe`, all of one size.
+        As of `unet.tracking.detections.detect`, all of one size.
 
     Notes
     -----
-    `separated[t]` is a new int64 array of frame t: cells count from 1, with the parts of merged
+    `split[t]` is a new int64 array of frame t: cells count from 1, with the pieces of merged
     ones last. In memory are the pixels of merged cells alone.
 
     A cell that covers more than half of each of several cells of the frame before, all of which
@@ -34,34 +34,34 @@ class Separated:
     """
 
     def __init__(self, frames: Sequence[np.ndarray]) -> None:
-        self.frames = frames
+        self._frames = frames
         # Of each frame: flat places of pixels, and their new numbers.
-        self.parts: list[tuple[np.ndarray, np.ndarray]] = []
+        self._pieces: list[tuple[np.ndarray, np.ndarray]] = []
         age = np.zeros(0, np.int64)
         for t in range(len(frames)):
             values, now = number_cells(np.asarray(frames[t]), t)
             if t == 0:
                 before = np.zeros_like(now)
-            places, numbers = _parts(before, age, now, len(values))
-            self.parts.append((places, numbers))
+            places, numbers = _pieces(before, age, now, len(values))
+            self._pieces.append((places, numbers))
             now.ravel()[places] = numbers
             age = _ages(before, age, now, max(len(values), int(numbers.max(initial=0))))
             before = now
 
     def __len__(self) -> int:
-        return len(self.frames)
+        return len(self._frames)
 
     def __getitem__(self, t: int) -> np.ndarray:
-        _, now = number_cells(np.asarray(self.frames[t]), t)
-        places, numbers = self.parts[t]
+        _, now = number_cells(np.asarray(self._frames[t]), t)
+        places, numbers = self._pieces[t]
         now.ravel()[places] = numbers
         return now
 
 
-def _parts(
+def _pieces(
     before: np.ndarray, age: np.ndarray, now: np.ndarray, count: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the pixels of cells to be divided, but the first part of each, and their numbers."""
+    """Return the pixels of cells to be divided, but the first piece of each, and their numbers."""
     area = np.bincount(before.ravel(), minlength=len(age) + 1)[1:]
     shared = shared_pixels(before, now, len(age), count).toarray()
     inside = (2 * shared > area[:, None]) & (age[:, None] >= APART)

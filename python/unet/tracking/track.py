@@ -7,35 +7,115 @@ Ulman et al., Nature Methods 14, 2017 (cell tracking challenge).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Union
 
 import numpy as np
 
 from unet.errors import InputError
-from unet.tracking.ctc_format import Track
-from unet.tracking.detections import number_cells, observe
-from unet.tracking.split_merged import Separated
-from unet.tracking.trackers import TRACKERS, Absence, Links
+from unet.files.outputs import Output, guard_outputs
+from unet.files.provenance import RESULT
+from unet.tracking.ctc_format import Track, open_masks, write_masks
+from unet.tracking.detections import detect, number_cells
+from unet.tracking.split_merged import SplitMerged
+from unet.tracking.trackers import TRACKERS, Gap, Links
+from unet.volumes import Stack, Volume, as_volume
 
+PathLike = Union[str, "os.PathLike[str]"]
 _MOST_TRACKS = int(np.iinfo(np.uint16).max)
 
 
-class Result(NamedTuple):
-    """Tracked cells, as `unet.tracking.ctc_format.write_masks` takes them.
+class Tracks(NamedTuple):
+    """Tracked cells; as text, how many of them there are.
 
     Attributes
     ----------
     tracks : list of Track
-    masks : iterator of uint16 ndarray, shape (height, width)
-        Frame after frame, drawn when its turn comes.
+        Their numbers, first and last frames, and parents.
+    masks : ndarray, Volume or iterator of uint16, shape (frames, height, width)
+        The number of the track of each pixel, 0 is none.
+    frames : int
     """
 
     tracks: list[Track]
-    masks: Iterator[np.ndarray]
+    masks: np.ndarray | Volume | Iterator[np.ndarray]
+    frames: int
+
+    def __str__(self) -> str:
+        children = sum(track.parent > 0 for track in self.tracks)
+        return (
+            f"{len(self.tracks)} tracks, {children} of them with a parent, in {self.frames} frames"
+        )
 
 
-def track_cells(frames: Sequence[np.ndarray], tracker: str, field_of_interest: int = 0) -> Result:
+def track(
+    instances: Stack,
+    output: PathLike | None = None,
+    *,
+    tracker: str = "assignment",
+    field_of_interest: int = 0,
+    overwrite: bool = False,
+) -> Tracks:
+    """Follow cells through a sequence, from the instances of each frame.
+
+    Parameters
+    ----------
+    instances : array, or path as `unet.open_volume` takes it, shape (frames, height, width)
+        0 is background, every other number a cell of its frame, such as `unet segment --labels`
+        writes.
+    output : path, optional
+        A folder for the result in the cell tracking challenge's format: mask000.tif, mask001.tif,
+        ... of 16 bit, and res_track.txt.
+    tracker : {"assignment", "greedy"}
+        assignment: overlap and distance, bridges gaps, sees divisions; greedy: overlap alone, as
+        the authors in 2015.
+    field_of_interest : int
+        Leave out cells that lie wholly in so many pixels at the edges.
+    overwrite : bool
+        Replace an output that is no earlier result.
+
+    Returns
+    -------
+    Tracks
+        The masks are a stack that is read from the output where there is one, else an array.
+
+    Raises
+    ------
+    InputError
+        If there are no instances in it, the field of interest is empty, there are more tracks than
+        16 bit can number, or the output would damage something.
+
+    References
+    ----------
+    Jaqaman et al., Nature Methods 5, 2008. u-net-release-2015-10-02, segmentAndTrack.
+
+    Examples
+    --------
+    >>> frames = np.zeros((3, 20, 20), np.uint8)
+    >>> frames[0, 5:9, 5:9], frames[1, 5:9, 6:10], frames[2, 5:9, 7:11] = 4, 2, 9
+    >>> result = track(frames)
+    >>> print(result)
+    1 tracks, 0 of them with a parent, in 3 frames
+    >>> result.masks.max(axis=(1, 2)).tolist()
+    [1, 1, 1]
+    """
+    if output is not None:
+        inputs = [instances] if isinstance(instances, (str, os.PathLike)) else []
+        guard_outputs([Output(output, RESULT)], inputs, overwrite)
+    with as_volume(instances, "instances", channels=1) as frames:
+        try:
+            result = track_cells(frames, tracker, field_of_interest)
+        except InputError as error:
+            where = "" if str(error).startswith(frames.path) else f"{frames.path}: "
+            raise InputError(f"{where}{error}") from None
+        if output is None:
+            return result._replace(masks=np.stack(list(result.masks)))
+        write_masks(output, result.masks, result.tracks, overwrite=overwrite)
+    return result._replace(masks=open_masks(output))
+
+
+def track_cells(frames: Sequence[np.ndarray], tracker: str, field_of_interest: int = 0) -> Tracks:
     """Follow the cells of a sequence.
 
     Parameters
@@ -44,22 +124,23 @@ def track_cells(frames: Sequence[np.ndarray], tracker: str, field_of_interest: i
         0 is background, every other number a cell of its frame. They are read again and again.
     tracker : {"assignment", "greedy"}
         As `unet.tracking.trackers.link_by_assignment`, cells that merge told apart by
-        `unet.tracking.split_merged.Separated`, and `unet.tracking.trackers.link_greedily`.
+        `unet.tracking.split_merged.SplitMerged`, and `unet.tracking.trackers.link_greedily`.
     field_of_interest : int
         Pixels at each edge that lie outside. A cell with no pixel inside helps to follow it, but is
         not part of the result in that frame.
 
     Returns
     -------
-    Result
-        Tracks have no gaps. A cell that comes back after frames outside of the field of interest
-        is a new track, whose parent is the old one.
+    Tracks
+        The masks are drawn one after the other, when their turn comes. Tracks have no gaps. A cell
+        that comes back after frames outside of the field of interest is a new track, whose parent
+        is the old one.
 
     Raises
     ------
     InputError
         If the field of interest is empty, there are more tracks than 16 bit can number, or the
-        labels are none (see `unet.tracking.detections.observe`).
+        labels are none (see `unet.tracking.detections.detect`).
     """
     if not 0 <= 2 * field_of_interest < min(np.shape(frames[0])[-2:]):
         height, width = np.shape(frames[0])[-2:]
@@ -67,37 +148,37 @@ def track_cells(frames: Sequence[np.ndarray], tracker: str, field_of_interest: i
             f"field of interest {field_of_interest}: leaves nothing of frames of {height}x{width}; "
             f"give the pixels at each edge that do not count, fewer than half of that"
         )
-    seen = observe(frames)
+    detections = detect(frames)
     if tracker == "assignment":
         # Seen anew: the first look was for labels that are none.
-        frames = Separated(frames)
-        seen = observe(frames)
-    links = TRACKERS[tracker](seen)
+        frames = SplitMerged(frames)
+        detections = detect(frames)
+    links = TRACKERS[tracker](detections)
     tracks, numbers = _tracks_of(_present(frames, links, field_of_interest), links.parents)
     if len(tracks) > _MOST_TRACKS:
         raise InputError(
             f"{len(tracks)} tracks are more than the {_MOST_TRACKS} that the result format can "
             f"number; drop small cells, or track fewer frames"
         )
-    return Result(tracks, _masks(frames, links, field_of_interest, numbers))
+    return Tracks(tracks, _masks(frames, links, field_of_interest, numbers), len(frames))
 
 
 def _drawn(frames: Sequence[np.ndarray], links: Links) -> Iterator[np.ndarray]:
     """Yield the tracks' numbers of each frame, cells that were not seen drawn in."""
-    absent: dict[int, list[Absence]] = {}
-    for absence in links.absences:
-        absent.setdefault(absence.frame, []).append(absence)
+    gaps: dict[int, list[Gap]] = {}
+    for gap in links.gaps:
+        gaps.setdefault(gap.frame, []).append(gap)
     for t in range(len(frames)):
         _, index = number_cells(np.asarray(frames[t]), t)
         drawn = np.append(0, links.tracks[t])[index]
-        for absence in absent.get(t, []):
-            _draw(drawn, np.asarray(frames[absence.seen]) == absence.label, absence)
+        for gap in gaps.get(t, []):
+            _draw(drawn, np.asarray(frames[gap.nearest]) == gap.label, gap)
         yield drawn
 
 
-def _draw(drawn: np.ndarray, shape: np.ndarray, absence: Absence) -> None:
+def _draw(drawn: np.ndarray, shape: np.ndarray, gap: Gap) -> None:
     rows, columns = np.nonzero(shape)
-    rows, columns = rows + absence.shift[0], columns + absence.shift[1]
+    rows, columns = rows + gap.shift[0], columns + gap.shift[1]
     inside = (rows >= 0) & (rows < shape.shape[0]) & (columns >= 0) & (columns < shape.shape[1])
     rows, columns = rows[inside], columns[inside]
     under = drawn[rows, columns]
@@ -106,7 +187,7 @@ def _draw(drawn: np.ndarray, shape: np.ndarray, absence: Absence) -> None:
     covered = np.bincount(under, minlength=len(area))
     free = np.where(2 * covered <= area, True, False)
     free[0] = True
-    drawn[rows[free[under]], columns[free[under]]] = absence.track
+    drawn[rows[free[under]], columns[free[under]]] = gap.track
 
 
 def _present(frames: Sequence[np.ndarray], links: Links, border: int) -> list[np.ndarray]:

@@ -12,7 +12,7 @@ import pytest
 
 from unet.command import track
 from unet.errors import InputError
-from unet.tracking.ctc_format import Track, read_masks, read_tracks
+from unet.tracking.ctc_format import Track, open_masks, read_tracks
 from unet.tracking.track import track_cells
 from unet.volumes import read_volume, write_volume
 
@@ -32,6 +32,10 @@ def labels(tmp_path: Path) -> Path:
     return tmp_path / "labels.tif"
 
 
+def masks_of(folder: Path) -> np.ndarray:
+    return open_masks(folder)[:]
+
+
 def run(*arguments: object) -> None:
     track.main([str(one) for one in arguments])
 
@@ -39,7 +43,7 @@ def run(*arguments: object) -> None:
 def test_result_of_the_default(labels, tmp_path, capsys):
     run(labels, "-o", tmp_path / "res")
     assert read_tracks(tmp_path / "res" / "res_track.txt") == [Track(1, 0, 4, 0), Track(2, 0, 4, 0)]
-    masks = read_masks(tmp_path / "res")
+    masks = masks_of(tmp_path / "res")
     result = track_cells(read_volume(labels), "assignment")
     np.testing.assert_array_equal(masks, np.stack(list(result.masks)))
     printed = capsys.readouterr().out
@@ -57,7 +61,7 @@ def test_procedure_2015(labels, tmp_path):
         Track(3, 3, 4, 0),
     ]
     run(labels, "-o", tmp_path / "same", "--tracker", "greedy", "--field-of-interest", 50)
-    np.testing.assert_array_equal(read_masks(tmp_path / "res"), read_masks(tmp_path / "same"))
+    np.testing.assert_array_equal(masks_of(tmp_path / "res"), masks_of(tmp_path / "same"))
 
 
 @pytest.mark.parametrize("name", ["labels.h5", "labels.zarr", "labels"])
@@ -67,7 +71,7 @@ def test_labels_of_every_format(labels, tmp_path, name):
     write_volume(tmp_path / name, read_volume(labels))
     run(tmp_path / name, "-o", tmp_path / "res")
     run(labels, "-o", tmp_path / "other")
-    np.testing.assert_array_equal(read_masks(tmp_path / "res"), read_masks(tmp_path / "other"))
+    np.testing.assert_array_equal(masks_of(tmp_path / "res"), masks_of(tmp_path / "other"))
 
 
 @pytest.mark.parametrize(
@@ -121,4 +125,4 @@ def test_genuine_caffes_python_tracks_alike(labels, tmp_path, reference):
         timeout=1800,
     )
     assert ended.returncode == 0, ended.stderr
-    np.testing.assert_array_equal(read_masks(tmp_path / "ours"), read_masks(tmp_path / "theirs"))
+    np.testing.assert_array_equal(masks_of(tmp_path / "ours"), masks_of(tmp_path / "theirs"))

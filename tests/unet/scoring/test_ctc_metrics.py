@@ -16,7 +16,7 @@ from tests.unet.drawn import drawn
 from unet.errors import InputError
 from unet.scoring.ctc import score_seg, score_tracking
 from unet.scoring.ctc_metrics import Operations, count_operations, det, match_objects, seg, tra
-from unet.tracking.ctc_format import Track, read_masks, read_tracks, write_masks, write_tracks
+from unet.tracking.ctc_format import Track, open_masks, read_tracks, write_masks, write_tracks
 
 
 def operations(truth, true_tracks, result, tracks):
@@ -175,7 +175,7 @@ def test_real_markers_grown_and_disturbed(tmp_path, shared_data):
     tracks = [k if k.parent in labels else k._replace(parent=0) for k in tracks]
     assert any(track.parent for track in tracks)
     write_tracks(truth / "TRA" / "man_track.txt", tracks)
-    markers = read_masks(truth / "TRA", "man_track")
+    markers = open_masks(truth / "TRA", "man_track")[:]
     masks = [
         np.roll(expand_labels(frame, 28), 40 * (t % 5 == 4), 1) for t, frame in enumerate(markers)
     ]

@@ -13,7 +13,7 @@ from unet.tracking.ctc_format import (
     Track,
     numbered_files,
     open_frames,
-    read_masks,
+    open_masks,
     read_tracks,
     write_masks,
     write_tracks,
@@ -31,7 +31,7 @@ def masks():
 
 def test_masks_and_tracks_come_back(tmp_path, masks):
     write_masks(tmp_path / "02_RES", iter(masks), iter(TRACKS))
-    got = read_masks(tmp_path / "02_RES")
+    got = open_masks(tmp_path / "02_RES")[:]
     assert got.dtype == np.uint16
     assert np.array_equal(got, masks)
     assert read_tracks(tmp_path / "02_RES" / "res_track.txt") == TRACKS
@@ -135,14 +135,14 @@ def test_numbers_of_three_and_four_digits(tmp_path):
 def test_masks_of_8_and_16_bit_are_one_stack(tmp_path):
     put(tmp_path / "mask000.tif", np.full((4, 5), 7, np.uint8))
     put(tmp_path / "mask001.tif", np.full((4, 5), 700, np.uint16))
-    assert read_masks(tmp_path)[:, 0, 0].tolist() == [7, 700]
+    assert open_masks(tmp_path)[:][:, 0, 0].tolist() == [7, 700]
 
 
 @pytest.mark.parametrize("dtype", ["u4", "i4", "i8", "u8", "f4", "f8", "i2", ">u2"])
 def test_masks_of_other_types_are_taken_for_what_they_hold(tmp_path, dtype):
     put(tmp_path / "mask000.tif", np.full((4, 5), 7, np.uint8))
     put(tmp_path / "MASK001.TIF", np.full((4, 5), 30_000).astype(dtype))
-    masks = read_masks(tmp_path)
+    masks = open_masks(tmp_path)[:]
     assert masks.dtype == np.uint16
     assert masks[:, 0, 0].tolist() == [7, 30_000]
 
@@ -160,7 +160,7 @@ def test_masks_of_numbers_that_masks_do_not_hold(tmp_path, value, dtype, message
     picture[2, 2] = value
     put(tmp_path / "mask000.tif", picture)
     with pytest.raises(InputError, match=rf"mask000\.tif: {message}"):
-        read_masks(tmp_path)
+        open_masks(tmp_path)[:]
 
 
 def test_names_in_capitals_and_digits_that_are_none(tmp_path):
@@ -173,10 +173,10 @@ def test_frames_that_do_not_fit(tmp_path):
     put(tmp_path / "mask000.tif", np.zeros((4, 5), np.uint8))
     put(tmp_path / "mask002.tif", np.zeros((4, 6), np.uint8))
     with pytest.raises(InputError, match=r"mask001\.tif is missing"):
-        read_masks(tmp_path)
+        open_masks(tmp_path)[:]
     put(tmp_path / "mask001.tif", np.zeros((4, 5), np.uint16))
     with pytest.raises(InputError, match=r"mask002\.tif: is \(4, 6\).*mask000\.tif is \(4, 5\)"):
-        read_masks(tmp_path)
+        open_masks(tmp_path)[:]
     (tmp_path / "mask002.tif").unlink()
     with pytest.raises(InputError, match=r"mask001\.tif: is uint16, but mask000\.tif is uint8"):
         open_frames(numbered_files(tmp_path, "mask"), masks=False)[:]
@@ -185,7 +185,7 @@ def test_frames_that_do_not_fit(tmp_path):
 def test_what_is_no_mask(tmp_path):
     put(tmp_path / "mask000.tif", np.zeros((3, 4, 5), np.uint8))
     with pytest.raises(InputError, match=r"mask000\.tif: holds 3 slices; only flat sequences"):
-        read_masks(tmp_path)
+        open_masks(tmp_path)[:]
     put(tmp_path / "man_seg_000_001.tif", np.zeros((4, 5), np.uint8))
     with pytest.raises(InputError, match=r"man_seg_000_001\.tif: is a slice of a volume"):
         numbered_files(tmp_path, "man_seg")

@@ -7,7 +7,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from unet.tracking.split_merged import APART, Separated
+from unet.tracking.split_merged import APART, SplitMerged
 from unet.tracking.track import track_cells
 
 
@@ -25,7 +25,7 @@ ONE = row((7, 20, 64))
 
 def test_merged_cells_stay_apart_for_as_long_as_they_touch():
     frames = [TWO] * APART + [ONE] * 9 + [TWO]
-    separated = Separated(frames)
+    separated = SplitMerged(frames)
     assert len(separated) == len(frames)
     for t in range(APART, APART + 9):
         # From column 40 to 43 the gap: two columns are nearer to each.
@@ -37,14 +37,14 @@ def test_merged_cells_stay_apart_for_as_long_as_they_touch():
 
 def test_cells_that_touched_from_the_start_are_a_mother():
     frames = [ONE] * 6 + [TWO] * APART
-    np.testing.assert_array_equal(Separated(frames)[0], ONE > 0)
+    np.testing.assert_array_equal(SplitMerged(frames)[0], ONE > 0)
     tracks = track_cells(frames, "assignment").tracks
     assert [(k.begin, k.end, k.parent) for k in tracks] == [(0, 5, 0), (6, 8, 1), (6, 8, 1)]
 
 
 def test_parts_of_a_moment_are_not_kept_apart():
     frames = [ONE] + [TWO] * (APART - 1) + [ONE] * 4
-    separated = Separated(frames)
+    separated = SplitMerged(frames)
     for t in (0, *range(APART, len(frames))):
         np.testing.assert_array_equal(separated[t], ONE > 0)
 
@@ -53,7 +53,7 @@ def test_a_cell_that_vanishes_beside_another_is_not_drawn_from_it():
     # What is there is the left cell: of the right one little would be left.
     gone = row((5, 20, 44))
     gone[13:14, 44:57] = 5
-    separated = Separated([TWO] * APART + [gone])
+    separated = SplitMerged([TWO] * APART + [gone])
     np.testing.assert_array_equal(separated[APART], gone > 0)
 
 
@@ -66,7 +66,7 @@ def test_pixels_go_to_the_nearest_cell(seed):
         before[y - 5 + rng.integers(3), x - 5 : x] = label
     merged = np.zeros_like(before)
     merged[6:36, 4:35] = 1
-    given = Separated([before] * APART + [merged])[APART]
+    given = SplitMerged([before] * APART + [merged])[APART]
     assert given.max() == 3
     for y, x in np.argwhere(merged > 0):
         nearest = [
@@ -80,7 +80,7 @@ def test_pixels_go_to_the_nearest_cell(seed):
 def test_frames_are_not_kept():
     def peak(count: int) -> int:
         tracemalloc.start()
-        Separated([TWO] * count)
+        SplitMerged([TWO] * count)
         _, most = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         return most
@@ -93,5 +93,5 @@ def test_frames_are_not_kept():
 def test_empty_frames():
     empty = np.zeros((5, 5), int)
     for frames in ([empty], [empty] * 5):
-        separated = Separated(frames)
+        separated = SplitMerged(frames)
         assert not any(separated[t].any() for t in range(len(frames)))

@@ -9,9 +9,9 @@ from scipy import ndimage
 
 from unet.errors import InputError
 from unet.scoring.ctc_metrics import count_operations, det, match_objects, tra
-from unet.tracking.ctc_format import Track, read_masks, read_tracks, write_masks
+from unet.tracking.ctc_format import Track, open_masks, read_tracks, write_masks
 from unet.tracking.track import track_cells
-from unet.tracking.trackers import TRACKERS, Absence, Links
+from unet.tracking.trackers import TRACKERS, Gap, Links
 
 SHAPE = (60, 90)
 
@@ -92,7 +92,7 @@ def test_a_lost_cell_never_covers_most_of_another(monkeypatch):
     # A small cell within the place of the lost one, and a large one that it touches.
     frames = [square((1, 20, 20)), square((4, 24, 28))]
     frames[1][21:24, 21:24] = 3
-    links = Links([np.array([1]), np.array([2, 3])], {}, [Absence(1, 1, 0, 1, (0, 0))])
+    links = Links([np.array([1]), np.array([2, 3])], {}, [Gap(1, 1, 0, 1, (0, 0))])
     monkeypatch.setitem(TRACKERS, "by hand", lambda seen: links)
     tracks, masks = tracked(frames, "by hand")
     assert len(tracks) == 3
@@ -104,8 +104,8 @@ def test_a_lost_cell_never_covers_most_of_another(monkeypatch):
 
 def test_a_lost_cell_may_be_drawn_partly_or_wholly_outside(monkeypatch):
     frames = [square((1, 20, 20)), square(), square()]
-    absences = [Absence(1, 1, 0, 1, (-25, 0)), Absence(1, 2, 0, 1, (0, -40))]
-    links = Links([np.array([1]), np.zeros(0, int), np.zeros(0, int)], {}, absences)
+    gaps = [Gap(1, 1, 0, 1, (-25, 0)), Gap(1, 2, 0, 1, (0, -40))]
+    links = Links([np.array([1]), np.zeros(0, int), np.zeros(0, int)], {}, gaps)
     monkeypatch.setitem(TRACKERS, "by hand", lambda seen: links)
     tracks, masks = tracked(frames, "by hand")
     assert tracks == [Track(1, 0, 1, 0)]
@@ -135,7 +135,7 @@ def test_no_cells_at_all_and_one_frame(tracker, tmp_path):
         assert not masks.any()
         write_masks(tmp_path / "out", masks, tracks)
         assert read_tracks(tmp_path / "out" / "res_track.txt") == []
-        assert len(read_masks(tmp_path / "out")) == len(frames)
+        assert len(open_masks(tmp_path / "out")) == len(frames)
     tracks, _ = tracked([square((500, 9, 9))], tracker)
     assert tracks == [Track(1, 0, 0, 0)]
 

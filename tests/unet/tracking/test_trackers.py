@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from unet.errors import InputError
-from unet.tracking.detections import observe
-from unet.tracking.trackers import GAP, STAYS, assign, link_by_assignment, link_greedily
+from unet.tracking.detections import detect
+from unet.tracking.trackers import LONGEST_GAP, STAYS, assign, link_by_assignment, link_greedily
 
 
 def disk(shape: tuple[int, int], y: float, x: float, radius: float) -> np.ndarray:
@@ -69,11 +69,11 @@ def naive_greedy(frames: list[np.ndarray]) -> list[dict[int, int]]:
 @pytest.mark.parametrize("seed", range(6))
 def test_greedy_is_what_loops_give(seed):
     frames = random_frames(seed)
-    seen = observe(frames)
+    seen = detect(frames)
     links = link_greedily(seen)
     given = [
         dict(zip(cells.labels.tolist(), tracks.tolist()))
-        for cells, tracks in zip(seen.cells, links.tracks)
+        for cells, tracks in zip(seen.frames, links.tracks)
     ]
     assert given == naive_greedy(frames)
     assert not links.parents
@@ -86,21 +86,21 @@ def test_greedy_may_leave_a_cell_that_lost_its_best():
     after = np.zeros_like(before)
     after[10:31, 20:56] = 7
     after[10:31, 58:62] = 8
-    links = link_greedily(observe([before, after]))
+    links = link_greedily(detect([before, after]))
     assert links.tracks[1].tolist() == [1, 3]
 
 
 def test_observation_against_numpy():
     first, second = random_frames(9, 2)
-    seen = observe([first, second])
-    for picture, cells in zip((first, second), seen.cells):
+    seen = detect([first, second])
+    for picture, cells in zip((first, second), seen.frames):
         assert cells.labels.tolist() == sorted(set(picture.ravel().tolist()) - {0})
         for label, area, centre in zip(*cells):
             assert area == (picture == label).sum()
             np.testing.assert_allclose(centre, np.argwhere(picture == label).mean(axis=0))
     iou = seen.iou(1)
-    for i, a in enumerate(seen.cells[0].labels):
-        for j, b in enumerate(seen.cells[1].labels):
+    for i, a in enumerate(seen.frames[0].labels):
+        for j, b in enumerate(seen.frames[1].labels):
             one, other = first == a, second == b
             assert iou[i, j] == (one & other).sum() / (one | other).sum()
 
@@ -124,11 +124,11 @@ def test_assignment_has_the_largest_gain_of_all(seed):
 
 def tracks_of(frames: list[np.ndarray]) -> tuple[list[dict[int, int]], object]:
     """Return label -> track of each frame by assignment, and the links."""
-    seen = observe(frames)
+    seen = detect(frames)
     links = link_by_assignment(seen)
     return [
         dict(zip(cells.labels.tolist(), tracks.tolist()))
-        for cells, tracks in zip(seen.cells, links.tracks)
+        for cells, tracks in zip(seen.frames, links.tracks)
     ], links
 
 
@@ -141,22 +141,22 @@ def test_assignment_tells_cells_apart_that_the_greedy_one_confuses():
 
 
 def test_a_gap_is_closed_and_the_cell_drawn_between():
-    for missed in range(1, GAP + 2):
+    for missed in range(1, LONGEST_GAP + 2):
         seen = [
             frame((5, 40, 30, 10), (1, 40, 90, 8)),
             frame((2, 40, 30 + missed, 10), (1, 40, 90, 8)),
         ]
         frames = [seen[0]] + [frame((9, 40, 90, 8))] * missed + [seen[1]]
         tracks, links = tracks_of(frames)
-        if missed > GAP:
+        if missed > LONGEST_GAP:
             assert tracks[-1][2] != tracks[0][5]
-            assert not links.absences
+            assert not links.gaps
             continue
         assert tracks[-1][2] == tracks[0][5]
-        assert [absence.frame for absence in links.absences] == list(range(1, missed + 1))
-        for absence in links.absences:
-            assert absence.track == tracks[0][5]
-            assert (absence.seen, absence.label) in ((0, 5), (missed + 1, 2))
+        assert [gap.frame for gap in links.gaps] == list(range(1, missed + 1))
+        for gap in links.gaps:
+            assert gap.track == tracks[0][5]
+            assert (gap.nearest, gap.label) in ((0, 5), (missed + 1, 2))
 
 
 def test_a_cell_divides():
@@ -205,7 +205,7 @@ def test_a_small_cell_beside_a_large_one_is_no_daughter():
 def test_frames_without_cells(tracker):
     empty, one = frame(), frame((300, 20, 20, 6))
     for frames in ([empty], [empty] * 4, [one], [empty, one, empty], [one, empty, empty, one]):
-        links = tracker(observe(frames))
+        links = tracker(detect(frames))
         for picture, tracks in zip(frames, links.tracks):
             assert len(tracks) == (picture.max() > 0)
             assert (tracks > 0).all()
@@ -213,16 +213,16 @@ def test_frames_without_cells(tracker):
 
 def test_what_is_no_frame_of_cells_is_refused():
     with pytest.raises(InputError, match=r"frame 1 is \(3, 5\), but the one before is \(3, 4\)"):
-        observe([np.zeros((3, 4), int), np.zeros((3, 5), int)])
+        detect([np.zeros((3, 4), int), np.zeros((3, 5), int)])
     with pytest.raises(InputError, match="frame 0 holds numbers that are not whole"):
-        observe([np.full((3, 4), 0.5)])
+        detect([np.full((3, 4), 0.5)])
     with pytest.raises(InputError, match="frame 1 holds the negative number -2"):
-        observe([np.zeros((3, 4), int), np.full((3, 4), -2)])
+        detect([np.zeros((3, 4), int), np.full((3, 4), -2)])
 
 
 def test_numbers_beyond_any_table():
     big = frame((1, 20, 20, 6)).astype(np.int64) * 2**40
     big[50:60, 50:60] = 2**40 + 1
-    seen = observe([big, big])
-    assert seen.cells[0].labels.tolist() == [2**40, 2**40 + 1]
+    seen = detect([big, big])
+    assert seen.frames[0].labels.tolist() == [2**40, 2**40 + 1]
     assert link_greedily(seen).tracks[1].tolist() == [1, 2]
