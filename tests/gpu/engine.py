@@ -92,14 +92,10 @@ class Here(Engine):
         script: str | Path,
         arrays: Mapping[str, np.ndarray | str | float] | None = None,
         *arguments: str,
-        timeout: float = 3600,
-        environment: Mapping[str, str] | None = None,
         cwd: Path = REPOSITORY,
+        **of_processes: object,
     ) -> Arrays:
-        """Run a script as `Engine.run` does, but in this process; what it raises comes through.
-
-        `timeout` and `environment` are not for scripts that run here.
-        """
+        """Run a script as `Engine.run` does, but in this process; what it raises comes through."""
         with tempfile.TemporaryDirectory(prefix="parity-") as folder, _as_program(cwd):
             result = Path(folder, "result.npz")
             if not isinstance(script, Path):

@@ -111,6 +111,26 @@ class Engine:
             with np.load(result) as arrays_given:
                 return dict(arrays_given)
 
+    def run_each(
+        self,
+        script: Path,
+        cases: Mapping[str, Mapping[str, object]],
+        *arguments: str,
+        shared: Mapping[str, np.ndarray] | None = None,
+        timeout: float = 3600,
+    ) -> dict[str, Arrays]:
+        """Run a script once for many cases: arrays and results are named "CASE|KEY" there.
+
+        `shared` arrays are found by their keys alone.
+        """
+        arrays = {f"{name}|{key}": case[key] for name, case in cases.items() for key in case}
+        found = self.run(script, arrays | dict(shared or {}), *arguments, timeout=timeout)
+        results: dict[str, Arrays] = {name: {} for name in cases}
+        for path, value in found.items():
+            name, key = path.split("|", 1)
+            results[name][key] = value
+        return results
+
 
 @dataclass
 class Case:
@@ -149,19 +169,27 @@ def run_cases(
     dict of case to dict of str to ndarray
         Keys "data BLOB", "diff BLOB", "gradient LAYER I".
     """
-    arrays: dict[str, np.ndarray | str | float] = {}
-    for name, case in cases.items():
-        arrays[f"{name}|net"] = case.net
-        arrays[f"{name}|options"] = np.array([case.phase, case.backward, case.blob_diffs])
-        for blob, value in case.inputs.items():
-            arrays[f"{name}|input|{blob}"] = np.asarray(value, np.float32)
-        for blob, value in case.top_diffs.items():
-            arrays[f"{name}|top_diff|{blob}"] = np.asarray(value, np.float32)
-    results: dict[str, Arrays] = {name: {} for name in cases}
-    for key, value in engine.run(SCRIPTS / "run_nets.py", arrays, timeout=timeout).items():
-        name, what = key.split("|", 1)
-        results[name][what] = value
-    return results
+    given = {
+        name: {
+            "net": case.net,
+            "options": np.array([case.phase, case.backward, case.blob_diffs]),
+            **{f"input|{blob}": np.asarray(v, np.float32) for blob, v in case.inputs.items()},
+            **{f"top_diff|{blob}": np.asarray(v, np.float32) for blob, v in case.top_diffs.items()},
+        }
+        for name, case in cases.items()
+    }
+    return engine.run_each(SCRIPTS / "run_nets.py", given, timeout=timeout)
+
+
+def exchange_files(
+    run: Callable[[Engine, Path, str, str], Ran], ours: Engine, reference: Engine, folder: Path
+) -> tuple[Ran, Ran, Ran]:
+    """Run on this engine, on genuine Caffe, which reads our files, and here, reading its files.
+
+    `run` is given an engine, whose files it writes and whose it reads; "" is nobody.
+    """
+    files = (ours, "ours", ""), (reference, "genuine", "ours"), (ours, "", "genuine")
+    return tuple(run(engine, folder, own, other) for engine, own, other in files)
 
 
 def at_once(run: Callable[[Engine], Ran], ours: Engine, reference: Engine) -> tuple[Ran, Ran]:

@@ -239,18 +239,18 @@ CASES = cases()
 
 def run(engine: Engine, *how: str, names: Iterable[str] = tuple(CASES)) -> dict[str, Arrays]:
     """Run nets on an engine, in one process."""
-    arrays: dict[str, object] = {}
-    results: dict[str, Arrays] = {name: {} for name in names}
-    for name in results:
-        case = CASES[name]
-        arrays.update({f"{name}|{key}": getattr(case, key) for key in ("net", "phase", "backward")})
-        for number, inputs in enumerate(case.passes):
-            for blob, values in inputs.items():
-                arrays[f"{name}|input|{number}|{blob}"] = values
-    for key, value in engine.run(SCRIPTS / "run_reshapes.py", arrays, *how).items():
-        name, what = key.split("|", 1)
-        results[name][what] = value
-    return results
+    nets = {
+        name: {
+            **{key: getattr(CASES[name], key) for key in ("net", "phase", "backward")},
+            **{
+                f"input|{number}|{blob}": values
+                for number, inputs in enumerate(CASES[name].passes)
+                for blob, values in inputs.items()
+            },
+        }
+        for name in names
+    }
+    return engine.run_each(SCRIPTS / "run_reshapes.py", nets, *how)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from caffe.proto import caffe_pb2
-from tests.parity.harness import SCRIPTS, Arrays, Engine, assert_close
+from tests.parity.harness import SCRIPTS, Arrays, Engine, assert_close, exchange_files
 
 STEPS, HALF = 20, 10
 ITEMS = 6
@@ -88,15 +88,9 @@ def run(
     engine: Engine, folder: Path, own: str, other: str, names: Iterable[str] = tuple(SOLVERS)
 ) -> dict[str, Arrays]:
     """Run solvers on an engine, in one process."""
-    results: dict[str, Arrays] = {name: {} for name in names}
-    arrays = {f"{name}|solver": SOLVERS[name] for name in results}
-    found = engine.run(
-        SCRIPTS / "run_solvers.py", {**arrays, **batches()}, str(folder), own, other, str(HALF)
-    )
-    for key, value in found.items():
-        name, what = key.split("|", 1)
-        results[name][what] = value
-    return results
+    solvers = {name: {"solver": SOLVERS[name]} for name in names}
+    how = str(folder), own, other, str(HALF)
+    return engine.run_each(SCRIPTS / "run_solvers.py", solvers, *how, shared=batches())
 
 
 @pytest.fixture(scope="module")
@@ -106,15 +100,9 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def trained(ours: Engine, reference: Engine, folder: Path) -> tuple[dict, dict]:
-    """Return what all solvers come to on this engine and genuine Caffe, which reads our files."""
-    return run(ours, folder, "ours", ""), run(reference, folder, "genuine", "ours")
-
-
-@pytest.fixture(scope="module")
-def resumed(trained, ours: Engine, folder: Path) -> dict[str, Arrays]:
-    """Return what all solvers come to on this engine from genuine Caffe's files."""
-    return run(ours, folder, "", "genuine")
+def trained(ours: Engine, reference: Engine, folder: Path) -> tuple[dict, dict, dict]:
+    """Return what all solvers come to: see `exchange_files`."""
+    return exchange_files(run, ours, reference, folder)
 
 
 def uninterrupted(results: Arrays) -> Arrays:
@@ -133,15 +121,15 @@ def second_half(results: Arrays, prefix: str = "") -> Arrays:
 
 @pytest.mark.parametrize("name", SOLVERS)
 def test_twenty_steps_equal_genuine_caffes(trained, name):
-    ours, genuine = (results[name] for results in trained)
+    ours, genuine, _ = (results[name] for results in trained)
     assert_close(uninterrupted(ours), uninterrupted(genuine))
 
 
 @pytest.mark.parametrize("name", SOLVERS)
-def test_training_goes_on_in_the_other_engine(trained, resumed, name):
-    ours, genuine = (results[name] for results in trained)
+def test_training_goes_on_in_the_other_engine(trained, name):
+    ours, genuine, resumed = (results[name] for results in trained)
     assert_close(second_half(genuine, "resumed "), second_half(ours))
-    assert_close(second_half(resumed[name], "resumed "), second_half(genuine))
+    assert_close(second_half(resumed, "resumed "), second_half(genuine))
 
 
 def state(folder: Path, engine: str, name: str, iteration: int) -> dict:

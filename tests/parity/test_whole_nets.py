@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from caffe.proto import caffe_pb2
-from tests.parity.harness import SCRIPTS, Arrays, Engine, assert_close, at_once, run_cases
+from tests.parity import harness
+from tests.parity.harness import Arrays, Engine, assert_close
 from tests.parity.whole_nets import NETS
 from tests.parity.whole_nets.random_net import RandomNet
 from tests.parity.whole_nets.wholenet import STEPS_BEFORE_SNAPSHOT
@@ -23,23 +24,19 @@ def run(
     engine: Engine, folder: Path, own: str, other: str, names: Iterable[str] = tuple(NETS)
 ) -> Results:
     """Run nets on an engine, in one process, and read the other engine's files."""
-    arrays: dict[str, object] = {}
-    results: Results = {name: {} for name in names}
-    for name in results:
-        whole = NETS[name]
-        arrays[f"{name}|net_text"] = whole.net()
-        arrays[f"{name}|solver_text"] = whole.solver_text("PREFIX")
-        arrays[f"{name}|force_backward"] = whole.force_backward
-        arrays[f"{name}|hdf5"] = whole.hdf5
-        arrays[f"{name}|keeps"] = np.array(whole.keeps_fillers, dtype=str)
-        for blob, values in whole.batches.items():
-            arrays[f"{name}|input|{blob}"] = values
-    steps = str(STEPS_BEFORE_SNAPSHOT)
-    found = engine.run(SCRIPTS / "run_whole_nets.py", arrays, str(folder), own, other, steps)
-    for key, value in found.items():
-        name, what = key.split("|", 1)
-        results[name][what] = value
-    return results
+    nets = {
+        name: {
+            "net_text": NETS[name].net(),
+            "solver_text": NETS[name].solver_text("PREFIX"),
+            "force_backward": NETS[name].force_backward,
+            "hdf5": NETS[name].hdf5,
+            "keeps": np.array(NETS[name].keeps_fillers, dtype=str),
+            **{f"input|{blob}": values for blob, values in NETS[name].batches.items()},
+        }
+        for name in names
+    }
+    how = str(folder), own, other, str(STEPS_BEFORE_SNAPSHOT)
+    return engine.run_each(harness.SCRIPTS / "run_whole_nets.py", nets, *how)
 
 
 @pytest.fixture(scope="module")
@@ -49,15 +46,9 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def passes(ours: Engine, reference: Engine, folder: Path) -> tuple[Results, Results]:
-    """Return what this engine and genuine Caffe make of all nets; genuine reads our files."""
-    return run(ours, folder, "ours", ""), run(reference, folder, "genuine", "ours")
-
-
-@pytest.fixture(scope="module")
-def resumed(passes, ours: Engine, folder: Path) -> Results:
-    """Return what this engine makes of all nets when it reads genuine Caffe's files."""
-    return run(ours, folder, "", "genuine")
+def passes(ours: Engine, reference: Engine, folder: Path) -> tuple[Results, Results, Results]:
+    """Return what becomes of all nets: see `exchange_files`."""
+    return harness.exchange_files(run, ours, reference, folder)
 
 
 def part(results: Arrays, prefix: str) -> Arrays:
@@ -67,7 +58,7 @@ def part(results: Arrays, prefix: str) -> Arrays:
 
 @pytest.mark.parametrize("name", NETS)
 def test_passes_and_training_equal_genuine_caffes(passes, name):
-    got, wanted = (results[name] for results in passes)
+    got, wanted, _ = (results[name] for results in passes)
     own = ("data ", "diff ", "gradient ", "parameter ", "start ", "test ", "step ", "trained ")
     assert any(np.abs(value).max() > 0 for key, value in wanted.items() if key.startswith("diff"))
     assert_close(got, wanted, only=own)
@@ -80,9 +71,9 @@ def test_passes_and_training_equal_genuine_caffes(passes, name):
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_files_of_one_engine_serve_the_other(passes, resumed, name):
-    ours, genuine = (results[name] for results in passes)
-    for got, wanted in ((genuine, ours), (resumed[name], genuine)):
+def test_files_of_one_engine_serve_the_other(passes, name):
+    ours, genuine, resumed = (results[name] for results in passes)
+    for got, wanted in ((genuine, ours), (resumed, genuine)):
         for suffix in SUFFIXES if NETS[name].hdf5 else SUFFIXES[:1]:
             assert_close(part(got, f"read {suffix} "), part(wanted, "test "))
         assert_close(part(got, "resumed "), part(wanted, "end "))
@@ -127,7 +118,7 @@ RANDOM_NETS = 40
 def random_nets(ours: Engine, reference: Engine) -> tuple[dict, Results, Results]:
     """Return random nets, and what both engines make of them."""
     cases = {str(number): RandomNet(number).case() for number in range(RANDOM_NETS)}
-    return cases, *at_once(lambda engine: run_cases(engine, cases), ours, reference)
+    return cases, *harness.at_once(lambda engine: harness.run_cases(engine, cases), ours, reference)
 
 
 def without_noise(got: Arrays, wanted: Arrays) -> tuple[Arrays, Arrays]:
