@@ -1,12 +1,17 @@
-"""Genuine Caffe's programs, and short Python programs in it, as judges of this folder's tests."""
+"""Judges of this folder: genuine Caffe, as programs and Python, and a GPU or its stand-in."""
 
 from __future__ import annotations
 
 import json
 import os
 import subprocess
+from collections.abc import Iterator
 
 import pytest
+
+import caffe
+from caffe import common
+from tests.caffe.stand_in import StandIn, computing_on_stand_in
 
 
 class Genuine:
@@ -50,3 +55,19 @@ class Genuine:
 def genuine(reference) -> Genuine:
     """Return genuine Caffe."""
     return Genuine(reference.command[0])
+
+
+@pytest.fixture
+def gpu(monkeypatch) -> Iterator[StandIn]:
+    """Compute on the stand-in for a GPU."""
+    with computing_on_stand_in(monkeypatch) as mode:
+        yield mode
+    common.set_precision("fp32")
+
+
+@pytest.fixture
+def real_gpu() -> Iterator[None]:
+    """Compute on a GPU."""
+    caffe.set_mode_gpu()
+    yield
+    caffe.set_mode_cpu()

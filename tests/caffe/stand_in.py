@@ -9,6 +9,7 @@ is noted, and zeros are given in place of values, so that the pass goes on.
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,11 +18,13 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from google.protobuf import text_format
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import caffe
 from caffe import common
+from caffe.proto import caffe_pb2
 
 ENGINE = Path(caffe.__file__).parent
 META = torch.device("meta")
@@ -170,3 +173,45 @@ def computing_on_stand_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
         patch.setattr(common, "_gains_by_bf16", lambda where: True)
         with mode:
             yield mode
+
+
+def made(text: str, phase: int = caffe.TRAIN) -> caffe.Net:
+    return caffe.Net(text_format.Parse(text, caffe_pb2.NetParameter()), phase)
+
+
+def forward(net: caffe.Net) -> float:
+    return net._forward(0, len(net.layers) - 1)
+
+
+def backward(net: caffe.Net) -> None:
+    net.clear_param_diffs()
+    net._backward(len(net.layers) - 1, 0)
+
+
+def assert_all_lies_there(gpu: StandIn, net: caffe.Net) -> None:
+    """Check devices, shapes and types of all blobs and parameters, and of what comes later."""
+    blobs = [*net.blobs.values(), *net.learnable]
+    with gpu.seen():
+        for blob in blobs:
+            for memory in (blob.data_memory, blob.diff_memory):
+                values = memory.native()
+                assert values.device == META
+                assert values.shape == blob.shape
+                assert values.dtype in (torch.float32, common.compute_dtype())
+        # What a user wrote is fetched; nothing that the engine made comes from the CPU.
+        assert {place.key for place in gpu.uploads} <= {"upload, device_memory.py upload"}
+    for blob in net.learnable:
+        assert blob.data_memory.native().dtype == torch.float32
+        assert blob.diff_memory.native().dtype == torch.float32
+
+
+def waits_of_gpu(run: Callable[[], object]) -> int:
+    """Return how often PyTorch has the host wait for the GPU."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            run()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    return sum("called a synchronizing" in str(warning.message) for warning in told)

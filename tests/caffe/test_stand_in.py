@@ -5,12 +5,8 @@ On a stand-in, so that this is known without a GPU: see stand_in.py.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import cv2
-import h5py
 import numpy as np
 import pytest
 import torch
@@ -19,218 +15,24 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
 import caffe
-from caffe import common, late_checks
+from caffe import common
 from caffe.command import COMMANDS
 from caffe.command.flags import parse
-from caffe.layer_types import LAYERS
-from caffe.layers.activation import Dropout
 from caffe.proto import caffe_pb2
-from tests.caffe.stand_in import META, StandIn, WrongDeviceError, computing_on_stand_in
-from tests.parity.harness import Case
-from tests.parity.layer_cases import CASES, Draw
+from tests.caffe.stand_in import (
+    META,
+    assert_all_lies_there,
+    backward,
+    computing_on_stand_in,
+    forward,
+    made,
+    waits_of_gpu,
+)
 from unet.segmentation.segment import segment_picture
 
 aten = torch.ops.aten
 PRECISIONS = ("fp32", "tf32", "bf16")
 SOLVERS = ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam")
-
-# Layer type -> where it makes the host wait; all others do not.
-LAYERS_THAT_WAIT = {"Filter": {"nonzero, layers/select.py reshape"}}
-
-
-@pytest.fixture
-def gpu(monkeypatch) -> Iterator[StandIn]:
-    with computing_on_stand_in(monkeypatch) as mode:
-        yield mode
-    common.set_precision("fp32")
-
-
-def made(text: str, phase: int = caffe.TRAIN) -> caffe.Net:
-    return caffe.Net(text_format.Parse(text, caffe_pb2.NetParameter()), phase)
-
-
-def forward(net: caffe.Net) -> float:
-    return net._forward(0, len(net.layers) - 1)
-
-
-def backward(net: caffe.Net) -> None:
-    net.clear_param_diffs()
-    net._backward(len(net.layers) - 1, 0)
-
-
-def assert_all_lies_there(gpu: StandIn, net: caffe.Net) -> None:
-    """Check devices, shapes and types of all blobs and parameters, and of what comes later."""
-    blobs = [*net.blobs.values(), *net.learnable]
-    with gpu.seen():
-        for blob in blobs:
-            for memory in (blob.data_memory, blob.diff_memory):
-                values = memory.native()
-                assert values.device == META
-                assert values.shape == blob.shape
-                assert values.dtype in (torch.float32, common.compute_dtype())
-        # What a user wrote is fetched; nothing that the engine made comes from the CPU.
-        assert {place.key for place in gpu.uploads} <= {"upload, device_memory.py upload"}
-    for blob in net.learnable:
-        assert blob.data_memory.native().dtype == torch.float32
-        assert blob.diff_memory.native().dtype == torch.float32
-
-
-# -- layers ----------------------------------------------------------------------------------------
-
-
-def fed(case: Case) -> caffe.Net:
-    """Return a case's net with its inputs."""
-    net = made(case.net, case.phase)
-    for name, values in case.inputs.items():
-        net.blobs[name].reshape(*values.shape)
-        net.blobs[name].data[...] = values
-        # Some layers only look at its shape.
-        net.blobs[name].data_tensor()
-    return net
-
-
-def run_case(gpu: StandIn, case: Case) -> None:
-    """Run a case twice, and look at the second time."""
-    net = fed(case)
-    forward(net)
-    for name, values in case.top_diffs.items():
-        if net.blobs[name].shape == values.shape:
-            net.blobs[name].diff[...] = values
-            net.blobs[name].diff_tensor()
-    with gpu.seen():
-        forward(net)
-        if case.backward:
-            backward(net)
-        of_net = [place for place in gpu.waits if not place.layer]
-        assert len(of_net) <= bool(sum(net.blob_loss_weights.values()))
-        of_layers = [place for place in gpu.waits if place.layer]
-        assert {place.key for place in of_layers} == LAYERS_THAT_WAIT.get(kind_of(net), set())
-        assert not gpu.uploads
-    if case.backward:
-        assert_all_lies_there(gpu, net)
-
-
-def kind_of(net: caffe.Net) -> str:
-    return net.layer_dict["layer"].type
-
-
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("kind", sorted(CASES))
-def test_a_layer_computes_where_its_bottoms_lie_and_keeps_the_host_waiting_only_as_listed(
-    gpu, kind, precision
-):
-    common.set_precision(precision)
-    for number in range(12):
-        case = CASES[kind](Draw(kind, number))
-        try:
-            run_case(gpu, case)
-        except Exception as error:
-            raise AssertionError(f"{kind} {number}: {error}\n{case.net}") from error
-
-
-def test_a_matrix_of_a_file_goes_to_the_gpu_once(gpu, tmp_path):
-    matrix = caffe.io.array_to_blobproto(np.ones((1, 1, 3, 3)))
-    (tmp_path / "H").write_bytes(matrix.SerializeToString())
-    run_case(
-        gpu,
-        Case(
-            'layer { name: "in" type: "Input" top: "x" top: "y" input_param { '
-            "shape { dim: 2 dim: 3 } shape { dim: 2 } } }"
-            'layer { name: "layer" type: "InfogainLoss" bottom: "x" bottom: "y" top: "loss" '
-            f'infogain_loss_param {{ source: "{tmp_path}/H" }} }}',
-            {"x": np.ones((2, 3)), "y": np.ones(2)},
-            phase=0,
-            backward=False,
-        ),
-    )
-
-
-# -- what the stand-in finds -----------------------------------------------------------------------
-
-
-class OnTheCPU(Dropout):
-    """Makes its mask where it does not compute."""
-
-    def forward(self, bottom, top):
-        data = bottom[0].data_tensor()
-        top[0].set_data(data * torch.empty(data.shape).bernoulli_(0.5))
-
-
-class OneNumberOnTheCPU(Dropout):
-    """Multiplies with a single number of the CPU, which CUDA would allow."""
-
-    def forward(self, bottom, top):
-        top[0].set_data(bottom[0].data_tensor() * torch.tensor(2.0))
-
-
-class ForeignNumbers(Dropout):
-    """Draws with the CPU's generator."""
-
-    def forward(self, bottom, top):
-        mask = torch.empty_like(bottom[0].data_tensor())
-        top[0].set_data(mask.bernoulli_(0.5, generator=common.generator(torch.device("cpu"))))
-
-
-class TopOnTheCPU(Dropout):
-    """Gives its top values on the CPU, which the blob would copy for every reader."""
-
-    def forward(self, bottom, top):
-        top[0].set_data(torch.ones(bottom[0].shape))
-
-
-class Reads(Dropout):
-    """Lets Python look at a value."""
-
-    def forward(self, bottom, top):
-        data = bottom[0].data_tensor()
-        top[0].set_data(data * 2 if data.sum() > 0 else data.clone())
-
-
-class Masks(Dropout):
-    """Chooses by a mask: as many values as it holds."""
-
-    def forward(self, bottom, top):
-        data = bottom[0].data_tensor().clone()
-        data[data > 0] = 1
-        top[0].set_data(data)
-
-
-PLANTED = """
-layer { name: "in" type: "Input" top: "in" input_param { shape { dim: 2 dim: 3 } } }
-layer { name: "layer" type: "Dropout" bottom: "in" top: "out" }
-layer { name: "loss" type: "Reduction" bottom: "out" top: "loss" loss_weight: 1 }
-"""
-
-
-def planted(monkeypatch, kind: type) -> Case:
-    monkeypatch.setitem(LAYERS, "Dropout", kind)
-    return Case(PLANTED, {"in": np.ones((2, 3))}, phase=0, backward=False)
-
-
-@pytest.mark.parametrize(
-    ("kind", "told"),
-    [
-        (OnTheCPU, r"mul of tensors on two devices: \(2, 3\) on meta, \(2, 3\) on cpu"),
-        (OneNumberOnTheCPU, r"mul of tensors on two devices: \(2, 3\) on meta, \(\) on cpu"),
-        (ForeignNumbers, "bernoulli_ on the GPU with the random numbers of the CPU"),
-    ],
-)
-def test_tensors_of_the_cpu_are_found(gpu, monkeypatch, kind, told):
-    with pytest.raises(WrongDeviceError, match=told):
-        run_case(gpu, planted(monkeypatch, kind))
-
-
-@pytest.mark.parametrize(
-    ("kind", "told"),
-    [
-        (TopOnTheCPU, r"what='upload'.*function='native'"),
-        (Reads, r"_local_scalar_dense, test_stand_in.py forward"),
-        (Masks, r"index_put_, test_stand_in.py forward"),
-    ],
-)
-def test_uploads_and_waits_are_found(gpu, monkeypatch, kind, told):
-    with pytest.raises(AssertionError, match=told):
-        run_case(gpu, planted(monkeypatch, kind))
 
 
 # -- the U-Net -------------------------------------------------------------------------------------
@@ -537,61 +339,9 @@ def test_an_input_written_on_the_cpu_is_fetched_anew(gpu, monkeypatch):
 
 # -- data layers and commands ----------------------------------------------------------------------
 
-READERS = {
-    "MemoryData": "memory_data_param { batch_size: 2 channels: 3 height: 4 width: 5 }",
-    "HDF5Data": 'hdf5_data_param { source: "list.txt" batch_size: 2 }',
-    "ImageData": 'image_data_param { source: "images.txt" batch_size: 2 }',
-    "DummyData": "dummy_data_param { shape { dim: 2 } shape { dim: 2 } "
-    'data_filler { type: "uniform" } data_filler { type: "gaussian" } }',
-}
 
-
-@pytest.fixture
-def files(tmp_path, monkeypatch) -> Path:
-    """Work in a folder with what data layers read."""
+def test_the_commands_run(gpu, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with h5py.File("rows.h5", "w") as file:
-        file["x"] = np.ones((3, 4), np.float32)
-        file["y"] = np.ones(3, np.float32)
-    Path("list.txt").write_text("rows.h5\n")
-    cv2.imwrite("a.png", np.zeros((6, 7, 3), np.uint8))
-    Path("images.txt").write_text("a.png 1\n")
-    return tmp_path
-
-
-@pytest.mark.parametrize("kind", READERS)
-def test_a_data_layer_gives_what_it_reads_to_the_gpu_and_waits_for_nothing(gpu, files, kind):
-    net = made(
-        f'layer {{ name: "d" type: "{kind}" top: "x" top: "y" {READERS[kind]} }}'
-        'layer { name: "a" type: "Power" bottom: "x" top: "a" }'
-        'layer { name: "b" type: "Power" bottom: "y" top: "b" }'
-    )
-    if kind == "MemoryData":
-        net.set_input_arrays(np.ones((4, 3, 4, 5), np.float32), np.ones(4, np.float32))
-    for _ in range(3):
-        with gpu.seen():
-            forward(net)
-    assert len(gpu.uploads) == 2
-    assert not gpu.waits
-    for name in "ab":
-        assert net.blobs[name].data_memory.native().device == META
-
-
-def test_output_files_are_written(gpu, files):
-    net = made(
-        'layer { name: "d" type: "HDF5Data" top: "x" top: "y" '
-        f"{READERS['HDF5Data']} }}"
-        'layer { name: "o" type: "HDF5Output" bottom: "x" bottom: "y" '
-        'hdf5_output_param { file_name: "out.h5" } }'
-    )
-    with gpu.seen():
-        forward(net)
-    assert {place.key for place in gpu.waits} == {"download, layers/hdf5_data.py forward"}
-    with h5py.File("out.h5") as file:
-        assert file["data"].shape == (2, 4)
-
-
-def test_the_commands_run(gpu, files):
     Path("net.prototxt").write_text(SMALL)
     Path("solver.prototxt").write_text(
         'net: "net.prototxt" base_lr: 0.1 lr_policy: "fixed" max_iter: 3 snapshot_prefix: "snap" '
@@ -607,25 +357,6 @@ def test_the_commands_run(gpu, files):
 
 
 # -- where there is a GPU --------------------------------------------------------------------------
-
-
-@pytest.fixture
-def real_gpu() -> Iterator[None]:
-    caffe.set_mode_gpu()
-    yield
-    caffe.set_mode_cpu()
-
-
-def waits_of_gpu(run: Callable[[], object]) -> int:
-    """Return how often PyTorch has the host wait for the GPU."""
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always")
-        torch.cuda.set_sync_debug_mode("warn")
-        try:
-            run()
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
-    return sum("called a synchronizing" in str(warning.message) for warning in told)
 
 
 @pytest.mark.gpu
@@ -646,22 +377,3 @@ def test_a_gpu_is_waited_for_by_no_step(real_gpu, repository, tmp_path, feed, re
         assert waits_of_gpu(lambda: loss.data) == 0
     finally:
         caffe.set_graphs(False)
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("kind", sorted(CASES))
-def test_a_layer_keeps_a_gpu_waiting_only_as_listed(real_gpu, kind):
-    for number in range(4):
-        case = CASES[kind](Draw(kind, number))
-        net = fed(case)
-
-        def run(net: caffe.Net = net, both: bool = case.backward) -> None:
-            net.run_pass()
-            if both:
-                backward(net)
-
-        run()
-        for name in case.top_diffs:
-            net.blobs[name].diff_tensor()
-        assert (waits_of_gpu(run) > 0) == (kind in LAYERS_THAT_WAIT), case.net
-        late_checks.settle()
