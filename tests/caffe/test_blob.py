@@ -1,4 +1,4 @@
-"""Blobs: live arrays, values made only when somebody looks, memory that outlives its blob."""
+"""Blobs: live arrays, shapes, memory that outlives its blob."""
 
 import gc
 
@@ -8,7 +8,6 @@ import torch
 
 from caffe.blob import Blob
 from caffe.errors import CaffeError
-from caffe.synced_memory import SyncedMemory
 
 
 def test_writing_into_the_array_changes_what_layers_read():
@@ -55,47 +54,6 @@ def test_the_array_is_contiguous_nchw_whatever_the_layout_computed_in():
     np.testing.assert_array_equal(array, values.numpy())
     array.reshape(-1)[0] = 42
     assert blob.data_tensor()[0, 0, 0, 0] == 42
-
-
-def test_a_held_array_survives_a_layer_that_gives_the_tensor_other_memory():
-    memory = SyncedMemory((2,))
-    held = memory.numpy()
-    memory.set(torch.tensor([1.0, 2.0]))
-    memory.tensor().set_(torch.tensor([8.0, 9.0]))
-    assert held.tolist() == [1, 2]
-    assert memory.numpy().tolist() == [8, 9]
-
-
-def test_deferred_values_are_made_once_and_only_when_looked_at():
-    made = []
-
-    def make():
-        made.append(1)
-        return torch.tensor([3.0])
-
-    memory = SyncedMemory((1,))
-    memory.set_lazy(make)
-    assert made == []
-    assert memory.numpy().tolist() == [3]
-    assert memory.numpy().tolist() == [3]
-    assert made == [1]
-
-
-def test_clearing_reaches_an_array_that_somebody_holds():
-    memory = SyncedMemory((2,))
-    array = memory.numpy()
-    array[:] = 6
-    memory.clear()
-    assert array.tolist() == [0, 0]
-
-
-def test_accumulate_after_clear_starts_from_zero():
-    memory = SyncedMemory((2,))
-    memory.set(torch.tensor([5.0, 5.0]))
-    memory.clear()
-    memory.accumulate(torch.tensor([1.0, 2.0]))
-    memory.accumulate(torch.tensor([1.0, 2.0]))
-    assert memory.numpy().tolist() == [2, 4]
 
 
 def test_reshape_keeps_the_values_that_still_fit():

@@ -19,7 +19,8 @@ ARITHMETIC = [
 ]
 # Whole nets, in the precision that the machine has; test_precision.py names lesser ones itself.
 NETS = [
-    "tests/tools/test_segment.py::test_bf16_gives_nearly_the_same_and_float32_where_it_gains_nothing"
+    "tests/unet/command/test_segment.py::"
+    "test_bf16_gives_nearly_the_same_and_float32_where_it_gains_nothing"
 ]
 PRECISION = ["tests/caffe/test_precision.py", "-k", "not said_so_once"]
 # How far oneDNN, PyTorch's own loops (and with them what LLVM compiles), MKL and LLVM alone (see
