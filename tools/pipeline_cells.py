@@ -60,7 +60,7 @@ DATA = {
         "02",
         "01",
         61,
-        ["--field", "50", "--unannotated", "markers"],
+        ["--field-of-interest", "50", "--unannotated", "markers"],
         ["--minimum-area", "500", "--fill-holes"],
         ["--field-of-interest", "50"],
     ),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Union
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from unet.errors import InputError
 from unet.preparation.partial_annotation import (
-    Unannotated,
+    IgnoreRule,
     check_rule,
     largest_reach,
     undrawn_markers,
@@ -54,7 +55,7 @@ class AnnotatedFrames(NamedTuple):
     raw : Volume, shape (len(numbers), height, width)
     labels : Volume of int32, shape (len(numbers), height, width)
         0 is background, `UNKNOWN` not annotated, every other number a cell.
-    rule : Unannotated
+    rule : IgnoreRule
         The rule by which pixels are not annotated, its reach filled in.
     undrawn : dict of int to int
         How many markers have no drawn cell, for the frames where there are any.
@@ -63,7 +64,7 @@ class AnnotatedFrames(NamedTuple):
     numbers: list[int]
     raw: Volume
     labels: Volume
-    rule: Unannotated
+    rule: IgnoreRule
     undrawn: dict[int, int]
 
 
@@ -116,14 +117,14 @@ def find_sequence(folder: PathLike, annotations: str = "gt") -> SequenceFiles:
 
 
 def open_annotated(
-    files: SequenceFiles, rule: Unannotated, chosen: range | None = None
+    files: SequenceFiles, rule: IgnoreRule, chosen: range | None = None
 ) -> AnnotatedFrames:
     """Open the annotated frames of a sequence as a stack and its labels.
 
     Parameters
     ----------
     files : SequenceFiles
-    rule : Unannotated
+    rule : IgnoreRule
         What is unknown where no cell is drawn. A reach of 0 with the rule "markers" becomes the
         largest distance at which a drawn cell of these frames has a pixel from its marker.
     chosen : range, optional
@@ -191,3 +192,46 @@ def listed(numbers: list[int]) -> str:
     """Write the numbers of frames, no more than twenty: 010 017 019."""
     shown = " ".join(f"{number:03d}" for number in numbers[:20])
     return shown + (f" ... {numbers[-1]:03d}" if len(numbers) > 20 else "")
+
+
+def slices_of_frames(annotated: AnnotatedFrames, frames: range, option: str) -> list[int]:
+    """Return the slices of the frames that an option names.
+
+    Raises
+    ------
+    InputError
+        If none of them is among those taken.
+    """
+    slices = [z for z, number in enumerate(annotated.numbers) if number in frames]
+    if not slices:
+        stop = "" if frames.stop == sys.maxsize else frames.stop
+        raise InputError(
+            f"{option} {frames.start}:{stop}: none of them is taken, which are "
+            f"{listed(annotated.numbers)}"
+        )
+    return slices
+
+
+def described(annotated: AnnotatedFrames, balanced: Sequence[int] | None) -> list[str]:
+    """Say which frames were taken, and what is not drawn in them; a line each."""
+    numbers, rule = annotated.numbers, annotated.rule
+    lines = [f"frames       {listed(numbers)}"]
+    if balanced is not None:
+        lines.append(
+            f"balance      slices {balanced[0]}:{balanced[-1] + 1}, frames "
+            f"{numbers[balanced[0]]:03d} to {numbers[balanced[-1]]:03d}"
+        )
+    if annotated.undrawn:
+        count = sum(annotated.undrawn.values())
+        lines.append(
+            f"not drawn    {count} cell{'s have' if count > 1 else ' has'} a marker only, in "
+            f"frames {listed(list(annotated.undrawn))}"
+        )
+    told = {
+        "none": "background",
+        "surroundings": f"unknown farther than {rule.reach:g} pixels from the cells",
+        "markers": f"unknown within {rule.reach:.1f} pixels of markers without a cell",
+    }
+    edge = rule.field_of_interest
+    field = f"; unknown within {edge} pixels of the edge" if edge else ""
+    return [*lines, f"unannotated  {told[rule.rule]}{field}"]

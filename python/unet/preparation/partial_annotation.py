@@ -12,8 +12,8 @@ from unet.errors import InputError
 RULES = ("none", "surroundings", "markers")
 
 
-class Unannotated(NamedTuple):
-    """What is unknown where no cell is drawn.
+class IgnoreRule(NamedTuple):
+    """Which pixels without a drawn cell are unknown, and ignored.
 
     Attributes
     ----------
@@ -23,17 +23,17 @@ class Unannotated(NamedTuple):
         region of pixels that are in no drawn cell and within `reach` of the marker.
     reach : float
         Pixels.
-    field : int
+    field_of_interest : int
         Pixels this close to the edge of the frame are unknown unless a cell is drawn there: in many
         recordings cells are annotated only if they reach into a field of interest.
     """
 
     rule: str = "none"
     reach: float = 0.0
-    field: int = 0
+    field_of_interest: int = 0
 
 
-def check_rule(rule: Unannotated) -> None:
+def check_rule(rule: IgnoreRule) -> None:
     """Refuse what means nothing.
 
     Raises
@@ -47,8 +47,8 @@ def check_rule(rule: Unannotated) -> None:
     lowest = 1e-6 if rule.rule == "surroundings" else 0
     if not lowest <= rule.reach < np.inf:
         raise InputError(f"reach {rule.reach:g}: give pixels, more than 0")
-    if rule.field < 0:
-        raise InputError(f"field {rule.field}: give pixels, 0 or more")
+    if rule.field_of_interest < 0:
+        raise InputError(f"field {rule.field_of_interest}: give pixels, 0 or more")
 
 
 def undrawn_markers(cells: np.ndarray, markers: np.ndarray) -> np.ndarray:
@@ -89,7 +89,7 @@ def largest_reach(cells: np.ndarray, markers: np.ndarray) -> float:
 
 
 def unknown_pixels(
-    cells: np.ndarray, rule: Unannotated, markers: np.ndarray | None = None
+    cells: np.ndarray, rule: IgnoreRule, markers: np.ndarray | None = None
 ) -> np.ndarray:
     """Tell which pixels of a frame are not annotated.
 
@@ -97,7 +97,7 @@ def unknown_pixels(
     ----------
     cells : ndarray of int, shape (height, width)
         The drawn cells; 0 is none.
-    rule : Unannotated
+    rule : IgnoreRule
     markers : ndarray of int, shape (height, width), optional
         A mark in every cell, drawn or not; 0 is none. The rule "markers" needs them.
 
@@ -119,8 +119,9 @@ def unknown_pixels(
             near = undrawn & (ndimage.distance_transform_edt(~marker) <= rule.reach)
             regions, _ = ndimage.label(near)
             unknown |= np.isin(regions, regions[marker]) & near
-    if rule.field:
+    edge = rule.field_of_interest
+    if edge:
         outside = np.ones(cells.shape, bool)
-        outside[rule.field : -rule.field, rule.field : -rule.field] = False
+        outside[edge:-edge, edge:-edge] = False
         unknown |= outside & undrawn
     return unknown

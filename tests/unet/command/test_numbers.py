@@ -38,7 +38,7 @@ def refused(main, *arguments):
         (train.main, ["solver.prototxt"], "--iterations"),
         (nets.main, ["unet_slim", "--data", "a.h5"], "--iterations"),
         (nets.main, ["unet_slim", "--data", "a.h5"], "--tile"),
-        (prepare.main, ["a.tif", "b.tif", "-o", "a.h5"], "--field"),
+        (prepare.main, ["a.tif", "b.tif", "-o", "a.h5"], "--field-of-interest"),
         (track.main, ["a.tif", "-o", "out"], "--field-of-interest"),
         (evaluate.main, ["a.tif", "a.tif"], "--workers"),
         (evaluate.main, ["a.tif", "a.tif"], "--slices"),

@@ -14,7 +14,7 @@ from unet.preparation.ctc_sequence import (
     listed,
     open_annotated,
 )
-from unet.preparation.partial_annotation import Unannotated
+from unet.preparation.partial_annotation import IgnoreRule
 
 SIZE = (24, 30)
 
@@ -57,17 +57,17 @@ def test_a_sequence_named_from_within(sequence, monkeypatch):
 
 
 def test_only_annotated_frames_are_taken(sequence):
-    got = open_annotated(find_sequence(sequence), Unannotated())
+    got = open_annotated(find_sequence(sequence), IgnoreRule())
     assert got.numbers == [1, 4]
     assert np.array_equal(got.raw[1], tifffile.imread(sequence / "t004.tif"))
     assert got.labels.dtype == np.int32
     assert np.unique(got.labels[0]).tolist() == [0, 7, 300]
     assert got.undrawn == {1: 1, 4: 1}
-    assert open_annotated(find_sequence(sequence), Unannotated(), range(2, 9)).numbers == [4]
+    assert open_annotated(find_sequence(sequence), IgnoreRule(), range(2, 9)).numbers == [4]
 
 
 def test_pixels_are_unknown_by_the_rule(sequence):
-    got = open_annotated(find_sequence(sequence), Unannotated("markers", field=2))
+    got = open_annotated(find_sequence(sequence), IgnoreRule("markers", field_of_interest=2))
     # From the marker (5, 6) to the corner (3, 8), or (7, 4) and so on.
     assert got.rule.reach == pytest.approx(np.sqrt(8))
     labels = got.labels[1]
@@ -76,12 +76,12 @@ def test_pixels_are_unknown_by_the_rule(sequence):
     assert (labels[:2] == UNKNOWN).all()
     assert (labels[:, -2:] == UNKNOWN).all()
     assert np.isin(labels[2:16, 2:22], (0, 7, 300)).all()
-    wide = open_annotated(find_sequence(sequence), Unannotated("markers", 6)).labels[1]
+    wide = open_annotated(find_sequence(sequence), IgnoreRule("markers", 6)).labels[1]
     assert wide[14, 25] == UNKNOWN
 
 
 def test_the_real_sequence(shared_data):
-    got = open_annotated(find_sequence(shared_data / "PhC-C2DH-U373" / "02"), Unannotated())
+    got = open_annotated(find_sequence(shared_data / "PhC-C2DH-U373" / "02"), IgnoreRule())
     assert len(got.numbers) == 19
     assert [number for number in got.numbers if number <= 60] == got.numbers[:13]
     # Looked up by eye: of these the pictures show five cells that are marked and not drawn.
@@ -91,7 +91,7 @@ def test_the_real_sequence(shared_data):
 def test_annotations_that_are_not_there(sequence):
     files = find_sequence(sequence)
     with pytest.raises(InputError, match=r"SEG: annotates none of the chosen frames, but 001 004"):
-        open_annotated(files, Unannotated(), range(2, 4))
+        open_annotated(files, IgnoreRule(), range(2, 4))
     (sequence / "t004.tif").unlink()
     with pytest.raises(InputError, match=r"02: has no frame 4, which .*man_seg004\.tif annotates"):
         find_sequence(sequence)
@@ -108,9 +108,9 @@ def test_no_gold_truth(sequence):
 def test_no_markers(sequence):
     (sequence.parent / "02_GT" / "TRA" / "man_track004.tif").unlink()
     files = find_sequence(sequence)
-    assert open_annotated(files, Unannotated("surroundings", 3)).undrawn == {}
+    assert open_annotated(files, IgnoreRule("surroundings", 3)).undrawn == {}
     with pytest.raises(InputError, match=r"SEG: frames 001 004 do not all have markers"):
-        open_annotated(files, Unannotated("markers"))
+        open_annotated(files, IgnoreRule("markers"))
 
 
 def test_markers_of_another_size(sequence):
@@ -118,7 +118,7 @@ def test_markers_of_another_size(sequence):
         path = sequence.parent / "02_GT" / "TRA" / f"man_track{number:03d}.tif"
         put(path, np.zeros((5, 5), np.uint16))
     with pytest.raises(InputError, match=r"TRA: markers are \(5, 5\).*SEG are \(24, 30\)"):
-        open_annotated(find_sequence(sequence), Unannotated())
+        open_annotated(find_sequence(sequence), IgnoreRule())
 
 
 def test_long_lists_of_frames_are_shortened():

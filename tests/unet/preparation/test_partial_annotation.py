@@ -8,7 +8,7 @@ import pytest
 from tests.unet.drawn import drawn
 from unet.errors import InputError
 from unet.preparation.partial_annotation import (
-    Unannotated,
+    IgnoreRule,
     check_rule,
     largest_reach,
     undrawn_markers,
@@ -46,12 +46,12 @@ def test_a_marker_that_only_touches_a_cell_with_one_pixel_is_drawn():
 
 
 def test_none_and_the_field():
-    assert not unknown_pixels(CELLS, Unannotated()).any()
-    got = unknown_pixels(CELLS, Unannotated(field=2))
+    assert not unknown_pixels(CELLS, IgnoreRule()).any()
+    got = unknown_pixels(CELLS, IgnoreRule(field_of_interest=2))
     expected = np.ones(CELLS.shape, bool)
     expected[2:-2, 2:-2] = False
     assert np.array_equal(got, expected & (CELLS == 0))
-    assert np.array_equal(unknown_pixels(CELLS, Unannotated(field=3)), CELLS == 0)
+    assert np.array_equal(unknown_pixels(CELLS, IgnoreRule(field_of_interest=3)), CELLS == 0)
 
 
 def test_outside_the_surroundings():
@@ -59,17 +59,17 @@ def test_outside_the_surroundings():
     cells[cells > 3] = 0
     rows, columns = np.indices(cells.shape)
     nearest = np.min([np.hypot(rows - r, columns - c) for r, c in zip(*np.nonzero(cells))], axis=0)
-    got = unknown_pixels(cells, Unannotated("surroundings", 2.5))
+    got = unknown_pixels(cells, IgnoreRule("surroundings", 2.5))
     assert np.array_equal(got, nearest > 2.5)
     assert 0 < got.sum() < got.size
 
 
 def test_nothing_is_known_in_a_frame_without_cells():
-    assert unknown_pixels(CELLS * 0, Unannotated("surroundings", 5)).all()
+    assert unknown_pixels(CELLS * 0, IgnoreRule("surroundings", 5)).all()
 
 
 def test_the_region_around_an_undrawn_marker():
-    got = unknown_pixels(CELLS, Unannotated("markers", 1.5), MARKERS)
+    got = unknown_pixels(CELLS, IgnoreRule("markers", 1.5), MARKERS)
     assert np.array_equal(
         got,
         drawn(
@@ -87,17 +87,17 @@ def test_the_region_does_not_reach_behind_a_drawn_cell():
     wall[:, 4] = 1
     marker = np.zeros((9, 9), int)
     marker[4, 2] = 6
-    got = unknown_pixels(wall, Unannotated("markers", 5), marker)
+    got = unknown_pixels(wall, IgnoreRule("markers", 5), marker)
     assert not got[:, 4:].any()
     assert got[4, :4].all()
     wall[8, 4] = 0  # A way around, but farther than the reach.
-    assert not unknown_pixels(wall, Unannotated("markers", 4), marker)[:, 4:].any()
+    assert not unknown_pixels(wall, IgnoreRule("markers", 4), marker)[:, 4:].any()
 
 
 def test_markers_as_large_as_cells():
     marked = np.array([[0, 3, 3, 0, 5, 5]])
     drawn = np.array([[0, 9, 9, 0, 0, 0]])
-    rule = Unannotated("markers", largest_reach(drawn, marked))
+    rule = IgnoreRule("markers", largest_reach(drawn, marked))
     check_rule(rule)
     assert unknown_pixels(drawn, rule, marked).tolist() == [[False] * 4 + [True] * 2]
 
@@ -112,10 +112,10 @@ def test_how_far_a_cell_reaches_from_its_marker():
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
-        (Unannotated("markers", -1), "reach -1: give pixels"),
-        (Unannotated("surroundings", 0), "reach 0: give pixels"),
-        (Unannotated("surroundings", float("nan")), "reach nan: give pixels"),
-        (Unannotated(field=-1), "field -1: give pixels"),
+        (IgnoreRule("markers", -1), "reach -1: give pixels"),
+        (IgnoreRule("surroundings", 0), "reach 0: give pixels"),
+        (IgnoreRule("surroundings", float("nan")), "reach nan: give pixels"),
+        (IgnoreRule(field_of_interest=-1), "field -1: give pixels"),
     ],
 )
 def test_rules_that_mean_nothing(rule, message):

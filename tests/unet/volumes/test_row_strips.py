@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from unet.preparation.labels import annotate, bounding_boxes, class_counts, class_weights
-from unet.preparation.prepare import Recipe, make_training_set
+from unet.preparation.make_training_set import TrainingSetOptions, make_training_set
 from unet.preparation.training_set import TrainingSet
 from unet.preparation.weight_map import weight_map
 from unet.volumes import grey_range, open_volume, row_strips, write_volume
@@ -87,7 +87,7 @@ def test_a_large_slice_takes_twenty_bytes_a_pixel(tmp_path, monkeypatch, kind):
         raw[0]
         tracemalloc.start()
         try:
-            make_training_set(tmp_path / "a.h5", raw, truth, Recipe(kind=kind))
+            make_training_set(tmp_path / "a.h5", raw, truth, TrainingSetOptions(label_kind=kind))
             assert tracemalloc.get_traced_memory()[1] < 20 * size**2
         finally:
             tracemalloc.stop()
@@ -101,7 +101,7 @@ def test_large_slices_are_packed_in_parts(tmp_path, monkeypatch):
     write_volume(tmp_path / "raw.tif", stack)
     write_volume(tmp_path / "labels.tif", (stack > 100) * np.uint8(1))
     with open_volume(tmp_path / "raw.tif") as raw, open_volume(tmp_path / "labels.tif") as truth:
-        make_training_set(tmp_path / "a.h5", raw, truth, Recipe(kind="binary"))
+        make_training_set(tmp_path / "a.h5", raw, truth, TrainingSetOptions(label_kind="binary"))
     with TrainingSet(tmp_path / "a.h5") as training_set:
         assert training_set._datasets["weights"].chunks == (1, 7, 60)
         assert training_set._datasets["raw"].chunks == (1, 28, 60)
