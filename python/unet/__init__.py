@@ -36,13 +36,21 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-__all__ = ["open_volume"]
+__all__ = ["open_volume", "prepare", "score", "track"]
 
 if TYPE_CHECKING:
+    from unet.preparation.prepare import prepare
+    from unet.scoring.score import score
+    from unet.tracking.track import track
     from unet.volumes import open_volume
 
 # Imported when they are first used: what cuts tiles in a worker needs neither caffe nor scipy.
-_ROOMS = {"open_volume": "unet.volumes"}
+_ROOMS = {
+    "open_volume": "unet.volumes",
+    "prepare": "unet.preparation.prepare",
+    "score": "unet.scoring.score",
+    "track": "unet.tracking.track",
+}
 
 
 def __getattr__(name: str) -> Any:
