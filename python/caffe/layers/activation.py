@@ -151,13 +151,13 @@ class PReLU(NeuronLayer):
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         data = bottom[0].data_tensor()
         # In place the input is gone afterwards, and both gradients need it.
-        self.kept = data.clone() if bottom[0] is top[0] else None
+        self.input = data.clone() if bottom[0] is top[0] else None
         top[0].set_data(torch.where(data > 0, data, data * self._slopes(data)))
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
     ) -> None:
-        data = bottom[0].data_tensor() if self.kept is None else self.kept
+        data = bottom[0].data_tensor() if self.input is None else self.input
         grad = top[0].diff_tensor()
         if self.param_propagate_down[0]:
             total = grad * data.clamp(max=0)
@@ -173,11 +173,11 @@ class BNLL(PointwiseLayer):
     """log(1 + e^x)."""
 
     def value(self, x: torch.Tensor) -> torch.Tensor:
-        self.kept = x.clone() if self.in_place else None
+        self.input = x.clone() if self.in_place else None
         return torch.logaddexp(x, torch.zeros_like(x))
 
     def gradient(self, grad: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        return grad * torch.sigmoid(x if self.kept is None else self.kept)
+        return grad * torch.sigmoid(x if self.input is None else self.input)
 
 
 @register("Swish")

@@ -1,4 +1,4 @@
-"""What every layer is: its checks, its shapes, forward, backward; and the table of types."""
+"""What every layer is: its checks, its shapes, forward, backward."""
 
 from __future__ import annotations
 
@@ -84,8 +84,8 @@ class Layer:
 
     Notes
     -----
-    There is nothing to inherit: what a class does not define, or defines by another name, would
-    else leave gradients of 0 behind without a word.
+    There are no methods to inherit: one that a class lacks or misspells would silently leave
+    gradients of 0.
     """
 
     _kind = ""
@@ -222,7 +222,7 @@ class Layer:
             return self.fail(f"{what} must lie in 0..{stop - 1}, found {int(least)} to {int(most)}")
 
         least, most = numbers.aminmax()
-        if scalars.at_hand(numbers):
+        if scalars.on_host(numbers):
             if not 0 <= int(least) <= int(most) < stop:
                 raise error()
             return numbers

@@ -73,7 +73,7 @@ class SoftmaxWithLoss(_NormalizedLoss):
     bottom_range = (2, 3)
     top_range = (1, 2)
     fixed = "the labels or their weights"
-    # Of the third bottom: it is no weights in every loss made of this one.
+    # Whether a third bottom is the labels' weights: not in losses derived from this one.
     weights_labels = True
 
     def allows_force_backward(self, bottom_index: int) -> bool:
@@ -110,24 +110,24 @@ class SoftmaxWithLoss(_NormalizedLoss):
         scores = bottom[0].data_tensor()
         classes = scores.shape[self.axis]
         labels = bottom[1].data_tensor().to(torch.int64).reshape(self.outer, 1, self.inner)
-        self.kept = torch.ones_like(labels, dtype=torch.bool)
+        self.counted = torch.ones_like(labels, dtype=torch.bool)
         if self.ignore is not None:
-            self.kept = labels != self.ignore
-            labels = labels.masked_fill(~self.kept, 0)
+            self.counted = labels != self.ignore
+            labels = labels.masked_fill(~self.counted, 0)
         self.labels = labels = self.check_numbers(labels, classes, "labels")
         self.probabilities = torch.softmax(scores, self.axis)
         flat = self.probabilities.reshape(self.outer, classes, self.inner)
         chosen = flat.gather(1, labels).clamp_(min=torch.finfo(torch.float32).tiny)
         if self._is_weighted(bottom):
             weights = bottom[2].data_tensor().reshape(self.outer, 1, self.inner)
-            self.counts = weights.masked_fill(~self.kept, 0)
-            total = scalar(self.counts.sum(dtype=torch.float64))
+            self.label_weights = weights.masked_fill(~self.counted, 0)
+            total = scalar(self.label_weights.sum(dtype=torch.float64))
             self.norm = self._norm(truncated(total))
             self.gradient_norm = or_if_zero(total, 1.0)
         else:
-            self.counts = self.kept
-            self.norm = self.gradient_norm = self._norm(scalar(self.kept.sum()))
-        loss = -(chosen.log_() * self.counts).sum()
+            self.label_weights = self.counted
+            self.norm = self.gradient_norm = self._norm(scalar(self.counted.sum()))
+        loss = -(chosen.log_() * self.label_weights).sum()
         top[0].set_data(loss / self.norm)
         if len(top) > 1:
             top[1].set_data(self.probabilities)
@@ -136,7 +136,7 @@ class SoftmaxWithLoss(_NormalizedLoss):
         classes = self.probabilities.shape[self.axis]
         grad = self.probabilities.reshape(self.outer, classes, self.inner).clone()
         grad.scatter_add_(1, self.labels, torch.full_like(self.labels, -1, dtype=grad.dtype))
-        grad *= self.counts
+        grad *= self.label_weights
         grad *= weight / self.gradient_norm
         return grad
 
@@ -216,7 +216,7 @@ class InfogainLoss(SoftmaxWithLoss):
             matrix = self.matrix = self.matrix.to(self.labels.device)
         labels = self.labels.reshape(self.outer, self.inner)
         rows = matrix.reshape(classes, classes)[labels].transpose(1, 2)
-        return rows * self.kept
+        return rows * self.counted
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         super().forward(bottom, top)
@@ -246,7 +246,7 @@ class SigmoidCrossEntropyLoss(_NormalizedLoss):
                 f"needs a target per score: scores {bottom[0].shape}, targets {bottom[1].shape}"
             )
 
-    def _kept(self, targets: torch.Tensor) -> torch.Tensor:
+    def _counted(self, targets: torch.Tensor) -> torch.Tensor:
         if self.ignore is None:
             return torch.ones_like(targets)
         return (targets.trunc() != self.ignore).to(targets.dtype)
@@ -254,13 +254,13 @@ class SigmoidCrossEntropyLoss(_NormalizedLoss):
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         scores = bottom[0].data_tensor()
         targets = bottom[1].data_tensor().reshape(scores.shape)
-        kept = self._kept(targets)
+        counted = self._counted(targets)
         entropy = scores.clamp(min=0) - scores * targets + torch.log1p((-scores.abs()).exp())
-        self.norm = self._normalizer(scores.numel(), scalar(kept.sum()), scores.shape[0])
-        top[0].set_data((entropy * kept).sum() / self.norm)
+        self.norm = self._normalizer(scores.numel(), scalar(counted.sum()), scores.shape[0])
+        top[0].set_data((entropy * counted).sum() / self.norm)
 
     def gradient(self, bottom: Sequence[Blob], weight: Scalar) -> torch.Tensor:
         scores = bottom[0].data_tensor()
         targets = bottom[1].data_tensor().reshape(scores.shape)
-        grad = (torch.sigmoid(scores) - targets) * self._kept(targets)
+        grad = (torch.sigmoid(scores) - targets) * self._counted(targets)
         return grad * (weight / self.norm)

@@ -24,7 +24,7 @@ class DataTransformer:
 
     Notes
     -----
-    In training a crop lies anywhere, in testing in the middle; mirroring is by chance in both.
+    In training a crop lies anywhere, in testing in the middle; mirroring is random in both.
     """
 
     def __init__(self, layer: Layer) -> None:

@@ -76,7 +76,7 @@ class HDF5Data(BuiltInLayer):
                 ]
         except CaffeError:
             raise
-        # h5py reports damage by anything, and numpy what is no number or too large.
+        # On damage h5py raises anything, numpy on what is not a number or too large.
         except Exception as error:
             raise self.fail(f"'{path}' cannot be read: {error}") from None
         counts = [rows.shape[0] if rows.ndim else 0 for rows in self.rows]

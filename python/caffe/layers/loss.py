@@ -128,16 +128,16 @@ class Accuracy(BuiltInLayer):
         classes = scores.shape[self.axis]
         scores = scores.reshape(self.outer, classes, self.inner)
         labels = bottom[1].data_tensor().to(torch.int64).reshape(self.outer, 1, self.inner)
-        kept = torch.ones_like(labels, dtype=torch.bool)
+        counted = torch.ones_like(labels, dtype=torch.bool)
         if param.HasField("ignore_label"):
-            kept = labels != param.ignore_label
-        safe = self.check_numbers(labels.masked_fill(~kept, 0), classes, "labels")
+            counted = labels != param.ignore_label
+        safe = self.check_numbers(labels.masked_fill(~counted, 0), classes, "labels")
         better = (scores >= scores.gather(1, safe)).sum(1, keepdim=True) - 1
-        right = (better < param.top_k) & kept
+        right = (better < param.top_k) & counted
         # Without any label right is 0 as well.
-        top[0].set_data(right.sum().to(torch.float32) / at_least(scalar(kept.sum()), 1))
+        top[0].set_data(right.sum().to(torch.float32) / at_least(scalar(counted.sum()), 1))
         if len(top) > 1:
-            counts, hits = (self._per_class(safe, which, classes) for which in (kept, right))
+            counts, hits = (self._per_class(safe, which, classes) for which in (counted, right))
             top[1].set_data((hits / counts.clamp(min=1)).float())
 
     @staticmethod

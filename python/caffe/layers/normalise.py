@@ -64,7 +64,7 @@ class LRN(NeuronLayer):
 
 @register("BatchNorm")
 class BatchNorm(NeuronLayer):
-    """(x - mean) / sqrt(variance + eps) for each channel; statistics of the batch, or kept ones.
+    """(x - mean) / sqrt(variance + eps) for each channel; statistics of the batch, or those of training.
 
     Notes
     -----
@@ -74,10 +74,10 @@ class BatchNorm(NeuronLayer):
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         param = self.layer_param.batch_norm_param
-        self.keep, self.eps = param.moving_average_fraction, param.eps
-        self.use_kept = self.phase == caffe_pb2.TEST
+        self.momentum, self.eps = param.moving_average_fraction, param.eps
+        self.use_global_stats = self.phase == caffe_pb2.TEST
         if param.HasField("use_global_stats"):
-            self.use_kept = param.use_global_stats
+            self.use_global_stats = param.use_global_stats
         self.channels = bottom[0].shape[1] if len(bottom[0].shape) > 1 else 1
         if not self.blobs:
             for shape in ((self.channels,), (self.channels,), (1,)):
@@ -92,24 +92,26 @@ class BatchNorm(NeuronLayer):
         shape = bottom[0].shape
         if len(shape) > 1 and shape[1] != self.channels:
             raise self.fail(f"was set up for {self.channels} channels, the bottom is {shape}")
-        self.laid = (1, -1, *(1,) * (len(shape) - 2)) if len(shape) > 1 else (-1,)
-        self.summed = tuple(axis for axis in range(len(shape)) if axis != 1 or len(shape) == 1)
+        self.broadcast_shape = (1, -1, *(1,) * (len(shape) - 2)) if len(shape) > 1 else (-1,)
+        self.reduced_axes = tuple(
+            axis for axis in range(len(shape)) if axis != 1 or len(shape) == 1
+        )
         super().reshape(bottom, top)
 
     def _mean(self, values: torch.Tensor) -> torch.Tensor:
-        return values.mean(self.summed).reshape(-1)
+        return values.mean(self.reduced_axes).reshape(-1)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         data = bottom[0].data_tensor()
         mean_blob, variance_blob, factor_blob = self.blobs
-        if self.use_kept:
+        if self.use_global_stats:
             factor = inverse_or_zero(scalar(factor_blob.data_tensor()))
             mean = mean_blob.data_tensor() * factor
             variance = variance_blob.data_tensor() * factor
-            centred = data - mean.view(self.laid)
+            centred = data - mean.view(self.broadcast_shape)
         else:
             mean = self._mean(data)
-            centred = data - mean.view(self.laid)
+            centred = data - mean.view(self.broadcast_shape)
             variance = self._mean(centred.square())
             count = data.numel() / self.channels
             unbiased = count / (count - 1) if count > 1 else 1.0
@@ -118,11 +120,11 @@ class BatchNorm(NeuronLayer):
                 (variance_blob, variance, unbiased),
                 (factor_blob, mean.new_ones(1), 1.0),
             ):
-                blob.data_tensor().mul_(self.keep).add_(value * scale)
-        self.root = (variance + self.eps).sqrt_()
-        normed = centred.div_(self.root.view(self.laid))
+                blob.data_tensor().mul_(self.momentum).add_(value * scale)
+        self.deviation = (variance + self.eps).sqrt_()
+        normed = centred.div_(self.deviation.view(self.broadcast_shape))
         # Kept apart from the top, which a layer in place above, often a ReLU, changes.
-        self.normed = None if self.use_kept else normed.clone()
+        self.normed = None if self.use_global_stats else normed.clone()
         top[0].set_data(normed)
 
     def backward(
@@ -130,11 +132,11 @@ class BatchNorm(NeuronLayer):
     ) -> None:
         # As in genuine Caffe, whatever propagate_down says.
         grad = top[0].diff_tensor()
-        if not self.use_kept:
-            mean = self._mean(grad).view(self.laid)
-            slope = self._mean(grad * self.normed).view(self.laid)
+        if not self.use_global_stats:
+            mean = self._mean(grad).view(self.broadcast_shape)
+            slope = self._mean(grad * self.normed).view(self.broadcast_shape)
             grad = grad - mean - slope * self.normed
-        bottom[0].set_diff(grad / self.root.view(self.laid))
+        bottom[0].set_diff(grad / self.deviation.view(self.broadcast_shape))
 
 
 @register("MVN")
@@ -151,7 +153,7 @@ class MVN(NeuronLayer):
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         param = self.layer_param.mvn_param
         self.scaled, self.eps = param.normalize_variance, param.eps
-        self.kept_axes = 1 if param.across_channels else 2
+        self.outer_axes = 1 if param.across_channels else 2
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         shape = bottom[0].shape
@@ -159,7 +161,7 @@ class MVN(NeuronLayer):
 
     def _rows(self, tensor: torch.Tensor) -> torch.Tensor:
         """Take all that is normalised together as one row."""
-        rows = math.prod(tensor.shape[: self.kept_axes])
+        rows = math.prod(tensor.shape[: self.outer_axes])
         return tensor.reshape(rows, tensor.numel() // max(rows, 1))
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:

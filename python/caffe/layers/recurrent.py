@@ -20,7 +20,7 @@ from caffe.layer_types import register
 from caffe.layers.base import BuiltInLayer
 
 
-class _Kept(torch.autograd.Function):
+class _ForgetGate(torch.autograd.Function):
     """flag * sigmoid(x), with genuine Caffe's derivative y (1 - y) by x.
 
     That of the sigmoid alone where the flag is 0 or 1, as it should be; genuine Caffe takes the
@@ -40,12 +40,12 @@ class _Kept(torch.autograd.Function):
 
 
 def _lstm_step(
-    cell: torch.Tensor, gates: torch.Tensor, go_on: torch.Tensor
+    cell: torch.Tensor, gates: torch.Tensor, cont: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return cell and hidden state after one step; gates are input, forget, output, candidate."""
     enter, keep, leave, candidate = gates.chunk(4, -1)
     new = torch.sigmoid(enter) * torch.tanh(candidate)
-    new = new + _Kept.apply(keep, go_on[..., None]) * cell
+    new = new + _ForgetGate.apply(keep, cont[..., None]) * cell
     return new, torch.sigmoid(leave) * torch.tanh(new)
 
 
@@ -86,17 +86,17 @@ class _Recurrent(BuiltInLayer, ABC):
             for shape in self._parameter_shapes(inputs, static):
                 biases = len(shape) == 1
                 self.add_parameter(shape, param.bias_filler if biases else param.weight_filler)
-        self.kept: list[torch.Tensor] = []
+        self.last_states: list[torch.Tensor] = []
 
     @abstractmethod
     def _parameter_shapes(self, inputs: int, static: int | None) -> list[tuple[int, ...]]:
         """Return the shapes of the parameters, for so many inputs of each kind."""
 
     @abstractmethod
-    def _run(
+    def _unroll(
         self,
         x: torch.Tensor,
-        go_on: torch.Tensor,
+        cont: torch.Tensor,
         static: torch.Tensor | None,
         states: list[torch.Tensor],
         weights: list[torch.Tensor],
@@ -124,8 +124,8 @@ class _Recurrent(BuiltInLayer, ABC):
             if blob.shape != self.hidden_shape:
                 raise self.fail(f"a state must be {self.hidden_shape}, not {blob.shape}")
         # Another number of streams: they begin anew.
-        if self.kept and self.kept[0].shape != self.hidden_shape:
-            self.kept = []
+        if self.last_states and self.last_states[0].shape != self.hidden_shape:
+            self.last_states = []
 
     def _leaves(self, bottom: Sequence[Blob]) -> list[torch.Tensor]:
         """Return all that gradients are wanted of: x, static x, weights."""
@@ -142,9 +142,9 @@ class _Recurrent(BuiltInLayer, ABC):
         if self.exposed:
             states = [blob.data_tensor() for blob in bottom[2 + self.static :]]
         else:
-            states = self.kept or [self.leaves[0].new_zeros(self.hidden_shape)] * self.states
+            states = self.last_states or [self.leaves[0].new_zeros(self.hidden_shape)] * self.states
         with torch.enable_grad():
-            outputs, ends = self._run(
+            outputs, ends = self._unroll(
                 self.leaves[0],
                 bottom[1].data_tensor(),
                 self.leaves[1] if self.static else None,
@@ -153,8 +153,8 @@ class _Recurrent(BuiltInLayer, ABC):
             )
         self.outputs = outputs
         top[0].set_data(outputs.detach().clone())
-        self.kept = [end.detach().clone() for end in ends]
-        for blob, end in zip(top[1:], self.kept):
+        self.last_states = [end.detach().clone() for end in ends]
+        for blob, end in zip(top[1:], self.last_states):
             blob.set_data(end.clone())
 
     def backward(
@@ -181,13 +181,13 @@ class RNN(_Recurrent):
         of_static = [] if static is None else [(maps, static)]
         return [(maps, inputs), (maps,), *of_static, (maps, maps), (maps, maps), (maps,)]
 
-    def _run(self, x, go_on, static, states, weights):
+    def _unroll(self, x, cont, static, states, weights):
         *into, of_hidden, out, out_bias = weights
         driven = x @ into[0].t() + into[1]
         if static is not None:
             driven = driven + static @ into[2].t()
         hidden, outputs = states[0][0], []
-        for now, flag in zip(driven, go_on):
+        for now, flag in zip(driven, cont):
             hidden = torch.tanh((hidden * flag[:, None]) @ of_hidden.t() + now)
             outputs.append(torch.tanh(hidden @ out.t() + out_bias))
         return torch.stack(outputs), [hidden[None]]
@@ -204,13 +204,13 @@ class LSTM(_Recurrent):
         of_static = [] if static is None else [(gates, static)]
         return [(gates, inputs), (gates,), *of_static, (gates, self.maps)]
 
-    def _run(self, x, go_on, static, states, weights):
+    def _unroll(self, x, cont, static, states, weights):
         *into, of_hidden = weights
         driven = x @ into[0].t() + into[1]
         if static is not None:
             driven = driven + static @ into[2].t()
         (hidden, cell), outputs = (state[0] for state in states), []
-        for now, flag in zip(driven, go_on):
+        for now, flag in zip(driven, cont):
             gates = (hidden * flag[:, None]) @ of_hidden.t() + now
             cell, hidden = _lstm_step(cell, gates, flag)
             outputs.append(hidden)

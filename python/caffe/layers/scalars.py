@@ -12,14 +12,14 @@ import torch
 Scalar = float | torch.Tensor
 
 
-def at_hand(tensor: torch.Tensor) -> bool:
+def on_host(tensor: torch.Tensor) -> bool:
     """Tell whether the host reads a tensor without waiting for a GPU."""
     return tensor.device.type == "cpu"
 
 
 def scalar(tensor: torch.Tensor) -> Scalar:
     """Return the only value of a tensor: a float, or on a GPU a 0-d float32 tensor there."""
-    if at_hand(tensor):
+    if on_host(tensor):
         return float(tensor)
     return tensor.reshape(()).to(torch.float32)
 

@@ -49,8 +49,8 @@ class _Broadcast(BuiltInLayer):
         stop = self.start + len(other)
         if shape[self.start : stop] != other:
             raise self.fail(f"{other} does not fit {shape} from axis {self.start} on")
-        self.laid = (1,) * self.start + other + (1,) * (len(shape) - stop)
-        self.summed = (*range(self.start), *range(stop, len(shape)))
+        self.broadcast_shape = (1,) * self.start + other + (1,) * (len(shape) - stop)
+        self.reduced_axes = (*range(self.start), *range(stop, len(shape)))
         if bottom[0] is not top[0]:
             top[0].reshape(*shape)
 
@@ -58,7 +58,7 @@ class _Broadcast(BuiltInLayer):
         return self.blobs[0] if self.learnt else bottom[1]
 
     def _sum(self, values: torch.Tensor, like: Blob) -> torch.Tensor:
-        total = values.sum(self.summed) if self.summed else values.clone()
+        total = values.sum(self.reduced_axes) if self.reduced_axes else values.clone()
         return total.reshape(like.shape)
 
 
@@ -77,10 +77,10 @@ class Scale(_Broadcast):
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         data = bottom[0].data_tensor()
         # In place the input is gone afterwards, and the factor's gradient needs it.
-        self.kept = data.clone() if bottom[0] is top[0] else None
-        result = data * self._factor(bottom).data_tensor().view(self.laid)
+        self.input = data.clone() if bottom[0] is top[0] else None
+        result = data * self._factor(bottom).data_tensor().view(self.broadcast_shape)
         if self.has_bias:
-            result += self.blobs[-1].data_tensor().view(self.laid)
+            result += self.blobs[-1].data_tensor().view(self.broadcast_shape)
         top[0].set_data(result)
 
     def backward(
@@ -92,7 +92,7 @@ class Scale(_Broadcast):
             bias = self.blobs[-1]
             bias.diff_memory.accumulate(self._sum(grad, bias))
         if wants[0] if self.learnt else propagate_down[1]:
-            data = bottom[0].data_tensor() if self.kept is None else self.kept
+            data = bottom[0].data_tensor() if self.input is None else self.input
             factor = self._factor(bottom)
             total = self._sum(grad * data, factor)
             if self.learnt:
@@ -100,7 +100,7 @@ class Scale(_Broadcast):
             else:
                 factor.set_diff(total)
         if propagate_down[0]:
-            scaled = grad * self._factor(bottom).data_tensor().view(self.laid)
+            scaled = grad * self._factor(bottom).data_tensor().view(self.broadcast_shape)
             bottom[0].set_diff(scaled)
 
 
@@ -112,7 +112,7 @@ class Bias(_Broadcast):
         self._setup(bottom, self.layer_param.bias_param, 0.0)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        factor = self._factor(bottom).data_tensor().view(self.laid)
+        factor = self._factor(bottom).data_tensor().view(self.broadcast_shape)
         top[0].set_data(bottom[0].data_tensor() + factor)
 
     def backward(

@@ -26,7 +26,7 @@ def _axis(layer: BuiltInLayer, param: Message, older: str, shape: tuple[int, ...
 def _alone(part: torch.Tensor) -> torch.Tensor:
     """Return a part of a larger tensor without the rest of it, which it would keep in memory.
 
-    On a GPU memory is no matter, but time is.
+    On a GPU time matters more than memory.
     """
     return part if part.device.type != "cpu" else part.clone(memory_format=torch.preserve_format)
 
@@ -276,7 +276,7 @@ class Crop(_SharingLayer):
 
 @register("Silence")
 class Silence(BuiltInLayer):
-    """Read blobs so that they are no outputs of the net."""
+    """Take blobs as bottoms, so that they are not outputs of the net."""
 
     bottom_range = (1, None)
     top_range = (0, 0)

@@ -1,4 +1,4 @@
-"""Numbers and checks that stay on a GPU, rehearsed on the CPU: with none of them at hand."""
+"""Numbers and checks that stay on a GPU, rehearsed on the CPU: with none of them on the host."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ KINDS = (
 @pytest.fixture
 def far(monkeypatch):
     """Return what makes the layers take all tensors for those of a GPU."""
-    return lambda: monkeypatch.setattr(scalars, "at_hand", lambda tensor: False)
+    return lambda: monkeypatch.setattr(scalars, "on_host", lambda tensor: False)
 
 
 def net_of(case: Case) -> caffe.Net:

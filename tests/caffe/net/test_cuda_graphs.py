@@ -129,7 +129,7 @@ def recorded(monkeypatch) -> list[list[Callable[[], None]]]:
     monkeypatch.setattr(torch.cuda.CUDAGraph, "register_generator_state", None, raising=False)
     # As on a GPU: all parameters are updated after the pass, labels are checked after it.
     monkeypatch.setattr(caffe.solvers.solver.Solver, "_update_at_once", lambda self: None)
-    monkeypatch.setattr(scalars, "at_hand", lambda tensor: False)
+    monkeypatch.setattr(scalars, "on_host", lambda tensor: False)
     return found
 
 

@@ -266,7 +266,7 @@ def _add_group(
 ) -> None:
     """Add what some strips give to the gradients of a block of transformed filters.
 
-    Where there is no `more` yet, it takes the place of what lies there.
+    With `more` it is added to what `total` holds, else it replaces that.
     """
     capacity, maps = tiling.capacity(strips), gradient.shape[1]
     products = scratch_planes("products", capacity * len(block))
