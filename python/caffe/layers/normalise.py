@@ -64,7 +64,7 @@ class LRN(NeuronLayer):
 
 @register("BatchNorm")
 class BatchNorm(NeuronLayer):
-    """(x - mean) / sqrt(variance + eps) for each channel; statistics of the batch, or those of training.
+    """(x - mean) / sqrt(variance + eps) for each channel, of the batch or as averaged in training.
 
     Notes
     -----
