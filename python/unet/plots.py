@@ -39,23 +39,17 @@ _CELL_OPACITY = 0.55
 def save_preview(
     path: PathLike, image: np.ndarray, annotation: Annotation, weights: np.ndarray, title: str
 ) -> None:
-    """Write a picture of raw, labels, borders and weights side by side.
+    """Write a PNG of raw, labels, borders and weights side by side.
 
     Parameters
     ----------
     path : path
-        The PNG.
     image : ndarray of float32, shape (channels, height, width)
-        Grey values from 0 to 1; the first channel is shown.
+        Intensities from 0 to 1; the first channel is shown.
     annotation : Annotation
     weights : ndarray of float32, shape (height, width)
         w(x).
     title : str
-
-    Raises
-    ------
-    OSError
-        If the file cannot be written.
     """
     from matplotlib import cm
 
@@ -160,16 +154,7 @@ def _draw_outlines(drawn: np.ndarray, regions: np.ndarray, colour: tuple[int, in
 
 
 def smoothed(values: np.ndarray, window: int) -> np.ndarray:
-    """Return the mean of each value and up to `window` - 1 before it.
-
-    Parameters
-    ----------
-    values : ndarray, shape (n,)
-    window : int
-
-    Returns
-    -------
-    ndarray, float64, shape (n,)
+    """Return the mean of each value and up to `window` - 1 before it: float64 (n,).
 
     Examples
     --------
@@ -183,19 +168,9 @@ def smoothed(values: np.ndarray, window: int) -> np.ndarray:
 
 
 def draw_curves(rows: Sequence[dict[str, float]], path: Path) -> None:
-    """Draw training and held-out loss, held-out errors and learning rate over the iterations.
+    """Draw losses, held-out errors and the learning rate over the iterations of a training as PNG.
 
-    Parameters
-    ----------
-    rows : sequence of dict
-        As `unet.training.history.read_curve` gives them.
-    path : Path
-        The PNG file.
-
-    Raises
-    ------
-    ImportError
-        If matplotlib is not installed.
+    The rows are those of `unet.training.history.read_curve`.
     """
     training = [row for row in rows if np.isfinite(row.get("loss", np.nan))]
     names = sorted({key for row in rows for key in row if key.startswith("test")})
@@ -273,22 +248,16 @@ def _draw_tests(panel: Any, rows: Sequence[dict[str, float]], names: Sequence[st
 def save_undersegmented(
     path: PathLike, image: np.ndarray, truth: np.ndarray, found: Mapping[str, np.ndarray]
 ) -> None:
-    """Write an image with its true cells, and beside it what was found of them.
+    """Write a PNG of an image with its true cells, and beside it what was found of them.
 
     Parameters
     ----------
     path : path
-        The PNG.
     image : float ndarray, shape (height, width)
         0 is black and 1 is white.
     truth : int ndarray, shape (height, width)
     found : mapping of str to int ndarray, shape (height, width)
         Title of a result and its cells: blue, and orange where cells were merged.
-
-    Raises
-    ------
-    OSError
-        If the file cannot be written.
     """
     height, width = truth.shape
     count = 1 + len(found)

@@ -12,14 +12,16 @@ import numpy as np
 from tqdm import tqdm
 
 from unet.errors import InputError, few
-from unet.preparation.label_kinds import detect_kind, touch
 from unet.preparation.labels import (
     IGNORED,
     Annotation,
     annotate,
     class_counts,
     class_weights,
+    detect_kind,
+    touch,
     whole,
+    without_ignored,
 )
 from unet.preparation.training_set import TrainingSetWriter
 from unet.preparation.weight_map import check_parameters, weight_map
@@ -284,7 +286,7 @@ def make_training_set(
             if not found.any():
                 unannotated.append(z)
             is_binary = options.label_kind == "binary"
-            if is_binary and touch(_annotated(labels[z], options.ignore_label)):
+            if is_binary and touch(without_ignored(labels[z], options.ignore_label)):
                 merged.append(z)
         # Not to be there while the next one is made.
         del annotation
@@ -383,11 +385,6 @@ def make_training_set(
         largest,
         tuple(remarks),
     )
-
-
-def _annotated(labels: np.ndarray, ignore: int | None) -> np.ndarray:
-    """Return labels, 0 where they are the one that means: not annotated."""
-    return labels if ignore is None else np.where(labels == ignore, labels.dtype.type(0), labels)
 
 
 def _demand_classes(labels: Volume, counts: np.ndarray, kind: str) -> None:

@@ -34,13 +34,7 @@ class IgnoreRule(NamedTuple):
 
 
 def check_rule(rule: IgnoreRule) -> None:
-    """Refuse what means nothing.
-
-    Raises
-    ------
-    InputError
-        If the reach is negative, or 0 where a rule cannot do with that, or the field is negative.
-    """
+    """Raise `InputError` if the reach or the field is negative, or a reach of 0 means nothing."""
     if rule.rule not in RULES:
         raise ValueError(f"{rule.rule!r} is no rule for unannotated pixels, those are {RULES}")
     # Markers that fill their cells reach 0 pixels beyond themselves.
@@ -52,33 +46,17 @@ def check_rule(rule: IgnoreRule) -> None:
 
 
 def undrawn_markers(cells: np.ndarray, markers: np.ndarray) -> np.ndarray:
-    """Return the numbers of the markers of which no pixel lies in a drawn cell.
+    """Return the numbers of the markers of which no pixel lies in a drawn cell, sorted.
 
-    Parameters
-    ----------
-    cells, markers : ndarray of int, shape (height, width)
-        0 is none. The two need not give a cell the same number.
-
-    Returns
-    -------
-    ndarray, one-dimensional, sorted
+    Both are int, (height, width), 0 is none. The two need not give a cell the same number.
     """
     return np.setdiff1d(markers, np.append(markers[cells > 0], 0))
 
 
 def largest_reach(cells: np.ndarray, markers: np.ndarray) -> float:
-    """Return how far a drawn cell reaches from the marker that lies in it.
+    """Return how far, in pixels, a drawn cell reaches from the nearest pixel of the marker in it.
 
-    Parameters
-    ----------
-    cells, markers : ndarray of int, shape (height, width)
-        0 is none.
-
-    Returns
-    -------
-    float
-        The largest distance in pixels from a pixel of a cell to the nearest marker pixel inside
-        that cell; 0 if no cell has a marker.
+    Both are int, (height, width), 0 is none; 0 if no cell has a marker.
     """
     largest = 0.0
     for number in np.unique(cells[(markers > 0) & (cells > 0)]):

@@ -146,19 +146,7 @@ def write_training_set(
     *,
     attributes: Mapping[str, Any],
 ) -> None:
-    """Write a training set from arrays.
-
-    Parameters
-    ----------
-    path : path
-        The HDF5 file.
-    raw : ndarray, shape (slices, height, width) or (slices, channels, height, width)
-    labels : ndarray of uint8, shape (slices, height, width)
-        Classes, `IGNORED` where not annotated.
-    weights : ndarray of float32, shape (slices, height, width)
-    attributes : mapping
-        As for `TrainingSetWriter`.
-    """
+    """Write a training set from arrays, shaped as in the file; attributes as for its writer."""
     channels = raw.shape[1] if raw.ndim == 4 else None
     with TrainingSetWriter(path, labels.shape, raw.dtype, attributes, channels) as writer:
         for index, pictures in enumerate(zip(raw, labels, weights)):

@@ -21,12 +21,7 @@ PRECISION = 1e-7
 
 
 def check_parameters(w0: float, sigma: float) -> None:
-    """Refuse parameters of the separation term with which it is no number of single precision.
-
-    Raises
-    ------
-    InputError
-    """
+    """Raise `InputError` if the separation term is no number of single precision."""
     if not _SIGMAS[0] <= sigma <= _SIGMAS[1] or not 0 <= w0 <= _LARGEST_W0:
         raise InputError(
             f"w0 must be 0 or more and sigma more than 0, not {w0} and {sigma} (at most "
@@ -43,21 +38,9 @@ def _reach(sigma: float, w0: float, background: float) -> float:
 def two_nearest(instances: np.ndarray, reach: float, boxes: Boxes, rows: slice) -> tuple:
     """Return the distances to the nearest and the second nearest cell, in some rows of a slice.
 
-    Parameters
-    ----------
-    instances : ndarray of int, shape (height, width)
-        0 is background.
-    reach : float
-        Distances beyond it, in pixels, need not be known and come out as larger or infinity.
-    boxes : list of (int, slice, slice)
-        As `unet.preparation.labels.bounding_boxes` gives them for the whole slice.
-    rows : slice
-        The rows wanted.
-
-    Returns
-    -------
-    d1, d2 : ndarray of float64, shape (rows, width)
-        In pixels, Euclidean, to the nearest pixel of the cell; 0 on it.
+    Both are float64, (rows, width), Euclidean, in pixels, 0 on the cell. Distances beyond `reach`
+    need not be known and come out as larger or infinity. `boxes` are those of the whole slice, as
+    `unet.preparation.labels.bounding_boxes` gives them.
 
     Notes
     -----

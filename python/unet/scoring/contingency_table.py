@@ -130,18 +130,10 @@ def contingency_table(first: np.ndarray, second: np.ndarray) -> ContingencyTable
 
 
 def f_score(counts: np.ndarray) -> np.ndarray:
-    """F-score of true positives, false positives and false negatives.
+    """F-score 2 P R / (P + R) of tp, fp, fn, (..., 3): float64 (...); 0 where P + R is 0.
 
-    Parameters
-    ----------
-    counts : ndarray, shape (..., 3)
-        tp, fp, fn.
-
-    Returns
-    -------
-    float64 ndarray, shape (...)
-        2 P R / (P + R), or 0 where P + R is 0; P = tp / (tp + fp), or 1 without false positives;
-        R = tp / (tp + fn), or 1 without false negatives.
+    P = tp / (tp + fp), or 1 without false positives; R = tp / (tp + fn), or 1 without false
+    negatives.
     """
     precision, recall = precision_recall(counts)
     total = precision + recall

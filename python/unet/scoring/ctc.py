@@ -24,12 +24,11 @@ def is_ground_truth(folder: PathLike) -> bool:
 def score_sequence(
     truth: PathLike, result: PathLike, frames: range | None = None, *, tracking: bool = True
 ) -> dict[str, Any]:
-    """Score a result by what its ground truth holds: SEG, DET and TRA.
+    """Score a result by what its ground truth, SEG or TRA or both, holds.
 
     Parameters
     ----------
     truth, result : path
-        As for `score_seg` and `score_tracking`; truth holds SEG or TRA, or both.
     frames : range, optional
         Those of SEG; by default all that are annotated.
     tracking : bool
@@ -39,11 +38,6 @@ def score_sequence(
     -------
     dict
         truth and result, their paths, and what `score_seg` and `score_tracking` return.
-
-    Raises
-    ------
-    InputError
-        As these; also if nothing is left to score.
     """
     scores: dict[str, Any] = {"truth": str(truth), "result": str(result)}
     if (Path(truth) / "SEG").is_dir():
@@ -58,14 +52,11 @@ def score_sequence(
 
 
 def score_seg(truth: PathLike, result: PathLike, frames: range | None = None) -> dict[str, Any]:
-    """Score the cells of a result by SEG.
+    """Score the cells of a result, maskNNN.tif, by SEG against truth/SEG/man_segNNN.tif.
 
     Parameters
     ----------
-    truth : path
-        Holds SEG/man_segNNN.tif.
-    result : path
-        Holds maskNNN.tif of these frames at least.
+    truth, result : path
     frames : range, optional
         The frames to score, of those annotated; by default all.
 
@@ -104,14 +95,7 @@ def score_seg(truth: PathLike, result: PathLike, frames: range | None = None) ->
 
 
 def score_tracking(truth: PathLike, result: PathLike) -> dict[str, Any]:
-    """Score the cells and tracks of a result by DET and TRA.
-
-    Parameters
-    ----------
-    truth : path
-        Holds TRA/man_trackNNN.tif of every frame and TRA/man_track.txt.
-    result : path
-        Holds maskNNN.tif of every frame and res_track.txt.
+    """Score cells and tracks of a result, with res_track.txt, by DET and TRA against truth/TRA.
 
     Returns
     -------

@@ -46,19 +46,7 @@ class Matches(NamedTuple):
 def match_objects(reference: np.ndarray, result: np.ndarray) -> Matches:
     """Match the objects of a frame: a partner covers more than half of a reference's object.
 
-    Parameters
-    ----------
-    reference, result : ndarray of int, shape (height, width)
-        0 is background, every other number an object, connected or not.
-
-    Returns
-    -------
-    Matches
-
-    Raises
-    ------
-    ValueError
-        If the shapes differ.
+    Both are int, (height, width); 0 is background, every other number an object, connected or not.
     """
     table = contingency_table(reference, result)
     references, row = np.unique(table.first, return_inverse=True)
@@ -78,20 +66,8 @@ def match_objects(reference: np.ndarray, result: np.ndarray) -> Matches:
 def seg(frames: Iterable[Matches]) -> float:
     """Return SEG: the mean Jaccard index of the reference's objects, 0 for those without a partner.
 
-    Parameters
-    ----------
-    frames : iterable of Matches
-
-    Returns
-    -------
-    float
-        From 0 to 1, the better. The mean is over the objects of all frames. Objects of the result
-        that belong to none cost nothing.
-
-    Raises
-    ------
-    InputError
-        If the reference has no object.
+    The mean is over the objects of all frames, from 0 to 1, the better; objects of the result that
+    belong to none cost nothing. Raises `InputError` if the reference has no object.
     """
     jaccard = np.concatenate([np.zeros(0)] + [frame.jaccard for frame in frames])
     if not len(jaccard):
@@ -216,43 +192,19 @@ def _links(
 
 
 def det(operations: Operations) -> float:
-    """Return DET: how well objects are found.
+    """Return DET, how well objects are found: 1 - min(D, D0) / D0, from 0 to 1, the better.
 
-    Parameters
-    ----------
-    operations : Operations
-
-    Returns
-    -------
-    float
-        1 - min(D, D0) / D0, from 0 to 1, the better; D = 5 NS + 10 FN + FP is what the result
-        costs to mend, D0 what it costs to add all objects by hand.
-
-    Raises
-    ------
-    InputError
-        If the reference has no object.
+    D = 5 NS + 10 FN + FP is what the result costs to mend, D0 what it costs to add all objects by
+    hand. Raises `InputError` if the reference has no object.
     """
     return _accuracy(operations, ("NS", "FN", "FP"), WEIGHTS["FN"] * operations.objects)
 
 
 def tra(operations: Operations) -> float:
-    """Return TRA: how well objects are found and tracked.
+    """Return TRA, how well objects are found and tracked: 1 - min(A, A0) / A0, from 0 to 1.
 
-    Parameters
-    ----------
-    operations : Operations
-
-    Returns
-    -------
-    float
-        1 - min(A, A0) / A0, from 0 to 1, the better; A = AOGM = 5 NS + 10 FN + FP + ED + 1.5 EA +
-        EC is what the result costs to mend, A0 what it costs to make the reference by hand.
-
-    Raises
-    ------
-    InputError
-        If the reference has no object.
+    A = AOGM = 5 NS + 10 FN + FP + ED + 1.5 EA + EC is what the result costs to mend, A0 what it
+    costs to make the reference by hand. Raises `InputError` if the reference has no object.
     """
     scratch = WEIGHTS["FN"] * operations.objects + WEIGHTS["EA"] * operations.links
     return _accuracy(operations, tuple(WEIGHTS), scratch)

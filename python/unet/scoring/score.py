@@ -9,8 +9,7 @@ import numpy as np
 
 from unet.errors import InputError, few
 from unet.preparation.ctc_sequence import is_sequence
-from unet.preparation.label_kinds import MOST_CLASSES, LabelSurvey
-from unet.preparation.labels import annotate
+from unet.preparation.labels import MOST_CLASSES, LabelSurvey, annotate
 from unet.scoring.ctc import is_ground_truth, score_sequence
 from unet.scoring.isbi import score_stack
 from unet.scoring.tables import SequenceScores, StackScores

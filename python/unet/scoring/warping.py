@@ -256,18 +256,9 @@ def _falls_apart(warped: np.ndarray, pixels: np.ndarray, radius: int) -> np.ndar
 def count_mismatches(
     labels: np.ndarray, probabilities: np.ndarray, threshold: float, legacy: bool = False
 ) -> np.ndarray:
-    """Count the residual mismatches of one slice at one threshold.
+    """Count the mismatches that warping leaves in one slice at one threshold.
 
-    Parameters
-    ----------
-    labels : bool ndarray, shape (Y, X)
-        Ground truth, True inside a cell.
-    probabilities : float32 ndarray, shape (Y, X)
-        Proposal, 1 = inside a cell.
-    threshold : float
-        The proposal is a cell where it is above this.
-    legacy : bool
-        Process the pixels in the order of the challenge before June 2015 (see `warping_order`).
+    Parameters are those of `warping_order`.
 
     Returns
     -------

@@ -113,18 +113,7 @@ def _check_tracks(tracks: Sequence[Track], places: Sequence[str]) -> None:
 
 
 def write_tracks(path: PathLike, tracks: Iterable[Track]) -> None:
-    """Write man_track.txt or res_track.txt.
-
-    Parameters
-    ----------
-    path : path
-    tracks : iterable of Track
-
-    Raises
-    ------
-    InputError
-        As `read_tracks`.
-    """
+    """Write man_track.txt or res_track.txt; raises `InputError` as `read_tracks`."""
     tracks = list(tracks)
     _check_tracks(tracks, [f"{path}, track {track.label}" for track in tracks])
     with atomic_path(path) as temporary:
@@ -235,23 +224,10 @@ def _as_mask(picture: np.ndarray, path: Path) -> np.ndarray:
 
 
 def open_masks(folder: PathLike, prefix: str = "mask") -> Volume:
-    """Open all masks of a folder as a stack: a result, or the markers of a ground truth.
+    """Open all masks of a folder as a stack: of a result, or the markers of a ground truth.
 
-    Parameters
-    ----------
-    folder : path
-    prefix : str
-        mask, or man_track.
-
-    Returns
-    -------
-    Volume of uint16, shape (frames, height, width)
-        0 is background, every other number a cell.
-
-    Raises
-    ------
-    InputError
-        As `numbered_files` and `open_frames`; also if frames are missing between 0 and the last.
+    It is uint16 (frames, height, width), 0 is background; raises `InputError` as `numbered_files`
+    and `open_frames`, and if frames are missing between 0 and the last.
     """
     files = numbered_files(folder, prefix)
     lost = next((k for k, number in enumerate(files) if k != number), None)

@@ -115,22 +115,8 @@ def _cells(labels: np.ndarray, t: int) -> tuple[FrameDetections, np.ndarray]:
 def number_cells(labels: np.ndarray, t: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the labels of frame t's cells, ascending, and the place among them of each pixel's.
 
-    Parameters
-    ----------
-    labels : ndarray of int, shape (height, width)
-    t : int
-        For messages.
-
-    Returns
-    -------
-    values : ndarray, shape (cells,)
-    index : int64 ndarray, shape (height, width)
-        From 1; 0 is background.
-
-    Raises
-    ------
-    InputError
-        As `detect`.
+    Labels are (height, width), places int64 and counted from 1; 0 is background. Raises
+    `InputError` as `detect`.
     """
     if labels.dtype.kind == "f" and (labels != np.rint(labels)).any():
         raise InputError(
@@ -153,18 +139,9 @@ def number_cells(labels: np.ndarray, t: int) -> tuple[np.ndarray, np.ndarray]:
 def shared_pixels(
     before: np.ndarray, now: np.ndarray, rows: int, columns: int
 ) -> sparse.csr_matrix:
-    """Count the pixels that the cells of two frames share.
+    """Count the pixels that the cells of two frames share: int64 (rows, columns).
 
-    Parameters
-    ----------
-    before, now : int ndarray, shape (height, width)
-        FrameDetections count from 1; 0 is background.
-    rows, columns : int
-        The cells of each.
-
-    Returns
-    -------
-    scipy.sparse.csr_matrix of int64, shape (rows, columns)
+    Both frames are int, (height, width); cells count from 1, 0 is background.
     """
     table = contingency_table(before, now)
     both = (table.first > 0) & (table.second > 0)

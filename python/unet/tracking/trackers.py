@@ -104,13 +104,7 @@ def link_greedily(detections: Detections) -> Links:
 
 
 def assign(gain: np.ndarray) -> list[tuple[int, int]]:
-    """Return the pairs (row, column), each row and column at most once, of the largest total gain.
-
-    Parameters
-    ----------
-    gain : float ndarray, shape (rows, columns)
-        Pairs without a gain above 0 are not made.
-    """
+    """Return the pairs (row, column), each at most once, that gain most in all, each above 0."""
     positive = np.maximum(gain, 0)
     rows, columns = linear_sum_assignment(positive, maximize=True)
     return [(int(i), int(j)) for i, j in zip(rows, columns) if positive[i, j] > 0]

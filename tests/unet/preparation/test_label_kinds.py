@@ -10,7 +10,7 @@ from PIL import Image
 from scipy import ndimage
 
 from unet.errors import InputError
-from unet.preparation.label_kinds import LabelSurvey, detect_kind
+from unet.preparation.labels import LabelSurvey, detect_kind
 
 
 @pytest.fixture
