@@ -28,17 +28,7 @@ PathLike = Union[str, "os.PathLike[str]"]
 
 
 class SequenceFiles(NamedTuple):
-    """The files of a sequence, by the numbers of their frames.
-
-    Attributes
-    ----------
-    frames : dict of int to pathlib.Path
-        NN/tNNN.tif.
-    cells : dict of int to pathlib.Path
-        NN_GT/SEG or NN_ST/SEG/man_segNNN.tif.
-    markers : dict of int to pathlib.Path
-        NN_GT/TRA/man_trackNNN.tif; empty where there are none.
-    """
+    """The frames, drawn cells and markers of a sequence, by their numbers; without markers none."""
 
     frames: dict[int, Path]
     cells: dict[int, Path]
@@ -91,10 +81,6 @@ def find_sequence(folder: PathLike, annotations: str = "gt") -> SequenceFiles:
         Whose cells: gold truth, drawn by people, or silver truth, made of the results of several
         methods.
 
-    Returns
-    -------
-    SequenceFiles
-
     Raises
     ------
     InputError
@@ -125,14 +111,10 @@ def open_annotated(
     ----------
     files : SequenceFiles
     rule : IgnoreRule
-        What is unknown where no cell is drawn. A reach of 0 with the rule "markers" becomes the
-        largest distance at which a drawn cell of these frames has a pixel from its marker.
+        A reach of 0 with the rule "markers" becomes the largest distance at which a drawn cell of
+        these frames has a pixel from its marker.
     chosen : range, optional
         The frames to take, of those annotated; by default all.
-
-    Returns
-    -------
-    AnnotatedFrames
 
     Raises
     ------

@@ -137,21 +137,10 @@ def instances_from_binary(foreground: np.ndarray) -> np.ndarray:
 
 
 def separate_touching(instances: np.ndarray) -> np.ndarray:
-    """Put a thin background border between touching cells.
+    """Put a thin background border between touching cells, int32 (height, width), 0 is background.
 
-    Parameters
-    ----------
-    instances : ndarray of int32, shape (height, width)
-        0 is background, every other value a cell.
-
-    Returns
-    -------
-    ndarray of int32, shape (height, width)
-        Pixels of a cell that have a pixel of another cell among their 8 neighbours are background.
-
-    Notes
-    -----
-    The border is where the largest and the smallest cell number under a 3 x 3 window differ
+    Pixels of a cell that have a pixel of another cell among their 8 neighbours become background:
+    the border is where the largest and the smallest cell number under a 3 x 3 window differ
     (dilation against erosion), so it takes one pixel from each of the two cells.
 
     References
@@ -180,7 +169,7 @@ def class_counts(classes: np.ndarray) -> np.ndarray:
 
 
 def class_weights(counts: Sequence[int], balance: bool = True) -> np.ndarray:
-    """Return wc, the weight of each class that balances the class frequencies.
+    """Return wc, the weight of each class that balances the class frequencies: float64 (K,).
 
     Parameters
     ----------
@@ -189,18 +178,11 @@ def class_weights(counts: Sequence[int], balance: bool = True) -> np.ndarray:
     balance : bool
         False: all classes weigh 1.
 
-    Returns
-    -------
-    ndarray of float64, shape (K,)
-
     Notes
     -----
     wc = N / (K n_c), with N annotated pixels, n_c of them of class c, and K classes that occur:
     every class weighs the same in sum, and a pixel 1 on average. A class that is absent weighs 1.
-
-    References
-    ----------
-    Ronneberger et al. 2015, Sec. 3, Eq. 2, which demands the balance but prints no formula for it.
+    Sec. 3, Eq. 2 of the paper demands the balance but prints no formula for it.
     """
     counts = np.asarray(counts, np.float64)
     weights = np.ones(len(counts))
@@ -328,19 +310,9 @@ def touch(cells: np.ndarray) -> bool:
 
 
 def detect_kind(slices: Iterable[np.ndarray], ignore: int | None = None) -> str:
-    """Tell what kind of labels a stack holds.
+    """Tell what kind of labels a stack holds: up to two values are binary, more than 32 instances.
 
-    Parameters
-    ----------
-    slices : iterable of ndarray, shape (height, width)
-        Read until the answer is known.
-    ignore : int, optional
-        The label that means "not annotated".
-
-    Returns
-    -------
-    {"binary", "instances"}
-        Up to two values are binary, more than 32 are instances.
+    Slices are read until the answer is known; `ignore` is the label that means "not annotated".
 
     Raises
     ------

@@ -69,7 +69,7 @@ def largest_reach(cells: np.ndarray, markers: np.ndarray) -> float:
 def unknown_pixels(
     cells: np.ndarray, rule: IgnoreRule, markers: np.ndarray | None = None
 ) -> np.ndarray:
-    """Tell which pixels of a frame are not annotated.
+    """Tell which pixels of a frame are not annotated: bool (height, width), never in a drawn cell.
 
     Parameters
     ----------
@@ -78,11 +78,6 @@ def unknown_pixels(
     rule : IgnoreRule
     markers : ndarray of int, shape (height, width), optional
         A mark in every cell, drawn or not; 0 is none. The rule "markers" needs them.
-
-    Returns
-    -------
-    ndarray of bool, shape (height, width)
-        Never inside a drawn cell.
     """
     undrawn = cells == 0
     unknown = np.zeros(cells.shape, bool)

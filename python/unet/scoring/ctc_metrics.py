@@ -112,10 +112,6 @@ def count_operations(
     reference, result : sequence of Track
         Their tables; parents must be in them.
 
-    Returns
-    -------
-    Operations
-
     Raises
     ------
     InputError
@@ -127,11 +123,6 @@ def count_operations(
     is linked to the last of its parent, however many frames lie between. Links of the result count
     as wrong (ED) only between objects that have exactly one object of the reference each: those of
     objects to be removed or split go with them, and what has to be drawn anew is missing (EA).
-
-    References
-    ----------
-    Matula et al. 2015, "Cell tracking accuracy measurement based on comparison of acyclic oriented
-    graphs".
     """
     splits = missing = surplus = objects = 0
     # Vertex of the result -> the only vertex of the reference that belongs to it.

@@ -177,10 +177,8 @@ def classify(
 
     Parameters
     ----------
-    warped : bool ndarray, shape (Y, X)
-        The final warped labels.
-    residual : int64 ndarray, shape (left, 2)
-        Row and column of the pixels that differ from the proposal.
+    warped, residual : ndarray
+        As `warp` returns them.
     radius : int
         Half the side of the window of the local split test, pixels; if below 1 or above the height
         or the width, the whole slice is the window.

@@ -41,18 +41,13 @@ class Track(NamedTuple):
 
 
 def read_tracks(path: PathLike) -> list[Track]:
-    """Read man_track.txt or res_track.txt.
+    """Read man_track.txt or res_track.txt, in the order of the file.
 
     Parameters
     ----------
     path : path
         Lines of four whole numbers, L B E P; empty lines are skipped. Whatever editors leave, on
         Windows too, is taken: a mark of the encoding, UTF-16, other ends of lines, tabs.
-
-    Returns
-    -------
-    list of Track
-        In the order of the file.
 
     Raises
     ------
@@ -121,18 +116,13 @@ def write_tracks(path: PathLike, tracks: Iterable[Track]) -> None:
 
 
 def numbered_files(folder: PathLike, prefix: str) -> dict[int, Path]:
-    """Find the numbered pictures of a folder: PREFIXNNN.tif, in small letters or capitals.
+    """Find the numbered pictures of a folder, in order: PREFIXNNN.tif, also in capitals.
 
     Parameters
     ----------
     folder : path
     prefix : str
         t for frames, mask for results, man_seg and man_track for ground truth.
-
-    Returns
-    -------
-    dict of int to pathlib.Path
-        The files by their numbers, in that order.
 
     Raises
     ------
@@ -171,10 +161,6 @@ def open_frames(files: Mapping[int, Path], *, masks: bool) -> Volume:
     masks : bool
         True: whole numbers from 0 to 65535, of whatever type, become uint16. False: all must be of
         the first one's type.
-
-    Returns
-    -------
-    Volume, shape (len(files), height, width)
 
     Raises
     ------

@@ -64,10 +64,6 @@ def detect(frames: Sequence[np.ndarray]) -> Detections:
     frames : sequence of ndarray of int, shape (height, width)
         0 is background, every other number a cell of its frame; such as a `unet.volumes.Volume`.
 
-    Returns
-    -------
-    Detections
-
     Raises
     ------
     InputError

@@ -116,31 +116,12 @@ def track(
 
 
 def track_cells(frames: Sequence[np.ndarray], tracker: str, field_of_interest: int = 0) -> Tracks:
-    """Follow the cells of a sequence.
+    """Follow the cells of a sequence; the masks are drawn one by one, when their turn comes.
 
-    Parameters
-    ----------
-    frames : sequence of ndarray of int, shape (height, width)
-        0 is background, every other number a cell of its frame. They are read again and again.
-    tracker : {"assignment", "greedy"}
-        As `unet.tracking.trackers.link_by_assignment`, cells that merge told apart by
-        `unet.tracking.split_merged.SplitMerged`, and `unet.tracking.trackers.link_greedily`.
-    field_of_interest : int
-        Pixels at each edge that lie outside. A cell with no pixel inside helps to follow it, but is
-        not part of the result in that frame.
-
-    Returns
-    -------
-    Tracks
-        The masks are drawn one after the other, when their turn comes. Tracks have no gaps. A cell
-        that comes back after frames outside of the field of interest is a new track, whose parent
-        is the old one.
-
-    Raises
-    ------
-    InputError
-        If the field of interest is empty, there are more tracks than 16 bit can number, or the
-        labels are none (see `unet.tracking.detections.detect`).
+    Parameters and errors are those of `track`; the frames, a sequence of int (height, width), are
+    read again and again. A cell with no pixel inside the field of interest helps to follow it, but
+    is not part of the result in that frame. Tracks have no gaps: a cell that comes back after
+    frames outside of the field of interest is a new track, whose parent is the old one.
     """
     if not 0 <= 2 * field_of_interest < min(np.shape(frames[0])[-2:]):
         height, width = np.shape(frames[0])[-2:]

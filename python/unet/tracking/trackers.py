@@ -69,19 +69,8 @@ class Links(NamedTuple):
 
 
 def link_greedily(detections: Detections) -> Links:
-    """Link cells as the authors did in 2015, by overlap alone.
+    """Link cells as the authors did in 2015, by overlap alone, without divisions.
 
-    Parameters
-    ----------
-    detections : Detections
-
-    Returns
-    -------
-    Links
-        Without divisions.
-
-    Notes
-    -----
     Of the intersections over unions with the next frame, each cell keeps its largest; then each
     cell of the next frame takes the largest that is left to it. Cells that get none are new.
     """
@@ -113,16 +102,6 @@ def assign(gain: np.ndarray) -> list[tuple[int, int]]:
 def link_by_assignment(detections: Detections) -> Links:
     """Link cells by linear assignment, first between frames, then over gaps and divisions.
 
-    Parameters
-    ----------
-    detections : Detections
-
-    Returns
-    -------
-    Links
-
-    Notes
-    -----
     The gain of a link is its intersection over union, and more the nearer the centres are: by
     1 - distance / (`REACH` diameters). A gap of up to `LONGEST_GAP` frames is closed where a track
     segment ends and one of like area begins within reach. A cell has divided where two cells of
