@@ -1,0 +1,60 @@
+"""Who imports whom: no circle, not even for types; the method knows Caffe by its face alone."""
+
+from __future__ import annotations
+
+import ast
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+
+def modules(folder: Path) -> dict[str, ast.Module]:
+    """Return the modules of a package by their dotted names, parsed."""
+    found = {}
+    for path in folder.rglob("*.py"):
+        parts = path.relative_to(folder.parent).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        found[name] = ast.parse(path.read_text())
+    return found
+
+
+def imported(tree: ast.Module) -> set[str]:
+    """Return all names that are imported, anywhere in a module: packages, modules, and in these."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+            found.add(node.module)
+    return found
+
+
+@pytest.mark.parametrize("package", ["caffe", "unet"])
+def test_no_module_imports_one_that_imports_it(repository, package):
+    trees = modules(repository / "python" / package)
+    arrows = {}
+    for name, tree in trees.items():
+        names = imported(tree)
+        # `from package import module` needs the module, not what else the package's face imports.
+        inner = {n.rpartition(".")[0] for n in names if n in trees}
+        arrows[name] = {n for n in names & trees.keys() if n not in inner} - {name}
+    try:
+        TopologicalSorter(arrows).prepare()
+    except CycleError as error:
+        raise AssertionError(" -> ".join(error.args[1])) from None
+
+
+def test_the_engine_knows_nothing_of_the_method(repository):
+    for name, tree in modules(repository / "python" / "caffe").items():
+        assert not {n for n in imported(tree) if n.split(".")[0] == "unet"}, name
+
+
+def test_the_method_knows_caffe_by_its_interface_and_nothing_of_pytorch(repository):
+    for name, tree in modules(repository / "python" / "unet").items():
+        for other in imported(tree):
+            package, _, inner = other.partition(".")
+            assert package != "torch", name
+            # caffe.Net, but not caffe.net.net.Net.
+            assert package != "caffe" or "." not in inner or inner.startswith("proto."), name
