@@ -48,7 +48,7 @@ def _synthetic(net: str, tile: int, phase: str, folder: str) -> str:
         REPOSITORY
         / "prototxt"
         / net
-        / ("train.prototxt" if phase == "train" else "deploy.prototxt")
+        / ("train_val.prototxt" if phase == "train" else "deploy.prototxt")
     )
     param = text_format.Parse(source.read_text(), caffe_pb2.NetParameter())
     layers = [layer for layer in param.layer if layer.type not in ("Python", "Input")]

@@ -141,7 +141,7 @@ def demo(options: argparse.Namespace) -> None:
             [solver, deploy],
         )
     )
-    inputs = [solver, net / "train.prototxt", data]
+    inputs = [solver, net / "train_val.prototxt", data]
     chosen = Plan(options.iterations, None)
     if options.iterations is None:
         chosen = measure(
@@ -209,7 +209,7 @@ def train_isbi(options: argparse.Namespace) -> None:
             ["tools/train.py", str(solver), "--resume", "--device", device]
             + ["--precision", choice.precision, "--iterations", str(choice.iterations)]
             + ["-o", str(training)],
-            [solver, prototxt / "train.prototxt", data],
+            [solver, prototxt / "train_val.prototxt", data],
             [model],
         ),
         training,

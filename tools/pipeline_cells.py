@@ -156,7 +156,7 @@ def _train(
             "train",
             ["tools/train.py", str(solver), "--resume", "--device", choice.device]
             + ["--precision", choice.precision, "-o", str(training)],
-            [solver, net / "train.prototxt", data],
+            [solver, net / "train_val.prototxt", data],
             [model],
         ),
         training,

@@ -65,7 +65,7 @@ def train_and_segment(
             f"{name}: train",
             ["tools/train.py", str(solver), "--resume", "--device", options.device]
             + ["--precision", options.precision, "-o", str(training)],
-            [solver, net / "train.prototxt", data],
+            [solver, net / "train_val.prototxt", data],
             [model],
         ),
         training,

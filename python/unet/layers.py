@@ -18,8 +18,9 @@ from unet.machine.cores import available_cores
 from unet.network.geometry import Geometry
 from unet.preparation.training_set import TrainingSet
 
-_GEOMETRY = ("downsample_factor", "pad_input", "pad_output")
-_KEYS = ("file", "tile", "slices", "seed", "workers", "augmentation", *_GEOMETRY)
+# Fields of `unet.network.geometry.Geometry` that param_str may hold.
+GEOMETRY = ("downsample_factor", "pad_input", "pad_output")
+_KEYS = ("file", "tile", "slices", "seed", "workers", "augmentation", *GEOMETRY)
 
 
 class TrainingTiles(caffe.Layer):
@@ -100,7 +101,7 @@ class TrainingTiles(caffe.Layer):
         if len(sizes) != 2:
             raise InputError(f"{where}: tile is {tile!r}, but must be a size or [height, width]")
         self._tile = tuple(_whole(size, 1, 2**15, f"{where}: tile") for size in sizes)
-        geometry = _geometry({key: config[key] for key in _GEOMETRY if key in config})
+        geometry = _geometry({key: config[key] for key in GEOMETRY if key in config})
         geometry.check(self._tile)
         augmentation = _augmentation(config.get("augmentation", {}))
         seed = _whole(config.get("seed", 1), 0, 2**63 - 1, "seed")

@@ -1,4 +1,4 @@
-"""The networks, as they read in Fig. 1, and the prototxt files made of them.
+"""The prototxt files of the networks in `unet.network`, and the numbers that they train with.
 
 `python -m unet.nets` writes prototxt/; with a network and a training set it writes a folder for
 your own data.
@@ -6,33 +6,25 @@ your own data.
 
 from __future__ import annotations
 
-import argparse
+import dataclasses
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import caffe
 from caffe import NetSpec
 from caffe import layers as L
 from caffe.proto import caffe_pb2
-from unet.command.options import add_overwrite, whole
-from unet.command.options import parse_slices as parse_range
-from unet.command.running import run_program
 from unet.errors import InputError, few
 from unet.files.atomic import atomic_parts
-from unet.files.names import path_in_prototxt
-from unet.files.outputs import Output, guard_outputs
-from unet.files.provenance import NETWORK, NETWORK_LINE
-from unet.layers import parse_slices
-from unet.network.loss import weighted_softmax_loss
-from unet.network.release2015 import NAME as PHSEG_V5
-from unet.network.release2015 import phseg_v5_files
-from unet.network.u_net import u_shape
+from unet.files.provenance import NETWORK_LINE
+from unet.layers import GEOMETRY, parse_slices
+from unet.network.geometry import Geometry
+from unet.network.u_net import LEVELS, u_shape, weighted_softmax_loss
 from unet.preparation.training_set import TrainingSet
-from unet.segmentation.tiles import BORDER, check_tile
 from unet.volumes.intensity import INPUT, input_text
 
-# Maps after the first convolution; they double at each of the four poolings.
+# Maps after the first convolution; they double at each pooling.
 WIDTHS = {"unet": 64, "unet_slim": 16}
 # The input of Fig. 1.
 FIGURE_TILE = 572
@@ -48,13 +40,60 @@ RATES = {
 # slim one much further.
 METHODS = {"unet": "SGD", "unet_slim": "Adam"}
 ITERATIONS = {"unet": 30000, "unet_slim": 22000}
+OWN_ITERATIONS = 4000
+# What the weight map is made of, as options of `unet prepare`. "gaps": those between cells, but no
+# balance of the classes, which makes cells too large where they are few; "none": every pixel counts
+# alike, from which the slim net learns more in as many steps.
+WEIGHTINGS = {
+    "paper": [],
+    "gaps": ["--no-class-balance"],
+    "none": ["--w0", "0", "--no-class-balance"],
+}
+WEIGHTING = {"unet": "paper", "unet_slim": "none"}
+AUGMENTATION = dict(
+    grid=3, std=10.0, rotation=180.0, mirror=True, shift=True, contrast=0.3, brightness=0.15
+)
 TEST_TILE = 700
 DATA = "data/isbi2012/isbi2012.h5"
-HOLDOUT = 20
+SLICES, HOLDOUT = 30, 20
+TRAIN_VAL = "train_val.prototxt"
 
 
-def data_layer(config: dict, include: dict) -> caffe_pb2.LayerParameter:
-    """Return the layer that feeds tiles, admitted where `include` holds."""
+def tiles(
+    file: str,
+    tile: int,
+    phase: int,
+    *,
+    stage: str | None = None,
+    slices: Sequence[int] | None = None,
+    geometry: Geometry | None = None,
+) -> caffe_pb2.LayerParameter:
+    """Return the layer that feeds tiles in a phase and a stage; in TRAIN they are augmented.
+
+    Parameters
+    ----------
+    file : str
+        The training set.
+    tile : int
+        Input size.
+    phase : int
+        caffe.TRAIN or caffe.TEST.
+    stage : str, optional
+        Of the solver; None: any.
+    slices : [first, stop], optional
+        All by default.
+    geometry : Geometry, optional
+        The network's; by default that of Fig. 1.
+    """
+    config: dict = dict(file=file, tile=tile)
+    if slices is not None:
+        config["slices"] = list(slices)
+    if phase == caffe.TRAIN:
+        config.update(seed=1, augmentation=AUGMENTATION)
+    figure1 = Geometry()
+    for name in GEOMETRY if geometry is not None else ():
+        if getattr(geometry, name) != getattr(figure1, name):
+            config[name] = getattr(geometry, name)
     n = NetSpec()
     n["data"], n["label"], n["weight"] = L.Python(
         name="tiles",
@@ -62,53 +101,58 @@ def data_layer(config: dict, include: dict) -> caffe_pb2.LayerParameter:
         python_param=dict(
             module="unet.layers", layer="TrainingTiles", param_str=json.dumps(config)
         ),
-        include=include,
+        include=dict(phase=phase, **(dict(stage=stage) if stage else {})),
     )
     return n.to_proto().layer[0]
 
 
-def training_net(
+def train_val_net(
     name: str,
-    phase: int,
-    feeds: Sequence[tuple[dict, dict]],
+    feeds: Sequence[caffe_pb2.LayerParameter],
     *,
     classes: int = 2,
+    levels: int = LEVELS,
+    padded: bool = False,
 ) -> caffe_pb2.NetParameter:
-    """Return the net that is trained (TRAIN) or tested (TEST), from tiles to loss.
+    """Return the net that is trained and tested: from tiles to loss, in phase TEST to accuracy.
 
     Parameters
     ----------
     name : str
         A key of `WIDTHS`.
-    phase : int
-        caffe.TRAIN or caffe.TEST; the test net also has `accuracy`.
-    feeds : sequence of (configuration, include rule)
-        The data layers, of which the solver's state admits one.
-    classes : int
+    feeds : sequence of caffe_pb2.LayerParameter
+        From `tiles`, of which phase and stage admit one.
+    classes, levels, padded
+        As of `unet.network.u_net.u_shape`.
     """
     n = NetSpec()
     # Stands for the data layers while the net is put together.
     n["data"], n["label"], n["weight"] = L.Python(name="tiles", ntop=3)
-    u_shape(n, WIDTHS[name], classes)
+    u_shape(n, WIDTHS[name], classes, levels=levels, padded=padded)
     weighted_softmax_loss(n, "score", "weight", classes)
-    if phase == caffe.TEST:
-        n["accuracy"] = L.Accuracy(n["score"], n["label"], ignore_label=255)
-    else:
-        n["silence"] = L.Silence(n["label"], ntop=0)
-    body = n.to_proto()
+    n["accuracy"] = L.Accuracy(
+        n["score"], n["label"], ignore_label=255, include=dict(phase=caffe.TEST)
+    )
+    n["silence"] = L.Silence(n["label"], ntop=0, include=dict(phase=caffe.TRAIN))
     net = caffe_pb2.NetParameter(name=name)
-    net.layer.extend(data_layer(config, include) for config, include in feeds)
-    net.layer.extend(body.layer[1:])
+    net.layer.extend(feeds)
+    net.layer.extend(n.to_proto().layer[1:])
     return net
 
 
 def deploy_net(
-    name: str, *, channels: int = 1, classes: int = 2, tile: int = FIGURE_TILE
+    name: str,
+    *,
+    channels: int = 1,
+    classes: int = 2,
+    tile: int = FIGURE_TILE,
+    levels: int = LEVELS,
+    padded: bool = False,
 ) -> caffe_pb2.NetParameter:
     """Return the net that segments: `data` in, `score` and its soft-max `prob` out."""
     n = NetSpec()
     n["data"] = L.Input(shape=dict(dim=[1, channels, tile, tile]))
-    u_shape(n, WIDTHS[name], classes)
+    u_shape(n, WIDTHS[name], classes, levels=levels, padded=padded)
     n["prob"] = L.Softmax(n["score"])
     net = n.to_proto()
     net.name = name
@@ -119,9 +163,10 @@ def solver(
     name: str,
     folder: str,
     prefix: str,
-    stage: str,
     iterations: int,
-    test_iter: int | None,
+    *,
+    stage: str | None = None,
+    test_iter: int | None = None,
     method: str = "SGD",
 ) -> caffe_pb2.SolverParameter:
     """Return the solver: one tile a step; the paper's SGD with momentum 0.99 (Sec. 3), or Adam.
@@ -131,12 +176,12 @@ def solver(
     name : str
         A key of `WIDTHS`.
     folder : str
-        Where train.prototxt and test.prototxt lie.
+        Where train_val.prototxt lies.
     prefix : str
         Path of the snapshots, up to `_iter_N`.
-    stage : str
-        Which data layer is admitted.
     iterations : int
+    stage : str, optional
+        Which data layers are admitted.
     test_iter : int, optional
         Passes of a test; None: there is nothing to test on.
     method : {"SGD", "Adam"}
@@ -147,7 +192,7 @@ def solver(
         "Adam": dict(momentum=0.9, momentum2=0.999),
     }
     param = caffe_pb2.SolverParameter(
-        train_net=f"{folder}/train.prototxt",
+        net=f"{folder}/{TRAIN_VAL}",
         type=method,
         base_lr=RATES[method][name],
         lr_policy="poly",
@@ -160,63 +205,40 @@ def solver(
         snapshot_prefix=prefix,
         random_seed=1,
     )
-    param.train_state.stage.append(stage)
+    if stage:
+        param.train_state.stage.append(stage)
     if test_iter:
-        param.test_net.append(f"{folder}/test.prototxt")
         param.test_iter.append(test_iter)
         param.test_interval = 500
         param.test_initialization = False
-        param.test_state.add(stage=[stage])
+        if stage:
+            param.test_state.add(stage=[stage])
     return param
-
-
-AUGMENTATION = dict(
-    grid=3, std=10.0, rotation=180.0, mirror=True, shift=True, contrast=0.3, brightness=0.15
-)
-
-
-def feed(
-    file: str, tile: int, slices: Sequence[int] | None, augmentation: dict | None = None
-) -> dict:
-    """Return the configuration of a data layer."""
-    config: dict = dict(file=file, tile=tile)
-    if slices is not None:
-        config["slices"] = list(slices)
-    if augmentation is not None:
-        config.update(seed=1, augmentation=augmentation)
-    return config
 
 
 def isbi_files(name: str) -> dict[str, object]:
     """Return the files of prototxt/<name>: file name -> message, or text."""
-    folder = f"prototxt/{name}"
-    holdout = dict(stage=["holdout"])
-    everything = dict(stage=["isbi"])
+    tile = TRAIN_TILES[name]
+    feeds = [
+        tiles(DATA, tile, caffe.TRAIN, stage="holdout", slices=(0, HOLDOUT)),
+        tiles(DATA, tile, caffe.TRAIN, stage="isbi"),
+        tiles(DATA, TEST_TILE, caffe.TEST, stage="holdout", slices=(HOLDOUT, SLICES)),
+    ]
     solvers = {
-        f"solver_{file}{suffix}.prototxt": solver(
+        f"solver_{stage}{suffix}.prototxt": solver(
             name,
-            folder,
-            f"runs/{name}_{file}{suffix}/{name}",
-            file,
+            f"prototxt/{name}",
+            f"runs/{name}_{stage}{suffix}/{name}",
             ITERATIONS[name],
-            tests,
-            method,
+            stage=stage,
+            test_iter=tests,
+            method=method,
         )
         for method, suffix in (("SGD", ""), ("Adam", "_adam"))
-        for file, tests in (("holdout", 30 - HOLDOUT), ("isbi", None))
+        for stage, tests in (("holdout", SLICES - HOLDOUT), ("isbi", None))
     }
     return {
-        "train.prototxt": training_net(
-            name,
-            caffe.TRAIN,
-            [
-                (feed(DATA, TRAIN_TILES[name], (0, HOLDOUT), AUGMENTATION), holdout),
-                (feed(DATA, TRAIN_TILES[name], None, AUGMENTATION), everything),
-            ],
-        ),
-        "test.prototxt": training_net(
-            name, caffe.TEST, [(feed(DATA, TEST_TILE, (HOLDOUT, 30)), holdout)]
-        ),
+        TRAIN_VAL: train_val_net(name, feeds),
         "deploy.prototxt": deploy_net(name),
         INPUT: input_text(True),
         **solvers,
@@ -228,11 +250,13 @@ def own_files(
     data: str,
     folder: str,
     *,
-    tile: int,
-    iterations: int,
-    train: Sequence[int] | None,
-    test: Sequence[int] | None,
-    method: str,
+    tile: int | None = None,
+    iterations: int = OWN_ITERATIONS,
+    train: Sequence[int] | None = None,
+    test: Sequence[int] | None = None,
+    method: str | None = None,
+    levels: int = LEVELS,
+    padded: bool = False,
 ) -> dict[str, object]:
     """Return the files of a network for a training set of one's own: file name -> message or text.
 
@@ -244,29 +268,38 @@ def own_files(
         The training set; it says how many channels and classes the network has.
     folder : str
         Where the files will lie; solver and snapshots name it.
-    tile : int
-        Input size, 16k + 60.
+    tile : int, optional
+        Input size; by default that of the network's own training, or the next smaller valid one.
     iterations : int
     train, test : [first, stop], optional
         Slices to train on (None: all) and to test on (None: no test).
-    method : {"SGD", "Adam"}
-        As of `solver`.
+    method : {"SGD", "Adam"}, optional
+        As of `solver`; by default what suits the network.
+    levels, padded
+        As of `unet.network.u_net.u_shape`.
 
     Raises
     ------
     InputError
         If the training set, the tile size, the slices or the iterations are wrong.
     """
-    check_tile((tile, tile))
+    shape = dict(levels=levels, padded=padded)
+    # What is learnt is all of the scores, also where padding reaches.
+    geometry = dataclasses.replace(Geometry.of(deploy_net(name, **shape)), margin=0)
+    if tile is None:
+        tile = TRAIN_TILES[name]
+        tile -= (tile - geometry.pad_input) % geometry.downsample_factor
+    geometry.check((tile, tile))
     if iterations < 1:
         raise InputError(f"{iterations} iterations are too few; give at least 1")
     with TrainingSet(data) as training_set:
-        shape, channels, classes = training_set.shape, training_set.channels, training_set.classes
+        count, *size = training_set.shape
+        channels, classes = training_set.channels, training_set.classes
         normalised = training_set.grey_range is None
-        chosen = parse_slices(train, shape[0], training_set.path)
+        chosen = parse_slices(train, count, training_set.path)
         training_set.demand_annotated(chosen, classes=2)
         if test is not None:
-            held_out = parse_slices(test, shape[0], training_set.path)
+            held_out = parse_slices(test, count, training_set.path)
             training_set.demand_annotated(held_out, classes=1)
             both = sorted(set(chosen) & set(held_out))
             if both:
@@ -275,25 +308,24 @@ def own_files(
                     f"but scores on slices that a network has learnt from say nothing; choose "
                     f"--train-slices and --test-slices that share none"
                 )
-    always = dict(stage=["own"])
-    files: dict[str, object] = {
-        "train.prototxt": training_net(
-            name, caffe.TRAIN, [(feed(data, tile, train, AUGMENTATION), always)], classes=classes
-        ),
-        "deploy.prototxt": deploy_net(name, channels=channels, classes=classes, tile=tile),
-        INPUT: input_text(normalised),
-    }
-    passes = None
+    feeds, passes = [tiles(data, tile, caffe.TRAIN, slices=train, geometry=geometry)], None
     if test is not None:
-        files["test.prototxt"] = training_net(
-            name, caffe.TEST, [(feed(data, tile, test), always)], classes=classes
-        )
-        across = [-(-size // (tile - 2 * BORDER)) for size in shape[1:]]
-        passes = (test[1] - test[0]) * across[0] * across[1]
-    files["solver.prototxt"] = solver(
-        name, folder, f"{folder}/{name}", "own", iterations, passes, method
-    )
-    return files
+        feeds.append(tiles(data, tile, caffe.TEST, slices=test, geometry=geometry))
+        down, across = (-(-length // geometry.output_size(tile)) for length in size)
+        passes = (test[1] - test[0]) * down * across
+    return {
+        TRAIN_VAL: train_val_net(name, feeds, classes=classes, **shape),
+        "deploy.prototxt": deploy_net(name, channels=channels, classes=classes, tile=tile, **shape),
+        INPUT: input_text(normalised),
+        "solver.prototxt": solver(
+            name,
+            folder,
+            f"{folder}/{name}",
+            iterations,
+            test_iter=passes,
+            method=method or METHODS[name],
+        ),
+    }
 
 
 def write_files(files: dict[str, object], folder: Path) -> None:
@@ -304,59 +336,8 @@ def write_files(files: dict[str, object], folder: Path) -> None:
             (fresh / name).write_text(text, encoding="utf-8")
 
 
-def guard_files(files: Iterable[str], options: argparse.Namespace) -> None:
-    """Refuse to write files where that would damage something."""
-    outputs = [Output(Path(options.output, name), NETWORK) for name in files]
-    guard_outputs(outputs, [options.data] if options.data else [], options.overwrite)
-
-
-def _slices(option: str, text: str | None) -> list[int] | None:
-    chosen = None if text is None else parse_range(text, option)
-    return chosen and [chosen.start, chosen.stop]
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Write the checked-in prototxt files, or those of a network for your own training set."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("net", nargs="?", choices=sorted(WIDTHS))
-    parser.add_argument("--data", help="training set (HDF5) that tools/prepare.py wrote")
-    parser.add_argument("--train-slices", metavar="A:B")
-    parser.add_argument("--test-slices", metavar="A:B")
-    parser.add_argument(
-        "--tile",
-        type=whole(1),
-        help="input size, 16k + 60; by default that of the net's own training",
-    )
-    parser.add_argument("--iterations", type=whole(-(2**31)), default=4000)
-    parser.add_argument(
-        "--method", choices=("SGD", "Adam"), help="by default SGD for unet, Adam for unet_slim"
-    )
-    parser.add_argument("-o", "--output", default="prototxt", help="folder to write to")
-    add_overwrite(parser)
-    options = parser.parse_args(argv)
-    if options.net is None:
-        folders = {name: isbi_files(name) for name in WIDTHS}
-        folders[PHSEG_V5] = phseg_v5_files()
-        guard_files([f"{folder}/{name}" for folder in folders for name in folders[folder]], options)
-        for folder, files in folders.items():
-            write_files(files, Path(options.output) / folder)
-        return
-    if not options.data:
-        raise InputError("--data is missing: name the training set that tools/prepare.py wrote")
-    files = own_files(
-        options.net,
-        options.data,
-        path_in_prototxt(options.output),
-        tile=TRAIN_TILES[options.net] if options.tile is None else options.tile,
-        iterations=options.iterations,
-        train=_slices("--train-slices", options.train_slices),
-        test=_slices("--test-slices", options.test_slices),
-        method=options.method or METHODS[options.net],
-    )
-    guard_files(files, options)
-    write_files(files, Path(options.output))
-    print(f"wrote {', '.join(sorted(files))} to {options.output}")
-
-
 if __name__ == "__main__":
+    from unet.command.nets import main
+    from unet.command.running import run_program
+
     run_program(main)

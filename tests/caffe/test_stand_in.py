@@ -61,7 +61,7 @@ class Tiles(caffe.Layer):
 def of_unet(repository: Path, name: str, feed: str, side: int) -> caffe_pb2.NetParameter:
     """Return a training net of prototxt/, fed in one of two ways."""
     net = caffe_pb2.NetParameter()
-    text_format.Parse((repository / "prototxt" / name / "train.prototxt").read_text(), net)
+    text_format.Parse((repository / "prototxt" / name / "train_val.prototxt").read_text(), net)
     layers = [layer for layer in net.layer if layer.type != "Python"]
     del net.layer[:]
     tops = ["data", "label", "weight"]

@@ -77,7 +77,9 @@ def run(engine: Here, part: str) -> Results:
         given["solver"] = _solver(name, "" if what == "SGD" else "_adam")
     else:
         script = PASSED
-        given["net"] = text_format.MessageToString(_fed(f"{name}/{what}.prototxt"))
+        given["net"] = text_format.MessageToString(
+            _fed(f"{name}/{'deploy' if what == 'deploy' else 'train_val'}.prototxt")
+        )
     fed = ["data"] if what == "deploy" else ["data", "label"]
     if what != "deploy" and name != "phseg_v5":
         fed.append("weight")
@@ -126,8 +128,8 @@ def _solver(name: str, ending: str) -> str:
     text_format.Parse(path.read_text(), param)
     # At the full rate a switched ReLU drives the steps apart.
     param.base_lr /= 10
-    for field in ("train_net", "train_state", "display", "snapshot"):
+    for field in ("net", "train_state", "display", "snapshot"):
         param.ClearField(field)
     param.snapshot_after_train = False
-    param.train_net_param.CopyFrom(_fed(f"{name}/train.prototxt"))
+    param.train_net_param.CopyFrom(_fed(f"{name}/train_val.prototxt"))
     return text_format.MessageToString(param)

@@ -17,9 +17,9 @@ STEPS = 5
 
 
 def training_net(name: str, tile: int) -> str:
-    """Return prototxt/<name>/train.prototxt fed by Input layers, its drop-out off."""
+    """Return prototxt/<name>/train_val.prototxt fed by Input layers, its drop-out off."""
     net = caffe_pb2.NetParameter()
-    text_format.Parse((REPOSITORY / "prototxt" / name / "train.prototxt").read_text(), net)
+    text_format.Parse((REPOSITORY / "prototxt" / name / "train_val.prototxt").read_text(), net)
     inner = tile - 2 * BORDER
     layers = [layer for layer in net.layer if layer.type != "Python"]
     assert len(net.layer) > len(layers)
@@ -44,7 +44,7 @@ def solver(name: str, net: str) -> str:
     assert param.weight_decay > 0
     # At the full rate a switched ReLU (see check_training) drives five steps of the full net apart.
     param.base_lr /= 10
-    param.ClearField("train_net")
+    param.ClearField("net")
     text_format.Parse(net, param.net_param)
     param.ClearField("train_state")
     param.display = 0
@@ -149,29 +149,24 @@ import caffe
 import numpy as np
 from exchange import draw_parameters, give
 results = {}
-for path in sorted(glob.glob("prototxt/*/*.prototxt")):
-    if "/solver_" in path:
-        continue
-    phase = caffe.TRAIN if "/train" in path else caffe.TEST
-    for stage in [["holdout"], ["isbi"]]:
-        if "/test" in path and stage == ["isbi"]:
-            continue
-        net = caffe.Net(path, phase, stages=stage)
-        key = path + " " + stage[0]
+for path in sorted(glob.glob("prototxt/*/[dt]*.prototxt")):
+    for phase, stage in [(caffe.TRAIN, "holdout"), (caffe.TRAIN, "isbi"), (caffe.TEST, "holdout")]:
+        net = caffe.Net(path, phase, stages=[stage])
+        key = "%s %s %s" % (path, stage, phase)
         results["shapes " + key] = np.array(
             ["%s %s" % (name, list(blob.shape)) for name, blob in net.blobs.items()])
         results["layers " + key] = np.array(
             ["%s %s" % pair for pair in zip(net._layer_names, [l.type for l in net.layers])])
-        if "unet_slim/test" in path:
+        if "unet_slim/train_val" in path and phase == caffe.TEST:
             draw_parameters(net)
             net.forward()
             for blob in ("data", "label", "weight", "score", "loss", "accuracy"):
                 results["test " + blob] = np.array(net.blobs[blob].data)
-        if "unet_slim/train" in path:
+        if "unet_slim/train_val" in path and phase == caffe.TRAIN:
             net.layers[0].seek(5)
             net.forward(end=net._layer_names[0])
             for blob in ("data", "label", "weight"):
-                results["%s train %s" % (stage[0], blob)] = np.array(net.blobs[blob].data)
+                results["%s train %s" % (stage, blob)] = np.array(net.blobs[blob].data)
         del net
 give(results)
 """

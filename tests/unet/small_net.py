@@ -13,7 +13,7 @@ from caffe import NetSpec
 from caffe import layers as L
 from caffe import params as P
 from caffe.proto import caffe_pb2
-from unet.network.loss import weighted_softmax_loss
+from unet.network.u_net import weighted_softmax_loss
 from unet.preparation.training_set import TrainingSetWriter
 
 TILE = 188
@@ -33,19 +33,20 @@ def training_set(path: Path, slices: int = 3) -> None:
             writer.write(z, raw.astype(np.uint8), labels, (labels != 255).astype(np.float32))
 
 
-def net(data: str, phase: int, workers: int) -> caffe_pb2.NetParameter:
+def net(data: str, workers: int) -> caffe_pb2.NetParameter:
     """Return a net with drop-out that maps tiles of 188 to scores of 4x4."""
-    config = dict(file=data, tile=TILE, slices=[2, 3] if phase == caffe.TEST else [0, 2])
-    if phase == caffe.TRAIN:
-        config.update(seed=7, workers=workers, augmentation=dict(std=5.0, contrast=0.2))
-    n = NetSpec()
-    n["data"], n["label"], n["weight"] = L.Python(
-        name="tiles",
-        ntop=3,
-        python_param=dict(
-            module="unet.layers", layer="TrainingTiles", param_str=json.dumps(config)
-        ),
-    )
+    train = dict(slices=[0, 2], seed=7, workers=workers, augmentation=dict(std=5.0, contrast=0.2))
+    feeds = []
+    for phase, config in ((caffe.TRAIN, train), (caffe.TEST, dict(slices=[2, 3]))):
+        n = NetSpec()
+        param = json.dumps(dict(file=data, tile=TILE, **config))
+        n["data"], n["label"], n["weight"] = L.Python(
+            name="tiles",
+            ntop=3,
+            python_param=dict(module="unet.layers", layer="TrainingTiles", param_str=param),
+            include=dict(phase=phase),
+        )
+        feeds.extend(n.to_proto().layer)
     # The 7 x 7 middle of the tile, one pixel around the 4 x 4 that are scored.
     filler = dict(weight_filler=dict(type="msra"), bias_filler=dict(type="constant"))
     n["middle"] = L.Crop(n["data"], n["label"], axis=2, offset=92)
@@ -55,11 +56,12 @@ def net(data: str, phase: int, workers: int) -> caffe_pb2.NetParameter:
     n["pooled"] = L.Pooling(n["maps"], pool=P.Pooling.MAX, kernel_size=3, stride=1, pad=1)
     n["score"] = L.Convolution(n["pooled"], num_output=2, kernel_size=1, **filler)
     weighted_softmax_loss(n, "score", "weight", 2)
-    if phase == caffe.TEST:
-        n["accuracy"] = L.Accuracy(n["score"], n["label"], ignore_label=255)
-    else:
-        n["silence"] = L.Silence(n["label"], ntop=0)
-    return n.to_proto()
+    test, train = dict(phase=caffe.TEST), dict(phase=caffe.TRAIN)
+    n["accuracy"] = L.Accuracy(n["score"], n["label"], ignore_label=255, include=test)
+    n["silence"] = L.Silence(n["label"], ntop=0, include=train)
+    made = n.to_proto()
+    made.layer.insert(0, feeds[0])
+    return made
 
 
 def write_training(folder: Path, workers: int = 0, **solver: object) -> Path:
@@ -75,11 +77,9 @@ def write_training(folder: Path, workers: int = 0, **solver: object) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     data = folder / "data.h5"
     training_set(data)
-    for phase, name in ((caffe.TRAIN, "train"), (caffe.TEST, "test")):
-        (folder / f"{name}.prototxt").write_text(str(net(str(data), phase, workers)))
+    (folder / "train_val.prototxt").write_text(str(net(str(data), workers)))
     fields = dict(
-        train_net=str(folder / "train.prototxt"),
-        test_net=[str(folder / "test.prototxt")],
+        net=str(folder / "train_val.prototxt"),
         test_iter=[2],
         test_interval=3,
         base_lr=0.01,

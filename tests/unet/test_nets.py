@@ -12,6 +12,7 @@ from google.protobuf import text_format
 import caffe
 from caffe.proto import caffe_pb2
 from unet import nets
+from unet.command import nets as command
 from unet.errors import InputError
 from unet.preparation.training_set import TrainingSetWriter
 
@@ -179,14 +180,14 @@ def test_solvers_are_the_papers_sgd_and_adam(name):
 )
 def test_own_data_is_learnt_by_the_method_that_suits_the_net(tmp_path, options, method):
     data = training_set(tmp_path / "mine.h5", classes=2)
-    nets.main([*options, "--data", str(data), "--tile", "188", "-o", str(tmp_path / "mine")])
+    command.main([*options, "--data", str(data), "--tile", "188", "-o", str(tmp_path / "mine")])
     assert parse(tmp_path / "mine" / "solver.prototxt").type == method
 
 
 def test_files_for_own_data_follow_its_classes_and_channels(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     data = training_set(tmp_path / "mine.h5", classes=3, channels=2)
-    nets.main(
+    command.main(
         ["unet_slim", "--data", str(data), "--train-slices", "0:3", "--test-slices", "3:4"]
         + ["--tile", "188", "--iterations", "7", "-o", "mine"]
     )
@@ -207,14 +208,64 @@ def test_files_for_own_data_follow_its_classes_and_channels(tmp_path, monkeypatc
 
 def test_own_data_without_test_slices_has_no_test_net(tmp_path):
     data = training_set(tmp_path / "mine.h5", classes=2)
-    files = nets.own_files(
-        "unet", str(data), "out", tile=252, iterations=9, train=None, test=None, method="SGD"
-    )
-    assert sorted(files) == ["deploy.prototxt", "input.json", "solver.prototxt", "train.prototxt"]
-    assert not files["solver.prototxt"].test_net
-    config = json.loads(files["train.prototxt"].layer[0].python_param.param_str)
+    files = nets.own_files("unet", str(data), "out", tile=252, iterations=9)
+    names = ["deploy.prototxt", "input.json", "solver.prototxt", "train_val.prototxt"]
+    assert sorted(files) == names
+    assert not files["solver.prototxt"].test_iter
+    tiles, after = files["train_val.prototxt"].layer[:2]
+    assert after.type == "Convolution"
+    config = json.loads(tiles.python_param.param_str)
     assert config["tile"] == 252
     assert "slices" not in config
+
+
+STEP = """
+import sys, numpy as np, caffe
+caffe.set_random_seed(2)
+results = {}
+for folder in str(np.load(sys.argv[1])["folders"]).split():
+    solver = caffe.get_solver(folder + "/solver.prototxt")
+    solver.step(1)
+    (test,) = solver.test_nets
+    test.share_with(solver.net)
+    results[folder] = [solver.net.blobs["loss"].data, test.forward()["loss"]]
+    results[folder + " sizes"] = [
+        net.blobs[blob].data.shape[2] for net in (solver.net, test) for blob in ("data", "score")
+    ]
+np.savez(sys.argv[2], **results)
+"""
+# The smallest tiles of unpadded nets, and the scores that they give.
+SMALLEST = {"2": (44, 4), "3": (92, 4), "4": (188, 4), "5": (380, 4)}
+
+
+@pytest.mark.parametrize("engine", ["ours", pytest.param("reference", marks=pytest.mark.reference)])
+def test_nets_of_2_to_5_levels_train_on_both_engines(tmp_path, monkeypatch, engine, request):
+    monkeypatch.chdir(tmp_path)
+    data = training_set(tmp_path / "mine.h5", classes=2)
+    slices = ["--train-slices", "0:3", "--test-slices", "3:4"]
+    wanted = {}
+    for levels, sizes in SMALLEST.items():
+        wanted[f"valid{levels}"] = sizes
+        wanted[f"padded{levels}"] = (2 * 2 ** int(levels),) * 2
+    for folder, (tile, _) in wanted.items():
+        padded = ["--padded"] if folder.startswith("padded") else []
+        shape = ["--levels", folder[-1], *padded, "--tile", str(tile)]
+        command.main(["unet_slim", "--data", str(data), *slices, *shape, "-o", folder])
+    folders = " ".join(wanted)
+    found = request.getfixturevalue(engine).run(STEP, dict(folders=folders), cwd=tmp_path)
+    for folder, sizes in wanted.items():
+        assert tuple(found[f"{folder} sizes"]) == sizes * 2
+        assert (0 < found[folder]).all()
+        assert (found[folder] < 20).all()
+
+
+def test_the_usual_tile_is_the_next_smaller_valid_one(tmp_path):
+    data = training_set(tmp_path / "mine.h5", classes=2)
+    for levels, padded, tile in ((4, False, 444), (4, True, 432), (3, False, 444), (5, True, 416)):
+        files = nets.own_files("unet_slim", str(data), "out", levels=levels, padded=padded)
+        param = json.loads(files["train_val.prototxt"].layer[0].python_param.param_str)
+        assert param["tile"] == tile
+        assert param.get("pad_output", -124) == (0 if padded else 4 - 2 ** (levels + 3))
 
 
 @pytest.mark.parametrize(
@@ -233,7 +284,7 @@ def test_mistakes_are_told_and_nothing_is_written(tmp_path, monkeypatch, options
     monkeypatch.chdir(tmp_path)
     training_set(tmp_path / "mine.h5", classes=2)
     with pytest.raises(InputError, match=message):
-        nets.main(["unet_slim", "-o", "out", *options])
+        command.main(["unet_slim", "-o", "out", *options])
     assert not (tmp_path / "out").exists()
 
 
@@ -241,12 +292,14 @@ def test_the_checked_in_files_are_made_anew_beside_what_else_is_there(tmp_path, 
     (tmp_path / "unet").mkdir()
     (tmp_path / "unet" / "notes.txt").write_text("mine")
     for _ in range(2):
-        nets.main(["-o", str(tmp_path)])
+        command.main(["-o", str(tmp_path)])
     assert (tmp_path / "unet" / "notes.txt").read_text() == "mine"
     made = {str(path.relative_to(tmp_path)) for path in tmp_path.glob("*/*")}
     wanted = (repository / "prototxt").glob("*/*")
     assert made == {f"{path.parent.name}/{path.name}" for path in wanted} | {"unet/notes.txt"}
-    (tmp_path / "unet_slim" / "test.prototxt").write_text("name: 'mine'")
-    with pytest.raises(InputError, match=r"unet_slim/test.prototxt: exists, and is not a file"):
-        nets.main(["-o", str(tmp_path)])
-    assert (tmp_path / "unet_slim" / "test.prototxt").read_text() == "name: 'mine'"
+    (tmp_path / "unet_slim" / "train_val.prototxt").write_text("name: 'mine'")
+    with pytest.raises(
+        InputError, match=r"unet_slim/train_val.prototxt: exists, and is not a file"
+    ):
+        command.main(["-o", str(tmp_path)])
+    assert (tmp_path / "unet_slim" / "train_val.prototxt").read_text() == "name: 'mine'"

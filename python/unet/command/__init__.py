@@ -21,7 +21,7 @@ USUAL = """\
 # Of each program what it does, and the module whose `main` does it.
 PROGRAMS = {
     "prepare": ("a training set: a stack, its labels, their weight map", "unet.command.prepare"),
-    "nets": ("prototxt of a network and its solver for a training set", "unet.nets"),
+    "nets": ("prototxt of a network and its solver for a training set", "unet.command.nets"),
     "train": ("run a solver, with curves, snapshots and resume", "unet.command.train"),
     "segment": ("probabilities, labels or cells of a stack", "unet.command.segment"),
     "track": ("cells followed through a sequence", "unet.command.track"),

@@ -18,13 +18,8 @@ IGNORED = 2
 TILE = 572
 
 
-def phseg_v5_net(phase: int) -> caffe_pb2.NetParameter:
-    """Return the net that is trained (TRAIN) or tested (TEST), from HDF5 files to loss.
-
-    Parameters
-    ----------
-    phase : int
-        caffe.TRAIN or caffe.TEST; the test net also has `accuracy`.
+def phseg_v5_train_val() -> caffe_pb2.NetParameter:
+    """Return the net that is trained and tested, from HDF5 files to loss.
 
     Notes
     -----
@@ -32,18 +27,24 @@ def phseg_v5_net(phase: int) -> caffe_pb2.NetParameter:
     (tiles, 1, height - 184, width - 184): 0, 1, or 2 for pixels that are not annotated.
     """
     n = NetSpec()
-    files = "train" if phase == caffe.TRAIN else "test"
-    n["data"], n["label"] = L.HDF5Data(
-        name="loaddata",
-        ntop=2,
-        hdf5_data_param=dict(source=f"data/{NAME}/{files}.txt", batch_size=1),
-    )
+    # Stands for the data layers while the net is put together.
+    n["data"], n["label"] = L.HDF5Data(name="loaddata", ntop=2)
     u_shape(n, WIDTH, CLASSES, as_published=True)
     n["loss"] = L.SoftmaxWithLoss(n["score"], n["label"], loss_param=dict(ignore_label=IGNORED))
-    if phase == caffe.TEST:
-        n["accuracy"] = L.Accuracy(n["score"], n["label"], ignore_label=IGNORED)
-    net = n.to_proto()
-    net.name = NAME
+    n["accuracy"] = L.Accuracy(
+        n["score"], n["label"], ignore_label=IGNORED, include=dict(phase=caffe.TEST)
+    )
+    net = caffe_pb2.NetParameter(name=NAME)
+    for phase, files in ((caffe.TRAIN, "train"), (caffe.TEST, "test")):
+        feed = NetSpec()
+        feed["data"], feed["label"] = L.HDF5Data(
+            name="loaddata",
+            ntop=2,
+            hdf5_data_param=dict(source=f"data/{NAME}/{files}.txt", batch_size=1),
+            include=dict(phase=phase),
+        )
+        net.layer.extend(feed.to_proto().layer)
+    net.layer.extend(n.to_proto().layer[1:])
     return net
 
 
@@ -61,7 +62,6 @@ def phseg_v5_deploy() -> caffe_pb2.NetParameter:
 def phseg_v5_files() -> dict[str, object]:
     """Return the files of prototxt/phseg_v5: file name -> message."""
     return {
-        "train.prototxt": phseg_v5_net(caffe.TRAIN),
-        "test.prototxt": phseg_v5_net(caffe.TEST),
+        "train_val.prototxt": phseg_v5_train_val(),
         "deploy.prototxt": phseg_v5_deploy(),
     }

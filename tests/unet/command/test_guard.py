@@ -18,8 +18,7 @@ import tifffile
 
 from tests.conftest import REPOSITORY
 from tests.unet.ctc_cases import make_case
-from unet import nets
-from unet.command import prepare, segment, track
+from unet.command import nets, prepare, segment, track
 from unet.command import score as evaluate
 from unet.command.running import run_program
 from unet.preparation.training_set import write_training_set
@@ -237,7 +236,7 @@ def test_no_output_is_a_dataset_of_a_file(place, capsys, monkeypatch, name):
 def test_the_files_of_a_network_do_not_take_the_training_sets_place(place, capsys):
     call = ["unet_slim", "--data", "set.h5", "-o", "net"]
     os.mkdir("net")
-    for name in ("train.prototxt", "solver.prototxt", "deploy.prototxt", "input.json"):
+    for name in ("train_val.prototxt", "solver.prototxt", "deploy.prototxt", "input.json"):
         for link in (os.link, os.symlink):
             link(os.path.abspath("set.h5"), f"net/{name}")
             assert re.search(LOST, refused(nets.main, [*call, "--overwrite"], capsys, place))

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from unet import nets
-from unet.command import fetch, prepare, segment, track, train
+from unet.command import fetch, nets, prepare, segment, track, train
 from unet.command import score as evaluate
 from unet.errors import InputError
 

@@ -9,7 +9,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from unet import nets
+from unet.command import nets
 from unet.errors import InputError
 from unet.files.names import natural_key, path_in_prototxt, printable
 from unet.plots import save_preview

@@ -324,10 +324,8 @@ def test_when_no_snapshot_is_whole_nothing_is_started_anew(tmp_path):
 def test_snapshots_of_another_net_are_refused(tmp_path):
     solver = write_training(tmp_path, max_iter=1)
     train(solver, tmp_path / "run")
-    text = (tmp_path / "train.prototxt").read_text()
-    (tmp_path / "train.prototxt").write_text(text.replace("num_output: 8", "num_output: 9"))
-    text = (tmp_path / "test.prototxt").read_text()
-    (tmp_path / "test.prototxt").write_text(text.replace("num_output: 8", "num_output: 9"))
+    text = (tmp_path / "train_val.prototxt").read_text()
+    (tmp_path / "train_val.prototxt").write_text(text.replace("num_output: 8", "num_output: 9"))
     with (
         Training(caffe, str(solver), str(tmp_path / "run")) as training,
         pytest.raises(InputError, match="layer 'maps'"),
@@ -433,8 +431,8 @@ def test_an_accumulating_solver_resumes_at_its_tile(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda text: text.replace("train.prototxt", "absent.prototxt"), "absent.prototxt"),
-        (lambda text: text.replace("test.prototxt", "absent.prototxt"), "absent.prototxt"),
+        (lambda text: text.replace("train_val.prototxt", "absent.prototxt"), "absent.prototxt"),
+        (lambda text: text.replace("net:", "train_net:") + 'test_net: "absent.b"', r"absent\.b"),
         (lambda text: text.replace("max_iter: 12", ""), "0 iterations"),
         (lambda text: text.replace("max_iter: 12", "max_iters: 12"), r"line \d+:"),
         (lambda text: "\x00\x01", "is no solver prototxt"),

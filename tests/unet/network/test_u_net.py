@@ -8,7 +8,7 @@ import pytest
 from caffe import NetSpec
 from caffe import layers as L
 from tests.parity.harness import Case, run_cases
-from unet.network.loss import weighted_softmax_loss
+from unet.network.u_net import weighted_softmax_loss
 
 HEIGHT, WIDTH = 7, 5
 NOT_ANNOTATED = (2, 3)
