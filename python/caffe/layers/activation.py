@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import torch
 
 from caffe import common
-from caffe.blob import Blob
 from caffe.layer_types import register
-from caffe.layers.base import NeuronLayer, PointwiseLayer
+from caffe.layers.base import Blobs, NeuronLayer, PointwiseLayer
 from caffe.proto import caffe_pb2
 
 
@@ -24,10 +23,10 @@ def _in_one_piece(tensor: torch.Tensor) -> bool:
 class ReLU(NeuronLayer):
     """max(x, 0) + negative_slope * min(x, 0)."""
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         self.slope = self.layer_param.relu_param.negative_slope
 
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         data = bottom[0].data_memory.native()
         if bottom[0] is not top[0]:
             data = data.clone()
@@ -37,9 +36,7 @@ class ReLU(NeuronLayer):
             data.relu_()
         top[0].set_data(data)
 
-    def backward(
-        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
-    ) -> None:
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         if not propagate_down[0]:
             return
         in_place = bottom[0] is top[0]
@@ -82,13 +79,13 @@ class TanH(PointwiseLayer):
 class Dropout(NeuronLayer):
     """Set each element to 0 with probability dropout_ratio and scale the rest up; TRAIN only."""
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         self.ratio = self.layer_param.dropout_param.dropout_ratio
         if not 0 <= self.ratio < 1:
             raise self.fail(f"dropout_ratio {self.ratio} must lie in [0, 1)")
         self.mask: torch.Tensor | None = None
 
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         data = bottom[0].data_memory.native()
         if self.phase == caffe_pb2.TRAIN:
             # On a CPU drawn in NCHW order whatever the layout of the data, which depends on the
@@ -102,9 +99,7 @@ class Dropout(NeuronLayer):
             data = data.clone()
         top[0].set_data(data)
 
-    def backward(
-        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
-    ) -> None:
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         if not propagate_down[0]:
             return
         grad = top[0].diff_memory.native() if bottom[0] is top[0] else self.take_diff(top[0])
@@ -115,7 +110,7 @@ class Dropout(NeuronLayer):
 class ELU(PointwiseLayer):
     """x where it is positive, else alpha (e^x - 1)."""
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         self.alpha = self.layer_param.elu_param.alpha
 
     def value(self, x: torch.Tensor) -> torch.Tensor:
@@ -131,7 +126,7 @@ class PReLU(NeuronLayer):
 
     of_four_axes = True
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         param = self.layer_param.prelu_param
         shape = bottom[0].shape
         if len(shape) < 2:
@@ -148,15 +143,13 @@ class PReLU(NeuronLayer):
     def _slopes(self, data: torch.Tensor) -> torch.Tensor:
         return self.blobs[0].data_tensor().view(-1, *(1,) * (data.dim() - 2))
 
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         data = bottom[0].data_tensor()
         # In place the input is gone afterwards, and both gradients need it.
         self.input = data.clone() if bottom[0] is top[0] else None
         top[0].set_data(torch.where(data > 0, data, data * self._slopes(data)))
 
-    def backward(
-        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
-    ) -> None:
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         data = bottom[0].data_tensor() if self.input is None else self.input
         grad = top[0].diff_tensor()
         if self.param_propagate_down[0]:
@@ -184,7 +177,7 @@ class BNLL(PointwiseLayer):
 class Swish(PointwiseLayer):
     """x / (1 + e^(-beta x))."""
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         self.beta = self.layer_param.swish_param.beta
 
     def value(self, x: torch.Tensor) -> torch.Tensor:
@@ -200,7 +193,7 @@ class Swish(PointwiseLayer):
 class Clip(PointwiseLayer):
     """Values below min become min, above max max."""
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         param = self.layer_param.clip_param
         self.least, self.most = param.min, param.max
 

@@ -18,6 +18,7 @@ from caffe.files import prototxt
 from caffe.layers import scalars
 from caffe.proto import caffe_pb2
 
+Blobs = Sequence[Blob]
 # What a Python layer must define, with its arguments.
 _METHODS = {
     "setup": "self, bottom, top",
@@ -125,11 +126,11 @@ class Layer:
         """The type as in the prototxt."""
         return self._kind
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         """Check the parameters and make the layer's own blobs; called once."""
         raise self._not_defined("setup")
 
-    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         """Give the tops their shapes; called at first and when a bottom changes shape."""
         raise self._not_defined("reshape")
 
@@ -249,18 +250,16 @@ class BuiltInLayer(Layer):
             if param.bias_term:
                 self.add_parameter((biases,), param.bias_filler)
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         """Check the parameters and make the layer's own blobs; called once."""
 
-    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         """Give the tops their shapes; called at first and when a bottom changes shape."""
 
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         """Compute the tops' data from the bottoms' data."""
 
-    def backward(
-        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
-    ) -> None:
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         """Compute the diffs of bottoms and parameters from the tops' diffs."""
 
 
@@ -269,14 +268,14 @@ class NeuronLayer(BuiltInLayer):
 
     bottom_range = top_range = (1, 1)
 
-    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         top[0].reshape(*bottom[0].shape)
 
 
 class PointwiseLayer(NeuronLayer):
     """A neuron layer that is two functions of tensors, float32: its value and its gradient."""
 
-    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         super().reshape(bottom, top)
         self.in_place = bottom[0] is top[0]
 
@@ -288,12 +287,10 @@ class PointwiseLayer(NeuronLayer):
         """Return the gradient of x for that of y, the top; in place x is y by now."""
         raise NotImplementedError
 
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         top[0].set_data(self.value(bottom[0].data_tensor()))
 
-    def backward(
-        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
-    ) -> None:
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         if propagate_down[0]:
             x, y = bottom[0].data_tensor(), top[0].data_tensor()
             bottom[0].set_diff(self.gradient(top[0].diff_tensor(), x, y))

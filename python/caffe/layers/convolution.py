@@ -11,10 +11,9 @@ import torch
 import torch.nn.functional as F
 
 from caffe import common, timer
-from caffe.blob import Blob
 from caffe.layer_types import register
 from caffe.layers import winograd
-from caffe.layers.base import BuiltInLayer
+from caffe.layers.base import Blobs, BuiltInLayer
 from caffe.layers.conv_geometry import conv_geometry
 from caffe.synced_memory import ReshapedView, SyncedMemory
 
@@ -41,7 +40,7 @@ class _ConvolutionBase(BuiltInLayer):
     bottom_range = top_range = (1, None)
     transposed = False
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         param = self.layer_param.convolution_param
         shape = bottom[0].shape
         self.axis = self.canonical_axis(param.axis, shape)
@@ -90,7 +89,7 @@ class _ConvolutionBase(BuiltInLayer):
             return self.stride[axis] * (size - 1) + extent - 2 * self.pad[axis]
         return (size + 2 * self.pad[axis] - extent) // self.stride[axis] + 1
 
-    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         first = bottom[0].shape
         for below, above in zip(bottom, top):
             shape = below.shape
@@ -127,7 +126,7 @@ class _ConvolutionBase(BuiltInLayer):
             return tensor.contiguous().as_strided(tensor.shape, (height * width, 1, width, 1))
         return tensor.contiguous(memory_format=torch.channels_last)
 
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         weights, bias = self._parameters()
         for below, above in zip(bottom, top):
             result = self._convolve(self._batched(below.data_memory), weights, bias)
@@ -173,9 +172,7 @@ class _ConvolutionBase(BuiltInLayer):
             self._choose_search(tuple(data.shape))
         return torch.convolution(data, weights, bias, *self._geometry)
 
-    def backward(
-        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
-    ) -> None:
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         wants = self.param_propagate_down
         wants_bias = self.has_bias and wants[1]
         for above, down, below in zip(top, propagate_down, bottom):
@@ -287,7 +284,7 @@ _WIDE_PRODUCTS = "dtype" in torch.ops.aten.bmm.overloads()
 class Convolution(_ConvolutionBase):
     """Convolution without flipping the kernel; weights (num_output, channels / group, ...)."""
 
-    def forward_rectified(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def forward_rectified(self, bottom: Blobs, top: Blobs) -> None:
         """Run forward together with the ReLU that follows in place, which saves a pass."""
         if self._use_winograd(top[0].shape):
             self._forward_winograd(bottom, top, relu=True)
@@ -319,13 +316,13 @@ class Convolution(_ConvolutionBase):
                 )
             )
 
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         if self._use_winograd(top[0].shape):
             self._forward_winograd(bottom, top, relu=False)
         else:
             super().forward(bottom, top)
 
-    def _forward_by_cudnn(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def _forward_by_cudnn(self, bottom: Blobs, top: Blobs) -> None:
         """Run both layers in one launch or in three, whichever is faster for the shape."""
         weights, bias = self._parameters()
         for below, above in zip(bottom, top):
@@ -357,7 +354,7 @@ class Convolution(_ConvolutionBase):
             and winograd.is_faster(self.channels, self.num_output, output[2:])
         )
 
-    def _forward_winograd(self, bottom: Sequence[Blob], top: Sequence[Blob], relu: bool) -> None:
+    def _forward_winograd(self, bottom: Blobs, top: Blobs, relu: bool) -> None:
         weights, bias = self._parameters()
         for below, above in zip(bottom, top):
             data = self._batched(below.data_memory)

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 import torch
 
-from caffe.blob import Blob
 from caffe.files import caffemodel
 from caffe.layer_types import register
-from caffe.layers.base import NeuronLayer
+from caffe.layers.base import Blobs, NeuronLayer
 from caffe.layers.loss import LabelledLoss, split_at_classes
 from caffe.layers.scalars import Scalar, at_least, or_if_zero, scalar, truncated
 from caffe.proto import caffe_pb2
@@ -23,16 +22,14 @@ _KINDS = caffe_pb2.LossParameter
 class Softmax(NeuronLayer):
     """exp(x_k) / sum exp(x) along an axis (1 by default)."""
 
-    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         self.axis = self.canonical_axis(self.layer_param.softmax_param.axis, bottom[0].shape)
         super().reshape(bottom, top)
 
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         top[0].set_data(torch.softmax(bottom[0].data_tensor(), self.axis))
 
-    def backward(
-        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
-    ) -> None:
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         # As in genuine Caffe, whatever propagate_down says.
         data, grad = top[0].data_tensor(), top[0].diff_tensor()
         inner = (grad * data).sum(self.axis, keepdim=True)
@@ -44,7 +41,7 @@ class _NormalizedLoss(LabelledLoss):
 
     usual = _KINDS.VALID
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         param = self.layer_param.loss_param
         self.ignore = param.ignore_label if param.HasField("ignore_label") else None
         self.normalization = self.usual
@@ -79,7 +76,7 @@ class SoftmaxWithLoss(_NormalizedLoss):
     def allows_force_backward(self, bottom_index: int) -> bool:
         return bottom_index == 0
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         super().setup(bottom, top)
         if self._is_weighted(bottom):
             self.beyond_bvlc("takes the labels' weights as a third bottom, as caffe_unet does")
@@ -87,7 +84,7 @@ class SoftmaxWithLoss(_NormalizedLoss):
             # Its own layers are given loss weights for other numbers of tops.
             self.beyond_bvlc("gives the probabilities as a second top")
 
-    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         super().reshape(bottom, top)
         self.axis, self.outer, self.inner = split_at_classes(self, self._loss_axis(), bottom)
         if self._is_weighted(bottom) and bottom[2].count != bottom[1].count:
@@ -97,7 +94,7 @@ class SoftmaxWithLoss(_NormalizedLoss):
         if len(top) > 1:
             top[1].reshape(*bottom[0].shape)
 
-    def _is_weighted(self, bottom: Sequence[Blob]) -> bool:
+    def _is_weighted(self, bottom: Blobs) -> bool:
         return self.weights_labels and len(bottom) > 2
 
     def _loss_axis(self) -> int:
@@ -106,7 +103,7 @@ class SoftmaxWithLoss(_NormalizedLoss):
     def _norm(self, valid: Scalar) -> Scalar:
         return self._normalizer(self.outer * self.inner, valid, self.outer)
 
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         scores = bottom[0].data_tensor()
         classes = scores.shape[self.axis]
         labels = bottom[1].data_tensor().to(torch.int64).reshape(self.outer, 1, self.inner)
@@ -132,7 +129,7 @@ class SoftmaxWithLoss(_NormalizedLoss):
         if len(top) > 1:
             top[1].set_data(self.probabilities)
 
-    def gradient(self, bottom: Sequence[Blob], weight: Scalar) -> torch.Tensor:
+    def gradient(self, bottom: Blobs, weight: Scalar) -> torch.Tensor:
         classes = self.probabilities.shape[self.axis]
         grad = self.probabilities.reshape(self.outer, classes, self.inner).clone()
         grad.scatter_add_(1, self.labels, torch.full_like(self.labels, -1, dtype=grad.dtype))
@@ -147,7 +144,7 @@ class MultinomialLogisticLoss(LabelledLoss):
 
     of_four_axes = True
 
-    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         super().reshape(bottom, top)
         if not bottom[0].shape:
             raise self.fail("needs items of probabilities, the bottom is a single number")
@@ -156,17 +153,17 @@ class MultinomialLogisticLoss(LabelledLoss):
                 f"needs one label per item: {bottom[0].shape[0]} items, labels {bottom[1].shape}"
             )
 
-    def _at_labels(self, bottom: Sequence[Blob]) -> tuple[torch.Tensor, torch.Tensor]:
+    def _at_labels(self, bottom: Blobs) -> tuple[torch.Tensor, torch.Tensor]:
         rows = bottom[0].data_tensor().reshape(bottom[0].shape[0], -1)
         labels = bottom[1].data_tensor().to(torch.int64).reshape(-1, 1)
         labels = self.check_numbers(labels, rows.shape[1], "labels")
         return labels, rows.gather(1, labels).clamp(min=_LEAST)
 
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         _, chosen = self._at_labels(bottom)
         top[0].set_data(-chosen.log().sum() / bottom[0].shape[0])
 
-    def gradient(self, bottom: Sequence[Blob], weight: Scalar) -> torch.Tensor:
+    def gradient(self, bottom: Blobs, weight: Scalar) -> torch.Tensor:
         labels, chosen = self._at_labels(bottom)
         count = bottom[0].shape[0]
         grad = chosen.new_zeros(count, bottom[0].count // count)
@@ -185,7 +182,7 @@ class InfogainLoss(SoftmaxWithLoss):
     weights_labels = False
     fixed = "the labels or to H"
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         super().setup(bottom, top)
         if self.layer_param.loss_param.HasField("normalize"):
             raise self.fail("normalize is deprecated: give normalization")
@@ -196,7 +193,7 @@ class InfogainLoss(SoftmaxWithLoss):
                 raise self.fail("needs infogain_loss_param.source or a third bottom")
             self.matrix = torch.from_numpy(caffemodel.read_blob(source))
 
-    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         super().reshape(bottom, top)
         classes = bottom[0].shape[self.axis]
         count = bottom[2].count if self.matrix is None else self.matrix.numel()
@@ -206,7 +203,7 @@ class InfogainLoss(SoftmaxWithLoss):
     def _loss_axis(self) -> int:
         return self.layer_param.infogain_loss_param.axis
 
-    def _rows(self, bottom: Sequence[Blob]) -> torch.Tensor:
+    def _rows(self, bottom: Blobs) -> torch.Tensor:
         """Return H at the labels, 0 where ignored: (outer, classes, inner)."""
         classes = bottom[0].shape[self.axis]
         if self.matrix is None:
@@ -218,13 +215,13 @@ class InfogainLoss(SoftmaxWithLoss):
         rows = matrix.reshape(classes, classes)[labels].transpose(1, 2)
         return rows * self.counted
 
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         super().forward(bottom, top)
         flat = self.probabilities.reshape(self.outer, -1, self.inner)
         loss = -(self._rows(bottom) * flat.clamp(min=_LEAST).log()).sum()
         top[0].set_data(loss / self.norm)
 
-    def gradient(self, bottom: Sequence[Blob], weight: Scalar) -> torch.Tensor:
+    def gradient(self, bottom: Blobs, weight: Scalar) -> torch.Tensor:
         rows = self._rows(bottom)
         flat = self.probabilities.reshape(rows.shape)
         grad = flat * rows.sum(1, keepdim=True) - rows
@@ -239,7 +236,7 @@ class SigmoidCrossEntropyLoss(_NormalizedLoss):
     fixed = "the targets"
     usual = _KINDS.BATCH_SIZE
 
-    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         super().reshape(bottom, top)
         if bottom[0].count != bottom[1].count:
             raise self.fail(
@@ -251,7 +248,7 @@ class SigmoidCrossEntropyLoss(_NormalizedLoss):
             return torch.ones_like(targets)
         return (targets.trunc() != self.ignore).to(targets.dtype)
 
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         scores = bottom[0].data_tensor()
         targets = bottom[1].data_tensor().reshape(scores.shape)
         counted = self._counted(targets)
@@ -259,7 +256,7 @@ class SigmoidCrossEntropyLoss(_NormalizedLoss):
         self.norm = self._normalizer(scores.numel(), scalar(counted.sum()), scores.shape[0])
         top[0].set_data((entropy * counted).sum() / self.norm)
 
-    def gradient(self, bottom: Sequence[Blob], weight: Scalar) -> torch.Tensor:
+    def gradient(self, bottom: Blobs, weight: Scalar) -> torch.Tensor:
         scores = bottom[0].data_tensor()
         targets = bottom[1].data_tensor().reshape(scores.shape)
         grad = (torch.sigmoid(scores) - targets) * self._counted(targets)

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from caffe import device_memory, fillers
-from caffe.blob import Blob
 from caffe.layer_types import register
-from caffe.layers.base import BuiltInLayer
+from caffe.layers.base import Blobs, BuiltInLayer
 from caffe.proto import caffe_pb2
 
 
@@ -21,7 +20,7 @@ class Input(BuiltInLayer):
     top_range = (1, None)
     keeps_tops = True
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         shapes = self.layer_param.input_param.shape
         if len(shapes) not in (0, 1, len(top)):
             raise self.fail(
@@ -41,7 +40,7 @@ class DummyData(BuiltInLayer):
     top_range = (1, None)
     keeps_tops = True
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         param = self.layer_param.dummy_data_param
         count = len(top)
         shapes = [tuple(shape.dim) for shape in param.shape]
@@ -58,7 +57,7 @@ class DummyData(BuiltInLayer):
             blob.reshape(*(shapes[index] if len(shapes) > 1 else shapes[0]))
             blob.set_data(fillers.fill(blob.shape, self.fillers[index]))
 
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         for blob, filler in zip(top, self.fillers):
             if filler.type != "constant":
                 drawn = fillers.fill(blob.shape, filler)
@@ -73,19 +72,17 @@ class Parameter(BuiltInLayer):
     top_range = (1, 1)
     keeps_tops = True
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         if not self.blobs:
             self.blobs.add_blob(*self.layer_param.parameter_param.shape.dim)
 
-    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         top[0].reshape(*self.blobs[0].shape)
 
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         top[0].set_data(self.blobs[0].data_tensor())
 
-    def backward(
-        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
-    ) -> None:
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         self.blobs[0].diff_memory.accumulate(self.take_diff(top[0]))
 
 
@@ -97,7 +94,7 @@ class MemoryData(BuiltInLayer):
     top_range = (2, 2)
     keeps_tops = True
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         param = self.layer_param.memory_data_param
         self.batch = param.batch_size
         self.item = (param.channels, param.height, param.width)
@@ -122,7 +119,7 @@ class MemoryData(BuiltInLayer):
             )
         self.arrays, self.next_item = (data, labels.reshape(-1)), 0
 
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         if self.arrays is None:
             raise self.fail("has no data: call net.set_input_arrays first")
         # As in genuine Caffe, labels take four axes with the first pass.

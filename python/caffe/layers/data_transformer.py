@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
 from caffe import common, device_memory
-from caffe.blob import Blob
 from caffe.files import caffemodel
-from caffe.layers.base import Layer
+from caffe.layers.base import Blobs, Layer
 from caffe.proto import caffe_pb2
 
 
@@ -94,9 +92,7 @@ class DataTransformer:
         return result
 
 
-def set_batch(
-    layer: Layer, top: Sequence[Blob], images: list[np.ndarray], labels: list[int]
-) -> None:
+def set_batch(layer: Layer, top: Blobs, images: list[np.ndarray], labels: list[int]) -> None:
     """Set the tops of a layer to images and, if there is a second one, labels.
 
     Raises

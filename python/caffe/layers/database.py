@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 import os
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
 from caffe import common
-from caffe.blob import Blob
 from caffe.files.atomic import missing
 from caffe.layer_types import register
-from caffe.layers.base import BuiltInLayer
+from caffe.layers.base import Blobs, BuiltInLayer
 from caffe.layers.data_transformer import DataTransformer, set_batch
 from caffe.layers.images import decode
 from caffe.layers.sources import kind_of, told
@@ -59,7 +58,7 @@ class Data(BuiltInLayer):
     top_range = (1, 2)
     keeps_tops = True
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         param = self.layer_param.data_param
         self.source, self.batch = param.source, param.batch_size
         self._check_kind(param.backend == caffe_pb2.DataParameter.LMDB)
@@ -133,7 +132,7 @@ class Data(BuiltInLayer):
             raise self.fail(f"{where}: {values.size} values do not fill the shape {shape}")
         return values.reshape(shape), datum.label
 
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         images, labels = [], []
         for _ in range(self.batch):
             image, label = self.next

@@ -9,7 +9,7 @@ import torch
 
 from caffe.blob import Blob
 from caffe.layer_types import register
-from caffe.layers.base import BuiltInLayer, PointwiseLayer
+from caffe.layers.base import Blobs, BuiltInLayer, PointwiseLayer
 from caffe.proto import caffe_pb2
 
 _PROD = caffe_pb2.EltwiseParameter.PROD
@@ -29,7 +29,7 @@ class Eltwise(BuiltInLayer):
     bottom_range = (2, None)
     top_range = (1, 1)
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         param = self.layer_param.eltwise_param
         self.operation = param.operation
         if param.coeff and len(param.coeff) != len(bottom):
@@ -38,7 +38,7 @@ class Eltwise(BuiltInLayer):
             raise self.fail("coeff is for SUM only")
         self.coefficients = list(param.coeff) or [1.0] * len(bottom)
 
-    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         for index, blob in enumerate(bottom):
             if blob.shape != bottom[0].shape:
                 raise self.fail(
@@ -47,7 +47,7 @@ class Eltwise(BuiltInLayer):
                 )
         top[0].reshape(*bottom[0].shape)
 
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         data = [blob.data_tensor() for blob in bottom]
         if self.operation == _PROD:
             result = data[0] * data[1]
@@ -67,9 +67,7 @@ class Eltwise(BuiltInLayer):
                 self.winner.masked_fill_(larger, index)
         top[0].set_data(result)
 
-    def backward(
-        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
-    ) -> None:
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         grad = top[0].diff_tensor()
         for index, (blob, down) in enumerate(zip(bottom, propagate_down)):
             if not down:
@@ -83,7 +81,7 @@ class Eltwise(BuiltInLayer):
             blob.set_diff(result)
 
     def _product_gradient(
-        self, grad: torch.Tensor, top: Blob, bottom: Sequence[Blob], index: int
+        self, grad: torch.Tensor, top: Blob, bottom: Blobs, index: int
     ) -> torch.Tensor:
         if not self.layer_param.eltwise_param.stable_prod_grad:
             return top.data_tensor() / bottom[index].data_tensor() * grad
@@ -98,7 +96,7 @@ class Eltwise(BuiltInLayer):
 class Exp(PointwiseLayer):
     """base ^ (shift + scale * x); base -1 is e."""
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         param = self.layer_param.exp_param
         if param.base != -1 and param.base <= 0:
             raise self.fail(f"base {param.base} must be positive, or -1 for e")
@@ -118,7 +116,7 @@ class Exp(PointwiseLayer):
 class Log(PointwiseLayer):
     """log_base(shift + scale * x); base -1 is e."""
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         param = self.layer_param.log_param
         if param.base != -1 and (param.base <= 0 or param.base == 1):
             raise self.fail(f"base {param.base} must be positive and not 1, or -1 for e")
@@ -138,7 +136,7 @@ class Log(PointwiseLayer):
 class Power(PointwiseLayer):
     """(shift + scale * x) ^ power."""
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         param = self.layer_param.power_param
         self.power, self.scale, self.shift = param.power, param.scale, param.shift
 
@@ -167,7 +165,7 @@ class Power(PointwiseLayer):
 class AbsVal(PointwiseLayer):
     """|x|."""
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         if bottom[0] is top[0]:
             raise self.fail("cannot work in place: give the top another name")
 
@@ -184,12 +182,12 @@ class Reduction(BuiltInLayer):
 
     bottom_range = top_range = (1, 1)
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         param = self.layer_param.reduction_param
         self.operation = param.operation
         self.coefficient = param.coeff
 
-    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         shape = bottom[0].shape
         axis = self.canonical_axis(self.layer_param.reduction_param.axis, shape) if shape else 0
         top[0].reshape(*shape[:axis])
@@ -198,7 +196,7 @@ class Reduction(BuiltInLayer):
         mean = self.operation == caffe_pb2.ReductionParameter.MEAN
         self.factor = self.coefficient / inner if mean and inner else self.coefficient
 
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         rows = bottom[0].data_tensor().reshape(self.outer, -1)
         if self.operation == caffe_pb2.ReductionParameter.ASUM:
             rows = rows.abs()
@@ -206,9 +204,7 @@ class Reduction(BuiltInLayer):
             rows = rows.square()
         top[0].set_data(rows.sum(1).mul_(self.factor).view(top[0].shape))
 
-    def backward(
-        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
-    ) -> None:
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         if not propagate_down[0]:
             return
         shape = bottom[0].shape

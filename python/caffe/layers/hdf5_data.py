@@ -10,11 +10,10 @@ import numpy as np
 from h5py import h5d, h5o
 
 from caffe import common, device_memory
-from caffe.blob import Blob
 from caffe.errors import CaffeError
 from caffe.files.hdf5 import ElsewhereError, find, lies_elsewhere, written_hdf5
 from caffe.layer_types import register
-from caffe.layers.base import BuiltInLayer
+from caffe.layers.base import Blobs, BuiltInLayer
 from caffe.layers.sources import read_list, told
 from caffe.log import Log
 
@@ -35,7 +34,7 @@ class HDF5Data(BuiltInLayer):
     top_range = (1, None)
     keeps_tops = True
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         param = self.layer_param.hdf5_data_param
         self.names = list(self.layer_param.top)
         if self.layer_param.HasField("transform_param"):
@@ -115,7 +114,7 @@ class HDF5Data(BuiltInLayer):
             else:
                 self._load()
 
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         batch = [np.empty(blob.shape, np.float32) for blob in top]
         for item in range(self.layer_param.hdf5_data_param.batch_size):
             for name, values, rows in zip(self.names, batch, self.rows):
@@ -137,23 +136,21 @@ class HDF5Output(BuiltInLayer):
     bottom_range = (2, 2)
     top_range = (0, 0)
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         self.path = self.layer_param.hdf5_output_param.file_name
         if not self.path:
             raise self.fail("needs a file_name")
 
-    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         if bottom[0].shape[:1] != bottom[1].shape[:1]:
             raise self.fail(
                 f"bottoms must have as many items each: {bottom[0].shape} and {bottom[1].shape}"
             )
 
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         with written_hdf5(self.path) as file:
             for name, blob in zip(("data", "label"), bottom):
                 file[name] = blob.data_tensor().cpu().numpy()
 
-    def backward(
-        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
-    ) -> None:
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         """Nothing flows back."""

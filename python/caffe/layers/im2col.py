@@ -9,7 +9,7 @@ import torch
 
 from caffe.blob import Blob
 from caffe.layer_types import register
-from caffe.layers.base import BuiltInLayer
+from caffe.layers.base import Blobs, BuiltInLayer
 from caffe.layers.conv_geometry import conv_geometry
 
 
@@ -19,7 +19,7 @@ class Im2col(BuiltInLayer):
 
     bottom_range = top_range = (1, 1)
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         param, shape = self.layer_param.convolution_param, bottom[0].shape
         self.axis = self.canonical_axis(param.axis, shape)
         axes = len(shape) - self.axis - 1
@@ -29,7 +29,7 @@ class Im2col(BuiltInLayer):
             raise self.fail("cannot work in place: give the top another name")
         self.kernel, self.stride, self.pad, self.dilation = conv_geometry(self, param, axes)
 
-    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         shape = bottom[0].shape
         sizes = [
             (size + 2 * pad - (dilation * (kernel - 1) + 1)) // stride + 1
@@ -70,14 +70,12 @@ class Im2col(BuiltInLayer):
         around = [side for pad in reversed(self.pad) for side in (pad, pad)]
         return torch.nn.functional.pad(tensor, around)
 
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         data = self._padded(bottom[0].data_tensor())
         rows = data.reshape(math.prod(data.shape[: self.axis + 1]), -1)
         top[0].set_data(rows.index_select(1, self._indices_on(rows)).reshape(top[0].shape))
 
-    def backward(
-        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
-    ) -> None:
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         # As in genuine Caffe, whatever propagate_down says.
         shape = bottom[0].shape
         padded = [size + 2 * pad for size, pad in zip(shape[self.axis + 1 :], self.pad)]

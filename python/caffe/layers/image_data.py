@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from caffe import common
-from caffe.blob import Blob
 from caffe.layer_types import register
-from caffe.layers.base import BuiltInLayer
+from caffe.layers.base import Blobs, BuiltInLayer
 from caffe.layers.data_transformer import DataTransformer, set_batch
 from caffe.layers.images import decode, resize
 from caffe.layers.sources import read_list, told
@@ -25,7 +22,7 @@ class ImageData(BuiltInLayer):
     top_range = (1, 2)
     keeps_tops = True
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         param = self.layer_param.image_data_param
         if len(top) < 2:
             self.beyond_bvlc("leaves out the top of the labels")
@@ -88,7 +85,7 @@ class ImageData(BuiltInLayer):
             image = np.stack(planes)
         return image
 
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         images, labels = [], []
         for _ in range(self.layer_param.image_data_param.batch_size):
             path, label = self.entries[self.order[self.next_item]]

@@ -10,7 +10,7 @@ import torch
 from caffe import common
 from caffe.blob import Blob
 from caffe.layer_types import register
-from caffe.layers.base import BuiltInLayer
+from caffe.layers.base import Blobs, BuiltInLayer
 
 
 @register("InnerProduct")
@@ -19,7 +19,7 @@ class InnerProduct(BuiltInLayer):
 
     bottom_range = top_range = (1, 1)
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         param = self.layer_param.inner_product_param
         shape = bottom[0].shape
         self.axis = self.canonical_axis(param.axis, shape)
@@ -31,7 +31,7 @@ class InnerProduct(BuiltInLayer):
         shape = (self.inputs, self.maps) if self.transposed else (self.maps, self.inputs)
         self.add_weights(shape, self.maps, param)
 
-    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         shape = bottom[0].shape
         if math.prod(shape[self.axis :]) != self.inputs:
             raise self.fail(
@@ -40,7 +40,7 @@ class InnerProduct(BuiltInLayer):
             )
         top[0].reshape(*shape[: self.axis], self.maps)
 
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         dtype = common.compute_dtype()
         rows = bottom[0].data_memory.native().to(dtype).reshape(-1, self.inputs)
         result = rows @ self._matrix(dtype)
@@ -52,9 +52,7 @@ class InnerProduct(BuiltInLayer):
         weights = self.blobs[0].data_tensor().to(dtype)
         return weights if self.transposed else weights.t()
 
-    def backward(
-        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
-    ) -> None:
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         dtype = common.compute_dtype()
         grad = top[0].diff_memory.native().to(dtype).reshape(-1, self.maps)
         if self.param_propagate_down[0]:
@@ -73,7 +71,7 @@ class Embed(BuiltInLayer):
 
     bottom_range = top_range = (1, 1)
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         param = self.layer_param.embed_param
         self.rows, self.maps, self.has_bias = param.input_dim, param.num_output, param.bias_term
         for name, count in (("input_dim", self.rows), ("num_output", self.maps)):
@@ -81,22 +79,20 @@ class Embed(BuiltInLayer):
                 raise self.fail(f"needs a positive {name}")
         self.add_weights((self.rows, self.maps), self.maps, param)
 
-    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         top[0].reshape(*bottom[0].shape, self.maps)
 
     def _numbers(self, bottom: Blob) -> torch.Tensor:
         numbers = bottom.data_tensor().to(torch.int64).reshape(-1)
         return self.check_numbers(numbers, self.rows, "numbers of rows")
 
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         result = self.blobs[0].data_tensor()[self._numbers(bottom[0])]
         if self.has_bias:
             result += self.blobs[1].data_tensor()
         top[0].set_data(result.view(top[0].shape))
 
-    def backward(
-        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
-    ) -> None:
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         if propagate_down[0]:
             raise self.fail("cannot propagate to numbers of rows")
         grad = top[0].diff_tensor().reshape(-1, self.maps)

@@ -9,7 +9,7 @@ import torch
 
 from caffe.blob import Blob
 from caffe.layer_types import register
-from caffe.layers.base import BuiltInLayer
+from caffe.layers.base import Blobs, BuiltInLayer
 from caffe.layers.scalars import Scalar, at_least, scalar
 from caffe.proto import caffe_pb2
 
@@ -29,7 +29,7 @@ class LossLayer(BuiltInLayer):
     def allows_force_backward(self, bottom_index: int) -> bool:
         return bottom_index != 1
 
-    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         first, second = (blob.shape for blob in bottom[:2])
         if first[:1] != second[:1]:
             raise self.fail(f"bottoms must have as many items each: {first} and {second}")
@@ -42,13 +42,11 @@ class LabelledLoss(LossLayer):
     # What its other bottoms are.
     fixed = "the labels"
 
-    def gradient(self, bottom: Sequence[Blob], weight: Scalar) -> torch.Tensor:
+    def gradient(self, bottom: Blobs, weight: Scalar) -> torch.Tensor:
         """Return the gradient of the scores for a loss of that weight."""
         raise NotImplementedError
 
-    def backward(
-        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
-    ) -> None:
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         if any(propagate_down[1:]):
             raise self.fail(f"cannot propagate to {self.fixed}")
         if propagate_down[0]:
@@ -56,9 +54,7 @@ class LabelledLoss(LossLayer):
             bottom[0].set_diff(grad.view(bottom[0].shape))
 
 
-def split_at_classes(
-    layer: BuiltInLayer, axis: int, bottom: Sequence[Blob]
-) -> tuple[int, int, int]:
+def split_at_classes(layer: BuiltInLayer, axis: int, bottom: Blobs) -> tuple[int, int, int]:
     """Return the axis of the classes, and how many labels lie outside and inside of it."""
     shape = bottom[0].shape
     axis = layer.canonical_axis(axis, shape)
@@ -79,20 +75,18 @@ class EuclideanLoss(LossLayer):
     def allows_force_backward(self, bottom_index: int) -> bool:
         return True
 
-    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         super().reshape(bottom, top)
         if bottom[0].count != bottom[1].count:
             raise self.fail(f"bottoms differ in size: {bottom[0].shape} and {bottom[1].shape}")
 
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         first, second = (blob.data_tensor() for blob in bottom)
         self.difference = first - second.reshape(first.shape)
         loss = self.difference.square().sum() / (2 * bottom[0].shape[0])
         top[0].set_data(loss)
 
-    def backward(
-        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
-    ) -> None:
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         for index, sign in ((0, 1), (1, -1)):
             if propagate_down[index]:
                 scale = sign * loss_weight(top[0]) / bottom[index].shape[0]
@@ -112,7 +106,7 @@ class Accuracy(BuiltInLayer):
     bottom_range = (2, 2)
     top_range = (1, 2)
 
-    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         shape = bottom[0].shape
         param = self.layer_param.accuracy_param
         self.axis, self.outer, self.inner = split_at_classes(self, param.axis, bottom)
@@ -122,7 +116,7 @@ class Accuracy(BuiltInLayer):
         if len(top) > 1:
             top[1].reshape(shape[self.axis])
 
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         param = self.layer_param.accuracy_param
         scores = bottom[0].data_tensor()
         classes = scores.shape[self.axis]
@@ -146,9 +140,7 @@ class Accuracy(BuiltInLayer):
         counts = torch.zeros(classes, dtype=torch.int64, device=labels.device)
         return counts.scatter_add_(0, labels.flatten(), counted.flatten().to(torch.int64))
 
-    def backward(
-        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
-    ) -> None:
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         for blob, down in zip(bottom, propagate_down):
             if down:
                 self.beyond_bvlc("has no gradient, 0 is given in a backward pass that wants one")
@@ -161,7 +153,7 @@ class HingeLoss(LabelledLoss):
 
     of_four_axes = True
 
-    def _margins(self, bottom: Sequence[Blob]) -> tuple[torch.Tensor, torch.Tensor]:
+    def _margins(self, bottom: Blobs) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the margins that are missed, and -1 at the labels, 1 elsewhere."""
         rows = bottom[0].data_tensor().reshape(bottom[0].shape[0], -1)
         labels = bottom[1].data_tensor().to(torch.int64).reshape(-1, 1)
@@ -173,13 +165,13 @@ class HingeLoss(LabelledLoss):
         signs = torch.ones_like(rows).scatter_(1, labels, -1.0)
         return (1 + rows * signs).clamp(min=0), signs
 
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         margins, _ = self._margins(bottom)
         squared = self.layer_param.hinge_loss_param.norm == caffe_pb2.HingeLossParameter.L2
         total = margins.square().sum() if squared else margins.sum()
         top[0].set_data(total / bottom[0].shape[0])
 
-    def gradient(self, bottom: Sequence[Blob], weight: Scalar) -> torch.Tensor:
+    def gradient(self, bottom: Blobs, weight: Scalar) -> torch.Tensor:
         margins, signs = self._margins(bottom)
         squared = self.layer_param.hinge_loss_param.norm == caffe_pb2.HingeLossParameter.L2
         grad = 2 * margins * signs if squared else (margins * signs).sign()
@@ -203,13 +195,13 @@ class ContrastiveLoss(LossLayer):
     def allows_force_backward(self, bottom_index: int) -> bool:
         return bottom_index != 2
 
-    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         super().reshape(bottom, top)
         shapes = [blob.shape for blob in bottom]
         if len(shapes[0]) < 2 or shapes[0][:2] != shapes[1][:2] or bottom[2].count != shapes[0][0]:
             raise self.fail(f"needs two blobs of one shape and a label per pair, has {shapes}")
 
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         param = self.layer_param.contrastive_loss_param
         count = bottom[0].shape[0]
         first, second = (blob.data_tensor().reshape(count, -1) for blob in bottom[:2])
@@ -223,9 +215,7 @@ class ContrastiveLoss(LossLayer):
         total = torch.where(self.similar, self.squared, apart).sum()
         top[0].set_data(total / (2 * count))
 
-    def backward(
-        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
-    ) -> None:
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         param = self.layer_param.contrastive_loss_param
         if param.legacy_version:
             missing = param.margin - self.squared

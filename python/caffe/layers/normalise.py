@@ -8,9 +8,8 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
-from caffe.blob import Blob
 from caffe.layer_types import register
-from caffe.layers.base import NeuronLayer
+from caffe.layers.base import Blobs, NeuronLayer
 from caffe.layers.scalars import inverse_or_zero, scalar
 from caffe.proto import caffe_pb2
 
@@ -19,7 +18,7 @@ from caffe.proto import caffe_pb2
 class LRN(NeuronLayer):
     """x (k + alpha / n * sum of the squares nearby)^-beta, across channels or within each one."""
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         param = self.layer_param.lrn_param
         self.size, self.alpha, self.beta = param.local_size, param.alpha, param.beta
         if self.size % 2 == 0:
@@ -28,7 +27,7 @@ class LRN(NeuronLayer):
         # Within a channel genuine Caffe knows no k.
         self.k = param.k if self.across else 1.0
 
-    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         if len(bottom[0].shape) != 4:
             raise self.fail(f"needs a bottom of 4 axes, not {bottom[0].shape}")
         super().reshape(bottom, top)
@@ -44,13 +43,11 @@ class LRN(NeuronLayer):
     def _base(self, data: torch.Tensor) -> torch.Tensor:
         return self._mean(data.square()).mul_(self.alpha).add_(self.k)
 
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         data = bottom[0].data_tensor()
         top[0].set_data(self._base(data).pow_(-self.beta).mul_(data))
 
-    def backward(
-        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
-    ) -> None:
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         if bottom[0] is top[0]:
             raise self.fail("has no gradient where it works in place: give the top another name")
         # As in genuine Caffe, only the kind within channels heeds propagate_down.
@@ -72,7 +69,7 @@ class BatchNorm(NeuronLayer):
     the batch's statistics with every forward pass; solvers leave them alone.
     """
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         param = self.layer_param.batch_norm_param
         self.momentum, self.eps = param.moving_average_fraction, param.eps
         self.use_global_stats = self.phase == caffe_pb2.TEST
@@ -88,7 +85,7 @@ class BatchNorm(NeuronLayer):
         while len(specs) < len(self.blobs):
             specs.add(lr_mult=0)
 
-    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         shape = bottom[0].shape
         if len(shape) > 1 and shape[1] != self.channels:
             raise self.fail(f"was set up for {self.channels} channels, the bottom is {shape}")
@@ -101,7 +98,7 @@ class BatchNorm(NeuronLayer):
     def _mean(self, values: torch.Tensor) -> torch.Tensor:
         return values.mean(self.reduced_axes).reshape(-1)
 
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         data = bottom[0].data_tensor()
         mean_blob, variance_blob, factor_blob = self.blobs
         if self.use_global_stats:
@@ -127,9 +124,7 @@ class BatchNorm(NeuronLayer):
         self.normed = None if self.use_global_stats else normed.clone()
         top[0].set_data(normed)
 
-    def backward(
-        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
-    ) -> None:
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         # As in genuine Caffe, whatever propagate_down says.
         grad = top[0].diff_tensor()
         if not self.use_global_stats:
@@ -150,12 +145,12 @@ class MVN(NeuronLayer):
 
     of_four_axes = True
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         param = self.layer_param.mvn_param
         self.scaled, self.eps = param.normalize_variance, param.eps
         self.outer_axes = 1 if param.across_channels else 2
 
-    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         shape = bottom[0].shape
         top[0].reshape(*shape, *(1,) * (4 - len(shape)))
 
@@ -164,7 +159,7 @@ class MVN(NeuronLayer):
         rows = math.prod(tensor.shape[: self.outer_axes])
         return tensor.reshape(rows, tensor.numel() // max(rows, 1))
 
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         rows = self._rows(bottom[0].data_tensor())
         result = rows - rows.mean(1, keepdim=True)
         if self.scaled:
@@ -172,9 +167,7 @@ class MVN(NeuronLayer):
             result /= self.deviation
         top[0].set_data(result.view(top[0].shape))
 
-    def backward(
-        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
-    ) -> None:
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         # As in genuine Caffe, whatever propagate_down says.
         grad, data = map(self._rows, (top[0].diff_tensor(), top[0].data_tensor()))
         result = grad - grad.mean(1, keepdim=True)

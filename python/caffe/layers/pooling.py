@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from caffe import common
 from caffe.blob import Blob
 from caffe.layer_types import register
-from caffe.layers.base import BuiltInLayer
+from caffe.layers.base import Blobs, BuiltInLayer
 from caffe.proto import caffe_pb2
 
 _MAX = caffe_pb2.PoolingParameter.MAX
@@ -37,7 +37,7 @@ class Pooling(BuiltInLayer):
     bottom_range = (1, 1)
     top_range = (1, 2)
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         param = self.layer_param.pooling_param
         self.method = param.pool
         self.maximum = param.pool == _MAX
@@ -92,7 +92,7 @@ class Pooling(BuiltInLayer):
             raise self.fail(f"takes either {name}, or {sides[0]} and {sides[1]}")
         return getattr(param, sides[0]), getattr(param, sides[1])
 
-    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         shape = bottom[0].shape
         if len(shape) != 4:
             raise self.fail(f"needs a bottom of 4 axes, not {shape}")
@@ -128,7 +128,7 @@ class Pooling(BuiltInLayer):
         value = -torch.finfo(data.dtype).max if self.maximum else 0.0
         return F.pad(data, (self.pad[1], below[1], self.pad[0], below[0]), value=value)
 
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         data = self._padded(bottom[0].data_memory.native(), top[0])
         if len(top) > 1:
             pooled, indices = _max_pool(data, self.kernel, self.stride)
@@ -182,9 +182,7 @@ class Pooling(BuiltInLayer):
             lines.append(torch.clamp(start + kernel, max=size + pad) - start)
         return (lines[0][:, None] * lines[1][None, :]).to(dtype)
 
-    def backward(
-        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
-    ) -> None:
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         if not propagate_down[0]:
             return
         data = bottom[0].data_memory.native()
@@ -229,7 +227,7 @@ class SPP(BuiltInLayer):
 
     bottom_range = top_range = (1, 1)
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         param = self.layer_param.spp_param
         self.levels = param.pyramid_height
         if self.levels < 1:
@@ -238,7 +236,7 @@ class SPP(BuiltInLayer):
             caffe_pb2.SPPParameter.PoolMethod.Name(param.pool)
         ]
 
-    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         shape = bottom[0].shape
         if len(shape) != 4:
             raise self.fail(f"needs a bottom of 4 axes, not {shape}")
@@ -268,16 +266,14 @@ class SPP(BuiltInLayer):
             count = sum(blob.count // max(shape[0], 1) for blob in self.pooled)
             top[0].reshape(shape[0], count)
 
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         rows = []
         for pooling, blob in zip(self.poolings, self.pooled):
             pooling.forward(bottom, [blob])
             rows.append(blob.data_tensor().reshape(bottom[0].shape[0], -1))
         top[0].set_data(torch.cat(rows, 1).view(top[0].shape))
 
-    def backward(
-        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
-    ) -> None:
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         if not propagate_down[0]:
             return
         sizes = [blob.count // max(bottom[0].shape[0], 1) for blob in self.pooled]

@@ -15,9 +15,8 @@ from collections.abc import Sequence
 
 import torch
 
-from caffe.blob import Blob
 from caffe.layer_types import register
-from caffe.layers.base import BuiltInLayer
+from caffe.layers.base import Blobs, BuiltInLayer
 
 
 class _ForgetGate(torch.autograd.Function):
@@ -64,7 +63,7 @@ class _Recurrent(BuiltInLayer, ABC):
 
     states = 1
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         param = self.layer_param.recurrent_param
         self.maps, self.exposed = param.num_output, param.expose_hidden
         if self.maps < 1:
@@ -106,7 +105,7 @@ class _Recurrent(BuiltInLayer, ABC):
     def allows_force_backward(self, bottom_index: int) -> bool:
         return bottom_index != 1
 
-    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         time, streams = bottom[0].shape[:2]
         if bottom[1].shape != (time, streams):
             raise self.fail(
@@ -127,7 +126,7 @@ class _Recurrent(BuiltInLayer, ABC):
         if self.last_states and self.last_states[0].shape != self.hidden_shape:
             self.last_states = []
 
-    def _leaves(self, bottom: Sequence[Blob]) -> list[torch.Tensor]:
+    def _leaves(self, bottom: Blobs) -> list[torch.Tensor]:
         """Return all that gradients are wanted of: x, static x, weights."""
         x = bottom[0].data_tensor()
         leaves = [x.reshape(*x.shape[:2], -1)]
@@ -137,7 +136,7 @@ class _Recurrent(BuiltInLayer, ABC):
         leaves += [blob.data_tensor() for blob in self.blobs]
         return [leaf.detach().clone().requires_grad_() for leaf in leaves]
 
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         self.leaves = self._leaves(bottom)
         if self.exposed:
             states = [blob.data_tensor() for blob in bottom[2 + self.static :]]
@@ -157,9 +156,7 @@ class _Recurrent(BuiltInLayer, ABC):
         for blob, end in zip(top[1:], self.last_states):
             blob.set_data(end.clone())
 
-    def backward(
-        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
-    ) -> None:
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         if propagate_down[1]:
             raise self.fail("cannot propagate to where sequences go on")
         found = torch.autograd.grad(
@@ -227,7 +224,7 @@ class LSTMUnit(BuiltInLayer):
     def allows_force_backward(self, bottom_index: int) -> bool:
         return bottom_index != 2
 
-    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         shape = bottom[0].shape
         if len(shape) != 3 or shape[0] != 1:
             raise self.fail(f"needs a cell of shape (1, streams, n), not {shape}")
@@ -239,16 +236,14 @@ class LSTMUnit(BuiltInLayer):
         for blob in top:
             blob.reshape(*shape)
 
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         self.leaves = [blob.data_tensor().detach().clone().requires_grad_() for blob in bottom[:2]]
         with torch.enable_grad():
             self.results = _lstm_step(*self.leaves, bottom[2].data_tensor())
         for blob, result in zip(top, self.results):
             blob.set_data(result.detach().clone())
 
-    def backward(
-        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
-    ) -> None:
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         if propagate_down[2]:
             raise self.fail("cannot propagate to where sequences go on")
         grads = [blob.diff_tensor() for blob in top]

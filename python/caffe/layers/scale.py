@@ -8,7 +8,7 @@ import torch
 
 from caffe.blob import Blob
 from caffe.layer_types import register
-from caffe.layers.base import BuiltInLayer
+from caffe.layers.base import Blobs, BuiltInLayer
 from caffe.proto import caffe_pb2
 
 
@@ -20,7 +20,7 @@ class _Broadcast(BuiltInLayer):
 
     def _setup(
         self,
-        bottom: Sequence[Blob],
+        bottom: Blobs,
         param: caffe_pb2.ScaleParameter | caffe_pb2.BiasParameter,
         default: float,
     ) -> None:
@@ -42,7 +42,7 @@ class _Broadcast(BuiltInLayer):
                 filler.type, filler.value = "constant", default
             self.add_parameter(shape[axis:stop], filler)
 
-    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         shape, other = bottom[0].shape, self._factor(bottom).shape
         # A scalar fits whatever the axis is.
         self.start = 0 if not other else self.canonical_axis(self.param.axis, shape)
@@ -54,7 +54,7 @@ class _Broadcast(BuiltInLayer):
         if bottom[0] is not top[0]:
             top[0].reshape(*shape)
 
-    def _factor(self, bottom: Sequence[Blob]) -> Blob:
+    def _factor(self, bottom: Blobs) -> Blob:
         return self.blobs[0] if self.learnt else bottom[1]
 
     def _sum(self, values: torch.Tensor, like: Blob) -> torch.Tensor:
@@ -66,7 +66,7 @@ class _Broadcast(BuiltInLayer):
 class Scale(_Broadcast):
     """x * s, and + b with bias_term; s and b learnt, or s the second bottom."""
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         param = self.layer_param.scale_param
         given = len(self.blobs)
         self._setup(bottom, param, 1.0)
@@ -74,7 +74,7 @@ class Scale(_Broadcast):
         if self.has_bias and not given:
             self.add_parameter(self._factor(bottom).shape, param.bias_filler)
 
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         data = bottom[0].data_tensor()
         # In place the input is gone afterwards, and the factor's gradient needs it.
         self.input = data.clone() if bottom[0] is top[0] else None
@@ -83,9 +83,7 @@ class Scale(_Broadcast):
             result += self.blobs[-1].data_tensor().view(self.broadcast_shape)
         top[0].set_data(result)
 
-    def backward(
-        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
-    ) -> None:
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         grad = top[0].diff_tensor()
         wants = self.param_propagate_down
         if self.has_bias and wants[-1]:
@@ -108,16 +106,14 @@ class Scale(_Broadcast):
 class Bias(_Broadcast):
     """x + b; b learnt, or the second bottom."""
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         self._setup(bottom, self.layer_param.bias_param, 0.0)
 
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         factor = self._factor(bottom).data_tensor().view(self.broadcast_shape)
         top[0].set_data(bottom[0].data_tensor() + factor)
 
-    def backward(
-        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
-    ) -> None:
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         grad = top[0].diff_tensor()
         factor = self._factor(bottom)
         if self.learnt:

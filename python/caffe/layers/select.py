@@ -7,9 +7,8 @@ from collections.abc import Sequence
 
 import torch
 
-from caffe.blob import Blob
 from caffe.layer_types import register
-from caffe.layers.base import BuiltInLayer
+from caffe.layers.base import Blobs, BuiltInLayer
 
 
 @register("ArgMax")
@@ -23,7 +22,7 @@ class ArgMax(BuiltInLayer):
 
     bottom_range = top_range = (1, 1)
 
-    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         param, shape = self.layer_param.argmax_param, bottom[0].shape
         self.axis = None
         if param.HasField("axis"):
@@ -40,7 +39,7 @@ class ArgMax(BuiltInLayer):
             raise self.fail(f"top_k {param.top_k} must lie in 1..{candidates}")
         top[0].reshape(*result)
 
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         param = self.layer_param.argmax_param
         data = bottom[0].data_tensor()
         axis = self.axis
@@ -57,9 +56,7 @@ class ArgMax(BuiltInLayer):
             result = torch.stack(parts, 1)
         top[0].set_data(result.reshape(top[0].shape))
 
-    def backward(
-        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
-    ) -> None:
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         if any(propagate_down):
             raise self.fail("has no gradient")
 
@@ -71,21 +68,19 @@ class BatchReindex(BuiltInLayer):
     bottom_range = (2, 2)
     top_range = (1, 1)
 
-    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         if len(bottom[1].shape) != 1:
             raise self.fail(f"needs numbers on one axis, not {bottom[1].shape}")
         top[0].reshape(bottom[1].shape[0], *bottom[0].shape[1:])
 
-    def _numbers(self, bottom: Sequence[Blob]) -> torch.Tensor:
+    def _numbers(self, bottom: Blobs) -> torch.Tensor:
         numbers = bottom[1].data_tensor().to(torch.int64)
         return self.check_numbers(numbers, bottom[0].shape[0], "numbers")
 
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         top[0].set_data(bottom[0].data_tensor()[self._numbers(bottom)])
 
-    def backward(
-        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
-    ) -> None:
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         if propagate_down[1]:
             raise self.fail("cannot propagate to the numbers")
         if propagate_down[0]:
@@ -102,14 +97,14 @@ class Filter(BuiltInLayer):
     top_range = (1, None)
     always_reshape = True
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         if len(top) != len(bottom) - 1:
             raise self.fail(f"needs a top per bottom but the last: {len(bottom) - 1}")
         if any(above in bottom for above in top):
             raise self.fail("cannot work in place: give the tops other names")
         self.shaped = False
 
-    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         selector = bottom[-1]
         count = selector.shape[0] if selector.shape else 0
         if selector.count != count:
@@ -127,13 +122,11 @@ class Filter(BuiltInLayer):
         for blob, above in zip(bottom, top):
             above.reshape(kept, *blob.shape[1:])
 
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         for blob, above in zip(bottom, top):
             above.set_data(blob.data_tensor()[self.chosen])
 
-    def backward(
-        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
-    ) -> None:
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         if propagate_down[-1]:
             raise self.fail("cannot propagate to the selector")
         for blob, above, down in zip(bottom, top, propagate_down):

@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 
 from caffe.blob import MAX_AXES, Blob
 from caffe.layer_types import register
-from caffe.layers.base import BuiltInLayer
+from caffe.layers.base import Blobs, BuiltInLayer
 
 
 def _axis(layer: BuiltInLayer, param: Message, older: str, shape: tuple[int, ...]) -> int:
@@ -34,10 +34,10 @@ def _alone(part: torch.Tensor) -> torch.Tensor:
 class _SharingLayer(BuiltInLayer):
     """A layer whose bottoms and top may lie in one memory as long as nobody writes there."""
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         self._changes = [blob.data_memory.source.changes_in_place for blob in bottom]
 
-    def may_share(self, bottom: Sequence[Blob], index: int, top: Blob) -> bool:
+    def may_share(self, bottom: Blobs, index: int, top: Blob) -> bool:
         """Tell whether nobody will write into values that a bottom and the top share.
 
         No later layer may work in place on either. Users write only where values lie in C's order:
@@ -63,14 +63,12 @@ class Split(BuiltInLayer):
     top_range = (1, None)
     shares_tops = True
 
-    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         for blob in top:
             blob.share_data(bottom[0])
             blob.diff_memory.reshape(bottom[0].shape)
 
-    def backward(
-        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
-    ) -> None:
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         if propagate_down[0]:
             # A reader that is done without a gradient (as Crop's second) has no zeros to add.
             first, *others = [blob for blob in top if not blob.diff_memory.is_clear] or top[:1]
@@ -96,11 +94,11 @@ class Concat(_SharingLayer):
     bottom_range = (1, None)
     top_range = (1, 1)
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         super().setup(bottom, top)
         self.shares_tops = len(bottom) == 1
 
-    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         param = self.layer_param.concat_param
         shape = bottom[0].shape
         self.axis = _axis(self, param, "concat_dim", shape)
@@ -136,7 +134,7 @@ class Concat(_SharingLayer):
         )
         return tuple(slice(m // 2, m // 2 + wanted) for m, wanted in zip(more, own))
 
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         if self.shares_tops:
             return
         parts = [
@@ -154,9 +152,7 @@ class Concat(_SharingLayer):
                 # Not in place: a view would go on keeping what it was a view of.
                 memory.set(part)
 
-    def backward(
-        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
-    ) -> None:
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         if self.shares_tops:
             return
         parts = self.take_diff(top[0]).split(self.sizes, self.axis)
@@ -179,10 +175,10 @@ class Slice(BuiltInLayer):
     bottom_range = (1, 1)
     top_range = (1, None)
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         self.shares_tops = len(top) == 1
 
-    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         param = self.layer_param.slice_param
         shape = bottom[0].shape
         self.axis = _axis(self, param, "slice_dim", shape)
@@ -211,7 +207,7 @@ class Slice(BuiltInLayer):
         for blob, part in zip(top, self.sizes):
             blob.reshape(*shape[: self.axis], part, *shape[self.axis + 1 :])
 
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         if self.shares_tops:
             return
         parts = bottom[0].data_tensor().split(self.sizes, self.axis)
@@ -219,9 +215,7 @@ class Slice(BuiltInLayer):
             # Its own memory, also where the part lies in one piece.
             blob.set_data(part.clone(memory_format=torch.contiguous_format))
 
-    def backward(
-        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
-    ) -> None:
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         if propagate_down[0] and not self.shares_tops:
             bottom[0].set_diff(torch.cat([b.diff_tensor() for b in top], self.axis))
 
@@ -233,7 +227,7 @@ class Crop(_SharingLayer):
     bottom_range = (2, 2)
     top_range = (1, 1)
 
-    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         param = self.layer_param.crop_param
         shape, reference = bottom[0].shape, bottom[1].shape
         axis = self.canonical_axis(param.axis, shape)
@@ -260,15 +254,13 @@ class Crop(_SharingLayer):
         self.window = tuple(window)
         top[0].reshape(*(part.stop - part.start for part in window))
 
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         # A view where that may be: what reads it next (a Concat as a rule) copies anyway.
         top[0].set_data(bottom[0].data_memory.native()[self.window])
         if not self.may_share(bottom, 0, top[0]):
             top[0].set_data(top[0].data_memory.native().clone())
 
-    def backward(
-        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
-    ) -> None:
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         if propagate_down[0]:
             part = _alone(top[0].diff_memory.native())
             bottom[0].diff_memory.set_window(self.window, part)
@@ -281,9 +273,7 @@ class Silence(BuiltInLayer):
     bottom_range = (1, None)
     top_range = (0, 0)
 
-    def backward(
-        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
-    ) -> None:
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         for blob, down in zip(bottom, propagate_down):
             if down:
                 blob.diff_memory.clear()
@@ -301,7 +291,7 @@ class Flatten(BuiltInLayer):
     bottom_range = top_range = (1, 1)
     shares_tops = True
 
-    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         param, shape = self.layer_param.flatten_param, bottom[0].shape
         first = self.canonical_axis(param.axis, shape)
         last = self.canonical_axis(param.end_axis, shape)
@@ -311,7 +301,7 @@ class Flatten(BuiltInLayer):
         joined = math.prod(shape[first : last + 1])
         top[0].view_as(bottom[0], (*shape[:first], joined, *shape[last + 1 :]))
 
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         data = bottom[0].data_tensor()
         if not data.is_contiguous():
             # Once, and not for each reader of the top.
@@ -322,7 +312,7 @@ class Flatten(BuiltInLayer):
 class Reshape(Flatten):
     """Give the axes from `axis` on new sizes: 0 copies one, -1 is what is left over."""
 
-    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         param, shape = self.layer_param.reshape_param, bottom[0].shape
         if bottom[0] is top[0]:
             raise self.fail("cannot work in place")
@@ -362,7 +352,7 @@ class Tile(BuiltInLayer):
 
     bottom_range = top_range = (1, 1)
 
-    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         param, shape = self.layer_param.tile_param, bottom[0].shape
         self.axis = self.canonical_axis(param.axis, shape)
         if param.tiles < 1:
@@ -370,14 +360,12 @@ class Tile(BuiltInLayer):
         self.times = param.tiles
         top[0].reshape(*shape[: self.axis], shape[self.axis] * self.times, *shape[self.axis + 1 :])
 
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         data = bottom[0].data_tensor()
         repeats = [self.times if axis == self.axis else 1 for axis in range(data.dim())]
         top[0].set_data(data.repeat(repeats))
 
-    def backward(
-        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
-    ) -> None:
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         if propagate_down[0]:
             shape = bottom[0].shape
             grad = top[0].diff_tensor()

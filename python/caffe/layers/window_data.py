@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from caffe import common
-from caffe.blob import Blob
 from caffe.files import caffemodel
 from caffe.layer_types import register
-from caffe.layers.base import BuiltInLayer
+from caffe.layers.base import Blobs, BuiltInLayer
 from caffe.layers.data_transformer import set_batch
 from caffe.layers.images import load, resize
 from caffe.layers.sources import read_list, told
@@ -47,7 +46,7 @@ class WindowData(BuiltInLayer):
     top_range = (2, 2)
     keeps_tops = True
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         param, transform = self.layer_param.window_data_param, self.layer_param.transform_param
         self.size = transform.crop_size
         if self.size < 1 or param.batch_size < 1:
@@ -160,7 +159,7 @@ class WindowData(BuiltInLayer):
         result[inside] = pixels * np.float32(param.scale)
         return result
 
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         images, labels = [], []
         for windows, count in zip((self.background, self.objects), self.counts):
             for _ in range(count):
