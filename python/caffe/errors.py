@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class CaffeError(RuntimeError):
     """A net, a solver or a file that cannot be used as it stands.
@@ -37,6 +40,12 @@ class NotAnItemError(CaffeError, ValueError):
 
 class NotAnAttributeError(CaffeError, AttributeError):
     """A name that an object or a message lacks."""
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """Return a question after the names that are like one; nothing if there are none."""
+    near = difflib.get_close_matches(name, list(names), n=3)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
 def memory_is_full(error: Exception) -> str:

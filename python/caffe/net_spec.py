@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
-from caffe.errors import NotAKeyError, NotAnAttributeError
+from caffe.errors import NotAKeyError, NotAnAttributeError, did_you_mean
 from caffe.proto import caffe_pb2
 
 # What a field of a type takes, and what genuine Caffe's protobuf calls that.
@@ -65,7 +64,7 @@ def assign_proto(proto: Message, name: str, value: Any) -> None:
     owner = proto.DESCRIPTOR
     field = owner.fields_by_name.get(name)
     if field is None:
-        near = _near(name, owner.fields_by_name)
+        near = did_you_mean(name, owner.fields_by_name)
         raise NotAnAttributeError(f"{name} is not a field of {owner.name}{near}")
     target = getattr(proto, name)
     if hasattr(target, "extend") and not isinstance(value, (list, tuple)):
@@ -110,11 +109,6 @@ def _worded(error: Exception, field: FieldDescriptor, value: Any) -> Exception:
 
 def _one_of(names: Iterable[str]) -> str:
     return f"one of {', '.join(names)}"
-
-
-def _near(name: str, names: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(names), n=3)
-    return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
 def _several(value: object) -> str:
@@ -205,9 +199,8 @@ class Function:
                 if key not in layer.DESCRIPTOR.fields_by_name:
                     names = [*layer.DESCRIPTOR.fields_by_name]
                     names += inner.DESCRIPTOR.fields_by_name if inner is not None else []
-                    raise NotAnAttributeError(
-                        f"{key} is not a parameter of a {self.type_name} layer{_near(key, names)}"
-                    )
+                    told = f"{key} is not a parameter of a {self.type_name} layer"
+                    raise NotAnAttributeError(told + did_you_mean(key, names))
                 assign_proto(layer, key, value)
         layers[self] = layer
 
@@ -239,7 +232,9 @@ class NetSpec:
 
     def __getitem__(self, name: str) -> Top:
         if name not in self.tops:
-            raise _NoTopError(f"{name!r}: the net has no top of this name{_near(name, self.tops)}")
+            raise _NoTopError(
+                f"{name!r}: the net has no top of this name{did_you_mean(name, self.tops)}"
+            )
         return self.tops[name]
 
     def __delitem__(self, name: str) -> None:

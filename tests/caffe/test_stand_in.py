@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_map
 import caffe
 from caffe import common
 from caffe.command import COMMANDS
-from caffe.command.flags import parse
+from caffe.command.arguments import parse
 from caffe.proto import caffe_pb2
 from tests.caffe.stand_in import (
     META,

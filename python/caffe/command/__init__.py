@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
 
-from caffe.command import flags as caffe_flags
+from caffe.command import arguments
 from caffe.command.device_query import device_query
-from caffe.command.flags import FlagError, Flags
 from caffe.command.test import test
 from caffe.command.timing import time
 from caffe.command.train import train
@@ -16,7 +16,7 @@ from caffe.errors import CaffeError
 from caffe.log import INFO, configure_log
 from caffe.programs.run import run_program, terminal_is_the_output
 
-COMMANDS: dict[str, Callable[[Flags], None]] = {
+COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "device_query": device_query,
     "test": test,
     "time": time,
@@ -41,21 +41,16 @@ def run(argv: Sequence[str] | None = None) -> int:
         If a command cannot do what it is told.
     """
     try:
-        flags, words = caffe_flags.parse(sys.argv[1:] if argv is None else argv)
-    except FlagError as error:
-        for line in str(error).splitlines():
-            print(f"ERROR: {line}", file=sys.stderr)
+        flags, words = arguments.parse(sys.argv[1:] if argv is None else argv)
+    except arguments.FlagError as error:
+        print(f"ERROR: {error}", file=sys.stderr)
         return EXIT_FLAGS
     if flags.version:
         print(f"caffe version {VERSION}")
         return 0
-    if flags.help:
-        groups = caffe_flags.GLOG, caffe_flags.CAFFE, caffe_flags.REPORTING
-        print(caffe_flags.usage(flags, *groups), end="")
-        return EXIT_HELP
-    if flags.helpshort or len(words) != 1:
-        print(caffe_flags.usage(flags, caffe_flags.CAFFE), end="")
-        return EXIT_HELP if flags.helpshort else 0
+    if flags.help or flags.helpshort or len(words) != 1:
+        print(arguments.usage(), end="")
+        return EXIT_HELP if flags.help or flags.helpshort else 0
     command = COMMANDS.get(words[0])
     if command is None:
         raise CaffeError(f"unknown action '{words[0]}'; there are {', '.join(COMMANDS)}")

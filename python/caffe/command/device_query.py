@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
+
 import torch
 
 from caffe import common
-from caffe.command import given
-from caffe.command.flags import Flags
+from caffe.command import arguments
 from caffe.log import Log
 
 _log = Log("caffe.cpp")
@@ -25,10 +26,10 @@ PROPERTIES = {
 }
 
 
-def device_query(flags: Flags) -> None:
+def device_query(flags: argparse.Namespace) -> None:
     """Write the properties of the GPUs that -gpu names."""
     _log.info(f"Querying GPUs {flags.gpu}")
-    for gpu in given.gpus(flags.gpu):
+    for gpu in arguments.gpus(flags.gpu):
         common.set_device(gpu)
         properties = torch.cuda.get_device_properties(gpu)
         _line("Device id", gpu)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
+
 import numpy as np
 import torch
 
-from caffe.command import given
-from caffe.command.flags import Flags
+from caffe.command import arguments
 from caffe.log import Log, number
 from caffe.net.net import TEST
 from caffe.solvers.solver import output_text
@@ -14,19 +15,19 @@ from caffe.solvers.solver import output_text
 _log = Log("caffe.cpp")
 
 
-def test(flags: Flags) -> None:
+def test(flags: argparse.Namespace) -> None:
     """Score what -model and -weights name."""
-    given.required(flags, "model", "a model definition to score")
-    weights = given.required(flags, "weights", "model weights to score")
-    iterations = given.iterations(flags)
-    gpus = given.gpus(flags.gpu)
-    given.compute_on(gpus[0] if gpus else None)
+    arguments.required(flags, "model", "a model definition to score")
+    weights = arguments.required(flags, "weights", "model weights to score")
+    iterations = arguments.iterations(flags)
+    gpus = arguments.gpus(flags.gpu)
+    arguments.compute_on(gpus[0] if gpus else None)
     if gpus:
         _log.info(f"Use GPU with device ID {gpus[0]}")
         _log.info(f"GPU device name: {torch.cuda.get_device_name(gpus[0])}")
     else:
         _log.info("Use CPU.")
-    net = given.net(flags, TEST)
+    net = arguments.net(flags, TEST)
     net.retain_data = False
     net.copy_from(weights)
     _log.info(f"Running for {iterations} iterations.")

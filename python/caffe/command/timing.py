@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from caffe.command import given
-from caffe.command.flags import Flags
+import argparse
+
+from caffe.command import arguments
 from caffe.errors import CaffeError
 from caffe.log import Log, number
 from caffe.net.net import TEST, TRAIN, Net
@@ -13,17 +14,17 @@ from caffe.timer import Timer
 _log = Log("caffe.cpp")
 
 
-def time(flags: Flags) -> None:
+def time(flags: argparse.Namespace) -> None:
     """Time what -model names."""
-    given.required(flags, "model", "a model definition to time")
+    arguments.required(flags, "model", "a model definition to time")
     phases = {"": TRAIN, "TRAIN": TRAIN, "TEST": TEST}
     if flags.phase not in phases:
         raise CaffeError(f"-phase {flags.phase}: the phase is TRAIN or TEST")
-    iterations = given.iterations(flags)
-    gpus = given.gpus(flags.gpu)
-    given.compute_on(gpus[0] if gpus else None)
+    iterations = arguments.iterations(flags)
+    gpus = arguments.gpus(flags.gpu)
+    arguments.compute_on(gpus[0] if gpus else None)
     _log.info(f"Use GPU with device ID {gpus[0]}" if gpus else "Use CPU.")
-    net = given.net(flags, phases[flags.phase])
+    net = arguments.net(flags, phases[flags.phase])
     last = len(net.layers) - 1
     _log.info("Performing Forward")
     _log.info(f"Initial loss: {number(net._forward(0, last))}")

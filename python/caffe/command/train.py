@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import functools
 import os
 import re
@@ -10,8 +11,7 @@ import signal
 import torch
 
 from caffe import common
-from caffe.command import given
-from caffe.command.flags import Flags
+from caffe.command import arguments
 from caffe.errors import CaffeError
 from caffe.files import prototxt
 from caffe.files.atomic import refuse_own_input
@@ -24,9 +24,9 @@ from caffe.solvers.solver import Solver, get_solver
 _log = Log("caffe.cpp")
 
 
-def train(flags: Flags) -> None:
+def train(flags: argparse.Namespace) -> None:
     """Train what -solver names; on several GPUs in a process each, whose log is standard error."""
-    path = given.required(flags, "solver", "a solver definition to train")
+    path = arguments.required(flags, "solver", "a solver definition to train")
     if flags.snapshot and flags.weights:
         raise CaffeError(
             "give a -snapshot to resume training or -weights to finetune, but not both"
@@ -37,7 +37,7 @@ def train(flags: Flags) -> None:
     }
     param = prototxt.read_solver(path)
     param.train_state.level = flags.level
-    param.train_state.stage.extend(given.stages(flags))
+    param.train_state.stage.extend(arguments.stages(flags))
     if flags.weights or flags.snapshot:
         param.ClearField("weights")
     if flags.weights:
@@ -53,7 +53,7 @@ def train(flags: Flags) -> None:
             prepare=functools.partial(_answer_signals, effects=effects),
         )
     else:
-        given.compute_on(gpus[0] if gpus else None)
+        arguments.compute_on(gpus[0] if gpus else None)
         solver = get_solver(param, path)
         _answer_signals(solver, effects)
         if flags.snapshot:
@@ -84,20 +84,22 @@ def _refuse_own_weights(param: caffe_pb2.SolverParameter) -> None:
                 refuse_own_input(os.path.join(folder, entry), weights)
 
 
-def _action(flags: Flags, name: str) -> SolverAction:
+def _action(flags: argparse.Namespace, name: str) -> SolverAction:
     try:
-        return SolverAction(flags[name])
+        return SolverAction(getattr(flags, name))
     except ValueError:
         effects = ", ".join(action.value for action in SolverAction)
-        raise CaffeError(f"-{name} {flags[name]}: the effect is one of {effects}") from None
+        raise CaffeError(
+            f"-{name} {getattr(flags, name)}: the effect is one of {effects}"
+        ) from None
 
 
-def _gpus(flags: Flags, param: caffe_pb2.SolverParameter) -> list[int]:
+def _gpus(flags: argparse.Namespace, param: caffe_pb2.SolverParameter) -> list[int]:
     """Return the GPUs to train on, and enter the first one in `param`."""
     text = flags.gpu
     if not text and param.HasField("solver_mode") and param.solver_mode == param.GPU:
         text = str(param.device_id)
-    gpus = given.gpus(text)
+    gpus = arguments.gpus(text)
     if not gpus:
         _log.info("Use CPU.")
         return gpus

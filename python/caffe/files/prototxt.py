@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -14,7 +13,7 @@ from google.protobuf import text_encoding, text_format
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from google.protobuf.message import Message
 
-from caffe.errors import CaffeError
+from caffe.errors import CaffeError, did_you_mean
 from caffe.files import forks, limits
 from caffe.files.atomic import atomic_path, missing
 from caffe.files.upgrade import upgrade_net, upgrade_solver
@@ -445,12 +444,6 @@ _OLD = {
 }
 
 
-def _near(name: str, names: Iterable[str]) -> str:
-    """Return a question after the names that are like one; nothing if there are none."""
-    found = difflib.get_close_matches(name, list(names), n=3, cutoff=0.6)
-    return f"; did you mean {' or '.join(found)}?" if found else ""
-
-
 def _explain(message: str, root: Descriptor, text: str, around: _LayerText | None) -> str:
     """Return what is wrong, without its place.
 
@@ -502,7 +495,7 @@ def _field(owner: Descriptor, field: str, root: Descriptor, around: _LayerText |
             return f"LayerParameter has no field '{field}'; the layer's type {about}"
         if place := _inner_place(field, kind):
             return f"'{field}' stands in {place} {{ ... }}, not in the layer itself"
-    return f"{owner.name} has no field '{field}'{_near(field, owner.fields_by_name)}"
+    return f"{owner.name} has no field '{field}'{did_you_mean(field, owner.fields_by_name)}"
 
 
 def _inner_place(field: str, kind: str) -> str:
@@ -545,7 +538,7 @@ def _v1_type(given: str, plain: str) -> str:
             f"type {given} is not one of the old 'layers' blocks: write "
             f'layer {{ type: "{current[0]}" ... }}, and all other blocks alike'
         )
-    hint = _near(plain, names) or f": the old 'layers' blocks have {', '.join(names)}"
+    hint = did_you_mean(plain, names) or f": the old 'layers' blocks have {', '.join(names)}"
     return f"unknown layer type {given}{hint}"
 
 

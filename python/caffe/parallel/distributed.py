@@ -1,6 +1,9 @@
 """Train one net with several processes, one per GPU; what `caffe train -gpu all` does.
 
-Not in genuine pycaffe, whose programs start the processes themselves, as in python/train.py.
+Not in genuine pycaffe, whose programs start the processes themselves, as in python/train.py. Nor by
+torch.multiprocessing.spawn: that ends all processes with the message of the first one that fails,
+which may only have lost the one that tells the cause; it waits for every process where process 0
+alone says when training is done, and passes no signals on to it.
 """
 
 from __future__ import annotations
@@ -35,17 +38,10 @@ _FORWARDED = (signal.SIGINT, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
-class Place:
-    """Which process of a training this is.
+class Rank:
+    """Which process of a training this is: number `rank` of `count`, from 0.
 
-    Attributes
-    ----------
-    rank : int
-        Its number, from 0.
-    count : int
-        How many there are.
-    local_rank : int
-        Its number among those on this machine.
+    `local_rank` is its number among those on this machine.
     """
 
     rank: int
@@ -53,18 +49,18 @@ class Place:
     local_rank: int
 
 
-def from_environment() -> Place | None:
+def from_environment() -> Rank | None:
     """Return which process of several this is, if torchrun or its like has started it.
 
     Returns
     -------
-    Place or None
+    Rank or None
         None if RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT are not all set, or for one process.
 
     Raises
     ------
     CaffeError
-        If they are no numbers, or contradict each other.
+        If they are not numbers, or contradict each other.
     """
     given = {name: os.environ.get(name, "") for name in ENVIRONMENT}
     if not all(given.values()):
@@ -81,24 +77,23 @@ def from_environment() -> Place | None:
             f"RANK {rank} does not exist with WORLD_SIZE {count}; unset both to train without "
             "torchrun"
         )
-    return Place(int(rank), int(count), int(local)) if int(count) > 1 else None
+    return Rank(int(rank), int(count), int(local)) if int(count) > 1 else None
 
 
 @dataclass(frozen=True)
 class _Training:
     """What is to be trained; travels to the processes."""
 
-    solver_file: str | None
-    # A SolverParameter, serialised.
-    param: bytes
+    # A file, or a SolverParameter, serialised.
+    solver: str | bytes
     snapshot: str | None
     weights: str | None
     prepare: Callable[[Solver], None] | None
 
     def make_solver(self) -> Solver:
-        if self.solver_file is not None:
-            return get_solver(self.solver_file)
-        return get_solver(caffe_pb2.SolverParameter.FromString(self.param))
+        if isinstance(self.solver, str):
+            return get_solver(self.solver)
+        return get_solver(caffe_pb2.SolverParameter.FromString(self.solver))
 
     def run(
         self,
@@ -187,37 +182,36 @@ def train(
         # A mistake in the file is told before any process starts.
         prototxt.read_solver(solver)
     training = _Training(
-        None if whole else os.fspath(solver),
-        solver.SerializeToString() if whole else b"",
+        solver.SerializeToString() if whole else os.fspath(solver),
         None if snapshot is None else os.fspath(snapshot),
         weights,
         prepare,
     )
-    place = from_environment()
-    if place is not None:
-        training.run(place.rank, place.count, _own_device(place, devices), "")
+    own = from_environment()
+    if own is not None:
+        training.run(own.rank, own.count, _own_device(own, devices), "")
     elif len(devices) == 1:
         training.run(0, 1, devices[0], "")
     else:
         _train_in_processes(training, tuple(devices))
 
 
-def _own_device(place: Place, devices: Sequence[int | str]) -> int | str:
+def _own_device(own: Rank, devices: Sequence[int | str]) -> int | str:
     if tuple(devices) == ("cpu",):
         return "cpu"
-    if place.local_rank >= len(devices):
+    if own.local_rank >= len(devices):
         raise CaffeError(
-            f"process {place.local_rank} on this machine has no device of its own, there are "
+            f"process {own.local_rank} on this machine has no device of its own, there are "
             f"{len(devices)}: let torchrun start as many processes as there are devices"
         )
-    return devices[place.local_rank]
+    return devices[own.local_rank]
 
 
 # -- the process that starts the others ------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class _Rank:
+class _Started:
     """A process, and where it says how it ended."""
 
     process: BaseProcess
@@ -228,7 +222,7 @@ class _Rank:
 def _train_in_processes(training: _Training, devices: tuple[int | str, ...]) -> None:
     context = multiprocessing.get_context("spawn")
     uid = NCCL.new_uid()
-    started: list[_Rank] = []
+    started: list[_Started] = []
     patience = 0.0
     try:
         # A process begins with the signals ignored that its parent ignores: they are the parent's
@@ -242,14 +236,16 @@ def _train_in_processes(training: _Training, devices: tuple[int | str, ...]) -> 
                 process.start()
                 told.close()
                 name = "on the CPU" if where == "cpu" else f"on GPU {where}"
-                started.append(_Rank(process, report, f"solver {rank} of {len(devices)}, {name}"))
+                started.append(
+                    _Started(process, report, f"solver {rank} of {len(devices)}, {name}")
+                )
         _look_after(started)
         patience = _END
     finally:
-        _end([rank.process for rank in started], patience)
+        _end([one.process for one in started], patience)
 
 
-def _look_after(started: list[_Rank]) -> None:
+def _look_after(started: list[_Started]) -> None:
     """Wait until process 0 has finished.
 
     Raises
@@ -261,23 +257,23 @@ def _look_after(started: list[_Rank]) -> None:
     lost, deadline = "", math.inf
     with contextlib.ExitStack() as signals:
         while time.monotonic() < deadline and running:
-            wait([r.report for r in running] + [r.process.sentinel for r in running], _LOOK)
-            for rank in list(running):
-                if rank.process.exitcode is None and not rank.report.poll():
+            wait([one.report for one in running] + [one.process.sentinel for one in running], _LOOK)
+            for one in list(running):
+                if one.process.exitcode is None and not one.report.poll():
                     continue
-                kind, message, details = _said(rank)
+                kind, message, details = _said(one)
                 if kind == "prepared":
-                    signals.enter_context(_answering(_passing_on_to(rank.process)))
+                    signals.enter_context(_answering(_passing_on_to(one.process)))
                     continue
-                running.remove(rank)
-                if kind == "done" and rank is started[0]:
+                running.remove(one)
+                if kind == "done" and one is started[0]:
                     return
                 if kind == "failed":
                     cause = RuntimeError(f"\n{details}") if details else None
-                    raise CaffeError(f"{message} ({rank.where})") from cause
+                    raise CaffeError(f"{message} ({one.where})") from cause
                 if kind == "lost" and not lost:
                     # Another one has failed, and will say of what.
-                    lost, deadline = f"{message} ({rank.where})", time.monotonic() + _CAUSE
+                    lost, deadline = f"{message} ({one.where})", time.monotonic() + _CAUSE
     raise CaffeError(lost)
 
 
@@ -289,15 +285,15 @@ def _passing_on_to(process: BaseProcess) -> Callable[[int, object], None]:
     return pass_on
 
 
-def _said(rank: _Rank) -> tuple[str, str, str]:
+def _said(one: _Started) -> tuple[str, str, str]:
     with contextlib.suppress(EOFError, OSError):
-        if rank.report.poll():
-            return rank.report.recv()
-    rank.process.join()
-    status = rank.process.exitcode
+        if one.report.poll():
+            return one.report.recv()
+    one.process.join()
+    status = one.process.exitcode
     if status >= 0:
         return "failed", f"the process ended with exit status {status}", ""
-    hint = ", perhaps for want of memory" if status == -signal.SIGKILL else ""
+    hint = ", probably out of memory" if status == -signal.SIGKILL else ""
     return "failed", f"the process was killed by {signal.Signals(-status).name}{hint}", ""
 
 

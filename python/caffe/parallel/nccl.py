@@ -34,7 +34,7 @@ _met: str | None = None
 
 
 class LostError(CaffeError):
-    """The other solvers do not answer any more; what happened, they know."""
+    """The other solvers do not answer any more; the one that failed tells the cause."""
 
 
 def has_nccl() -> bool:
@@ -212,7 +212,7 @@ def _others() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        # Gloo goes on with advice and good wishes.
+        # Gloo appends generic advice.
         reason = str(error).partition("\n")[0].partition(". This is typically")[0]
         raise LostError(
             f"solver {common.solver_rank()} of {common.solver_count()} cannot reach the others: "

@@ -296,7 +296,7 @@ def test_processes_of_torchrun_are_recognised(monkeypatch, tmp_path: Path):
     given = dict(RANK="5", WORLD_SIZE="8", MASTER_ADDR="node", MASTER_PORT="29500", LOCAL_RANK="1")
     for name, value in given.items():
         monkeypatch.setenv(name, value)
-    assert distributed.from_environment() == distributed.Place(rank=5, count=8, local_rank=1)
+    assert distributed.from_environment() == distributed.Rank(rank=5, count=8, local_rank=1)
     write_data(tmp_path)
     path = write_case(tmp_path, "few", CASES["sgd by layer"], 2)
     with pytest.raises(caffe.CaffeError, match="process 1 on this machine has no device of its"):
