@@ -10,7 +10,7 @@ from google.protobuf import text_format
 
 from caffe.proto import caffe_pb2
 from tests.parity.harness import REPOSITORY, SCRIPTS, Engine, assert_close, at_once
-from unet.preparation.training_set import write_training_set
+from tests.unet.noise_set import write_noise_set
 
 BORDER = 92
 STEPS = 5
@@ -123,23 +123,8 @@ def workplace(tmp_path):
     """Make a folder with the prototxt files and a training set where these look for it."""
     for name in ("unet", "unet_slim"):
         shutil.copytree(REPOSITORY / "prototxt" / name, tmp_path / "prototxt" / name)
-    random = np.random.default_rng(2)
-    shape = (30, 64, 72)
-    labels = random.integers(0, 2, shape).astype(np.uint8)
-    weights = random.uniform(0.5, 10, shape).astype(np.float32)
-    attributes = {
-        "classes": 2,
-        "grey_low": 0.0,
-        "grey_high": 255.0,
-        "class_weights": [1.0, 1.0],
-    }
-    write_training_set(
-        tmp_path / "data/isbi2012/isbi2012.h5",
-        random.integers(0, 255, shape).astype(np.uint8),
-        labels,
-        weights,
-        attributes=attributes,
-    )
+    data = tmp_path / "data/isbi2012/isbi2012.h5"
+    write_noise_set(data, (30, 64, 72), weights=(0.5, 10))
     return tmp_path
 
 

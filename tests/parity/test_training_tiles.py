@@ -7,23 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from tests.parity.harness import SCRIPTS, Engine
-from unet.preparation.training_set import write_training_set
+from tests.unet.noise_set import write_noise_set
 
 
 def test_both_engines_deliver_the_same_tiles(tmp_path: Path, ours: Engine, reference: Engine):
-    random = np.random.default_rng(0)
-    labels = random.integers(0, 2, (3, 60, 50)).astype(np.uint8)
-    labels[:, :9] = 255
-    write_training_set(
-        tmp_path / "set.h5",
-        random.integers(0, 256, (3, 60, 50)).astype(np.uint8),
-        labels,
-        random.uniform(1, 5, labels.shape).astype(np.float32),
-        attributes=dict(classes=2, grey_low=0.0, grey_high=255.0),
-    )
+    path = write_noise_set(tmp_path / "set.h5", (3, 60, 50), ignored_rows=9, weights=(1, 5))
     here, there = (
-        engine.run(SCRIPTS / "run_tiles.py", None, str(tmp_path / "set.h5"))
-        for engine in (ours, reference)
+        engine.run(SCRIPTS / "run_tiles.py", None, str(path)) for engine in (ours, reference)
     )
     for results in (here, there):
         for name in [name for name in results if name.startswith("2 ")]:

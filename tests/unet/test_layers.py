@@ -7,26 +7,18 @@ import numpy as np
 import pytest
 
 import caffe
+from tests.unet.noise_set import write_noise_set
 from unet.augmentation.tile_sampler import Augmentation, TileSampler
 from unet.errors import InputError
-from unet.preparation.training_set import TrainingSet, write_training_set
+from unet.preparation.training_set import TrainingSet
 
 TILE = [188, 204]
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    random = np.random.default_rng(0)
-    labels = random.integers(0, 3, (4, 60, 50)).astype(np.uint8)
-    labels[:, :9] = 255
-    write_training_set(
-        tmp_path / "set.h5",
-        random.integers(0, 256, (4, 2, 60, 50)).astype(np.uint8),
-        labels,
-        random.uniform(1, 5, labels.shape).astype(np.float32),
-        attributes=dict(classes=3, grey_low=0.0, grey_high=255.0),
-    )
-    return tmp_path / "set.h5"
+    options = dict(classes=3, channels=2, ignored_rows=9, weights=(1, 5))
+    return write_noise_set(tmp_path / "set.h5", **options)
 
 
 def net(path: Path, config, phase: int = caffe.TRAIN, tops: str = "data label weight") -> caffe.Net:

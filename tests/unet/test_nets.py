@@ -11,10 +11,10 @@ from google.protobuf import text_format
 
 import caffe
 from caffe.proto import caffe_pb2
+from tests.unet.noise_set import write_noise_set
 from unet import nets
 from unet.command import nets as command
 from unet.errors import InputError
-from unet.preparation.training_set import TrainingSetWriter
 
 MESSAGES = {"solver": caffe_pb2.SolverParameter}
 
@@ -30,22 +30,6 @@ def open_net(folder: Path, message: caffe_pb2.NetParameter, tile: int) -> caffe.
     path = folder / "net.prototxt"
     path.write_text(str(message))
     return caffe.Net(str(path), caffe.TEST)
-
-
-def training_set(path: Path, classes: int, channels: int | None = None) -> Path:
-    shape = (4, 30, 40)
-    raw_shape = shape[1:] if channels is None else (channels, *shape[1:])
-    attributes = dict(classes=classes, grey_low=0.0, grey_high=255.0)
-    random = np.random.default_rng(0)
-    with TrainingSetWriter(path, shape, np.uint8, attributes, channels=channels) as writer:
-        for z in range(shape[0]):
-            writer.write(
-                z,
-                random.integers(0, 256, raw_shape).astype(np.uint8),
-                random.integers(0, classes, shape[1:]).astype(np.uint8),
-                np.ones(shape[1:], np.float32),
-            )
-    return path
 
 
 @pytest.mark.parametrize("name", sorted(nets.WIDTHS))
@@ -179,14 +163,14 @@ def test_solvers_are_the_papers_sgd_and_adam(name):
     [(["unet"], "SGD"), (["unet_slim"], "Adam"), (["unet_slim", "--method", "SGD"], "SGD")],
 )
 def test_own_data_is_learnt_by_the_method_that_suits_the_net(tmp_path, options, method):
-    data = training_set(tmp_path / "mine.h5", classes=2)
+    data = write_noise_set(tmp_path / "mine.h5", (4, 30, 40))
     command.main([*options, "--data", str(data), "--tile", "188", "-o", str(tmp_path / "mine")])
     assert parse(tmp_path / "mine" / "solver.prototxt").type == method
 
 
 def test_files_for_own_data_follow_its_classes_and_channels(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    data = training_set(tmp_path / "mine.h5", classes=3, channels=2)
+    data = write_noise_set(tmp_path / "mine.h5", (4, 30, 40), classes=3, channels=2)
     command.main(
         ["unet_slim", "--data", str(data), "--train-slices", "0:3", "--test-slices", "3:4"]
         + ["--tile", "188", "--iterations", "7", "-o", "mine"]
@@ -207,7 +191,7 @@ def test_files_for_own_data_follow_its_classes_and_channels(tmp_path, monkeypatc
 
 
 def test_own_data_without_test_slices_has_no_test_net(tmp_path):
-    data = training_set(tmp_path / "mine.h5", classes=2)
+    data = write_noise_set(tmp_path / "mine.h5", (4, 30, 40))
     files = nets.own_files("unet", str(data), "out", tile=252, iterations=9)
     names = ["deploy.prototxt", "input.json", "solver.prototxt", "train_val.prototxt"]
     assert sorted(files) == names
@@ -241,7 +225,7 @@ SMALLEST = {"2": (44, 4), "3": (92, 4), "4": (188, 4), "5": (380, 4)}
 @pytest.mark.parametrize("engine", ["ours", pytest.param("reference", marks=pytest.mark.reference)])
 def test_nets_of_2_to_5_levels_train_on_both_engines(tmp_path, monkeypatch, engine, request):
     monkeypatch.chdir(tmp_path)
-    data = training_set(tmp_path / "mine.h5", classes=2)
+    data = write_noise_set(tmp_path / "mine.h5", (4, 30, 40))
     slices = ["--train-slices", "0:3", "--test-slices", "3:4"]
     wanted = {}
     for levels, sizes in SMALLEST.items():
@@ -260,7 +244,7 @@ def test_nets_of_2_to_5_levels_train_on_both_engines(tmp_path, monkeypatch, engi
 
 
 def test_the_usual_tile_is_the_next_smaller_valid_one(tmp_path):
-    data = training_set(tmp_path / "mine.h5", classes=2)
+    data = write_noise_set(tmp_path / "mine.h5", (4, 30, 40))
     for levels, padded, tile in ((4, False, 444), (4, True, 432), (3, False, 444), (5, True, 416)):
         files = nets.own_files("unet_slim", str(data), "out", levels=levels, padded=padded)
         param = json.loads(files["train_val.prototxt"].layer[0].python_param.param_str)
@@ -282,7 +266,7 @@ def test_the_usual_tile_is_the_next_smaller_valid_one(tmp_path):
 )
 def test_mistakes_are_told_and_nothing_is_written(tmp_path, monkeypatch, options, message):
     monkeypatch.chdir(tmp_path)
-    training_set(tmp_path / "mine.h5", classes=2)
+    write_noise_set(tmp_path / "mine.h5", (4, 30, 40))
     with pytest.raises(InputError, match=message):
         command.main(["unet_slim", "-o", "out", *options])
     assert not (tmp_path / "out").exists()

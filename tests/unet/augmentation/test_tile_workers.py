@@ -13,9 +13,10 @@ import numpy as np
 import psutil
 import pytest
 
+from tests.unet.noise_set import write_noise_set
 from unet.augmentation.tile_sampler import Augmentation, TileSampler
 from unet.augmentation.tile_workers import TileWorkers
-from unet.preparation.training_set import TrainingSet, write_training_set
+from unet.preparation.training_set import TrainingSet
 
 TILE = (188, 204)
 
@@ -46,22 +47,9 @@ while sys.argv[2] != "end":
 """
 
 
-def write(path: Path, weight: float = 1.0) -> Path:
-    random = np.random.default_rng(0)
-    labels = random.integers(0, 2, (4, 60, 50)).astype(np.uint8)
-    write_training_set(
-        path,
-        random.integers(0, 256, (4, 60, 50)).astype(np.uint8),
-        labels,
-        np.full(labels.shape, weight, np.float32),
-        attributes=dict(classes=2, grey_low=0.0, grey_high=255.0),
-    )
-    return path
-
-
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return write(tmp_path / "set.h5")
+    return write_noise_set(tmp_path / "set.h5")
 
 
 @pytest.fixture
@@ -152,7 +140,7 @@ def test_workers_leave_signals_to_the_trainer(sampler: TileSampler):
 
 
 def test_the_failure_of_a_worker_is_told(tmp_path: Path):
-    with TrainingSet(write(tmp_path / "nan.h5", np.nan)) as training_set:
+    with TrainingSet(write_noise_set(tmp_path / "nan.h5", weights=(np.nan, 1))) as training_set:
         sampler = TileSampler(training_set, [2], TILE, 92, Augmentation(), 1)
         with (
             running(sampler, 1) as workers,

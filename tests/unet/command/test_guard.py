@@ -18,10 +18,10 @@ import tifffile
 
 from tests.conftest import REPOSITORY
 from tests.unet.ctc_cases import make_case
+from tests.unet.noise_set import write_noise_set
 from unet.command import nets, prepare, segment, track
 from unet.command import score as evaluate
 from unet.command.running import run_program
-from unet.preparation.training_set import write_training_set
 from unet.volumes import write_volume
 from unet.volumes.intensity import input_text
 
@@ -106,9 +106,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(REPOSITORY / "prototxt/unet_slim/deploy.prototxt", folder / "model")
     (folder / "model" / "weights.caffemodel").write_bytes(b"years of training")
     (folder / "model" / "input.json").write_text(input_text(False))
-    known = {"classes": 2, "grey_low": 0.0, "grey_high": 255.0}
-    weights = np.ones(pixels.shape, np.float32)
-    write_training_set(folder / "set.h5", pixels, pixels % 2, weights, attributes=known)
+    write_noise_set(folder / "set.h5")
     return folder
 
 

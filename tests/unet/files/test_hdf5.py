@@ -6,10 +6,11 @@ import h5py
 import numpy as np
 import pytest
 
+from tests.unet.noise_set import write_noise_set
 from unet.errors import InputError
 from unet.files import hdf5
 from unet.model.modeldef import ModelDefinition, read_modeldef, write_modeldef
-from unet.preparation.training_set import TrainingSet, write_training_set
+from unet.preparation.training_set import TrainingSet
 from unet.training.snapshots import _history, _parameters
 from unet.volumes import open_volume, read_volume
 
@@ -124,9 +125,7 @@ def test_links_and_virtual_datasets_within_the_file_are_read(tmp_path, secret):
 @pytest.mark.parametrize("key", ["raw", "labels", "weights"])
 def test_a_training_set_that_lies_elsewhere_is_refused(tmp_path, secret, outside, key):
     path = tmp_path / "a.h5"
-    attributes = {"classes": 2, "grey_low": 0.0, "grey_high": 255.0}
-    weights = np.ones(STACK.shape, np.float32)
-    write_training_set(path, STACK, STACK % 2, weights, attributes=attributes)
+    write_noise_set(path)
     with h5py.File(path, "a") as file:
         del file[key]
         outside(file, key, secret)

@@ -12,6 +12,7 @@ import pytest
 import tifffile
 from PIL import Image
 
+from tests.unet.noise_set import write_noise_set
 from unet.errors import InputError
 from unet.files.atomic import atomic_path
 from unet.files.provenance import (
@@ -28,13 +29,11 @@ from unet.files.provenance import (
 )
 from unet.nets import deploy_net, write_files
 from unet.plots import save_overlay
-from unet.preparation.training_set import write_training_set
 from unet.tracking.ctc_format import Track, write_masks
 from unet.volumes import write_volume
 from unet.volumes.intensity import input_text
 
 SLICES = np.arange(2 * 5 * 6, dtype=np.uint8).reshape(2, 5, 6)
-KNOWN = {"classes": 2, "grey_low": 0.0, "grey_high": 255.0}
 
 
 def write_scores(path: Path) -> None:
@@ -51,12 +50,7 @@ WRITERS: dict[str, tuple[str, Callable[[Path], None]]] = {
     "a.zarr": (STACK, lambda path: write_volume(path, SLICES)),
     "a.png": (STACK, lambda path: write_volume(path, SLICES[:1])),
     "folder": (STACK, lambda path: write_volume(path, SLICES)),
-    "set.h5": (
-        TRAINING_SET,
-        lambda path: write_training_set(
-            path, SLICES, SLICES % 2, np.ones(SLICES.shape, np.float32), attributes=KNOWN
-        ),
-    ),
+    "set.h5": (TRAINING_SET, write_noise_set),
     "overlay.png": (
         PICTURE,
         lambda path: save_overlay(path, np.zeros((1, 5, 6)), np.zeros((2, 5, 6))),
