@@ -226,7 +226,7 @@ def main() -> int:
     args.finds = args.finds.resolve()
     args.finds.mkdir(parents=True, exist_ok=True)
     if args.worker:
-        from caffe import fillers
+        from caffe.layers import fillers
 
         faulthandler.enable()
         # A net may well ask for gigabytes of parameters: here none may, so that memory tells of

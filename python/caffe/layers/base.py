@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from google.protobuf.message import Message
 
-from caffe import fillers, late_checks
+from caffe import late_checks
 from caffe.blob import Blob
 from caffe.containers import Shown, Vector
 from caffe.errors import CaffeError
 from caffe.files import prototxt
-from caffe.layers import scalars
+from caffe.layers import fillers, scalars
 from caffe.proto import caffe_pb2
 
 Blobs = Sequence[Blob]

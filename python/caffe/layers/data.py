@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from caffe import device_memory, fillers
+from caffe import device_memory
 from caffe.layer_types import register
+from caffe.layers import fillers
 from caffe.layers.base import Blobs, BuiltInLayer
 from caffe.proto import caffe_pb2
 

@@ -7,7 +7,7 @@ import torch
 
 from caffe import common
 from caffe.errors import CaffeError
-from caffe.fillers import fill
+from caffe.layers.fillers import fill
 from caffe.proto import caffe_pb2
 
 SHAPE = (64, 32, 3, 3)

@@ -364,6 +364,7 @@ def _each_block(
 
 
 def _channels_last(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor pixel by pixel; a copy if it is not."""
     return tensor.contiguous(memory_format=torch.channels_last)
 
 

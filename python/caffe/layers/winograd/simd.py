@@ -176,6 +176,7 @@ class Pointer:
         return Pointer(self.builder, self.builder.llvm.gep(self.value, [_int(index)]))
 
     def _vector_at(self, index: Int | int) -> Any:
+        """Return the address of the vector that begins with value `index`."""
         return self.builder.llvm.bitcast(self.at(index).value, _vector_type().as_pointer())
 
     def load(self, index: Int | int) -> Vector:
@@ -246,6 +247,7 @@ class Builder:
     def _loop(
         self, count: Int, step: Int | int, vectors: Sequence[Vector]
     ) -> Iterator[tuple[Int, list[Vector], list[Vector]]]:
+        """Write a loop; give its body the number, the vectors and a list for what they become."""
         builder = self.llvm
         entry = builder.block
         head, body, end = (builder.append_basic_block() for _ in range(3))
@@ -277,8 +279,10 @@ class Builder:
 
 
 def _vector_type() -> Any:
+    """Return LLVM's type of a vector."""
     return ir.VectorType(ir.FloatType(), LANES)
 
 
 def _int(number: Int | int) -> Any:
+    """Return LLVM's value of a whole number, known already or not."""
     return number.value if isinstance(number, Int) else ir.IntType(64)(number)

@@ -36,6 +36,7 @@ def parallel_for(function: Callable[..., None], parts: Iterable[tuple]) -> None:
 
 
 def _threads(count: int) -> ThreadPoolExecutor:
+    """Return so many threads, the same ones as long as their number stays."""
     global _pool
     if _pool is None or _pool[0] != count:
         if _pool is not None:
@@ -46,10 +47,10 @@ def _threads(count: int) -> ThreadPoolExecutor:
 
 
 def _forget() -> None:
+    """Forget the threads: a forked process has none of its parent's."""
     global _pool
     _pool = None
 
 
-# A forked process has none of its parent's threads.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)

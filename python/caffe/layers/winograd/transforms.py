@@ -206,6 +206,7 @@ class _Tile:
             yield [image.load(self.pixel(i, j)) for i in range(size)]
 
     def _element(self, i: int, j: int) -> Int:
+        """Return where element (i, j) of the tile's transform lies in planes."""
         return self.index + self.plane * (INPUT_TILE * i + j)
 
     def elements(self, planes: Pointer) -> Iterator[list[Vector]]:
