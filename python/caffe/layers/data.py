@@ -1,131 +1,142 @@
-"""Where values enter a net without files: Input, DummyData, Parameter."""
+"""Data: labelled images from an LMDB database."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import os
+import weakref
+from collections.abc import Iterator
 
 import numpy as np
 
-from caffe import device_memory
+from caffe import common
+from caffe.files.atomic import missing
 from caffe.layer_types import register
-from caffe.layers import fillers
 from caffe.layers.base import Blobs, BuiltInLayer
+from caffe.layers.data_transformer import DataTransformer, set_batch
+from caffe.layers.images import decode
+from caffe.layers.sources import kind_of, told
 from caffe.proto import caffe_pb2
 
 
-@register("Input")
-class Input(BuiltInLayer):
-    """Blobs that the user writes into."""
+class _Database:
+    """An open LMDB database; a process may open each one only once, so layers share it."""
+
+    def __init__(self, path: str) -> None:
+        import lmdb
+
+        self.environment = lmdb.open(path, readonly=True, lock=False)
+
+    def __del__(self) -> None:
+        environment = getattr(self, "environment", None)
+        if environment is not None:
+            environment.close()
+
+
+_open: weakref.WeakValueDictionary[str, _Database] = weakref.WeakValueDictionary()
+
+
+def _shared(path: str) -> _Database:
+    path = os.path.realpath(path)
+    database = _open.get(path)
+    if database is None:
+        database = _open[path] = _Database(path)
+    return database
+
+
+@register("Data")
+class Data(BuiltInLayer):
+    """Batches of Datum messages, in the order of their keys, over and over.
+
+    Notes
+    -----
+    In training, solver r of n takes the messages r, r + n, ... of what one alone would take. As in
+    genuine Caffe, rand_skip has no effect.
+    """
 
     bottom_range = (0, 0)
-    top_range = (1, None)
+    top_range = (1, 2)
     keeps_tops = True
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:
-        shapes = self.layer_param.input_param.shape
-        if len(shapes) not in (0, 1, len(top)):
+        param = self.layer_param.data_param
+        self.source, self.batch = param.source, param.batch_size
+        self._check_kind(param.backend == caffe_pb2.DataParameter.LMDB)
+        if self.batch < 1:
+            raise self.fail("needs a positive batch_size")
+        self.transformer = DataTransformer(self)
+        self.data = self._endless()
+        self.next = next(self.data)
+        top[0].reshape(self.batch, *self.transformer.shape(self.next[0]))
+        if len(top) > 1:
+            top[1].reshape(self.batch)
+
+    def _check_kind(self, lmdb_named: bool) -> None:
+        """Refuse what is not the folder of an LMDB database, and say what it is."""
+        if not os.path.exists(self.source):
+            raise self.fail(f"{missing(self.source)}; source names the folder of a database")
+        kind = kind_of(self.source)
+        if kind == "a LevelDB database":
             raise self.fail(
-                f"needs one shape, or one per top: {len(top)} tops, {len(shapes)} shapes"
+                f"'{self.source}' is a LevelDB database, which this engine cannot read; convert it "
+                "to LMDB and give backend: LMDB"
             )
-        for index, blob in enumerate(top):
-            if shapes:
-                blob.reshape(*shapes[index if len(shapes) > 1 else 0].dim)
-            blob.data_memory.is_fed = True
+        if kind != "an LMDB database":
+            raise self.fail(told(self.source, "the folder of an LMDB database"))
+        if not lmdb_named:
+            raise self.fail(f"'{self.source}' is an LMDB database: give backend: LMDB")
 
+    def _endless(self) -> Iterator[tuple[np.ndarray, int]]:
+        try:
+            import lmdb
+        except ImportError:
+            raise self.fail("needs the Python package lmdb: pip install lmdb") from None
+        try:
+            database = _shared(self.source)
+            first, step = common.share_of_items(self.phase)
+            number = 0
+            while True:
+                empty = True
+                with database.environment.begin() as transaction:
+                    for key, value in transaction.cursor():
+                        empty = False
+                        if number % step == first:
+                            yield self._image(key, value)
+                        number += 1
+                if empty:
+                    raise self.fail(f"'{self.source}' is empty")
+        except lmdb.Error as error:
+            raise self.fail(f"'{self.source}' cannot be read: {error}") from None
 
-@register("DummyData")
-class DummyData(BuiltInLayer):
-    """Blobs filled by fillers: constants once, random ones before each pass."""
-
-    bottom_range = (0, 0)
-    top_range = (1, None)
-    keeps_tops = True
-
-    def setup(self, bottom: Blobs, top: Blobs) -> None:
-        param = self.layer_param.dummy_data_param
-        count = len(top)
-        shapes = [tuple(shape.dim) for shape in param.shape]
-        legacy = (param.num, param.channels, param.height, param.width)
-        if shapes and any(legacy):
-            raise self.fail("takes either shape, or num, channels, height and width")
-        if not shapes:
-            shapes = list(zip(*legacy))
-        if len(shapes) not in (1, count) or len(param.data_filler) not in (0, 1, count):
-            raise self.fail(f"needs 1 or {count} shapes and 0, 1 or {count} fillers")
-        given = list(param.data_filler) or [caffe_pb2.FillerParameter(type="constant", value=0)]
-        self.fillers = given if len(given) == count else given * count
-        for index, blob in enumerate(top):
-            blob.reshape(*(shapes[index] if len(shapes) > 1 else shapes[0]))
-            blob.set_data(fillers.fill(blob.shape, self.fillers[index]))
-
-    def forward(self, bottom: Blobs, top: Blobs) -> None:
-        for blob, filler in zip(top, self.fillers):
-            if filler.type != "constant":
-                drawn = fillers.fill(blob.shape, filler)
-                blob.set_data(device_memory.to_current(drawn.numpy()))
-
-
-@register("Parameter")
-class Parameter(BuiltInLayer):
-    """A parameter as a top."""
-
-    bottom_range = (0, 0)
-    top_range = (1, 1)
-    keeps_tops = True
-
-    def setup(self, bottom: Blobs, top: Blobs) -> None:
-        if not self.blobs:
-            self.blobs.add_blob(*self.layer_param.parameter_param.shape.dim)
-
-    def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        top[0].reshape(*self.blobs[0].shape)
+    def _image(self, key: bytes, value: bytes) -> tuple[np.ndarray, int]:
+        transform = self.layer_param.transform_param
+        where = f"'{self.source}', key {key.decode(errors='replace')!r}"
+        datum = caffe_pb2.Datum()
+        try:
+            datum.ParseFromString(value)
+        except Exception:
+            raise self.fail(f"{where}: is no Datum") from None
+        if datum.encoded:
+            color = True if transform.force_color else False if transform.force_gray else None
+            image = decode(datum.data, color)
+            if image is None:
+                raise self.fail(f"{where}: holds no picture that can be decoded")
+            return image, datum.label
+        shape = datum.channels, datum.height, datum.width
+        values = (
+            np.frombuffer(datum.data, np.uint8)
+            if datum.data
+            else np.array(datum.float_data, np.float32)
+        )
+        if min(shape) < 1 or values.size != math.prod(shape):
+            raise self.fail(f"{where}: {values.size} values do not fill the shape {shape}")
+        return values.reshape(shape), datum.label
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        top[0].set_data(self.blobs[0].data_tensor())
-
-    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
-        self.blobs[0].diff_memory.accumulate(self.take_diff(top[0]))
-
-
-@register("MemoryData")
-class MemoryData(BuiltInLayer):
-    """Batches of arrays that a program hands over with `net.set_input_arrays`."""
-
-    bottom_range = (0, 0)
-    top_range = (2, 2)
-    keeps_tops = True
-
-    def setup(self, bottom: Blobs, top: Blobs) -> None:
-        param = self.layer_param.memory_data_param
-        self.batch = param.batch_size
-        self.item = (param.channels, param.height, param.width)
-        if self.batch < 1 or min(self.item) < 1:
-            raise self.fail("needs batch_size, channels, height and width, all positive")
-        self.arrays: tuple[np.ndarray, np.ndarray] | None = None
-        self.next_item = 0
-        top[0].reshape(self.batch, *self.item)
-        top[1].reshape(self.batch)
-
-    def set_arrays(self, data: np.ndarray, labels: np.ndarray) -> None:
-        """Take images (n, channels, height, width) and n labels, n a multiple of the batch."""
-        data, labels = np.asarray(data), np.asarray(labels)
-        if data.dtype != np.float32 or labels.dtype != np.float32:
-            raise self.fail(f"needs float32 arrays, not {data.dtype} and {labels.dtype}")
-        if data.shape[1:] != self.item:
-            raise self.fail(f"needs items of shape {self.item}, the array is {data.shape}")
-        if labels.size != len(data) or not len(data) or len(data) % self.batch:
-            raise self.fail(
-                f"needs a label per item, and a multiple of {self.batch} items: {len(data)} "
-                f"item(s) and {labels.size} label(s) were given"
-            )
-        self.arrays, self.next_item = (data, labels.reshape(-1)), 0
-
-    def forward(self, bottom: Blobs, top: Blobs) -> None:
-        if self.arrays is None:
-            raise self.fail("has no data: call net.set_input_arrays first")
-        # As in genuine Caffe, labels take four axes with the first pass.
-        top[1].reshape(self.batch, 1, 1, 1)
-        for blob, values in zip(top, self.arrays):
-            batch = np.array(values[self.next_item : self.next_item + self.batch])
-            blob.set_data(device_memory.to_current(batch.reshape(blob.shape)))
-        self.next_item = (self.next_item + self.batch) % len(self.arrays[0])
+        images, labels = [], []
+        for _ in range(self.batch):
+            image, label = self.next
+            images.append(self.transformer(image))
+            labels.append(label)
+            self.next = next(self.data)
+        set_batch(self, top, images, labels)
