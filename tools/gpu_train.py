@@ -29,7 +29,7 @@ from unet.model import find_weights
 from unet.plots import draw_curves
 from unet.scoring.tables import StackScores
 from unet.training import snapshots
-from unet.training.history import CSV_NAME, PNG_NAME, read_curve
+from unet.training.history import CSV_NAME, PNG_NAME, read_history
 from unet.volumes import read_volume, write_volume
 
 TRAIN_SLICES, TEST_SLICES = "0:20", "20:30"
@@ -219,7 +219,7 @@ class _Check:
                     seconds[title] = max(seconds.values())
         for path in (self.work / "probabilities.tif", self.work / "scores.json"):
             path.unlink(missing_ok=True)
-        ends = [row["seconds"] for row in read_curve(tried / CSV_NAME) if "loss" in row]
+        ends = [row["seconds"] for row in read_history(tried / CSV_NAME) if "loss" in row]
         warm = WARM[on_gpu]
         step = (ends[-1] - ends[warm - 1]) / (len(ends) - warm)
         self.rest = seconds["try training"] - ends[-1]
@@ -367,7 +367,7 @@ class _Check:
     def curve(self) -> list[dict[str, float]]:
         """Return the rows of the curve so far, those of a refinement after the others."""
         path = self.training / CSV_NAME
-        rows = read_curve(path) if path.is_file() else []
+        rows = read_history(path) if path.is_file() else []
         seconds = self.earlier[-1]["seconds"] if self.earlier else 0.0
         for row in rows:
             row["iteration"] += self.steps_before

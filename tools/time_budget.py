@@ -11,7 +11,7 @@ from pathlib import Path
 
 from steps import Pipeline, Step
 from unet.files.atomic import atomic_path
-from unet.training.history import CSV_NAME, read_curve
+from unet.training.history import CSV_NAME, read_history
 
 # Steps that are tried, and how many of them only warm up.
 TRIED, WARM = 10, 2
@@ -109,7 +109,7 @@ def measure(
     began = time.monotonic()
     pipeline.run(trial)
     took = time.monotonic() - began
-    ends = [row["seconds"] for row in read_curve(tried / CSV_NAME) if "loss" in row]
+    ends = [row["seconds"] for row in read_history(tried / CSV_NAME) if "loss" in row]
     shutil.rmtree(tried)
     step = (ends[-1] - ends[WARM - 1]) / (len(ends) - WARM)
     rest = took - ends[-1]

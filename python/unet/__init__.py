@@ -16,12 +16,12 @@ it lies a room for each question; a file imports only what lies below it.
 | model | a trained network, opened from wherever it comes, and what is done with it |
 | segmentation | from slices to probabilities and instances: tiles, orientations, memory, files |
 | tracking | cells over time, in the files of the cell tracking challenge |
-| scoring | how well: ISBI 2012 and the cell tracking challenge |
 | training | run a solver: validation, snapshots, resuming, curves |
+| scoring | how well: ISBI 2012 and the cell tracking challenge |
+| nets | the prototxt files of all networks, written from network |
 | layers | the Caffe layer that feeds training tiles; prototxt names it |
 | augmentation | deformed tiles, cut by workers ahead of need |
 | preparation | from labels to a training set: borders, weight maps, what nobody annotated |
-| nets | the prototxt files of all networks, written from network |
 | network | the U of Fig. 1, its loss and its geometry |
 | volumes | stacks in and out: TIFF, PNG, folders, HDF5, Zarr; their range of intensity |
 | files | files that are whole or absent, and carry a mark; HDF5; names |
@@ -36,12 +36,13 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-__all__ = ["open_volume", "prepare", "score", "track"]
+__all__ = ["open_volume", "prepare", "score", "track", "train"]
 
 if TYPE_CHECKING:
     from unet.preparation.prepare import prepare
     from unet.scoring.score import score
     from unet.tracking.track import track
+    from unet.training.train import train
     from unet.volumes import open_volume
 
 # Imported when they are first used: what cuts tiles in a worker needs neither caffe nor scipy.
@@ -50,6 +51,7 @@ _ROOMS = {
     "prepare": "unet.preparation.prepare",
     "score": "unet.scoring.score",
     "track": "unet.tracking.track",
+    "train": "unet.training.train",
 }
 
 

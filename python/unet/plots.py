@@ -170,7 +170,7 @@ def smoothed(values: np.ndarray, window: int) -> np.ndarray:
 def draw_curves(rows: Sequence[dict[str, float]], path: Path) -> None:
     """Draw losses, held-out errors and the learning rate over the iterations of a training as PNG.
 
-    The rows are those of `unet.training.history.read_curve`.
+    The rows are those of `unet.training.history.read_history`.
     """
     training = [row for row in rows if np.isfinite(row.get("loss", np.nan))]
     names = sorted({key for row in rows for key in row if key.startswith("test")})

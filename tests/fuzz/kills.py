@@ -252,10 +252,10 @@ def compare(case: Case, folder: Path) -> Iterator[str]:
 
 def rows(folder: Path) -> list[dict[str, float]]:
     """Return the rows of a training's curve, without the seconds that they took."""
-    from unet.training.history import read_curve
+    from unet.training.history import read_history
 
     path = folder / "run" / "curve.csv"
-    found = read_curve(path) if path.exists() else []
+    found = read_history(path) if path.exists() else []
     return [{key: value for key, value in row.items() if key != "seconds"} for row in found]
 
 

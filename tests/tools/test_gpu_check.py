@@ -25,7 +25,7 @@ from gpu_record import Program, Record, ending
 from half_weights import find_parts, write_half, write_parts
 from tests.conftest import REPOSITORY
 from tests.gpu.compare import Row
-from unet.training.history import read_curve
+from unet.training.history import read_history
 
 # What a machine with a GPU may lack; neither is the project installed there.
 MISSING = (
@@ -266,7 +266,7 @@ def test_a_network_is_trained_refined_scored_and_stored(bare, tmp_path, phantom)
     assert found["plan"]["kept_back"] > sum(
         took for title, took in found["tried"]["seconds"].items() if title != "try training"
     )
-    rows = read_curve(results / "curve.csv")
+    rows = read_history(results / "curve.csv")
     steps = [row for row in rows if "loss" in row]
     assert [row["iteration"] for row in steps] == list(range(24))
     rates = [row["rate"] for row in steps]
@@ -308,7 +308,7 @@ def test_a_training_that_is_killed_leaves_weights_and_curve_and_no_process(bare,
     found = json.loads((results / "train.json").read_text())["found"]
     assert "plan" in found
     assert (results / "train.txt").read_text().startswith("unet_slim by adam")
-    assert read_curve(results / "curve.csv")
+    assert read_history(results / "curve.csv")
     net = REPOSITORY / "prototxt" / "unet_slim" / "deploy.prototxt"
     whole = joined(results, tmp_path / "unet.h5")
     caffe.Net(str(net), str(whole), caffe.TEST)

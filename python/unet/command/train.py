@@ -6,9 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from unet.command.options import add_device, whole
-from unet.errors import InputError
-from unet.machine.engine import open_engine
-from unet.training.train import Training
+from unet.training.train import train
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -43,32 +41,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="begin in a folder with files of these names that no training has left there",
     )
     options = parser.parse_args(argv)
-    if options.weights and options.resume:
-        raise InputError("--weights and --resume STATE both say where to start: give one of them")
-    caffe = open_engine(options.device, options.precision, graphs=True)
-    with Training(
-        caffe,
+    model = train(
         options.solver,
         options.output,
-        options.iterations,
-        options.rate,
-        options.seconds,
-    ) as training:
-        resumed = None
-        if options.resume is not None:
-            resumed = training.resume(options.resume or None, options.overwrite)
-        if resumed is None:
-            training.begin(options.weights, options.overwrite)
-        begins = (
-            f"goes on from {resumed}" if resumed else f"starts from {options.weights or 'fillers'}"
-        )
-        print(f"{options.solver}: {training.parameters:,} parameters; {begins}")
-        begin, end = training.solver.iter, training.max_iter
-        print(f"iterations {begin} to {end}")
-        if begin >= end:
-            print("nothing is left to train: --iterations asks for more")
-        print(f"snapshots, curve.csv, curves.png, tensorboard: {training.folder}", flush=True)
-        training.run()
-        if training.solver.iter < end:
-            print(f"ended at iteration {training.solver.iter}: {options.seconds:g} s are over")
-        print(f"trained: {training.model}")
+        options.weights,
+        # Without STATE the newest.
+        resume=options.resume if options.resume else options.resume is not None,
+        iterations=options.iterations,
+        rate=options.rate,
+        seconds=options.seconds,
+        device=options.device,
+        precision=options.precision,
+        overwrite=options.overwrite,
+    )
+    print(f"trained: {model}")

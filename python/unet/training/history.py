@@ -20,7 +20,7 @@ PNG_NAME = "curves.png"
 _FIRST = ["iteration", "seconds", "rate", "loss"]
 
 
-def read_curve(path: Path) -> list[dict[str, float]]:
+def read_history(path: Path) -> list[dict[str, float]]:
     """Read the rows of a curve.csv; empty fields are left out of their row.
 
     Returns
@@ -51,7 +51,7 @@ def read_curve(path: Path) -> list[dict[str, float]]:
     return rows
 
 
-class Curve:
+class History:
     """Losses and scores over iterations, on disk.
 
     Parameters
@@ -68,7 +68,7 @@ class Curve:
         self._path = folder / CSV_NAME
         # Also where none of them is written this time.
         sweep(folder, lambda name: name in (CSV_NAME, PNG_NAME))
-        old = read_curve(self._path) if start and self._path.exists() else []
+        old = read_history(self._path) if start and self._path.exists() else []
         self._rows = [row for row in old if row["iteration"] < start]
         self._before = max((row["seconds"] for row in self._rows), default=0.0)
         self._started = time.monotonic()

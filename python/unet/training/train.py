@@ -1,4 +1,9 @@
-"""Run a solver: progress, curves, held-out scores, snapshots, resume."""
+"""Run a solver in a loop of our own, not Caffe's, so that every iteration can be the last.
+
+Each is seeded, noted and looked at, and a stop, a test or a snapshot finds it whole. The solver's
+own display, tests and snapshots are switched off and done here: Caffe's cannot be seen from
+outside, average tests over a fixed number of tiles and keep every snapshot.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +25,15 @@ from tqdm import tqdm
 from unet.errors import InputError
 from unet.files.hdf5 import check_weights
 from unet.files.names import path_in_prototxt
+from unet.machine.engine import open_engine
 from unet.machine.signals import Stopped, noting
 from unet.model import find_weights
 from unet.training import snapshots
-from unet.training.history import Curve
+from unet.training.history import History
 from unet.training.idle import IdleWatch, refuse_idle_net
 from unet.training.time_limit import TimeLimit
 from unet.training.training_guard import guard_run
-from unet.training.validation import HeldOut
+from unet.training.validation import Validation
 
 # The curve on disk, and its picture, follow the training at these distances, in seconds.
 _FLUSH_SECONDS = 15.0
@@ -93,7 +99,79 @@ def _is_net(text: str) -> bool:
 
 
 class Diverged(InputError):
-    """The loss or a parameter is no finite number any more."""
+    """The loss or a parameter is NaN or infinite."""
+
+
+def train(
+    solver: str,
+    output: str | None = None,
+    weights: str | None = None,
+    *,
+    resume: bool | str = False,
+    iterations: int | None = None,
+    rate: float | None = None,
+    seconds: float | None = None,
+    device: str = "auto",
+    precision: str = "fp32",
+    overwrite: bool = False,
+) -> str:
+    """Train a network, and tell on standard output what is trained and where it goes.
+
+    Parameters
+    ----------
+    solver, output, iterations, rate, seconds
+        As of `Training`.
+    weights : str, optional
+        Start from these parameters: a .caffemodel, HDF5 or a model folder; by default from fillers.
+    resume : bool or str
+        Go on from this .solverstate; True: from the run's newest whole snapshot if it has one.
+    device : str
+        auto, cpu or the number of a GPU.
+    precision : {"fp32", "tf32", "bf16"}
+        Of convolutions; bf16 where the hardware has it, else fp32.
+    overwrite : bool
+        Begin in a folder with files of these names that no training has left there.
+
+    Returns
+    -------
+    str
+        Path of the newest .caffemodel.
+
+    Raises
+    ------
+    InputError
+        If the solver cannot be run, or as the methods of `Training`.
+    unet.machine.signals.Stopped
+        If a signal asked to stop: a snapshot is written.
+
+    Examples
+    --------
+    >>> model = train("runs/mine/solver.prototxt", resume=True)        # doctest: +SKIP
+
+    References
+    ----------
+    Ronneberger et al. 2015, Sec. 3.
+    """
+    if weights and isinstance(resume, str):
+        raise InputError("--weights and --resume STATE both say where to start: give one of them")
+    caffe = open_engine(device, precision, graphs=True)
+    with Training(caffe, solver, output, iterations, rate, seconds) as training:
+        state = None
+        if resume:
+            state = training.resume(None if resume is True else resume, overwrite)
+        if state is None:
+            training.begin(weights, overwrite)
+        begins = f"goes on from {state}" if state else f"starts from {weights or 'fillers'}"
+        print(f"{solver}: {training.parameters:,} parameters; {begins}")
+        begin, end = training.solver.iter, training.max_iter
+        print(f"iterations {begin} to {end}")
+        if begin >= end:
+            print("nothing is left to train: --iterations asks for more")
+        print(f"snapshots, curve.csv, curves.png, tensorboard: {training.folder}", flush=True)
+        training.run()
+        if training.solver.iter < end:
+            print(f"ended at iteration {training.solver.iter}: {seconds:g} s are over")
+        return training.model
 
 
 class Training:
@@ -163,7 +241,6 @@ class Training:
         self.iter_size = max(1, param.iter_size)
         self.seed = param.random_seed if param.random_seed >= 0 else 1
         test_iter = list(param.test_iter)
-        # Testing, display and snapshots are done here, so that they can be seen, kept and resumed.
         param.display = 0
         param.snapshot = 0
         param.snapshot_prefix = prefix
@@ -175,7 +252,7 @@ class Training:
         refuse_idle_net(self.solver.net, solver_path)
         names = ["test"] if len(test_iter) == 1 else [f"test{k}" for k in range(len(test_iter))]
         self._tests = {
-            name: HeldOut(net, passes)
+            name: Validation(net, passes)
             for name, net, passes in zip(names, self.solver.test_nets, test_iter)
         }
         # The signals that have come, and ask the training to stop.
@@ -288,8 +365,8 @@ class Training:
                 layer.seek(solver.iter * self.iter_size)
         for net in solver.test_nets:
             net.share_with(solver.net)
-        curve = Curve(self.folder, solver.iter)
-        bar = tqdm(
+        self._history = History(self.folder, solver.iter)
+        self._bar = tqdm(
             total=self.max_iter,
             initial=solver.iter,
             unit="it",
@@ -298,11 +375,11 @@ class Training:
             mininterval=0.1 if sys.stderr.isatty() else _LOG_SECONDS,
             maxinterval=10 if sys.stderr.isatty() else _LOG_SECONDS,
         )
-        with noting() as self._asked, contextlib.closing(curve), bar:
-            self._loop(curve, bar)
+        with noting() as self._asked, contextlib.closing(self._history), self._bar:
+            self._loop()
 
-    def _loop(self, curve: Curve, bar: tqdm) -> None:
-        solver = self.solver
+    def _loop(self) -> None:
+        solver, bar, history = self.solver, self._bar, self._history
         limit = None
         if self.seconds is not None:
             limit = TimeLimit(self.param, solver.iter, self.seconds)
@@ -313,8 +390,8 @@ class Training:
         while solver.iter < self.max_iter:
             iteration = solver.iter
             if self._test_is_due(iteration):
-                notes.update(self._test(curve))
-                self._stop_if_asked(curve, bar)
+                notes.update(self._test())
+                self._stop_if_asked()
             if limit is not None:
                 solver.param.base_lr = limit.base_rate(iteration)
             # Caffe keeps rates in single precision.
@@ -322,7 +399,7 @@ class Training:
             self.caffe.set_random_seed(iteration_seed(self.seed, iteration))
             solver.step(1)
             loss = self._loss()
-            curve.training(iteration, loss, rate)
+            history.training(iteration, loss, rate)
             if not math.isfinite(loss):
                 raise self._diverged(f"the loss is {loss} at iteration {iteration}")
             idle.note(loss, rate)
@@ -333,27 +410,29 @@ class Training:
                 self.max_iter = bar.total = limit.end
             bar.set_postfix(notes, refresh=False)
             bar.update(1)
-            self._stop_if_asked(curve, bar)
+            self._stop_if_asked()
             if self.snapshot_interval and solver.iter % self.snapshot_interval == 0:
-                self._snapshot(curve)
+                self._snapshot()
             now = time.monotonic()
             if now - drawn > _DRAW_SECONDS:
-                curve.draw()
+                history.draw()
                 drawn = flushed = now
             elif now - flushed > _FLUSH_SECONDS:
-                curve.flush()
+                history.flush()
                 flushed = now
         idle.finish()
         # Before the test: what was learnt counts more than its score.
-        self._snapshot(curve)
+        self._snapshot()
         if self._tests:
-            bar.set_postfix({**notes, **self._test(curve)})
-            self._stop_if_asked(curve, bar)
+            bar.set_postfix({**notes, **self._test()})
+            self._stop_if_asked()
 
-    def _stop_if_asked(self, curve: Curve, bar: tqdm) -> None:
+    def _stop_if_asked(self) -> None:
         if self._asked:
-            self._snapshot(curve)
-            bar.write(f"stopped; {self.prefix}_iter_{self.solver.iter}.solverstate is written")
+            self._snapshot()
+            self._bar.write(
+                f"stopped; {self.prefix}_iter_{self.solver.iter}.solverstate is written"
+            )
             raise Stopped(self._asked[0])
 
     def _test_is_due(self, iteration: int) -> bool:
@@ -373,7 +452,7 @@ class Training:
             )
         )
 
-    def _test(self, curve: Curve) -> dict[str, str]:
+    def _test(self) -> dict[str, str]:
         """Score the held-out tiles, unless asked to stop; return what the progress bar shows."""
         notes = {}
         for name, test in self._tests.items():
@@ -382,11 +461,11 @@ class Training:
                 # A resumed training makes the whole test again.
                 return notes
             scores = {f"{name}_{key}": value for key, value in found.items()}
-            curve.test(self.solver.iter, scores)
+            self._history.test(self.solver.iter, scores)
             notes.update({key: f"{value:.4f}" for key, value in scores.items()})
         return notes
 
-    def _snapshot(self, curve: Curve) -> None:
+    def _snapshot(self) -> None:
         for name, blobs in self.solver.net.params.items():
             if not all(np.isfinite(blob.data).all() for blob in blobs):
                 raise self._diverged(
@@ -395,11 +474,11 @@ class Training:
                 )
         if self._saved == self.solver.iter:
             return
-        # The curve first: a resumed training drops rows too many, but cannot make up missing ones.
-        curve.flush()
+        # History first: a resumed training drops rows too many, but cannot make up missing ones.
+        self._history.flush()
         self.solver.snapshot()
         self._saved = self.solver.iter
-        snapshots.prune(self.prefix, self.snapshot_interval, curve.done())
+        snapshots.prune(self.prefix, self.snapshot_interval, self._history.done())
 
     def _diverged(self, what: str) -> Diverged:
         old = snapshots.find(self.prefix)

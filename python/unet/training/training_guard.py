@@ -11,7 +11,7 @@ from typing import Any
 
 from unet.errors import InputError
 from unet.files.outputs import refuse_own_inputs
-from unet.training.history import CSV_NAME, PNG_NAME, read_curve
+from unet.training.history import CSV_NAME, PNG_NAME, read_history
 
 
 def guard_run(
@@ -60,7 +60,7 @@ def _files_of_run(prefix: str) -> list[Path]:
 def _is_run(folder: Path) -> bool:
     """Tell whether a training of this project has worked in a folder: its curve comes first."""
     try:
-        read_curve(folder / CSV_NAME)
+        read_history(folder / CSV_NAME)
     except (OSError, InputError):
         return False
     with open(str(folder / CSV_NAME), encoding="utf-8") as file:

@@ -8,12 +8,11 @@ from typing import Any, Callable
 import numpy as np
 from tqdm import tqdm
 
-# The challenge's eleven thresholds are made by repeated addition; the last is just below 1.
-THRESHOLDS = np.cumsum(np.concatenate([[0.0], np.full(10, 0.1)]))
+from unet.scoring.isbi import THRESHOLDS, pixel_counts
 
 
 def cell_counts(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Count annotated pixels by true class and by how many thresholds their probability exceeds.
+    """Count annotated pixels right and wrong at each of the challenge's thresholds.
 
     Parameters
     ----------
@@ -24,28 +23,29 @@ def cell_counts(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
     Returns
     -------
-    ndarray, int64, shape (2, 12)
-        [l, n]: pixels of class l that exceed exactly the first n thresholds.
+    ndarray, int64, shape (11, 3)
+        As of `unet.scoring.isbi.pixel_counts`.
     """
+    known = (labels == 0) | (labels == 1)
+    if not known.any():
+        return np.zeros((len(THRESHOLDS), 3), np.int64)
     with np.errstate(over="ignore"):
         probability = (1 / (1 + np.exp(scores[0] - scores[1]))).astype(np.float32)
-    exceeded = np.searchsorted(THRESHOLDS, probability.astype(np.float64), side="left")
-    return np.stack([np.bincount(exceeded[labels == k], minlength=12) for k in (0, 1)])
+    # NaN is for the loss to tell.
+    return pixel_counts(labels[known][None] == 1, np.nan_to_num(probability[known])[None])
 
 
 def pixel_error(counts: np.ndarray) -> float:
     """Return 1 - the best F-score of the cells over the thresholds, from `cell_counts`.
 
-    This is the ISBI 2012 challenge's pixel error, not the share of wrong pixels.
+    This is the ISBI 2012 challenge's pixel error, not the share of wrong pixels. Without any cell,
+    true or found, it is 1.
     """
-    # Pixels that exceed threshold n are those that exceed more than n thresholds.
-    above = np.cumsum(counts[:, ::-1], axis=1)[:, ::-1][:, 1:]
-    hits, false = above[1], above[0]
-    missed = counts[1].sum() - hits
+    hits, false, missed = counts.T
     return float(1 - np.max(2 * hits / np.maximum(2 * hits + false + missed, 1)))
 
 
-class HeldOut:
+class Validation:
     """The test net of a solver, run over all of its tiles.
 
     Parameters
@@ -89,7 +89,7 @@ class HeldOut:
             layer.seek(0)
         sums: dict[str, float] = {}
         right = annotated = 0
-        counts = np.zeros((2, 12), np.int64)
+        counts = np.zeros((len(THRESHOLDS), 3), np.int64)
         for _ in range(self._passes):
             if is_to_stop():
                 return None
@@ -115,6 +115,6 @@ class HeldOut:
             )
         if annotated:
             means["misclassified"] = 1 - right / annotated
-        if counts.any():
-            means["pixel_error"] = pixel_error(counts)
+            if len(scores) == 2:
+                means["pixel_error"] = pixel_error(counts)
         return means

@@ -18,7 +18,7 @@ from caffe.proto import caffe_pb2
 from tests.unet.small_net import write_training
 from unet.errors import InputError
 from unet.training import snapshots
-from unet.training.history import read_curve
+from unet.training.history import read_history
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 train = runpy.run_path(str(REPOSITORY / "tools" / "train.py"))["main"]
@@ -88,7 +88,7 @@ def undisturbed(engine, folder: Path, steps: int) -> Path:
 def rows(folder: Path) -> list[dict[str, float]]:
     return [
         {key: value for key, value in row.items() if key != "seconds"}
-        for row in read_curve(folder / "curve.csv")
+        for row in read_history(folder / "curve.csv")
     ]
 
 
@@ -194,7 +194,7 @@ def test_what_it_does_is_told_in_a_few_lines(tmp_path, capsys):
     train([str(solver), *fine, "--iterations", "2"])
     assert f"starts from {model}" in capsys.readouterr().out
     assert (tmp_path / "fine" / "small_iter_2.caffemodel").exists()
-    rates = [row.get("rate", np.nan) for row in read_curve(tmp_path / "fine" / "curve.csv")]
+    rates = [row.get("rate", np.nan) for row in read_history(tmp_path / "fine" / "curve.csv")]
     assert np.nanmax(rates) == 0.125
 
 

@@ -7,11 +7,11 @@ import time
 import pytest
 
 from unet.errors import InputError
-from unet.training.history import Curve, read_curve
+from unet.training.history import History, read_history
 
 
 def record(folder, start: int, stop: int) -> None:
-    curve = Curve(folder, start)
+    curve = History(folder, start)
     for iteration in range(start, stop):
         if iteration % 2 == 0:
             curve.test(iteration, {"test_loss": iteration / 8})
@@ -21,7 +21,7 @@ def record(folder, start: int, stop: int) -> None:
 
 def test_rows_come_back_from_the_file(tmp_path):
     record(tmp_path, 0, 3)
-    rows = read_curve(tmp_path / "curve.csv")
+    rows = read_history(tmp_path / "curve.csv")
     assert [row["iteration"] for row in rows] == [0, 0, 1, 2, 2]
     assert [row.get("loss") for row in rows] == [None, 1.0, 0.5, None, 1 / 3]
     assert [row.get("test_loss") for row in rows] == [0, None, None, 0.25, None]
@@ -31,9 +31,9 @@ def test_rows_come_back_from_the_file(tmp_path):
 
 def test_rows_beyond_the_iteration_resumed_at_are_dropped_and_made_again(tmp_path):
     record(tmp_path, 0, 7)
-    whole = read_curve(tmp_path / "curve.csv")
+    whole = read_history(tmp_path / "curve.csv")
     record(tmp_path, 4, 7)
-    again = read_curve(tmp_path / "curve.csv")
+    again = read_history(tmp_path / "curve.csv")
     for row in whole + again:
         del row["seconds"]
     assert again == whole
@@ -41,17 +41,17 @@ def test_rows_beyond_the_iteration_resumed_at_are_dropped_and_made_again(tmp_pat
 
 def test_seconds_go_on_after_a_resume(tmp_path):
     record(tmp_path, 0, 5)
-    rows = read_curve(tmp_path / "curve.csv")
+    rows = read_history(tmp_path / "curve.csv")
     text = (tmp_path / "curve.csv").read_text()
     (tmp_path / "curve.csv").write_text(text.replace(f"\n3,{rows[5]['seconds']}", "\n3,1000.0"))
     record(tmp_path, 4, 6)
-    assert read_curve(tmp_path / "curve.csv")[-1]["seconds"] >= 1000
+    assert read_history(tmp_path / "curve.csv")[-1]["seconds"] >= 1000
 
 
 def test_a_training_from_the_start_forgets_an_older_curve(tmp_path):
     record(tmp_path, 0, 9)
     record(tmp_path, 0, 2)
-    assert max(row["iteration"] for row in read_curve(tmp_path / "curve.csv")) == 1
+    assert max(row["iteration"] for row in read_history(tmp_path / "curve.csv")) == 1
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_a_training_from_the_start_forgets_an_older_curve(tmp_path):
 def test_a_file_that_is_no_record_is_named_with_its_line(tmp_path, text):
     (tmp_path / "curve.csv").write_text(text)
     with pytest.raises(InputError, match=r"curve\.csv: line 2 "):
-        read_curve(tmp_path / "curve.csv")
+        read_history(tmp_path / "curve.csv")
 
 
 def test_tensorboard_reads_the_events_and_drops_what_a_killed_run_had_noted(tmp_path):

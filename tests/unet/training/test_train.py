@@ -16,7 +16,7 @@ from tests.unet.small_net import write_training
 from unet.errors import InputError
 from unet.machine.signals import Stopped
 from unet.training import snapshots
-from unet.training.history import read_curve
+from unet.training.history import read_history
 from unet.training.train import Diverged, Training, iteration_seed
 
 
@@ -50,7 +50,7 @@ def test_with_time_enough_nothing_changes(tmp_path):
         limited.run()
     assert_same_parameters(whole.solver, limited.solver)
     rates = [
-        [row.get("rate") for row in read_curve(tmp_path / name / "curve.csv")]
+        [row.get("rate") for row in read_history(tmp_path / name / "curve.csv")]
         for name in ("whole", "limited")
     ]
     assert rates[0] == rates[1]
@@ -79,7 +79,7 @@ def state(training: Training) -> caffe_pb2.SolverState:
 def curve(folder: Path) -> list[dict[str, float]]:
     return [
         {key: value for key, value in row.items() if key != "seconds"}
-        for row in read_curve(folder / "curve.csv")
+        for row in read_history(folder / "curve.csv")
     ]
 
 

@@ -10,7 +10,7 @@ import pytest
 import caffe
 from tests.unet.small_net import write_training
 from unet.errors import InputError
-from unet.training.history import Curve
+from unet.training.history import History
 from unet.training.train import Training, read_solver
 from unet.training.training_guard import guard_run
 
@@ -74,7 +74,7 @@ def test_other_files_in_the_folder_do_not_matter(solver):
 
 
 def test_a_run_that_was_killed_before_its_first_whole_snapshot_begins_anew(solver):
-    curve = Curve(Path("run"), 0)
+    curve = History(Path("run"), 0)
     curve.training(0, 0.5, 0.1)
     curve.close()
     Path("run/small_iter_4.caffemodel").write_bytes(b"a model without a state")

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from unet.scoring import isbi as metrics
-from unet.training.validation import THRESHOLDS, HeldOut, cell_counts, pixel_error
+from unet.scoring.isbi import THRESHOLDS
+from unet.training.validation import Validation, cell_counts, pixel_error
 
 RANDOM = np.random.default_rng(8)
 
@@ -54,12 +55,6 @@ def tiles(classes, count=3, known=0.7):
     return scores, labels
 
 
-def test_thresholds_are_the_challenges():
-    assert THRESHOLDS[3] == 0.30000000000000004
-    assert THRESHOLDS[-1] < 1
-    assert len(THRESHOLDS) == 11
-
-
 def test_pixel_error_is_that_of_the_definition():
     scores, labels = tiles(2, known=1.0)
     best = 0.0
@@ -90,7 +85,7 @@ def test_scores_that_lie_far_apart_do_not_overflow():
 @pytest.mark.parametrize("classes", [2, 3])
 def test_every_annotated_pixel_counts_once(classes):
     scores, labels = tiles(classes)
-    test = HeldOut(Net(scores, labels), passes=1)
+    test = Validation(Net(scores, labels), passes=1)
     got = test()
     wrong = scores.argmax(1) != labels
     assert got["misclassified"] == pytest.approx(wrong[labels != 255].mean())
@@ -103,24 +98,24 @@ def test_every_annotated_pixel_counts_once(classes):
 
 def test_a_net_without_accuracy_gives_its_outputs():
     scores, labels = tiles(2)
-    got = HeldOut(Net(scores, labels, accuracy=False), passes=1)()
+    got = Validation(Net(scores, labels, accuracy=False), passes=1)()
     assert set(got) == {"loss", "accuracy"}
 
 
 def test_nothing_annotated_gives_no_error():
     scores, labels = tiles(2)
     labels[:] = 255
-    assert set(HeldOut(Net(scores, labels), passes=1)()) == {"loss"}
+    assert set(Validation(Net(scores, labels), passes=1)()) == {"loss"}
 
 
 def test_labels_below_0_are_not_annotated():
     scores, labels = tiles(3)
     other = np.where(labels == 255, -1, labels)
-    assert HeldOut(Net(scores, other), 1)() == HeldOut(Net(scores, labels), 1)()
+    assert Validation(Net(scores, other), 1)() == Validation(Net(scores, labels), 1)()
 
 
 def test_tiles_without_an_annotated_pixel_are_told_once(capsys):
     scores, labels = tiles(2)
-    test = HeldOut(Net(scores, np.full_like(labels, 255)), 1)
+    test = Validation(Net(scores, np.full_like(labels, 255)), 1)
     assert set(test()) == set(test()) == {"loss"}
     assert capsys.readouterr().err.count("no pixel of the held-out tiles is annotated") == 1
