@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple, Union
 
@@ -268,28 +268,8 @@ def make_training_set(
         except InputError as error:
             raise _placed(error, labels) from None
 
-    counts = np.zeros(IGNORED, np.int64)
-    balance_counts = counts.copy()
-    pixels = cells = vanished = 0
-    unannotated: list[int] = []
-    merged: list[int] = []
-    for z in shown(sorted({*slices, *balance_slices}), desc="count"):
-        annotation = annotated_slice(labels, z, kind, options.ignore_label)
-        found = class_counts(annotation.classes)
-        if z in balance_slices:
-            balance_counts += found
-        if z in slices:
-            counts += found
-            pixels += annotation.classes.size
-            cells += int(np.count_nonzero(values_of(annotation.instances)))
-            vanished += annotation.vanished
-            if not found.any():
-                unannotated.append(z)
-            is_binary = options.label_kind == "binary"
-            if is_binary and touch(without_ignored(labels[z], options.ignore_label)):
-                merged.append(z)
-        # Not to be there while the next one is made.
-        del annotation
+    census = _count(labels, kind, options, slices, balance_slices, shown)
+    counts, balance_counts = census.counts, census.balance_counts
     _demand_classes(labels, counts, kind)
     if not balance_counts.any():
         raise InputError(
@@ -335,29 +315,21 @@ def make_training_set(
                 sigma=options.sigma,
             )
             largest = max(largest, float(w.max()))
-            picture = raw[z]
-            darkest, brightest = float(picture.min()), float(picture.max())
+            image = raw[z]
+            darkest, brightest = float(image.min()), float(image.max())
             if darkest == brightest:
                 flat.append(z)
             elif max(low - darkest, brightest - high) > _FAR * (high - low):
                 far.append(z)
-            is_grey = is_grey and bool((picture == picture[:1]).all())
-            writer.write(index, picture, annotation.classes, w)
-            del annotation, picture, w
+            is_grey = is_grey and bool((image == image[:1]).all())
+            writer.write(index, image, annotation.classes, w)
+            del annotation, image, w
         if len(flat) == len(slices):
             raise InputError(
                 f"{raw.path}: all pixels of each slice taken are of one grey value: there is "
                 f"nothing to see; is this the stack of pictures?"
             )
-    ignored = pixels - int(counts.sum())
-    remarks = _remarks(counts[:classes], balance_counts[:classes])
-    if unannotated:
-        remarks.append(f"no pixel is annotated in slices {few(unannotated)} of {labels.path}")
-    if merged:
-        remarks.append(
-            f"labels of different numbers touch in slices {few(merged)} of {labels.path}, and are "
-            f"taken for one cell: --label-kind instances tells them apart"
-        )
+    remarks = _remarks_on_labels(census, classes, labels.path)
     if is_grey:
         remarks.append(
             f"the {raw.channels} channels of {raw.path} are the same, and the network takes as "
@@ -379,12 +351,55 @@ def make_training_set(
         kind,
         counts[:classes],
         weights,
-        ignored,
-        cells,
-        vanished,
+        census.pixels - int(counts.sum()),
+        census.cells,
+        census.vanished,
         largest,
         tuple(remarks),
     )
+
+
+@dataclass
+class _Census:
+    """What the labels of the slices taken hold, and of those to balance by the classes."""
+
+    counts: np.ndarray
+    balance_counts: np.ndarray
+    pixels: int = 0
+    cells: int = 0
+    vanished: int = 0
+    unannotated: list[int] = field(default_factory=list)
+    merged: list[int] = field(default_factory=list)
+
+
+def _count(
+    labels: Volume,
+    kind: str,
+    options: TrainingSetOptions,
+    slices: Sequence[int],
+    balance_slices: Sequence[int],
+    shown: partial,
+) -> _Census:
+    """Count classes, cells and what is unusual, slice by slice."""
+    census = _Census(np.zeros(IGNORED, np.int64), np.zeros(IGNORED, np.int64))
+    for z in shown(sorted({*slices, *balance_slices}), desc="count"):
+        annotation = annotated_slice(labels, z, kind, options.ignore_label)
+        found = class_counts(annotation.classes)
+        if z in balance_slices:
+            census.balance_counts += found
+        if z in slices:
+            census.counts += found
+            census.pixels += annotation.classes.size
+            census.cells += int(np.count_nonzero(values_of(annotation.instances)))
+            census.vanished += annotation.vanished
+            if not found.any():
+                census.unannotated.append(z)
+            is_binary = options.label_kind == "binary"
+            if is_binary and touch(without_ignored(labels[z], options.ignore_label)):
+                census.merged.append(z)
+        # Not to be there while the next one is made.
+        del annotation
+    return census
 
 
 def _demand_classes(labels: Volume, counts: np.ndarray, kind: str) -> None:
@@ -406,18 +421,26 @@ def _demand_classes(labels: Volume, counts: np.ndarray, kind: str) -> None:
     )
 
 
-def _remarks(counts: np.ndarray, balance_counts: np.ndarray) -> list[str]:
-    """Say which classes do not occur where they should."""
+def _remarks_on_labels(census: _Census, classes: int, path: str) -> list[str]:
+    """Say which classes do not occur where they should, and what else is unusual."""
     told = []
+    counts, balance_counts = census.counts[:classes], census.balance_counts[:classes]
     absent = np.flatnonzero(counts == 0).tolist()
     if absent:
         told.append(
             f"class numbers {few(absent)} do not occur, but the network gets scores for all of "
-            f"0 to {len(counts) - 1}: number the classes without gaps"
+            f"0 to {classes - 1}: number the classes without gaps"
         )
     unbalanced = np.flatnonzero((balance_counts == 0) & (counts > 0)).tolist()
     if unbalanced:
         told.append(f"class {few(unbalanced)} does not occur in the slices to balance by: weight 1")
+    if census.unannotated:
+        told.append(f"no pixel is annotated in slices {few(census.unannotated)} of {path}")
+    if census.merged:
+        told.append(
+            f"labels of different numbers touch in slices {few(census.merged)} of {path}, and are "
+            f"taken for one cell: --label-kind instances tells them apart"
+        )
     return told
 
 

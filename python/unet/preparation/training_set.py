@@ -149,8 +149,8 @@ def write_training_set(
     """Write a training set from arrays, shaped as in the file; attributes as for its writer."""
     channels = raw.shape[1] if raw.ndim == 4 else None
     with TrainingSetWriter(path, labels.shape, raw.dtype, attributes, channels) as writer:
-        for index, pictures in enumerate(zip(raw, labels, weights)):
-            writer.write(index, *pictures)
+        for index, images in enumerate(zip(raw, labels, weights)):
+            writer.write(index, *images)
 
 
 class TrainingSet:
@@ -268,9 +268,9 @@ class TrainingSet:
 
     def raw(self, index: int) -> np.ndarray:
         """Return a picture for the network: float32 (channels, height, width), range to [0, 1]."""
-        picture = self._read("raw", index)
-        self._demand(np.isfinite(picture).all(), "raw", index, "holds NaN or infinite values")
-        return scale_grey(picture, self.grey_range).reshape((self.channels,) + self.shape[1:])
+        image = self._read("raw", index)
+        self._demand(np.isfinite(image).all(), "raw", index, "holds NaN or infinite values")
+        return scale_grey(image, self.grey_range).reshape((self.channels,) + self.shape[1:])
 
     def labels(self, index: int) -> np.ndarray:
         """Return the classes of a slice: uint8 (height, width), 255 where not annotated."""

@@ -194,12 +194,12 @@ def _true_cells(stack: np.ndarray, kind: str, path: Path) -> tuple[np.ndarray, s
     """
     survey, asked = LabelSurvey(), kind
     try:
-        for picture in stack:
-            survey.add(picture)
+        for image in stack:
+            survey.add(image)
         if kind == "auto":
             kind = _kind_of(survey)
         if kind == "instances":
-            cells = np.stack([annotate(picture, "instances").classes > 0 for picture in stack])
+            cells = np.stack([annotate(image, "instances").classes > 0 for image in stack])
         else:
             cells = stack > 0
     except InputError as error:
@@ -236,8 +236,8 @@ def _are_cell_numbers(prediction: np.ndarray) -> bool:
     if prediction.dtype.kind not in "iu" or prediction.max() == np.iinfo(prediction.dtype).max:
         return False
     survey = LabelSurvey()
-    for picture in prediction:
-        survey.add(picture)
+    for image in prediction:
+        survey.add(image)
     return len(survey.values) > 2 and survey.lie_as_labels()
 
 

@@ -73,10 +73,10 @@ def _settle(wave: np.ndarray, around: np.ndarray, label: np.ndarray, rank: np.nd
     dam = (highest > 0) & (lowest != highest)
     settled = np.where(dam, 0, highest)
 
-    place = np.arange(wave.size)
-    rank[wave] = place
+    position = np.arange(wave.size)
+    rank[wave] = position
     ranks = rank[around]
-    earlier = (ranks >= 0) & (ranks < place)
+    earlier = (ranks >= 0) & (ranks < position)
     # A neighbour matters unless it is a dam already or can only bring the pixel's own label.
     other = (settled[ranks] != settled) | (settled == 0)
     late = np.flatnonzero((earlier & ~dam[ranks] & other).any(axis=0) & ~dam)

@@ -90,10 +90,10 @@ def _legacy_order(certainty: np.ndarray) -> np.ndarray:
         if high - low < 7:
             run = list(range(low, high))
             for end in range(1, len(run)):
-                place = end
-                while place and values[run[place]] - values[run[place - 1]] >= gap:
-                    run[place - 1], run[place] = run[place], run[place - 1]
-                    place -= 1
+                position = end
+                while position and values[run[position]] - values[run[position - 1]] >= gap:
+                    run[position - 1], run[position] = run[position], run[position - 1]
+                    position -= 1
             return run
         middle = (low + high) // 2
         left, right = ordered(low, middle), ordered(middle, high)

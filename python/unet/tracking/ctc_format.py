@@ -196,15 +196,15 @@ def open_frames(files: Mapping[int, Path], *, masks: bool) -> Volume:
     return Volume(str(paths[0].parent), (len(paths),) + size, dtype, read)
 
 
-def _as_mask(picture: np.ndarray, path: Path) -> np.ndarray:
+def _as_mask(image: np.ndarray, path: Path) -> np.ndarray:
     """Return a mask as uint16: programs write numbers of cells as any type that holds them."""
-    low, high = picture.min(), picture.max()
+    low, high = image.min(), image.max()
     if low < 0 or high > _LARGEST_LABEL:
         raise InputError(
             f"{path}: has the numbers {low:g} to {high:g}, but masks hold 0 to {_LARGEST_LABEL}"
         )
-    numbers = picture.astype(np.uint16, copy=False)
-    if picture.dtype.kind == "f" and (numbers != picture).any():
+    numbers = image.astype(np.uint16, copy=False)
+    if image.dtype.kind == "f" and (numbers != image).any():
         raise InputError(f"{path}: holds numbers that are not whole; is it a mask?")
     return numbers
 

@@ -179,8 +179,8 @@ def _present(frames: Sequence[np.ndarray], links: Links, border: int) -> list[np
     ]
 
 
-def _inner(picture: np.ndarray, border: int) -> np.ndarray:
-    return picture[border : picture.shape[0] - border, border : picture.shape[1] - border]
+def _inner(image: np.ndarray, border: int) -> np.ndarray:
+    return image[border : image.shape[0] - border, border : image.shape[1] - border]
 
 
 def _tracks_of(
