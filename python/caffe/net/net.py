@@ -455,8 +455,9 @@ class Net:
                 f"net.blobs['{name}'].reshape(*array.shape)"
             ) from None
 
-    def _batch_size(self) -> int:
-        return next(iter(self.blobs.values())).shape[0]
+    def _batch(self, arrays: Mapping[str, Sequence[np.ndarray]]) -> Iterator[dict[str, np.ndarray]]:
+        """Cut arrays into batches of the net's size, as pycaffe's method of this name does."""
+        return batches.cut(arrays, next(iter(self.blobs.values())).shape[0])
 
     def forward_all(
         self, blobs: Sequence[str] | None = None, **kwargs: np.ndarray
@@ -481,7 +482,7 @@ class Net:
         blobs: Sequence[str] | None,
         arrays: Mapping[str, Sequence[np.ndarray]],
     ) -> Iterator[dict[str, np.ndarray]]:
-        cut = batches.cut(arrays, self._batch_size())
+        cut = self._batch(arrays)
         if common.current_device().type == "cpu":
             for batch in cut:
                 outputs = self.forward(blobs=blobs, **batch)
@@ -503,7 +504,7 @@ class Net:
         blobs, diffs = list(blobs or []), list(diffs or [])
         all_outputs = {name: [] for name in dict.fromkeys([*self.outputs, *blobs])}
         all_diffs = {name: [] for name in dict.fromkeys([*self.inputs, *diffs])}
-        for batch in batches.cut(kwargs, self._batch_size()):
+        for batch in self._batch(kwargs):
             upward = {name: batch[name] for name in self.inputs if name in batch}
             downward = {name: batch[name] for name in self.outputs if name in batch}
             for name, values in self.forward(blobs=blobs, **upward).items():
