@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -203,19 +201,6 @@ def test_output_over_an_input(tmp_path, raw, cells):
         with pytest.raises(InputError, match=r"lies in the input .* damaged"):
             main([f"{tmp_path}/{source}", f"{tmp_path}/labels.h5", "-o", f"{tmp_path}/raw.h5"])
     assert (tmp_path / "raw.h5").read_bytes() == before
-
-
-def test_a_mistake_is_one_line_and_status_2(tmp_path, repository):
-    ran = subprocess.run(
-        [sys.executable, "tools/prepare.py", str(tmp_path / "no.tif"), "no.tif", "-o", "x.h5"],
-        cwd=repository,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": "python"},
-    )
-    assert ran.returncode == 2
-    assert ran.stderr == f"prepare.py: {tmp_path}/no.tif: there is no such file or folder\n"
-    assert ran.stdout == ""
 
 
 # --- sequences of the cell tracking challenge -------------------------------------------------

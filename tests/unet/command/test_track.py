@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -99,21 +98,6 @@ def test_what_makes_no_sense_is_refused(labels, tmp_path, monkeypatch, arguments
     with pytest.raises(InputError, match=said):
         run(*arguments)
     assert sorted(os.listdir()) == before
-
-
-def test_a_mistake_is_one_line_and_status_2(labels, tmp_path):
-    (tmp_path / "res").mkdir()
-    (tmp_path / "res" / "notes.txt").touch()
-    ended = subprocess.run(
-        [sys.executable, str(PROGRAM), str(labels), "-o", str(tmp_path / "res")],
-        capture_output=True,
-        text=True,
-        timeout=1800,
-    )
-    assert ended.returncode == 2
-    assert len(ended.stderr.splitlines()) == 1
-    assert "res: exists, and is not a tracking result" in ended.stderr
-    assert os.listdir(tmp_path / "res") == ["notes.txt"]
 
 
 def test_genuine_caffes_python_tracks_alike(labels, tmp_path, reference):
