@@ -7,22 +7,19 @@ that names the file and the place in it, with bounded work and memory. What does
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import faulthandler
-import hashlib
-import json
 import os
 import random
 import re
 import resource
-import subprocess
 import sys
 import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from tests.fuzz import campaign
 
 CORPUS = Path(__file__).parent / "corpus"
 
@@ -32,11 +29,6 @@ MAX_MEGABYTES = 200
 MAX_MESSAGE = 2000
 # No file that is fuzzed is larger: large ones are made by hand, in test_hostile_files.
 MAX_FILE = 40_000
-# Nor is one in the corpus larger than this.
-MAX_KEPT = 4_000
-# A process that takes that much more time than it should hangs; so much more, as others may have
-# the processor.
-PATIENCE = 100
 
 
 def verdict(name: str, path: Path, reached: set[tuple[str, int]]) -> str:
@@ -123,7 +115,7 @@ def _smaller(name: str, path: Path, data: bytes, wrong: str) -> bytes:
     return data
 
 
-def fuzz(name: str, seconds: float, seed: int, folder: Path, grow: bool) -> dict[str, object]:
+def fuzz(name: str, seconds: float, seed: int, folder: Path) -> dict[str, object]:
     """Fuzz one reader in this process: valid files and the corpus at first, then damaged ones.
 
     Parameters
@@ -135,8 +127,6 @@ def fuzz(name: str, seconds: float, seed: int, folder: Path, grow: bool) -> dict
     seed : int
     folder : Path
         For the file that is read, and the finds.
-    grow : bool
-        Whether small files that reach new lines enter the corpus.
 
     Returns
     -------
@@ -172,10 +162,6 @@ def fuzz(name: str, seconds: float, seed: int, folder: Path, grow: bool) -> dict
             print(f"{found}: {wrong[:300]}", file=sys.stderr, flush=True)
         if lines - seen and executions > given:
             pool.append(data)
-            if grow and len(data) <= MAX_KEPT:
-                (CORPUS / name).mkdir(parents=True, exist_ok=True)
-                kept = hashlib.sha256(data).hexdigest()[:16]
-                (CORPUS / name / kept).write_bytes(data)
         seen |= lines
     path.unlink()
     return {
@@ -187,72 +173,24 @@ def fuzz(name: str, seconds: float, seed: int, folder: Path, grow: bool) -> dict
     }
 
 
-def _round(names: list[str], seconds: float, args: argparse.Namespace) -> list[dict[str, object]]:
-    """Fuzz readers in turns, in a process of its own, which may crash or hang."""
-    words = [sys.executable, "-m", "tests.fuzz.readers", "--worker", "--readers", *names]
-    words += ["--seconds", str(seconds), "--seed", str(args.seed), "--finds", str(args.finds)]
-    words += ["--grow"] if args.grow else []
-    environment = os.environ | {"GLOG_minloglevel": "3", "OMP_NUM_THREADS": "1"}
-    limit = PATIENCE * (seconds + 1) * len(names)
-    wrong = ""
-    try:
-        done = subprocess.run(words, stdout=subprocess.PIPE, env=environment, timeout=limit)
-        output = done.stdout
-        if done.returncode:
-            wrong = f"the process ended with {done.returncode}"
-    except subprocess.TimeoutExpired as error:
-        output, wrong = error.stdout or b"", "the process hangs"
-    results = [json.loads(line) for line in output.splitlines()]
-    if wrong:
-        name = names[len(results)]
-        found = args.finds / f"{name}-killed-{args.seed}"
-        with contextlib.suppress(FileNotFoundError):
-            (args.finds / f"{name}.file").rename(found)
-        print(f"{found}: {wrong}", file=sys.stderr, flush=True)
-        results.append({"reader": name, "executions": 0, "finds": 1})
-    return results
+@contextlib.contextmanager
+def _environment() -> Iterator[None]:
+    from caffe.layers import fillers
+
+    # A net may ask for gigabytes of parameters: here none may, so that memory tells of readers.
+    fillers.MAX_COUNT = 2**20
+    with tempfile.TemporaryDirectory() as scratch:
+        # Layers that write files name them as they like.
+        os.chdir(scratch)
+        yield
 
 
 def main() -> int:
-    """Fuzz all readers in turns; return the exit status, 1 if something was found."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=600, help="of processor time, in all")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--finds", type=Path, default=Path("build/fuzz"), help="folder for finds")
-    parser.add_argument("--readers", nargs="+", help="all by default")
-    parser.add_argument("--grow", action="store_true", help="keep in the corpus what is new")
-    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    args.finds = args.finds.resolve()
-    args.finds.mkdir(parents=True, exist_ok=True)
-    if args.worker:
-        from caffe.layers import fillers
-
-        faulthandler.enable()
-        # A net may well ask for gigabytes of parameters: here none may, so that memory tells of
-        # readers.
-        fillers.MAX_COUNT = 2**20
-        with tempfile.TemporaryDirectory() as scratch:
-            # Layers that write files name them as they like.
-            os.chdir(scratch)
-            for name in args.readers:
-                result = fuzz(name, args.seconds, args.seed, args.finds, args.grow)
-                print(json.dumps(result), flush=True)
-        return 0
+    """Run the campaign."""
     from tests.fuzz.targets import TARGETS
 
-    waiting = args.readers or list(TARGETS)
-    seconds = args.seconds / len(waiting)
-    total = finds = 0
-    while waiting:
-        results = _round(waiting, seconds, args)
-        for result in results:
-            print(json.dumps(result), flush=True)
-            total += int(result["executions"])
-            finds += int(result["finds"])
-        waiting = waiting[len(results) :]
-    print(f"{total} executions, {finds} finds")
-    return int(finds > 0)
+    about = __doc__.splitlines()[0]
+    return campaign.run("tests.fuzz.readers", about, list(TARGETS), fuzz, _environment)
 
 
 if __name__ == "__main__":

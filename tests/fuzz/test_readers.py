@@ -43,7 +43,7 @@ def test_a_reader_that_fails_is_found(tmp_path, monkeypatch):
         "bad",
         targets.Target(read, lambda: [b"12345"], lambda rng, data: data + rng.randbytes(50), "."),
     )
-    result = readers.fuzz("bad", 2, 0, tmp_path, grow=False)
+    result = readers.fuzz("bad", 2, 0, tmp_path)
     assert result["finds"] == 1
     assert (tmp_path / "bad-0-0").read_bytes() == b"7"
 

@@ -7,25 +7,22 @@ nor hangs. What does otherwise is kept.
 
 from __future__ import annotations
 
-import argparse
-import faulthandler
-import json
+import contextlib
 import logging
-import os
 import random
 import resource
 import shutil
-import subprocess
 import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import h5py
 import numpy as np
 
+from tests.fuzz import campaign
 from tests.fuzz.mutations import change_bytes
 from unet.errors import InputError
 from unet.files import hdf5
@@ -35,8 +32,6 @@ from unet.tracking.ctc_format import read_tracks
 from unet.volumes import open_volume, write_volume
 
 STACK = np.random.default_rng(0).integers(0, 255, (3, 20, 31)).astype(np.uint8)
-# A process that reads one file for longer hangs.
-SECONDS = 60
 # A damaged header may well ask for more; then there is a MemoryError.
 MEMORY = 8 << 30
 # Slices of one stack that are read.
@@ -173,52 +168,17 @@ def fuzz(name: str, seconds: float, seed: int, folder: Path) -> dict[str, object
     return {"reader": name, "executions": executions, "finds": len(finds)}
 
 
-def _run(name: str, args: argparse.Namespace, seconds: float) -> dict[str, object]:
-    """Fuzz a reader in a process of its own, which may crash or hang."""
-    words = [sys.executable, "-m", "tests.fuzz.volumes", "--worker", "--readers", name]
-    words += ["--seconds", str(seconds), "--seed", str(args.seed), "--finds", str(args.finds)]
-    try:
-        done = subprocess.run(words, stdout=subprocess.PIPE, timeout=20 * seconds + SECONDS)
-        if done.returncode == 0:
-            return json.loads(done.stdout)
-        wrong = f"the process ended with {done.returncode}"
-    except subprocess.TimeoutExpired:
-        wrong = "the process hangs"
-    kept = args.finds / f"{name}-killed-{args.seed}"
-    for left in (args.finds / f"{name}.file.zarr", args.finds / f"{name}.file"):
-        if left.exists():
-            os.replace(left, kept)
-            break
-    print(f"{kept}: {wrong}", file=sys.stderr, flush=True)
-    return {"reader": name, "executions": 0, "finds": 1}
+@contextlib.contextmanager
+def _environment() -> Iterator[None]:
+    logging.disable(logging.CRITICAL)
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    yield
 
 
 def main() -> int:
-    """Fuzz all readers in turns; return the exit status, 1 if something was found."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=600, help="of processor time, in all")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--finds", type=Path, default=Path("build/fuzz"), help="folder for finds")
-    parser.add_argument("--readers", nargs="+", help="all by default")
-    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    args.finds = args.finds.resolve()
-    args.finds.mkdir(parents=True, exist_ok=True)
-    if args.worker:
-        faulthandler.enable()
-        logging.disable(logging.CRITICAL)
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-        (name,) = args.readers
-        print(json.dumps(fuzz(name, args.seconds, args.seed, args.finds)), flush=True)
-        return 0
-    names = args.readers or list(TARGETS)
-    results = []
-    for name in names:
-        results.append(_run(name, args, args.seconds / len(names)))
-        print(json.dumps(results[-1]), flush=True)
-    finds = sum(int(result["finds"]) for result in results)
-    print(f"{sum(int(result['executions']) for result in results)} executions, {finds} finds")
-    return int(finds > 0)
+    """Run the campaign."""
+    about = __doc__.splitlines()[0]
+    return campaign.run("tests.fuzz.volumes", about, list(TARGETS), fuzz, _environment)
 
 
 if __name__ == "__main__":

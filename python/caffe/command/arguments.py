@@ -144,13 +144,7 @@ def usage() -> str:
 
 
 def required(flags: argparse.Namespace, name: str, what: str) -> str:
-    """Return a flag's value.
-
-    Raises
-    ------
-    CaffeError
-        If it is not given.
-    """
+    """Return a flag's value; a CaffeError if it is not given."""
     value = getattr(flags, name)
     if not value:
         raise CaffeError(f"need {what}: -{name} FILE")
@@ -158,13 +152,7 @@ def required(flags: argparse.Namespace, name: str, what: str) -> str:
 
 
 def iterations(flags: argparse.Namespace) -> int:
-    """Return the number of iterations to run.
-
-    Raises
-    ------
-    CaffeError
-        If there is none.
-    """
+    """Return the number of iterations to run; a CaffeError if it is not positive."""
     if flags.iterations < 1:
         raise CaffeError(f"-iterations {flags.iterations}: give a positive number")
     return flags.iterations
@@ -181,13 +169,7 @@ def net(flags: argparse.Namespace, phase: int) -> Net:
 
 
 def gpus(text: str) -> list[int]:
-    """Return the GPUs that -gpu names.
-
-    Raises
-    ------
-    CaffeError
-        If it names none that is there.
-    """
+    """Return the GPUs that -gpu names; a CaffeError if they are not numbers, or there are none."""
     if not text:
         return []
     if text == "all":
@@ -201,13 +183,7 @@ def gpus(text: str) -> list[int]:
 
 
 def compute_on(gpu: int | None) -> None:
-    """Compute on a GPU, or the CPU.
-
-    Raises
-    ------
-    CaffeError
-        If there is no such GPU.
-    """
+    """Compute on a GPU, or the CPU; a CaffeError if there is no such GPU."""
     if gpu is None:
         common.set_mode_cpu()
     else:

@@ -337,3 +337,33 @@ def test_more_than_protobuf_allows_is_refused(tmp_path, monkeypatch):
     with pytest.raises(CaffeError, match=r"more than protobuf allows.*HDF5"):
         write_caffemodel(tmp_path / "w", net_of({"a": 0}), {"a": [np.zeros(300, np.float32)]})
     assert not os.listdir(tmp_path)
+
+
+def test_a_file_cut_anywhere_is_refused(tmp_path):
+    path = tmp_path / "w.caffemodel"
+    blobs = {"conv": [np.arange(12, dtype=np.float32).reshape(3, 4), np.ones(3, np.float32)]}
+    write_caffemodel(path, net_of(blobs), blobs)
+    whole = path.read_bytes()
+    for size in range(len(whole)):
+        path.write_bytes(whole[:size])
+        with pytest.raises(CaffeError, match=r"w\.caffemodel: "):
+            read_weights(path)
+
+
+def test_hdf5_cut_short_is_refused(tmp_path):
+    path = tmp_path / "w.h5"
+    write_weights_hdf5(path, {"conv": [np.ones(1000, np.float32)]})
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(CaffeError, match=r"w\.h5: cannot be read as HDF5 weights"):
+        read_weights(path)
+
+
+def test_files_that_are_not_there_are_told(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for reader in (read_weights, read_solverstate):
+        with pytest.raises(CaffeError, match="missing: no such file"):
+            reader(tmp_path / "missing")
+        with pytest.raises(CaffeError, match="is a folder"):
+            reader(tmp_path)
+        with pytest.raises(CaffeError, match="pipe: is no regular file"):
+            reader(tmp_path / "pipe")
