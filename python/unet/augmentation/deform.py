@@ -1,8 +1,8 @@
-"""Geometry and grey values of training tiles: pure functions on arrays.
+"""Deformation and intensity of training tiles: pure functions on arrays.
 
 Coordinates are (row, column) in pixels of the slice, pixel centres at whole numbers. Cubic
 interpolation is Keys' convolution with a = -1/2 (Catmull-Rom) throughout: it goes through the given
-values, continues straight lines, and keeps more of a picture's grain than linear interpolation.
+values, continues straight lines, and keeps more of an image's grain than linear interpolation.
 
 References
 ----------
@@ -25,7 +25,8 @@ _BLOCK = 8192
 class TileRandom:
     """The random numbers of one tile, the same with every version of numpy.
 
-    Only the raw stream of a bit generator is promised to stay (NEP 19): numbers are made from it.
+    They are made here of the raw stream of a bit generator, which is promised to stay (NEP 19):
+    other formulas, such as RandomState's, would cut other tiles than those of earlier trainings.
 
     Parameters
     ----------
@@ -60,7 +61,7 @@ class TileRandom:
 
 
 def keys_weights(t: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return the weights of the values at -1, 0, 1 and 2 for a place t (Keys 1981, Eq. 15).
+    """Return the weights of the values at -1, 0, 1 and 2 at a point t (Keys 1981, Eq. 15).
 
     Parameters
     ----------
@@ -206,10 +207,10 @@ class Window:
         self._coordinates = coordinates
         self._origin = []
         self._indices = []
-        for places, size in zip(coordinates, shape):
-            # The cubic reaches from one pixel before to two pixels behind a place, which may be
+        for along, size in zip(coordinates, shape):
+            # The cubic reaches from one pixel before to two pixels behind a point, which may be
             # rounded up to the next whole pixel where the origin is subtracted from it.
-            first, last = (int(np.floor(place)) for place in (places.min(), places.max()))
+            first, last = (int(np.floor(point)) for point in (along.min(), along.max()))
             self._origin.append(first - 1)
             self._indices.append(reflect(np.arange(first - 1, last + 4), size))
 
@@ -245,20 +246,19 @@ class Window:
         result = np.empty(self._coordinates.shape[1:], np.float32)
         for block, rows, columns in self._blocks():
             top = rows.astype(np.intp)
-            place = columns.astype(np.intp)
+            left = columns.astype(np.intp)
             down = keys_weights(rows - top.astype(np.float32))
-            across = keys_weights(columns - place.astype(np.float32))
-            place += (top - 1) * stride
-            place -= 1
+            across = keys_weights(columns - left.astype(np.float32))
+            index = (top - 1) * stride + (left - 1)
             total = np.zeros_like(rows)
             for row_weight in down:
-                line = across[0] * flat.take(place)
+                line = across[0] * flat.take(index)
                 for weight in across[1:]:
-                    place += 1
-                    line += weight * flat.take(place)
+                    index += 1
+                    line += weight * flat.take(index)
                 line *= row_weight
                 total += line
-                place += stride - 3
+                index += stride - 3
             result[block] = total
         return result
 
@@ -278,20 +278,22 @@ class Window:
         stride = windows[0].shape[1]
         results = [np.empty(self._coordinates.shape[1:], image.dtype) for image in images]
         for block, rows, columns in self._blocks():
-            place = (rows + np.float32(0.5)).astype(np.intp) * stride
-            place += (columns + np.float32(0.5)).astype(np.intp)
+            index = (rows + np.float32(0.5)).astype(np.intp) * stride
+            index += (columns + np.float32(0.5)).astype(np.intp)
             for window, result in zip(windows, results):
-                result[block] = window.ravel().take(place)
+                result[block] = window.ravel().take(index)
         return tuple(results)
 
 
-def vary_grey(image: np.ndarray, contrast: float, brightness: float, gamma: float) -> np.ndarray:
-    """Change grey values: v -> max(v, 0)**gamma, stretched about its mean, then shifted.
+def jitter_intensity(
+    image: np.ndarray, contrast: float, brightness: float, gamma: float
+) -> np.ndarray:
+    """Change intensities: v -> max(v, 0)**gamma, stretched about its mean, then shifted.
 
     Parameters
     ----------
     image : float32 ndarray
-        In the unit of the network's input: 0 and 1 are the ends of the data's grey range.
+        In the unit of the network's input: 0 and 1 are the ends of the data's range.
     contrast, gamma : float
         1 leaves the values as they are, a gamma of 1 negative ones too.
     brightness : float

@@ -9,7 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unet.augmentation.deform import TileRandom, Window, rigid_matrix, tile_coordinates, vary_grey
+from unet.augmentation.deform import (
+    TileRandom,
+    Window,
+    jitter_intensity,
+    rigid_matrix,
+    tile_coordinates,
+)
 from unet.preparation.labels import IGNORED
 from unet.preparation.training_set import TrainingSet
 from unet.volumes.mirror import mirrored
@@ -37,11 +43,11 @@ class Augmentation:
     shift : bool
         Centre tiles on any pixel of the slice, uniformly; else on the middle of the slice.
     contrast : float
-        Grey values are stretched about the tile's mean by a factor uniform in [1 - c, 1 + c].
+        Intensities are stretched about the tile's mean by a factor uniform in [1 - c, 1 + c].
     brightness : float
-        Grey values, of range 0 to 1, are shifted by an amount uniform in [-b, b].
+        Intensities, of range 0 to 1, are shifted by an amount uniform in [-b, b].
     gamma : float
-        Grey values are raised to a power whose logarithm is uniform in [-g, g].
+        Intensities are raised to a power whose logarithm is uniform in [-g, g].
     """
 
     grid: int = 3
@@ -94,7 +100,7 @@ class TileSampler:
         self._room = max(1, _CACHE // (height * width * (4 * training_set.channels + 5)))
 
     def _slice(self, z: int) -> Tile:
-        """Return picture, labels and weights, which take long to decompress."""
+        """Return image, labels and weights, which take long to decompress."""
         if z in self._kept:
             self._kept.move_to_end(z)
         else:
@@ -113,7 +119,7 @@ class TileSampler:
         Returns
         -------
         data : float32 ndarray, shape (channels, height, width)
-            Grey values, the data's range as 0 to 1.
+            Intensities, the data's range as 0 to 1.
         label : uint8 ndarray, shape (height - 2 border, width - 2 border)
             Class, 255 where not annotated.
         weight : float32 ndarray, shape of `label`
@@ -123,7 +129,7 @@ class TileSampler:
         # All are drawn, used or not, so that one option does not change what another gives.
         first, step = self.share
         random = TileRandom(self.seed, index * step + first)
-        picture, labels, weights = self._slice(self.slices[random.below(len(self.slices))])
+        image, labels, weights = self._slice(self.slices[random.below(len(self.slices))])
         shape = labels.shape
         anywhere = random.below(shape[0]), random.below(shape[1])
         centre = anywhere if how.shift else (shape[0] // 2, shape[1] // 2)
@@ -137,8 +143,8 @@ class TileSampler:
         matrix = rigid_matrix(angle, *flips)
         coordinates = tile_coordinates(self.tile, centre, matrix, displacements)
         window = Window(coordinates, shape)
-        data = np.stack([window.cubic(channel) for channel in picture])
-        data = vary_grey(data, contrast, brightness, gamma)
+        data = np.stack([window.cubic(channel) for channel in image])
+        data = jitter_intensity(data, contrast, brightness, gamma)
         rows, columns = (slice(self.border, size - self.border) for size in self.tile)
         inner = Window(coordinates[:, rows, columns], shape)
         label, weight = inner.nearest(labels, weights)

@@ -1,8 +1,10 @@
 """Worker processes that cut training tiles ahead of need, into memory shared with the trainer.
 
 A worker is a fresh interpreter, never a copy of the trainer: a fork of a process that has threads,
-such as those of OpenMP, may hang. The shared memory has no name, so nothing can be left of it. A
-worker ends when its standard input does, which also a kill -9 of the trainer brings about.
+such as those of OpenMP, may hang; and multiprocessing's "spawn" runs the user's script anew in each
+worker, which without a guard of `__main__`, as in most solve.py for Caffe, trains in all of them.
+The shared memory has no name, so nothing can be left of it. A worker exits when its standard input
+closes, so it dies with a trainer that was SIGKILLed.
 """
 
 from __future__ import annotations

@@ -7,10 +7,10 @@ from unet.augmentation.deform import (
     TileRandom,
     Window,
     grid_weights,
+    jitter_intensity,
     keys_weights,
     rigid_matrix,
     tile_coordinates,
-    vary_grey,
 )
 from unet.volumes.mirror import reflect
 
@@ -177,14 +177,14 @@ def test_nearest_takes_the_same_pixel_of_every_image():
     assert (first.dtype, second.dtype) == (np.uint8, np.float32)
 
 
-def test_grey_values_by_hand():
+def test_intensities_by_hand():
     image = np.array([[0.25, 0.75]], np.float32)
-    assert vary_grey(image, 1, 0, 1) is image
-    assert vary_grey(image, 2, 0, 1).tolist() == [[0.0, 1.0]]
-    assert vary_grey(image, 1, 0.5, 1).tolist() == [[0.75, 1.25]]
-    assert vary_grey(image, 1, 0, 2) == pytest.approx(np.array([[0.0625, 0.5625]]))
-    assert vary_grey(np.array([[-0.5, 0.0]], np.float32), 1, 0, 0.5).tolist() == [[0.0, 0.0]]
-    assert vary_grey(image, 2, 0.1, 0.9).dtype == np.float32
+    assert jitter_intensity(image, 1, 0, 1) is image
+    assert jitter_intensity(image, 2, 0, 1).tolist() == [[0.0, 1.0]]
+    assert jitter_intensity(image, 1, 0.5, 1).tolist() == [[0.75, 1.25]]
+    assert jitter_intensity(image, 1, 0, 2) == pytest.approx(np.array([[0.0625, 0.5625]]))
+    assert jitter_intensity(np.array([[-0.5, 0.0]], np.float32), 1, 0, 0.5).tolist() == [[0.0, 0.0]]
+    assert jitter_intensity(image, 2, 0.1, 0.9).dtype == np.float32
 
 
 def test_a_place_that_is_rounded_up_stays_in_the_window():

@@ -73,7 +73,7 @@ def test_a_tile_does_not_depend_on_what_is_kept(blobs: TrainingSet, monkeypatch)
     assert len(poor._kept) == 1
 
 
-def test_grey_values_do_not_change_the_geometry(blobs: TrainingSet):
+def test_intensities_do_not_change_the_geometry(blobs: TrainingSet):
     plain = sampler(blobs, replace(VARIED, contrast=0.0, brightness=0.0, gamma=0.0))(4)
     varied = sampler(blobs, VARIED)(4)
     assert same(plain[1:], varied[1:])
