@@ -179,13 +179,9 @@ def set_random_seed(seed: int) -> None:
 
 
 def generator(where: torch.device | None = None) -> torch.Generator:
-    """Return the random generator of a device.
+    """Return the random generator of a device, the current one by default.
 
-    Parameters
-    ----------
-    where : torch.device, optional
-        The current device by default. Fillers always draw on the CPU, so that one seed gives one
-        network on every device.
+    Fillers always draw on the CPU, so that one seed gives one network on every device.
     """
     where = current_device() if where is None else where
     if where not in _generators:
@@ -265,12 +261,7 @@ def is_root() -> bool:
 
 
 def check_rank() -> None:
-    """Refuse a rank that lies outside the count.
-
-    Raises
-    ------
-    CaffeError
-    """
+    """Refuse a rank that lies outside the count."""
     if _solver_rank >= _solver_count:
         raise CaffeError(
             f"solver rank {_solver_rank} does not exist among {_solver_count}: ranks count from 0, "
@@ -279,22 +270,9 @@ def check_rank() -> None:
 
 
 def share_of_items(phase: int) -> tuple[int, int]:
-    """Return which items of its source a data layer of this solver reads.
+    """Return the first item that a data layer of this solver reads, and the step to the next.
 
-    Parameters
-    ----------
-    phase : int
-        In phase TEST, which solver 0 runs alone, it reads all of them.
-
-    Returns
-    -------
-    first, step : int
-        The number of the first one, and from one to the next.
-
-    Raises
-    ------
-    CaffeError
-        If the rank lies outside the count.
+    In phase TEST, which solver 0 runs alone, it reads all of them.
     """
     if phase != caffe_pb2.TRAIN:
         return 0, 1

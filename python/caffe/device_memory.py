@@ -20,16 +20,7 @@ def host_memory(shape: tuple[int, ...]) -> torch.Tensor:
 def upload(host: torch.Tensor, target: torch.Tensor, wait: bool) -> torch.cuda.Event | None:
     """Copy memory of the host to the device.
 
-    Parameters
-    ----------
-    host, target : Tensor
-    wait : bool
-        Whether the host waits until that is done.
-
-    Returns
-    -------
-    Event or None
-        Where it has not waited: what to wait for before it writes into `host` again.
+    Returns, where the host has not waited, what to wait for before it writes into `host` again.
     """
     later = not wait and target.device.type == "cuda" and host.is_pinned()
     target.copy_(host, non_blocking=later)
@@ -43,10 +34,7 @@ def upload(host: torch.Tensor, target: torch.Tensor, wait: bool) -> torch.cuda.E
 def download(source: torch.Tensor, host: torch.Tensor) -> torch.cuda.Event:
     """Copy values of a GPU to pinned memory, once they are computed; what follows does not wait.
 
-    Returns
-    -------
-    Event
-        Reached when that is done.
+    Returns an event that is reached when that is done.
     """
     stream = _way_down(source.device)
     # A copy on the GPU: what is computed next may write where these values lie.

@@ -28,20 +28,7 @@ _remembered: list[Check] = []
 
 
 def add(flag: torch.Tensor, error: Callable[[], CaffeError]) -> None:
-    """Remember a check until `settle`.
-
-    Parameters
-    ----------
-    flag : bool Tensor, shape ()
-        On a GPU; true where something is wrong.
-    error : callable
-        Returns the error to raise; it may read tensors that it holds.
-
-    Raises
-    ------
-    CaffeError
-        As of `settle`, where very many are remembered.
-    """
+    """Remember a check until `settle`; `error` may read tensors that it holds."""
     _remembered.append(Check(flag, error))
     if len(_remembered) > _MOST:
         settle()
@@ -61,17 +48,7 @@ def settle() -> None:
 
 
 def read(values: torch.Tensor) -> list[float]:
-    """Return float32 values as numbers, and `settle`, both by one wait.
-
-    Parameters
-    ----------
-    values : float32 Tensor, shape (n,)
-
-    Raises
-    ------
-    CaffeError
-        As of `settle`.
-    """
+    """Return the float32 values of a vector as numbers, and `settle`, both by one wait."""
     if values.device.type == "cpu" or not _remembered:
         settle()
         return values.cpu().tolist()

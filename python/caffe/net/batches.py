@@ -26,13 +26,7 @@ def cut(arrays: Mapping[str, Sequence[np.ndarray]], size: int) -> Iterator[dict[
 
 
 class _Lane:
-    """A stream of copies beside what is computed.
-
-    Parameters
-    ----------
-    where : torch.device
-        On a CPU copies are made at once.
-    """
+    """A stream of copies beside what is computed; on a CPU copies are made at once."""
 
     def __init__(self, where: torch.device) -> None:
         self._where = where

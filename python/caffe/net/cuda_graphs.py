@@ -89,10 +89,7 @@ def _no_waits() -> Iterator[None]:
 def _captured(parts: Sequence[Callable[[], None]]) -> list[Callable[[], None]]:
     """Let the GPU note what functions launch, instead of computing it.
 
-    Returns
-    -------
-    list of callable
-        What launches the same, for each; to be called in this order.
+    Returns what launches the same, for each; to be called in this order.
     """
     where = common.current_device()
     before = torch.cuda.current_stream(where)
@@ -124,17 +121,8 @@ def _stream(where: torch.device) -> torch.cuda.Stream:
 class _Recording:
     """One pass, recorded: the graph, and all that Python set while it was.
 
-    Parameters
-    ----------
-    passes : Passes
-    read : list of SyncedMemory
-        What the pass is given: data, parameters, weights of losses.
-    made : list of SyncedMemory
-        What it makes.
-    forward : callable
-        Runs its layers forward; returns the terms of the loss.
-    backward : callable or None
-        Runs them backward, if that belongs to the pass.
+    The pass is given what is in `read` (data, parameters, weights of losses), and makes what is in
+    `made`. `forward` returns the terms of the loss.
     """
 
     def __init__(
@@ -206,12 +194,7 @@ class _Recording:
 
 
 class CudaGraphs:
-    """The passes of a net that are repeated as CUDA graphs.
-
-    Parameters
-    ----------
-    passes : Passes
-    """
+    """The passes of a net that are repeated as CUDA graphs."""
 
     def __init__(self, passes: Passes) -> None:
         self._passes = passes
@@ -229,11 +212,7 @@ class CudaGraphs:
     def run(self, keep: Sequence[str], both: bool) -> list[torch.Tensor] | None:
         """Run all layers forward, with `both` then backward; as `Passes.run`.
 
-        Returns
-        -------
-        list of Tensor or None
-            The terms of the loss; None, and nothing was run, if this net's passes cannot be
-            repeated.
+        Returns None, and runs nothing, if this net's passes cannot be repeated.
         """
         if self._refused:
             return None

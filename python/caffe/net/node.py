@@ -79,12 +79,7 @@ class NetParts:
 
 
 class LayerVec(Vector[Layer]):
-    """The layers of a net; one that is put in the place of another runs there.
-
-    Parameters
-    ----------
-    nodes : list of Node
-    """
+    """The layers of a net; one that is put in the place of another runs there."""
 
     kind = Layer
 
@@ -110,19 +105,6 @@ def run_step(layer: Layer, step: str, *blobs: object) -> None:
     """Run a method of a layer; what PyTorch then complains of names the layer.
 
     What a layer in Python raises stays what it is.
-
-    Parameters
-    ----------
-    layer : Layer
-    step : str
-        The method's name.
-    *blobs
-        What it takes.
-
-    Raises
-    ------
-    CaffeError
-        Names the layer and the shapes of its bottoms.
     """
     try:
         getattr(layer, step)(*blobs)
@@ -148,16 +130,8 @@ def note_layer(error: Exception, layer: str, kind: str, step: str) -> None:
 
     Class and message stay as they are, for programs that look at them. Python 3.10 does not print
     notes: there the note is in the log as well.
-
-    Parameters
-    ----------
-    error : Exception
-        Not changed if it is a CaffeError, which names the layer itself.
-    layer, kind : str
-        The layer's name and type.
-    step : str
-        What the layer was doing.
     """
+    # That names the layer itself.
     if isinstance(error, CaffeError):
         return
     note = f"in {step} of layer '{layer}' ({kind})"

@@ -19,18 +19,7 @@ _log = Log("net.cpp")
 
 
 def share(layers: Mapping[str, Layer], others: Mapping[str, Layer]) -> None:
-    """Use the parameters of `others` wherever a layer of the same name has them.
-
-    Parameters
-    ----------
-    layers, others : mapping of str to Layer
-        Of two nets, by name.
-
-    Raises
-    ------
-    CaffeError
-        If number or shapes differ: the message names the layer and both.
-    """
+    """Use the parameters of other layers wherever one of the same name has them."""
     for name in others:
         if name not in layers:
             _log.info(f"Ignoring source layer {name}")
@@ -52,20 +41,7 @@ def share(layers: Mapping[str, Layer], others: Mapping[str, Layer]) -> None:
 
 
 def copy_from(path: str | os.PathLike, layers: Mapping[str, Layer]) -> None:
-    """Copy parameters by layer name from a file.
-
-    Parameters
-    ----------
-    path : path
-        A .caffemodel or HDF5 file. Layers that it lacks keep their values.
-    layers : mapping of str to Layer
-        Of a net, by name. Others in the file are passed over.
-
-    Raises
-    ------
-    CaffeError
-        If the file cannot be read, or a shape differs: the message names layer and both shapes.
-    """
+    """Copy parameters by layer name from a .caffemodel or HDF5 file; as `Net.copy_from`."""
     path = os.fspath(path)
     shared = _shared(layers)
     for name, arrays in caffemodel.read_layers(path).items():
@@ -109,13 +85,7 @@ def _anew(name: str) -> str:
 def save(
     path: str | os.PathLike, param: caffe_pb2.NetParameter, layers: Mapping[str, Layer]
 ) -> None:
-    """Write all parameters, and the net's description, to a .caffemodel.
-
-    Raises
-    ------
-    CaffeError
-        If the file would become larger than its format allows.
-    """
+    """Write all parameters, and the net's description, to a .caffemodel."""
     caffemodel.write_caffemodel(path, param, _arrays(layers, "data"))
 
 

@@ -103,18 +103,8 @@ class Passes:
     ) -> list[torch.Tensor]:
         """Run all layers forward, with `backward` then backward as in a solver's step.
 
-        Parameters
-        ----------
-        keep : collection of str
-            Blobs that are not given back.
-        backward : bool
-        after_layer : callable, optional
-            Called with each layer's index as soon as it has run backward.
-
-        Returns
-        -------
-        list of Tensor
-            The terms of the loss, for `read_losses`.
+        The blobs in `keep` are not given back; `after_layer` is called with each layer's index as
+        soon as it has run backward. Returns the terms of the loss, for `read_losses`.
         """
         terms = self.forward(range(len(self.nodes)), keep, backward)
         if backward:
@@ -200,15 +190,9 @@ class Passes:
         release: bool = False,
         after_layer: Callable[[int], None] | None = None,
     ) -> None:
-        """Run the layers from `start` down to `end` backward.
+        """Run the layers from `start` down to `end` backward; `after_layer` as of `run`.
 
-        Parameters
-        ----------
-        start, end : int
-        release : bool
-            Whether diffs of intermediate blobs are given back as soon as they are used.
-        after_layer : callable, optional
-            As of `run`.
+        With `release`, diffs of intermediate blobs are given back as soon as they are used.
         """
         self._forget_released()
         for index in range(start, end - 1, -1):

@@ -15,13 +15,7 @@ class SolverAction(enum.Enum):
 
 
 class SignalHandler:
-    """Keeps what SIGINT and SIGHUP ask, until the solver asks for it.
-
-    Parameters
-    ----------
-    effects : dict of signal to SolverAction
-        What each signal asks for; all of them lose the effect they had.
-    """
+    """Keeps what signals ask, until the solver asks for it; they lose the effect they had."""
 
     def __init__(self, effects: dict[signal.Signals, SolverAction]) -> None:
         self._effects = effects

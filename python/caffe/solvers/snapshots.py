@@ -26,23 +26,9 @@ def _path(param: caffe_pb2.SolverParameter, iteration: int, suffix: str) -> str:
 def write(
     param: caffe_pb2.SolverParameter, net: Net, iteration: int, history: Sequence[torch.Tensor]
 ) -> None:
-    """Write PREFIX_iter_N.caffemodel and .solverstate; each whole or not at all.
+    """Write PREFIX_iter_N.caffemodel and .solverstate (in HDF5 with .h5), whole or not at all.
 
-    Parameters
-    ----------
-    param : caffe_pb2.SolverParameter
-        Says where, and whether as HDF5 (the names then end in .h5).
-    net : Net
-        The net that is trained.
-    iteration : int
-        Iterations done.
-    history : sequence of Tensor
-        What the update rule remembers.
-
-    Raises
-    ------
-    CaffeError
-        If a file would become larger than its format allows, or cannot be written.
+    `history` is what the update rule remembers.
     """
     folder, prefix = os.path.split(param.snapshot_prefix)
     # What killed processes left of this training's snapshots, of whatever iteration.
@@ -68,21 +54,7 @@ def write(
 def read(
     path: str | os.PathLike, rule: str, history: Sequence[torch.Tensor]
 ) -> caffemodel.SolverState:
-    """Read a .solverstate that fits a solver.
-
-    Parameters
-    ----------
-    path : path
-    rule : str
-        The solver's type.
-    history : sequence of Tensor
-        What its update rule remembers.
-
-    Raises
-    ------
-    CaffeError
-        If the file cannot be read or belongs to another solver or net.
-    """
+    """Read a .solverstate that fits a solver: its type is `rule`, and it remembers `history`."""
     path = os.fspath(path)
     state = caffemodel.read_solverstate(path)
     if len(state.history) != len(history):

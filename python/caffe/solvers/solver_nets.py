@@ -17,19 +17,7 @@ _TRAINING_FIELDS = ("train_net_param", "train_net", "net_param", "net")
 
 
 def training_net(param: caffe_pb2.SolverParameter, source: str) -> Net:
-    """Make the net that is trained.
-
-    Parameters
-    ----------
-    param : caffe_pb2.SolverParameter
-    source : str
-        What errors call the solver.
-
-    Raises
-    ------
-    CaffeError
-        If there is none, or more than one, or it cannot be made.
-    """
+    """Make the net that is trained; errors call the solver `source`."""
     given = [field for field in _TRAINING_FIELDS if param.HasField(field)]
     train = [field for field in given if field.startswith("train")] or given
     if len(train) != 1:
