@@ -79,5 +79,5 @@ def _guard(files: Iterable[str], options: argparse.Namespace) -> None:
 
 
 def _slices(option: str, text: str | None) -> list[int] | None:
-    chosen = None if text is None else parse_slices(text, option)
+    chosen = parse_slices(text, option)
     return chosen and [chosen.start, chosen.stop]

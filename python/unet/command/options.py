@@ -42,36 +42,34 @@ def real(low: float, high: float) -> Callable[[str], float]:
     return parse
 
 
-def parse_slices(text: str | None, option: str = "--slices", count: int | None = None) -> range:
+def parse_slices(text: str | None, option: str = "--slices") -> range | None:
     """Return the slices that "A:B" means: from A up to, not including, B.
 
     Parameters
     ----------
     text : str, optional
-        Without A from the first, without B to the last; None: all.
+        Without A from the first, without B to `sys.maxsize`; `unet.volumes.chosen_slices` says
+        which a stack holds. None is None.
     option : str
         That gives them, for messages.
-    count : int, optional
-        Slices that there are; None: nobody knows, as of the numbers of frames.
 
     Raises
     ------
     InputError
-        If it is no such range, an empty one, or one that leaves the stack.
+        If it is no such range, or an empty one.
 
     Examples
     --------
-    >>> parse_slices("20:", count=30)
+    >>> parse_slices("20:30")
     range(20, 30)
     """
-    text = ":" if text is None else text
+    if text is None:
+        return None
     found = re.fullmatch(r"([0-9]{0,18}):([0-9]{0,18})", text.strip())
     first, stop = (int(part) if part else None for part in found.groups()) if found else (0, 0)
-    last = sys.maxsize if count is None else count
-    chosen = range(first or 0, last if stop is None else stop)
-    if not chosen or chosen.stop > last:
-        bounds = "" if count is None else f" <= {count}, the slices of the stack"
-        raise InputError(f"{option} {text}: give A:B with 0 <= A < B{bounds}")
+    chosen = range(first or 0, sys.maxsize if stop is None else stop)
+    if not chosen:
+        raise InputError(f"{option} {text}: give A:B with 0 <= A < B")
     return chosen
 
 

@@ -20,8 +20,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Make a training set."""
     options = vars(parse(argv))
     for name in ("slices", "balance_slices", "frames", "balance_frames"):
-        if options[name] is not None:
-            options[name] = parse_slices(options[name], f"--{name.replace('_', '-')}")
+        options[name] = parse_slices(options[name], f"--{name.replace('_', '-')}")
     print(prepare(**options, progress=True))
 
 

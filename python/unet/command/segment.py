@@ -38,7 +38,7 @@ from unet.segmentation import release2015 as procedure2015
 from unet.segmentation.instances import CellRules, as_stored, find_cells
 from unet.segmentation.segment import VERSIONS, segment_volume
 from unet.segmentation.tiles import PassCost
-from unet.volumes import Volume, VolumeWriter, open_volume
+from unet.volumes import Volume, VolumeWriter, chosen_slices, open_volume
 from unet.volumes.intensity import INPUT, scale_grey
 
 
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     average = procedure2015.AVERAGE if options.procedure else options.average or "none"
     with contextlib.ExitStack() as opened:
         volume = opened.enter_context(open_volume(options.stack))
-        slices = parse_slices(options.slices, count=len(volume))
+        slices = chosen_slices(parse_slices(options.slices), len(volume))
         volume.demand(slices)
         truth = open_truth(options.truth, volume, slices, opened)
         grey = choose_grey(options, volume, prototxt)
