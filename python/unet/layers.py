@@ -147,20 +147,9 @@ class TrainingTiles(caffe.Layer):
 
 
 def parse_slices(value: Sequence[int] | None, count: int, where: str) -> list[int]:
-    """Return the slice numbers of [first, stop), or all of them for None.
+    """Return the slice numbers of [first, stop), or all `count` of them for None.
 
-    Parameters
-    ----------
-    value : two int, optional
-    count : int
-        Slices that there are.
-    where : str
-        What the message of an error begins with.
-
-    Raises
-    ------
-    InputError
-        If the range is empty or leaves the stack.
+    An InputError, which begins with `where`, tells a range that is empty or leaves the stack.
     """
     if value is None:
         return list(range(count))

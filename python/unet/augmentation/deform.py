@@ -28,13 +28,8 @@ class TileRandom:
     They are made here of the raw stream of a bit generator, which is promised to stay (NEP 19):
     other formulas, such as RandomState's, would cut other tiles than those of earlier trainings.
 
-    Parameters
-    ----------
-    seed, tile : int, 0 to 2**64 - 1
-        The key of a Philox counter: every pair has a stream of its own.
+    Seed and tile, 0 to 2**64 - 1, are the key of a Philox counter: every pair has its own stream.
 
-    Examples
-    --------
     >>> TileRandom(1, 5).uniform(0, 1) == TileRandom(1, 5).uniform(0, 1)
     True
     """
@@ -63,17 +58,6 @@ class TileRandom:
 def keys_weights(t: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return the weights of the values at -1, 0, 1 and 2 at a point t (Keys 1981, Eq. 15).
 
-    Parameters
-    ----------
-    t : float ndarray
-        0 to 1.
-
-    Returns
-    -------
-    tuple of 4 ndarray, shape and dtype of t
-
-    Examples
-    --------
     >>> [weight.tolist() for weight in keys_weights(np.array([0.5]))]
     [[-0.0625], [0.5625], [0.5625], [-0.0625]]
     """
@@ -86,25 +70,11 @@ def keys_weights(t: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.
 
 
 def grid_weights(points: int, size: int) -> np.ndarray:
-    """Return the weights by which a coarse grid's values give those of the pixels along an axis.
+    """Return the weights (size, points) by which a coarse grid's values give those of the pixels.
 
-    The first grid point lies on the first pixel and the last one on the last; beyond them the
-    values go on in a straight line.
+    Float64, along an axis: the first of at least 2 points lies on the first pixel and the last one
+    on the last; beyond them the values go on in a straight line.
 
-    Parameters
-    ----------
-    points : int, at least 2
-        Grid points.
-    size : int
-        Pixels.
-
-    Returns
-    -------
-    float64 ndarray, shape (size, points)
-        Rows sum to 1.
-
-    Examples
-    --------
     >>> grid_weights(2, 3)
     array([[1. , 0. ],
            [0.5, 0.5],
@@ -124,18 +94,7 @@ def grid_weights(points: int, size: int) -> np.ndarray:
 
 
 def rigid_matrix(angle: float, flip_rows: bool, flip_columns: bool) -> np.ndarray:
-    """Return the matrix that takes offsets in the tile to offsets in the slice: mirror, then turn.
-
-    Parameters
-    ----------
-    angle : float
-        Radians.
-    flip_rows, flip_columns : bool
-
-    Returns
-    -------
-    float64 ndarray, shape (2, 2)
-    """
+    """Return the 2x2 matrix from offsets in the tile to those in the slice: mirror, then turn."""
     cosine, sine = np.cos(angle), np.sin(angle)
     mirror = np.array([-1.0 if flip_rows else 1.0, -1.0 if flip_columns else 1.0])
     return np.array([[cosine, -sine], [sine, cosine]]) * mirror
@@ -149,29 +108,10 @@ def tile_coordinates(
 ) -> np.ndarray:
     """Say where in the slice each pixel of a tile is taken from.
 
-    Pixel p comes from centre + matrix (p - shape // 2 + d(p)). The displacement d is interpolated
-    bicubically between the points of a coarse grid whose outer points lie on the outer pixels.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        (height, width) of the tile.
-    centre : tuple of float
-        Where in the slice the tile's pixel shape // 2 comes to lie.
-    matrix : float ndarray, shape (2, 2)
-        From `rigid_matrix`.
-    displacements : float ndarray, shape (2, m, n), optional
-        Rows and columns, in pixels, by which the m x n grid points are displaced.
-
-    Returns
-    -------
-    float32 ndarray, shape (2, height, width)
-        May lie outside of the slice.
-
-    References
-    ----------
-    Ronneberger et al. 2015, Sec. 3.1: random displacement vectors on a coarse 3 by 3 grid, Gaussian
-    with 10 pixels standard deviation, per-pixel displacements by bicubic interpolation.
+    Pixel p of the tile of `shape` comes from centre + matrix (p - shape // 2 + d(p)). Displacements
+    (2, m, n) are rows and columns, in pixels, by which the points of a coarse grid are displaced,
+    whose outer points lie on the outer pixels; d is interpolated bicubically between them (Sec.
+    3.1). Returns float32 (2, height, width), which may lie outside of the slice.
     """
     rows, columns = (np.arange(size) - size // 2 for size in shape)
     coordinates = np.empty((2,) + tuple(shape), np.float32)
@@ -193,15 +133,7 @@ def tile_coordinates(
 
 
 class Window:
-    """The part of a slice that a tile's coordinates need, mirrored where it leaves the slice.
-
-    Parameters
-    ----------
-    coordinates : float32 ndarray, shape (2, height, width)
-        Rows and columns, in pixels of the slice.
-    shape : tuple of int
-        (height, width) of the slice.
-    """
+    """The part of a slice of `shape` that a tile's coordinates need, mirrored beyond its edges."""
 
     def __init__(self, coordinates: np.ndarray, shape: tuple[int, int]) -> None:
         self._coordinates = coordinates
@@ -230,16 +162,7 @@ class Window:
             )
 
     def cubic(self, image: np.ndarray) -> np.ndarray:
-        """Sample an image at the coordinates by Keys' cubic convolution.
-
-        Parameters
-        ----------
-        image : float32 ndarray, shape (slice height, slice width)
-
-        Returns
-        -------
-        float32 ndarray, shape (height, width)
-        """
+        """Sample a float32 image of the slice at the coordinates by Keys' cubic convolution."""
         window = self._cut(image)
         stride = window.shape[1]
         flat = window.ravel()
@@ -263,17 +186,7 @@ class Window:
         return result
 
     def nearest(self, *images: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Take the nearest pixel of each image, so that labels and weights stay together.
-
-        Parameters
-        ----------
-        *images : ndarray, shape (slice height, slice width)
-
-        Returns
-        -------
-        tuple of ndarray, shape (height, width)
-            Of the images' dtypes.
-        """
+        """Take the nearest pixel of each image, so that labels and weights stay together."""
         windows = [self._cut(image) for image in images]
         stride = windows[0].shape[1]
         results = [np.empty(self._coordinates.shape[1:], image.dtype) for image in images]
@@ -290,18 +203,8 @@ def jitter_intensity(
 ) -> np.ndarray:
     """Change intensities: v -> max(v, 0)**gamma, stretched about its mean, then shifted.
 
-    Parameters
-    ----------
-    image : float32 ndarray
-        In the unit of the network's input: 0 and 1 are the ends of the data's range.
-    contrast, gamma : float
-        1 leaves the values as they are, a gamma of 1 negative ones too.
-    brightness : float
-        Added at last, in the same unit.
-
-    Returns
-    -------
-    float32 ndarray, same shape
+    In the unit of the network's input, where 0 and 1 are the ends of the data's range. A contrast
+    and a gamma of 1 leave the values as they are, the latter negative ones too.
     """
     if gamma != 1:
         image = np.maximum(image, np.float32(0)) ** np.float32(gamma)

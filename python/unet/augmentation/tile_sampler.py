@@ -61,13 +61,12 @@ class Augmentation:
 
 
 class TileSampler:
-    """Cut augmented tiles from a training set.
+    """Cut augmented tiles from slices of a training set.
 
     Parameters
     ----------
     training_set : TrainingSet
     slices : sequence of int
-        The slices that tiles are cut from.
     tile : tuple of int
         (height, width) of the network's input.
     border : int
@@ -110,11 +109,7 @@ class TileSampler:
         return self._kept[z]
 
     def __call__(self, index: int) -> Tile:
-        """Return tile number `index`.
-
-        Parameters
-        ----------
-        index : int, 0 or more
+        """Return tile number `index`, 0 or more.
 
         Returns
         -------
@@ -155,20 +150,11 @@ class TileSampler:
 def coverage(
     shape: tuple[int, int, int], slices: Iterable[int], tile: tuple[int, int], border: int
 ) -> list[tuple[int, int, int]]:
-    """Return (slice, row, column) of the output tiles that cover the slices, each pixel once.
+    """Return (slice, row, column) of output tiles that cover slices of a stack, each pixel once.
 
-    Parameters
-    ----------
-    shape : tuple of int
-        (slices, height, width) of the stack.
-    slices : iterable of int
-    tile : tuple of int
-        (height, width) of the network's input.
-    border : int
-        Pixels by which its output is smaller, on each side.
+    `tile` is the (height, width) of the network's input, whose output is smaller by `border` pixels
+    on each side.
 
-    Examples
-    --------
     >>> coverage((30, 512, 512), [7], (700, 444), 92)
     [(7, 0, 0), (7, 0, 260)]
     """
@@ -184,20 +170,10 @@ def coverage(
 def plain_tile(
     training_set: TrainingSet, first: tuple[int, int, int], tile: tuple[int, int], border: int
 ) -> Tile:
-    """Cut a tile as it is; its border is mirrored, what lies beyond the slice is not annotated.
+    """Cut a tile as it is: data, label, weight as those of `TileSampler`.
 
-    Parameters
-    ----------
-    training_set : TrainingSet
-    first : tuple of int
-        (slice, row, column) of the first pixel of the output tile.
-    tile, border
-        As for `coverage`.
-
-    Returns
-    -------
-    data, label, weight : ndarray
-        As those of `TileSampler`.
+    `first` is one of `coverage`. The border is mirrored; what lies beyond the slice is not
+    annotated.
     """
     z, y, x = first
     rows, columns = (size - 2 * border for size in tile)

@@ -101,14 +101,8 @@ class _Worker:
 class TileWorkers:
     """Deliver the tiles of a sampler, cut by other processes.
 
-    They start at the first `fetch`, and anew at the next one after an error.
-
-    Parameters
-    ----------
-    sampler : TileSampler
-        What each process makes a copy of.
-    count : int, 1 or more
-        Processes.
+    The processes, `count` of them, each with a copy of the sampler, start at the first `fetch`, and
+    anew at the next one after an error.
     """
 
     def __init__(self, sampler: TileSampler, count: int) -> None:
@@ -123,19 +117,8 @@ class TileWorkers:
     def fetch(self, index: int) -> Tile:
         """Return tile number `index` and let the workers go on with those that follow.
 
-        Parameters
-        ----------
-        index : int, 0 or more
-
-        Returns
-        -------
-        data, label, weight : ndarray
-            As those of `TileSampler`; they are overwritten after the next call.
-
-        Raises
-        ------
-        ChildProcessError
-            If a worker failed or died, in words that name the cause.
+        Its arrays are overwritten after the next call. A worker that failed or died is a
+        ChildProcessError, in words that name the cause.
         """
         try:
             if not self._workers:

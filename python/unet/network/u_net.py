@@ -10,7 +10,9 @@ from caffe import params as P
 LEVELS = 4
 FEWEST_LEVELS, MOST_LEVELS = 2, 5
 
-# Weights learn at the solver's rate and decay; biases twice as fast and without decay.
+# Weights are drawn from N(0, 2/n), n incoming nodes, learn at the solver's rate and decay; biases
+# begin at 0, learn twice as fast and do not decay.
+FILLERS = dict(weight_filler=dict(type="msra"), bias_filler=dict(type="constant", value=0))
 LEARN = [dict(lr_mult=1, decay_mult=1), dict(lr_mult=2, decay_mult=0)]
 
 
@@ -22,8 +24,7 @@ def conv_relu(n: NetSpec, bottom: str, top: str, maps: int, padded: bool) -> Non
         num_output=maps,
         kernel_size=3,
         **(dict(pad=1) if padded else {}),
-        weight_filler=dict(type="msra"),
-        bias_filler=dict(type="constant", value=0),
+        **FILLERS,
         param=LEARN,
     )
     n[f"relu_{top}"] = L.ReLU(n[top], in_place=True)
@@ -49,13 +50,7 @@ def up_crop_concat(
     n[up] = L.Deconvolution(
         n[bottom],
         name=f"upconv_{bottom}_{up}",
-        convolution_param=dict(
-            num_output=maps,
-            kernel_size=[2],
-            stride=[2],
-            weight_filler=dict(type="msra"),
-            bias_filler=dict(type="constant", value=0),
-        ),
+        convolution_param=dict(num_output=maps, kernel_size=[2], stride=[2], **FILLERS),
         param=LEARN,
     )
     if up_relu:
@@ -123,8 +118,7 @@ def u_shape(
         name=f"conv_{below}-score",
         num_output=classes,
         kernel_size=1,
-        weight_filler=dict(type="msra"),
-        bias_filler=dict(type="constant", value=0),
+        **FILLERS,
         param=LEARN,
     )
 

@@ -1,4 +1,4 @@
-"""The record of a training: a CSV file, TensorBoard events and a picture."""
+"""The record of a training: a CSV file, TensorBoard events and an image."""
 
 from __future__ import annotations
 
@@ -21,19 +21,11 @@ _FIRST = ["iteration", "seconds", "rate", "loss"]
 
 
 def read_history(path: Path) -> list[dict[str, float]]:
-    """Read the rows of a curve.csv; empty fields are left out of their row.
+    """Read the rows of a curve.csv: column name -> value, without empty fields.
 
-    Returns
-    -------
-    list of dict
-        Column name -> value. Rows of a training iteration have `loss` and `rate`, those of a test
-        `test_loss` and the other scores; both have `iteration` (parameter updates before it) and
-        `seconds` (of training so far).
-
-    Raises
-    ------
-    InputError
-        If the file is no such record; names the line.
+    Rows of a training iteration have `loss` and `rate`, those of a test `test_loss` and the other
+    scores; both have `iteration` (parameter updates before it) and `seconds` (of training so far).
+    An InputError names the line that is none.
     """
     rows = []
     with open(str(path), newline="", encoding="utf-8", errors="replace") as file:
@@ -52,15 +44,9 @@ def read_history(path: Path) -> list[dict[str, float]]:
 
 
 class History:
-    """Losses and scores over iterations, on disk.
+    """Losses and scores over iterations: curve.csv, curves.png and tensorboard/ in a folder.
 
-    Parameters
-    ----------
-    folder : Path
-        Gets curve.csv, curves.png and the folder tensorboard.
-    start : int
-        The iteration the training starts or goes on at; rows of an earlier run from there on are
-        dropped, for they will be made again.
+    Rows of an earlier run from the iteration `start` on are dropped, for they are made again.
     """
 
     def __init__(self, folder: Path, start: int) -> None:

@@ -14,19 +14,10 @@ MOST_WITHOUT_LOSS = 100
 
 
 def refuse_idle_net(net: Any, source: str) -> None:
-    """Refuse a net that cannot learn, before anything is trained.
+    """Refuse the net of the solver `source` if it cannot learn, before anything is trained.
 
-    Parameters
-    ----------
-    net : caffe.Net
-        The net that a solver trains.
-    source : str
-        Its solver, for the message.
-
-    Raises
-    ------
-    InputError
-        If the net has no parameters, or none of its blobs is a loss of a weight other than 0.
+    It is an InputError if it has no parameters, or none of its blobs is a loss of a weight other
+    than 0.
     """
     if not any(blob.count for blobs in net.params.values() for blob in blobs):
         raise InputError(
@@ -42,17 +33,9 @@ def refuse_idle_net(net: Any, source: str) -> None:
 class IdleWatch:
     """Watch the first iterations of a training until something has been learnt.
 
-    Parameters
-    ----------
-    net : caffe.Net
-        The net that is trained, as it is before the first of the iterations.
-    source : str
-        Its solver, for messages.
-
-    Notes
-    -----
-    Weight decay moves parameters without a loss, and a loss may be there while all learning rates
-    are 0: both a loss other than 0 and a parameter that has changed must be seen.
+    `net` is as it is before the first of them, `source` its solver. Weight decay moves parameters
+    without a loss, and a loss may be there while all learning rates are 0: both a loss other than 0
+    and a parameter that has changed must be seen.
     """
 
     def __init__(self, net: Any, source: str) -> None:
@@ -67,13 +50,7 @@ class IdleWatch:
         ]
 
     def note(self, loss: float, rate: float) -> None:
-        """Note an iteration that is done: its loss, and the learning rate that it was done with.
-
-        Raises
-        ------
-        InputError
-            If it is clear that nothing is learnt.
-        """
+        """Note an iteration's loss and learning rate; an InputError if nothing can be learnt."""
         if self._had_loss and self._moved:
             return
         self._had_loss |= loss != 0
@@ -91,13 +68,7 @@ class IdleWatch:
             )
 
     def finish(self) -> None:
-        """Note that there are no more iterations.
-
-        Raises
-        ------
-        InputError
-            If there were any, and nothing was learnt in them.
-        """
+        """Note that there are no more; an InputError if nothing was learnt in those that were."""
         if self._lossless and not self._had_loss:
             raise InputError(
                 f"{self._source}: the loss was exactly 0 in all of the first {self._lossless} "

@@ -22,17 +22,9 @@ class TimeLimit:
     what is left of it, divided by the iterations for which there is time: by 1 while there is time
     for all.
 
-    Parameters
-    ----------
-    param : caffe_pb2.SolverParameter
-        `base_lr`, `lr_policy`, `power` and `max_iter`. Of Caffe's policies "poly" is the one that
-        depends on `max_iter`; with others the training ends early, at the rates it would have had.
-    iteration : int
-        Where the training starts or goes on.
-    seconds : float
-        Of wall clock, from now to the end of the last iteration.
-    clock : callable, optional
-        Gives seconds.
+    It begins at an iteration and has seconds of wall clock, from now to the end of the last one. Of
+    Caffe's policies "poly" is the one that depends on the solver's `max_iter`; with others the
+    training ends early, at the rates it would have had.
     """
 
     def __init__(
@@ -57,13 +49,7 @@ class TimeLimit:
         return float(self._base * (left / own) ** self._power)
 
     def passed(self, iteration: int) -> None:
-        """Note that an iteration is done.
-
-        Parameters
-        ----------
-        iteration : int
-            The number of those that are.
-        """
+        """Note that an iteration is done, `iteration` in all."""
         now = self._clock()
         self._ends.append(now)
         if len(self._ends) > 1:

@@ -53,17 +53,7 @@ def iteration_seed(seed: int, iteration: int) -> int:
 
 
 def read_solver(path: str) -> Any:
-    """Read a solver prototxt as it is.
-
-    Returns
-    -------
-    caffe_pb2.SolverParameter
-
-    Raises
-    ------
-    InputError
-        If there is no such file or it is no solver; names the line.
-    """
+    """Read a solver prototxt as it is; an InputError names the line that is wrong."""
     from google.protobuf import text_format
 
     from caffe.proto import caffe_pb2
@@ -119,12 +109,22 @@ def train(
 
     Parameters
     ----------
-    solver, output, iterations, rate, seconds
-        As of `Training`.
+    solver : str
+        Any solver prototxt. One without random_seed is given the seed 1, so that a run can be
+        repeated.
+    output : str, optional
+        Folder for snapshots and curves; by default that of the solver's snapshot_prefix.
     weights : str, optional
         Start from these parameters: a .caffemodel, HDF5 or a model folder; by default from fillers.
     resume : bool or str
         Go on from this .solverstate; True: from the run's newest whole snapshot if it has one.
+    iterations : int, optional
+        In place of the solver's max_iter.
+    rate : float, optional
+        In place of the solver's base_lr.
+    seconds : float, optional
+        Of wall clock, from the first iteration to the last: as many iterations as fit into them,
+        see `unet.training.time_limit`; a snapshot and a test come after.
     device : str
         auto, cpu or the number of a GPU.
     precision : {"fp32", "tf32", "bf16"}
@@ -140,9 +140,13 @@ def train(
     Raises
     ------
     InputError
-        If the solver cannot be run, or as the methods of `Training`.
+        If the solver cannot be run, or a file that is there would be damaged; if nothing is learnt:
+        the loss stays 0, or no parameter changes.
+    Diverged
+        If the loss or a parameter is NaN or infinite; the snapshots stay as they are.
     unet.machine.signals.Stopped
-        If a signal asked to stop: a snapshot is written.
+        After Ctrl-C, SIGTERM or SIGHUP, once the iteration that is running is done and a snapshot
+        is written. A second one does not hurry that: nothing that was learnt is lost.
 
     Examples
     --------
@@ -177,28 +181,9 @@ def train(
 class Training:
     """A training that can be stopped at any moment and taken up again; a context manager.
 
-    Parameters
-    ----------
-    caffe : module
-        The engine, its device chosen.
-    solver_path : str
-        Any solver prototxt. One without random_seed is given the seed 1, so that a run can be
-        repeated.
-    output : str, optional
-        Folder for snapshots and curves; by default that of the solver's snapshot_prefix.
-    iterations : int, optional
-        In place of the solver's max_iter.
-    rate : float, optional
-        In place of the solver's base_lr.
-    seconds : float, optional
-        Of wall clock, from the first iteration to the last: as many iterations as fit into them,
-        see `unet.training.time_limit`; a snapshot and a test come after.
-
-    Raises
-    ------
-    InputError
-        If the solver cannot be run; on entering the context, if another training works in the
-        folder.
+    Its options are those of `train`; `caffe` is the engine, its device chosen. A solver that cannot
+    be run is an InputError, and so is, on entering the context, a folder that another training
+    works in.
     """
 
     def __init__(
@@ -286,11 +271,8 @@ class Training:
     def begin(self, weights: str | None = None, overwrite: bool = False) -> None:
         """Start anew, from fillers or from the parameters in a file or model folder.
 
-        Raises
-        ------
-        InputError
-            If an earlier run has left snapshots under the same prefix; or as
-            `unet.training.training_guard.guard_run`, whose `overwrite` this is.
+        An earlier run's snapshots under the same prefix are an InputError, and what
+        `unet.training.training_guard.guard_run` refuses.
         """
         old = snapshots.find(self.prefix)
         if old:
@@ -308,22 +290,9 @@ class Training:
     def resume(self, state: str | None = None, overwrite: bool = False) -> str | None:
         """Go on from a snapshot, by default from the newest that is whole.
 
-        Parameters
-        ----------
-        state : str, optional
-        overwrite : bool
-            As of `begin`, where the snapshot is of another folder.
-
-        Returns
-        -------
-        str or None
-            The solver state that was restored; None if the run has no snapshot yet.
-
-        Raises
-        ------
-        InputError
-            If the snapshot cannot be used, or the run has later ones that would be overwritten; as
-            `begin` if the snapshot is of another folder.
+        Returns the solver state that was restored; None if the run has no snapshot yet. One that
+        cannot be used, or later ones that would be overwritten, are an InputError; for one of
+        another folder that is guarded as by `begin`.
         """
         if state is None:
             snapshot, passed = snapshots.newest_whole(self.prefix, self.solver)
@@ -347,18 +316,7 @@ class Training:
         return state
 
     def run(self) -> None:
-        """Train up to max_iter.
-
-        Raises
-        ------
-        Diverged
-            If the loss or a parameter is no number any more; the snapshots stay as they are.
-        InputError
-            If nothing is learnt: the loss stays 0, or no parameter changes.
-        Stopped
-            After Ctrl-C, SIGTERM or SIGHUP, once the iteration that is running is done and a
-            snapshot is written. A second one does not hurry that: nothing that was learnt is lost.
-        """
+        """Train up to max_iter; errors are those of `train`."""
         solver = self.solver
         for layer in solver.net.layers:
             if hasattr(layer, "seek"):

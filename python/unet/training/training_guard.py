@@ -19,22 +19,9 @@ def guard_run(
 ) -> None:
     """Refuse to start a training anew where its files would damage what is there.
 
-    Parameters
-    ----------
-    prefix : str
-        Path of the snapshots, up to `_iter_N`.
-    solver_path : str
-    param : caffe_pb2.SolverParameter
-    weights : str, optional
-        The parameters it starts from.
-    overwrite : bool
-        Whether files that no training has left in its folder may be replaced. Inputs are never.
-
-    Raises
-    ------
-    InputError
-        If a file of the training's names is an input of it: a snapshot, the curve or its picture;
-        or is there without the record of a training beside it.
+    It is an InputError if a file of its names, a snapshot PREFIX_iter_N, the curve or its image, is
+    an input of it: its solver, what that names, the weights that it starts from; or if, without
+    `overwrite`, it is there without the record of a training beside it.
     """
     there = _files_of_run(prefix)
     inputs = [solver_path, *([weights] if weights else []), *_files_named(param)]

@@ -12,19 +12,9 @@ from unet.scoring.isbi import THRESHOLDS, pixel_counts
 
 
 def cell_counts(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Count annotated pixels right and wrong at each of the challenge's thresholds.
+    """Count annotated pixels as `unet.scoring.isbi.pixel_counts`, of float32 scores (2, ...).
 
-    Parameters
-    ----------
-    scores : ndarray, float32, shape (2, ...)
-        Raw scores of membrane and cell.
-    labels : ndarray, shape (...)
-        1 cell, 0 membrane, anything else: not annotated.
-
-    Returns
-    -------
-    ndarray, int64, shape (11, 3)
-        As of `unet.scoring.isbi.pixel_counts`.
+    Labels (...) are 1 cell, 0 membrane, anything else: not annotated.
     """
     known = (labels == 0) | (labels == 1)
     if not known.any():
@@ -46,21 +36,12 @@ def pixel_error(counts: np.ndarray) -> float:
 
 
 class Validation:
-    """The test net of a solver, run over all of its tiles.
+    """The test net of a solver, its parameters shared with the trained one, run over all its tiles.
 
-    Parameters
-    ----------
-    net : caffe.Net
-        In phase TEST, its parameters shared with the net that is trained.
-    passes : int
-        The solver's test_iter; a data layer that knows its `tiles_per_epoch` knows better.
-
-    Notes
-    -----
-    An Accuracy layer tells which blobs are scores and labels. From them come `misclassified`, the
+    Their number is the solver's test_iter; a data layer with `tiles_per_epoch` knows better. An
+    Accuracy layer tells which blobs are scores and labels. From them come `misclassified`, the
     share of annotated pixels whose highest score is not the true class's, and for two classes
-    `pixel_error`.
-    Every other output of the net is averaged over the passes, as Caffe does.
+    `pixel_error`. Every other output is averaged over the passes, as Caffe does.
     """
 
     def __init__(self, net: Any, passes: int) -> None:
@@ -80,10 +61,7 @@ class Validation:
     def __call__(self, is_to_stop: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
         """Return the scores of the parameters as they are now: name -> value.
 
-        Parameters
-        ----------
-        is_to_stop : callable
-            Asked before each pass; True ends the test, and None is returned.
+        `is_to_stop` is asked before each pass; True ends the test, and None is returned.
         """
         for layer in self._feeds:
             layer.seek(0)
