@@ -23,7 +23,7 @@ from unet.files.json_text import json_text
 from unet.files.outputs import Output, guard_outputs
 from unet.files.provenance import KEY, SCORE_FILE, mark
 from unet.machine.cores import available_cores
-from unet.scoring.score import score
+from unet.scoring.score import LABEL_KINDS, score
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -77,7 +77,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--label-kind",
-        choices=("auto", "binary", "instances"),
+        choices=LABEL_KINDS,
         default="auto",
         help="binary: cells are what is connected and above 0; instances: numbers of cells, which "
         "get thin borders where they touch, as in tools/prepare.py, also in a prediction of such "

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from unet.errors import InputError, few
 from unet.preparation.labels import (
     IGNORED,
+    KINDS,
     Annotation,
     annotate,
     class_counts,
@@ -119,6 +120,8 @@ class Summary(NamedTuple):
     ----------
     output : str
         The file.
+    size : int
+        Its bytes.
     shape : tuple of int
         (slices, height, width).
     grey_range : tuple of float, optional
@@ -147,6 +150,7 @@ class Summary(NamedTuple):
     """
 
     output: str
+    size: int
     shape: tuple[int, int, int]
     grey_range: tuple[float, float] | None
     w0: float
@@ -165,7 +169,6 @@ class Summary(NamedTuple):
     def __str__(self) -> str:
         slices, height, width = self.shape
         annotated = int(self.counts.sum())
-        size = os.path.getsize(self.output)
         intensity = "each slice's mean becomes 1/2, its standard deviation 1/6"
         if self.grey_range is not None:
             low, high = self.grey_range
@@ -190,7 +193,7 @@ class Summary(NamedTuple):
         if self.preview is not None:
             lines.append(f"preview      {self.preview}")
         lines += self.sequence
-        head = f"{self.output}: {slices} slices of {height} x {width}, {size:,} bytes"
+        head = f"{self.output}: {slices} slices of {height} x {width}, {self.size:,} bytes"
         return "\n  ".join([head, *lines])
 
 
@@ -255,6 +258,8 @@ def make_training_set(
     shown = partial(tqdm, unit="slice", disable=None if progress else True, leave=False)
     _check_stacks(raw, labels)
     check_parameters(options.w0, options.sigma)
+    if options.label_kind not in ("auto", *KINDS):
+        raise InputError(f"label kind {options.label_kind!r}: give auto or {', '.join(KINDS)}")
     slices = range(raw.shape[0]) if slices is None else slices
     balance_slices = slices if balance_slices is None else balance_slices
     raw.demand(slices)
@@ -344,6 +349,7 @@ def make_training_set(
         remarks.append(f"all pixels are of one grey value in slices {few(flat)} of {raw.path}")
     return Summary(
         os.fspath(path),
+        os.path.getsize(path),
         shape,
         None if options.normalise else (low, high),
         options.w0,

@@ -15,6 +15,8 @@ from unet.scoring.isbi import score_stack
 from unet.scoring.tables import SequenceScores, StackScores
 from unet.volumes import Stack, Volume, as_volume, chosen_slices
 
+LABEL_KINDS = ("auto", "binary", "instances")
+
 
 def score(
     truth: Stack,
@@ -91,6 +93,8 @@ def score(
     )
     if isinstance(truth, Path) and is_sequence(truth):
         raise InputError(f"{truth}: holds the frames; name the ground truth, {truth}_GT")
+    if label_kind not in LABEL_KINDS:
+        raise InputError(f"label kind {label_kind!r}: give {', '.join(LABEL_KINDS)}")
     of_folder = isinstance(truth, Path) and is_ground_truth(truth)
     for option, given, is_for_folders in (
         ("--slices", slices is not None, False),

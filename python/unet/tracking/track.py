@@ -123,6 +123,8 @@ def track_cells(frames: Sequence[np.ndarray], tracker: str, field_of_interest: i
     is not part of the result in that frame. Tracks have no gaps: a cell that comes back after
     frames outside of the field of interest is a new track, whose parent is the old one.
     """
+    if tracker not in TRACKERS:
+        raise InputError(f"tracker {tracker!r}: give {' or '.join(TRACKERS)}")
     if not 0 <= 2 * field_of_interest < min(np.shape(frames[0])[-2:]):
         height, width = np.shape(frames[0])[-2:]
         raise InputError(

@@ -10,6 +10,7 @@ import pytest
 import tifffile
 from PIL import Image
 
+import unet
 from tools.prepare import main
 from unet import __version__
 from unet.errors import InputError
@@ -135,6 +136,19 @@ def test_same_training_set_from_every_format(tmp_path, raw, cells, suffix):
             for z in range(SHAPE[0]):
                 for key in ("raw", "labels", "weights"):
                     assert np.array_equal(getattr(got, key)(z), getattr(expected, key)(z))
+
+
+def test_from_python_arrays_give_the_training_set_of_their_files(tmp_path, raw, cells, capsys):
+    with prepared(tmp_path, raw, cells, "--w0", "3", "--slices", "1:3") as expected:
+        printed = capsys.readouterr().out
+        summary = unet.prepare(raw, cells, tmp_path / "b.h5", w0=3, slices=slice(1, 3))
+        with TrainingSet(tmp_path / "b.h5") as got:
+            for z in range(2):
+                assert np.array_equal(got.raw(z), expected.raw(z))
+                assert np.array_equal(got.weights(z), expected.weights(z))
+    assert str(summary).splitlines()[1:] == printed.splitlines()[1:]
+    with pytest.raises(InputError, match="label kind 'cells': give auto or binary, classes"):
+        unet.prepare(raw, cells, tmp_path / "b.h5", label_kind="cells")
 
 
 def test_preview_is_written(tmp_path, raw, cells):

@@ -18,7 +18,8 @@ from unet.errors import InputError
 from unet.preparation.labels import separate_touching
 from unet.scoring.ctc import score_seg, score_tracking
 from unet.scoring.isbi import score_stack
-from unet.scoring.score import rescale
+from unet.scoring.score import rescale, score
+from unet.volumes import open_volume
 
 PROGRAM = Path(__file__).parents[3] / "tools" / "evaluate.py"
 SCORES = ("rand_error", "pixel_error", "warping_error", "v_rand_thin", "v_info_thin")
@@ -69,6 +70,19 @@ def test_prints_and_writes_every_score(labels, probabilities, save, capsys):
     for number, (one, alone) in enumerate(zip(written["per_slice"], expected["per_slice"]), 1):
         assert one == {**alone, "slice": number}
         assert f"\n{number:5d}" in printed
+
+
+def test_from_python_arrays_and_open_volumes_score_as_their_files(labels, probabilities, save):
+    paths = save("l.tif", labels), save("p.tif", probabilities)
+    expected = score(*paths)
+    given = score(labels, probabilities)
+    with open_volume(paths[1]) as volume:
+        assert score(labels, volume)["rand_error"] == expected["rand_error"]
+        # Whoever opened it closes it.
+        assert volume[0].shape == labels.shape[1:]
+    assert {**given, "labels": paths[0], "prediction": paths[1]} == expected
+    with pytest.raises(InputError, match="label kind 'cells': give auto, binary, instances"):
+        score(labels, probabilities, label_kind="cells")
 
 
 def strict(text: str) -> dict:

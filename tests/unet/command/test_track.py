@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import unet
 from unet.command import track
 from unet.errors import InputError
 from unet.tracking.ctc_format import Track, open_masks, read_tracks
@@ -49,6 +50,15 @@ def test_result_of_the_default(labels, tmp_path, capsys):
     assert "2 tracks, 0 of them with a parent, in 5 frames" in printed
     assert f"written: {tmp_path / 'res'}" in printed
     assert sorted(os.listdir(tmp_path / "res"))[:2] == ["mask000.tif", "mask001.tif"]
+
+
+def test_from_python_the_masks_are_an_array_or_those_of_the_output(labels, tmp_path):
+    here, there = unet.track(read_volume(labels)), unet.track(labels, tmp_path / "res")
+    np.testing.assert_array_equal(here.masks, there.masks[:])
+    assert here.tracks == there.tracks
+    assert str(here) == str(there) == "2 tracks, 0 of them with a parent, in 5 frames"
+    with pytest.raises(InputError, match="tracker 'best': give greedy or assignment"):
+        unet.track(labels, tracker="best")
 
 
 def test_procedure_2015(labels, tmp_path):

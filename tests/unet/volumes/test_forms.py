@@ -1,0 +1,62 @@
+"""A stack in any form is one volume, and the slices that are asked for are there or named."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+import zarr
+
+from unet.errors import InputError
+from unet.volumes import as_volume, chosen_slices, open_volume, write_volume
+
+STACK = np.arange(24, dtype=np.uint16).reshape(2, 3, 4)
+
+
+def test_paths_arrays_and_open_volumes_are_the_same_stack(tmp_path):
+    write_volume(tmp_path / "a.tif", STACK)
+    with open_volume(tmp_path / "a.tif") as opened:
+        for form in (tmp_path / "a.tif", STACK, STACK.tolist(), zarr.array(STACK), opened):
+            with as_volume(form, "stack", channels=1) as volume:
+                assert volume.shape == (2, 3, 4)
+                np.testing.assert_array_equal(volume[:], STACK)
+        np.testing.assert_array_equal(opened[1], STACK[1])
+
+
+def test_a_slice_is_a_stack_of_one():
+    np.testing.assert_array_equal(as_volume(STACK[1], "slice")[0], STACK[1])
+
+
+@pytest.mark.parametrize(
+    ("array", "said"),
+    [
+        (np.zeros(3), r"labels: an array of shape \(3,\) is no slice and no stack"),
+        (np.zeros((2, 3, 4, 5)), "labels: has 3 channels"),
+        (np.full((1, 2, 2), "a"), "labels: holds <U1 instead of real numbers"),
+        (np.zeros((0, 2, 2)), "labels: is empty"),
+    ],
+)
+def test_arrays_that_are_no_stack_are_named(array, said):
+    with pytest.raises(InputError, match=said):
+        as_volume(array, "labels", channels=1)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [
+        (None, range(5)),
+        (slice(None, 2), range(2)),
+        (slice(3, None), range(3, 5)),
+        (range(1, sys.maxsize), range(1, 5)),
+        (range(1, 5, 2), range(1, 5, 2)),
+    ],
+)
+def test_chosen_slices(chosen, expected):
+    assert chosen_slices(chosen, 5) == expected
+
+
+@pytest.mark.parametrize("chosen", [range(2, 9), range(5, sys.maxsize), slice(-2, None)])
+def test_slices_that_are_not_there_are_named(chosen):
+    with pytest.raises(InputError, match=r"--frames .*: give A:B with 0 <= A < B <= 5"):
+        chosen_slices(chosen, 5, "--frames")
