@@ -144,8 +144,8 @@ def _weight_seeds() -> list[bytes]:
 
 def _state_seeds(suffix: str = "") -> list[bytes]:
     history = [array for arrays in _ARRAYS.values() for array in arrays]
-    args = (7, "w.caffemodel", history, 2)
-    return [_written(caffemodel.write_solverstate, *args, suffix=suffix)]
+    state = caffemodel.SolverState(7, "w.caffemodel", history, 2)
+    return [_written(caffemodel.write_solverstate, state, suffix=suffix)]
 
 
 def _blob_seeds() -> list[bytes]:

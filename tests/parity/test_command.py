@@ -220,7 +220,8 @@ def folder(tmp_path_factory) -> Path:
                 for blob in blobs:
                     blob.data[...] = random.normal(0, 0.3, blob.data.shape)
             net.save(f"{name}.caffemodel")
-        caffemodel.write_solverstate("state", 3, "", [np.zeros(3, np.float32)], 0)
+        state = caffemodel.SolverState(3, "", [np.zeros(3, np.float32)], 0)
+        caffemodel.write_solverstate("state", state)
     for name in ("net.caffemodel", "debug.caffemodel", "state"):
         (folder / "genuine" / name).write_bytes((made / name).read_bytes())
     return folder

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from caffe.errors import CaffeError
 from caffe.files import weights_hdf5, wire
 from caffe.files.atomic import atomic_path
-from caffe.files.weights_hdf5 import write_weights_hdf5
+from caffe.files.weights_hdf5 import SolverState, write_weights_hdf5
 from caffe.files.wire import WireReader, blob_bytes, check_kind, map_file
 from caffe.proto import caffe_pb2
 
@@ -32,28 +31,6 @@ _LAYER_NAME, _LAYER_BLOBS = 1, 7
 _V1_NAME, _V1_BLOBS, _V1_V0 = 4, 6, 1
 _V0_NAME, _V0_BLOBS = 1, 50
 _STATE_ITER, _STATE_LEARNED_NET, _STATE_HISTORY, _STATE_CURRENT_STEP = 1, 2, 3, 4
-
-
-@dataclass
-class SolverState:
-    """What a .solverstate holds.
-
-    Attributes
-    ----------
-    iteration : int
-        Iterations done.
-    learned_net : str
-        The file of the parameters that belong to it.
-    history : list of float32 arrays
-        What the update rule remembers: one or two arrays a parameter.
-    current_step : int
-        Steps of the rate policy "multistep" that are behind.
-    """
-
-    iteration: int
-    learned_net: str
-    history: list[np.ndarray]
-    current_step: int
 
 
 def blob_to_array(proto: caffe_pb2.BlobProto) -> np.ndarray:
@@ -209,30 +186,17 @@ def _around_blobs(layer: caffe_pb2.LayerParameter) -> tuple[bytes, bytes]:
     return before.SerializeToString(), after.SerializeToString()
 
 
-def write_solverstate(
-    path: str | os.PathLike,
-    iteration: int,
-    learned_net: str,
-    history: Sequence[np.ndarray],
-    current_step: int,
-) -> None:
-    """Write a solver state, as HDF5 if `path` ends in .h5; whole or not at all.
-
-    Parameters
-    ----------
-    path : path
-    iteration, learned_net, history, current_step
-        As in `SolverState`.
-    """
+def write_solverstate(path: str | os.PathLike, state: SolverState) -> None:
+    """Write a solver state, as HDF5 if `path` ends in .h5; whole or not at all."""
     if os.fspath(path).endswith(".h5"):
-        weights_hdf5.write_solverstate(path, iteration, learned_net, history, current_step)
+        weights_hdf5.write_solverstate(path, state)
         return
-    head = caffe_pb2.SolverState(iter=iteration, learned_net=learned_net)
+    head = caffe_pb2.SolverState(iter=state.iteration, learned_net=state.learned_net)
     pieces: list[bytes | memoryview] = [head.SerializeToString()]
-    for array in history:
+    for array in state.history:
         blob = blob_bytes(array)
         pieces += [wire.header(_STATE_HISTORY, _size(blob)), *blob]
-    pieces.append(caffe_pb2.SolverState(current_step=current_step).SerializeToString())
+    pieces.append(caffe_pb2.SolverState(current_step=state.current_step).SerializeToString())
     _write(path, pieces)
 
 
@@ -247,7 +211,7 @@ def read_solverstate(path: str | os.PathLike) -> SolverState:
     source = os.fspath(path)
     data = map_file(source)
     if weights_hdf5.is_hdf5(data):
-        return SolverState(*weights_hdf5.read_solverstate(source))
+        return weights_hdf5.read_solverstate(source)
     check_kind(data, source, "a .solverstate")
     reader = WireReader(source)
     state = SolverState(-1, "", [], 0)

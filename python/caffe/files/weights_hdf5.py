@@ -7,6 +7,7 @@ import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import h5py
 import numpy as np
@@ -24,6 +25,28 @@ _TOO_MUCH = (
 )
 
 _INDEX = re.compile(b"0|[1-9][0-9]{0,4}")
+
+
+@dataclass
+class SolverState:
+    """What a .solverstate holds.
+
+    Attributes
+    ----------
+    iteration : int
+        Iterations done.
+    learned_net : str
+        The file of the parameters that belong to it.
+    history : list of float32 arrays
+        What the update rule remembers: one or two arrays a parameter.
+    current_step : int
+        Steps of the rate policy "multistep" that are behind.
+    """
+
+    iteration: int
+    learned_net: str
+    history: list[np.ndarray]
+    current_step: int
 
 
 def is_hdf5(data: memoryview) -> bool:
@@ -230,27 +253,21 @@ def write_weights_hdf5(
                         layer.create_dataset(str(index), data=np.asarray(array, np.float32))
 
 
-def write_solverstate(
-    path: str | os.PathLike,
-    iteration: int,
-    learned_net: str,
-    history: Sequence[np.ndarray],
-    current_step: int,
-) -> None:
-    """Write a solver state; as `caffemodel.write_solverstate`."""
-    name = learned_net.encode()
+def write_solverstate(path: str | os.PathLike, state: SolverState) -> None:
+    """Write a solver state; whole or not at all."""
+    name = state.learned_net.encode()
     with written_hdf5(path) as file:
-        file.create_dataset("iter", data=np.array([iteration], np.int32))
+        file.create_dataset("iter", data=np.array([state.iteration], np.int32))
         # Genuine Caffe reads a string of fixed length up to its final zero.
         file.create_dataset("learned_net", data=np.array(name, dtype=f"S{len(name) + 1}"))
-        file.create_dataset("current_step", data=np.array([current_step], np.int32))
+        file.create_dataset("current_step", data=np.array([state.current_step], np.int32))
         group = file.create_group("history")
-        for index, array in enumerate(history):
+        for index, array in enumerate(state.history):
             group.create_dataset(str(index), data=np.asarray(array, np.float32))
 
 
-def read_solverstate(path: str) -> tuple[int, str, list[np.ndarray], int]:
-    """Return (iteration, learned_net, history, current_step) of a solver state in HDF5."""
+def read_solverstate(path: str) -> SolverState:
+    """Read a solver state; as `caffemodel.read_solverstate`."""
     with _opened(path, "a solver state") as file:
         reader = _Reader(path, file)
         entries = reader.members(reader.root)
@@ -265,7 +282,7 @@ def read_solverstate(path: str) -> tuple[int, str, list[np.ndarray], int]:
         if missing:
             raise CaffeError(f"{path}: /history/{missing[0]} is missing")
         name = reader.scalar(entries[b"learned_net"]) if b"learned_net" in entries else b""
-        return (
+        return SolverState(
             reader.whole(entries[b"iter"]),
             name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name),
             history,

@@ -42,13 +42,9 @@ def write(
     else:
         net.save(model)
     _sgd_log.info(f"Snapshotting solver state to {kind} file {state}")
-    caffemodel.write_solverstate(
-        state,
-        iteration,
-        model,
-        [entry.cpu().contiguous().numpy() for entry in history],
-        current_step(param, iteration),
-    )
+    arrays = [entry.cpu().contiguous().numpy() for entry in history]
+    step = current_step(param, iteration)
+    caffemodel.write_solverstate(state, caffemodel.SolverState(iteration, model, arrays, step))
 
 
 def read(

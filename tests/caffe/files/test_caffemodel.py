@@ -15,6 +15,7 @@ from hypothesis.extra import numpy as hnp
 from caffe.errors import CaffeError
 from caffe.files import wire
 from caffe.files.caffemodel import (
+    SolverState,
     blob_to_array,
     read_solverstate,
     write_caffemodel,
@@ -110,7 +111,7 @@ def test_a_solver_state_gives_back_what_was_written(
     history, iteration, step, name, suffix, tmp_path_factory
 ):
     path = tmp_path_factory.mktemp("round") / f"s.solverstate{suffix}"
-    write_solverstate(path, iteration, name, history, step)
+    write_solverstate(path, SolverState(iteration, name, history, step))
     state = read_solverstate(path)
     assert (state.iteration, state.learned_net, state.current_step) == (iteration, name, step)
     _same({"": state.history}, {"": history})
@@ -119,7 +120,7 @@ def test_a_solver_state_gives_back_what_was_written(
 def test_a_history_may_be_long(tmp_path):
     history = [np.float32([number]) for number in range(2003)]
     for name in ("s.solverstate", "s.solverstate.h5"):
-        write_solverstate(tmp_path / name, 1, "", history, 0)
+        write_solverstate(tmp_path / name, SolverState(1, "", history, 0))
         _same({"": read_solverstate(tmp_path / name).history}, {"": history})
 
 
@@ -236,7 +237,7 @@ def test_genuine_solver_states_are_read_and_written_byte_for_byte(theirs, tmp_pa
     assert [h.shape for h in state.history] == [(2, 1, 3, 3), (2,), (2,), (3, 72), (3,)]
     assert all(h.any() for h in state.history)
     again = tmp_path / "again.solverstate"
-    write_solverstate(again, 2, state.learned_net, state.history, state.current_step)
+    write_solverstate(again, state)
     assert again.read_bytes() == binary.read_bytes()
     other = read_solverstate(folder / "HDF5_iter_2.solverstate.h5")
     assert other.learned_net == f"{folder}/HDF5_iter_2.caffemodel.h5"
@@ -256,8 +257,10 @@ def test_genuine_caffe_reads_what_is_written_here(theirs, genuine, tmp_path):
     write_caffemodel(tmp_path / "w.caffemodel", net, blobs)
     write_weights_hdf5(tmp_path / "w.h5", blobs, blobs)
     history = [rng.standard_normal(s, dtype=np.float32) for s in [(2, 1, 3, 3), 2, 2, (3, 72), 3]]
-    write_solverstate(tmp_path / "s.solverstate", 7, f"{tmp_path}/w.caffemodel", history, 1)
-    write_solverstate(tmp_path / "s.solverstate.h5", 7, f"{tmp_path}/w.h5", history, 1)
+    state = SolverState(7, f"{tmp_path}/w.caffemodel", history, 1)
+    write_solverstate(tmp_path / "s.solverstate", state)
+    state = SolverState(7, f"{tmp_path}/w.h5", history, 1)
+    write_solverstate(tmp_path / "s.solverstate.h5", state)
     result = genuine.python(
         """
 import os
@@ -308,8 +311,8 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(model, monkeypatch)
     for write in (
         lambda: write_caffemodel(model, net_of({}), {}),
         lambda: write_weights_hdf5(model, {}),
-        lambda: write_solverstate(model, 1, "", [], 0),
-        lambda: write_solverstate(f"{model}.h5", 1, "", [], 0),
+        lambda: write_solverstate(model, SolverState(1, "", [], 0)),
+        lambda: write_solverstate(f"{model}.h5", SolverState(1, "", [], 0)),
     ):
         with pytest.raises(CaffeError, match=r"^.*w.caffemodel.*: the disk is full"):
             write()
