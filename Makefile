@@ -26,7 +26,7 @@ $(READY): pyproject.toml constraints.txt tools/setup
 	@tools/setup $(PYTHON)
 
 demo: $(READY) ## the whole way in 5 minutes, with as many training steps as fit: data, training, segmenting, scores, pictures
-	@$(RUN) tools/pipeline.py demo --device "$(DEVICE)"
+	@$(RUN) tools/runner.py demo --device "$(DEVICE)"
 
 test: $(READY) ## all tests; PYTEST="-m 'not slow'" passes options on
 	@$(RUN) -m pytest $(PYTEST)
@@ -39,31 +39,30 @@ format: $(READY) ## put code into format
 	@.venv/bin/ruff check --fix .
 	@.venv/bin/ruff format .
 
-train-isbi: $(READY) ## train on ISBI 2012: NET=unet|unet_slim SPLIT=holdout|all SOLVER=sgd|adam WEIGHTING=paper|none ITERATIONS= DEVICE=auto|cpu|0 PRECISION=fp32|tf32|bf16
-	@$(RUN) tools/pipeline.py isbi --net "$(NET)" --split "$(SPLIT)" --solver "$(SOLVER)" \
-		--weighting "$(WEIGHTING)" --iterations "$(ITERATIONS)" --device "$(DEVICE)" --precision "$(PRECISION)"
-
-CELLS = @$(RUN) tools/pipeline_cells.py --net "$(NET)" --split "$(SPLIT)" --solver "$(SOLVER)" \
+TRAIN = @$(RUN) tools/runner.py $(1) --net "$(NET)" --split "$(SPLIT)" --solver "$(SOLVER)" \
 	--weighting "$(WEIGHTING)" --iterations "$(ITERATIONS)" --device "$(DEVICE)" --precision "$(PRECISION)"
 
+train-isbi: $(READY) ## train on ISBI 2012: NET=unet|unet_slim SPLIT=holdout|all SOLVER=sgd|adam WEIGHTING=paper|none ITERATIONS= DEVICE=auto|cpu|0 PRECISION=fp32|tf32|bf16
+	$(call TRAIN,isbi2012)
+
 train-phc: $(READY) ## train on PhC-C2DH-U373 of the cell tracking challenge, segment, track; variables as above
-	$(CELLS) phc-u373
+	$(call TRAIN,phc-u373)
 
 train-dic: $(READY) ## the same on DIC-C2DH-HeLa
-	$(CELLS) dic-hela
+	$(call TRAIN,dic-hela)
 
 separation-demo: $(READY) ## what the weight of the gaps between cells is for: touching cells, with and without
-	@$(RUN) tools/separation.py --device "$(DEVICE)" --precision "$(PRECISION)"
+	@$(RUN) tools/runner.py separation --device "$(DEVICE)" --precision "$(PRECISION)"
 
 segment-demo: $(READY) ## segment slices with the model that comes with the project
-	@$(RUN) tools/pipeline.py segment-demo --device "$(DEVICE)"
+	@$(RUN) tools/runner.py segment-demo --device "$(DEVICE)"
 
 gpu-check: $(READY) ## prove GPU 0: tests and speed in 8 minutes, a training with its scores in 8 more; results in runs/gpu-check
 	@$(RUN) tools/gpu_check.py proof -o runs/gpu-check; proven=$$?; if ((proven > 1)); then exit $$proven; fi; \
 		$(RUN) tools/gpu_check.py train -o runs/gpu-check && exit $$proven
 
 benchmark-published: $(READY) ## the authors' network of 2015 on their frames, beside ours; RELEASE=folder or archive, else downloaded
-	@$(RUN) tools/benchmark_published.py --from "$(RELEASE)" --device "$(DEVICE)"
+	@$(RUN) tools/runner.py published --from "$(RELEASE)" --device "$(DEVICE)"
 
 caffe-reference: ## genuine Caffe 1.0, the judge of the tests; needs root, 1.5 GB
 	@tools/caffe-reference --install

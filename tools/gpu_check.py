@@ -19,10 +19,10 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY / "python"))
 
-from choices import SOLVERS, WEIGHTINGS, check_device  # noqa: E402 - where it is not installed
-from gpu_proof import prove  # noqa: E402
+from gpu_proof import prove  # noqa: E402 - where it is not installed
 from gpu_record import Record  # noqa: E402
 from gpu_train import train  # noqa: E402
+from recipes import WEIGHTING, WEIGHTINGS, check_device, solver_type  # noqa: E402
 from unet.command.options import real, whole  # noqa: E402
 from unet.command.running import run_program  # noqa: E402
 from unet.errors import InputError  # noqa: E402
@@ -60,7 +60,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     training.add_argument(
         "--weights", type=Path, help="start from these: .caffemodel, HDF5 or a model folder"
     )
-    training.add_argument("--solver", choices=tuple(dict.fromkeys(SOLVERS.values())))
+    training.add_argument("--solver", type=solver_type, help="SGD or Adam; by default the net's")
     training.add_argument("--weighting", choices=tuple(WEIGHTINGS), help="by default the net's")
     training.add_argument(
         "--iterations",
@@ -80,7 +80,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     training.add_argument("--precision", choices=PRECISIONS, default="tf32", help="(%(default)s)")
     training.set_defaults(run=train)
     for command in (proof, training):
-        command.add_argument("--net", choices=tuple(SOLVERS), default="unet", help="(%(default)s)")
+        command.add_argument(
+            "--net", choices=tuple(WEIGHTING), default="unet", help="(%(default)s)"
+        )
         command.add_argument("--device", default="0", help="cpu or the number of a GPU")
         command.add_argument(
             "--seconds", type=real(10, 1e6), default=SECONDS, help="for all of it (%(default)s)"

@@ -17,10 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from choices import SOLVERS, WEIGHTINGS
 from gpu_record import Program, Record, ending
 from half_weights import find_parts, write_half, write_parts
-from pipeline import WEIGHTING
+from recipes import WEIGHTING, WEIGHTINGS
 from unet.errors import InputError
 from unet.files.atomic import atomic_path
 from unet.files.names import path_in_prototxt
@@ -95,7 +94,6 @@ class _Check:
         self.net_folder, self.training = self.work / "net", self.work / "training"
         # Of the refinement.
         self.refined_net, self.refined = self.work / "refined-net", self.work / "refined"
-        self.method = options.solver or SOLVERS[options.net]
         self.weighting = options.weighting or WEIGHTING[options.net]
         self.deploy = self.net_folder / "deploy.prototxt"
         self.half = self.work / f"{options.net}.h5"
@@ -140,7 +138,7 @@ class _Check:
             folder: self.start(
                 f"prepare-{folder.name}",
                 *("tools/prepare.py", self.volume, self.labels, "-o", f"{folder}.h5"),
-                *("--normalise", *WEIGHTINGS[weighting]),
+                *("--normalise", *WEIGHTINGS[weighting].split()),
             )
             for folder, weighting in folders.items()
         }
@@ -153,8 +151,9 @@ class _Check:
         what = "a phantom" if options.data is None else "the stack"
         self.record.note(
             "training set",
-            f"{options.net} by {self.method}, weights {self.weighting}, {options.precision}, on "
-            f"slices 1 to 20 of {what}, from {options.weights or 'fillers'}\n"
+            f"{options.net} by {self.solver.lower()}, weights {self.weighting}, "
+            f"{options.precision}, on slices 1 to 20 of {what}, "
+            f"from {options.weights or 'fillers'}\n"
             f"made in {self.record.passed:.1f} s",
             data=str(self.volume),
             seconds=round(self.record.passed, 1),
@@ -174,7 +173,7 @@ class _Check:
             iterations=options.iterations,
             train=train,
             test=test,
-            method={"sgd": "SGD", "adam": "Adam"}[self.method],
+            method=self.solver,
         )
         nets.write_files(files, folder)
 
@@ -297,8 +296,7 @@ class _Check:
         self.train_for(seconds - refine, "train", self.net_folder)
         if options.refine:
             self.earlier, self.training = self.curve(), self.refined
-            method = {"sgd": "SGD", "adam": "Adam"}[self.method]
-            rate = REFINED_RATE * (options.rate or nets.RATES[method][options.net])
+            rate = REFINED_RATE * (options.rate or nets.RATES[self.solver][options.net])
             weights = ("--weights", str(self.half), "--rate", str(rate))
             # Many steps take longer to be written down and drawn than the few that were tried.
             self.rest = max(self.rest, self.record.passed - began - (seconds - refine))
@@ -358,6 +356,14 @@ class _Check:
                 loss=loss,
                 step_ms=round(pace, 2),
             )
+
+    @property
+    def solver(self) -> str:
+        """The name of the solver: SGD or Adam."""
+        # Imports the engine, once it is wanted.
+        from unet import nets
+
+        return self.options.solver or nets.METHODS[self.options.net]
 
     @property
     def steps_before(self) -> int:

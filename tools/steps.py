@@ -1,4 +1,8 @@
-"""Run programs as steps that need not be repeated."""
+"""Programs run as steps of an experiment: what is done is not done again.
+
+Every command is printed as it could be typed. A step whose output is there, made by the same
+command from the same inputs, is not run again; a training goes on from its last snapshot.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +10,31 @@ import hashlib
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from unet.command.running import EXIT_STOPPED
 from unet.files.atomic import atomic_path
 from unet.machine.signals import ASKING, Stopped
+from unet.training.history import CSV_NAME, read_history
+
+# How this Python runs the command `unet`, also where it is not installed.
+_UNET = ["-m", "unet.command"]
+# Options whose word is an output.
+_OUTPUTS = ("-o", "--preview", "--overlay", "--labels", "--json")
+# Training steps that are tried, and how many of them only warm up.
+TRIED, WARM = 10, 2
+# What comes after the training takes up to three times as long as a training's program without its
+# steps: it starts, tests, draws. Once more for the training's own.
+_REST = 1 + 3
+# Of the time for steps, what is planned with; the rest is for a machine that becomes slower.
+_PLANNED = 0.9
 
 
 class StepFailed(Exception):
@@ -37,7 +55,7 @@ class Step:
     command : list of str
         Arguments for this Python.
     inputs, outputs : list of Path
-        Files; without outputs the step is always run.
+        Files, of inputs also folders; without outputs the step is always run.
     """
 
     title: str
@@ -45,18 +63,46 @@ class Step:
     inputs: list[Path] = field(default_factory=list)
     outputs: list[Path] = field(default_factory=list)
 
+    @classmethod
+    def unet(cls, title: str, *words: object, needs: Iterable[Path] = ()) -> Step:
+        """Return a step of the command `unet`; its words say what it reads and what it writes.
+
+        Parameters
+        ----------
+        title : str
+        *words : str or Path
+            The program and its arguments.
+        needs : iterable of Path
+            What it reads beside the files and folders among its words.
+        """
+        texts = [str(word) for word in words]
+        outputs = [Path(word) for option, word in zip(texts, texts[1:]) if option in _OUTPUTS]
+        named = [Path(word) for word in texts if os.sep in word]
+        inputs = [path for path in named if path not in outputs and path.exists()]
+        return cls(title, [*_UNET, *texts], [*inputs, *needs], outputs)
+
     def fingerprint(self) -> str:
         """Return a hash of the command and of the contents of its inputs."""
         digest = hashlib.sha256("\0".join(self.command).encode())
-        for path in self.inputs:
-            digest.update(f"\0{path}\0".encode())
-            with open(path, "rb") as file:
-                for block in iter(lambda: file.read(1 << 20), b""):
-                    digest.update(block)
+        for named in self.inputs:
+            inside = sorted(named.rglob("*")) if named.is_dir() else [named]
+            for path in inside:
+                if path.is_dir():
+                    continue
+                digest.update(f"\0{path}\0".encode())
+                with open(path, "rb") as file:
+                    for block in iter(lambda: file.read(1 << 20), b""):
+                        digest.update(block)
         return digest.hexdigest()
 
+    def __str__(self) -> str:
+        program, rest = shown(sys.executable), self.command
+        if rest[:2] == _UNET:
+            program, rest = str(Path(program).with_name("unet")), rest[2:]
+        return shlex.join([program, *rest])
 
-class Pipeline:
+
+class Run:
     """Run steps, and remember in a folder which are done.
 
     Parameters
@@ -84,8 +130,7 @@ class Pipeline:
         KeyboardInterrupt
             If the program, or this one, was asked to stop.
         """
-        print(f"\n== {step.title} ({time.monotonic() - self.began:.0f} s)")
-        print("$ " + shlex.join([shown(sys.executable), *step.command]), flush=True)
+        print(f"\n== {step.title} ({time.monotonic() - self.began:.0f} s)\n$ {step}", flush=True)
         fingerprint = step.fingerprint()
         if step.outputs and self.is_done(step, fingerprint):
             print("already done")
@@ -157,7 +202,112 @@ def call(command: Sequence[str]) -> int:
     return 128 - status if status < 0 else status
 
 
+def timed(step: Step) -> tuple[float, float]:
+    """Run a step, whether it is done or not; return its seconds and its peak of memory in GiB."""
+    print(f"\n$ {step}", flush=True)
+    begin = time.perf_counter()
+    process = subprocess.Popen([sys.executable, *step.command])
+    _, status, usage = os.wait4(process.pid, 0)
+    # wait4 has taken the status that Popen would wait for.
+    process.returncode = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 1
+    if process.returncode:
+        raise StepFailed(process.returncode)
+    return time.perf_counter() - begin, usage.ru_maxrss / 2**20
+
+
 def shown(path: str) -> str:
     """Return a path as it would be typed in this folder."""
     relative = os.path.relpath(path)
     return path if relative.startswith("..") else relative
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long is trained.
+
+    Attributes
+    ----------
+    iterations : int
+    seconds : float or None
+        What they may take; None: as long as they do.
+    """
+
+    iterations: int
+    seconds: float | None = None
+
+
+def plan(step: float, rest: float, left: float, least: int, most: int) -> Plan:
+    """Fit training steps into a time.
+
+    Parameters
+    ----------
+    step : float
+        Seconds of one.
+    rest : float
+        Seconds that the training's program takes beside its steps.
+    left : float
+        Seconds until all is to be done, the training and what comes after it.
+    least, most : int
+        Steps below which the result means nothing, and that are enough.
+    """
+    seconds = max(0.0, left - _REST * rest)
+    fit = int(_PLANNED * seconds / step)
+    if fit < least:
+        return Plan(least)
+    return Plan(min(fit, most), round(seconds, 1))
+
+
+def measure(run: Run, trial: Step, folder: Path, budget: float, least: int, most: int) -> Plan:
+    """Try a few training steps, and say how many fit into the time that is left.
+
+    Asked again for the same trial and budget, the same plan is given, so that nothing is trained
+    anew.
+
+    Parameters
+    ----------
+    run : Run
+        Since whose beginning the time counts.
+    trial : Step
+        A training of `TRIED` steps; its output is a folder, which is removed.
+    folder : Path
+        Gets plan.json.
+    budget : float
+        Seconds, for the whole way.
+    least, most : int
+        As for `plan`.
+    """
+    file, (tried,) = folder / "plan.json", trial.outputs
+    trial.outputs = [file]
+    if run.is_done(trial, trial.fingerprint()):
+        try:
+            known = json.loads(file.read_text(encoding="utf-8"))
+            if known.pop("budget") == budget:
+                return Plan(**known)
+        except (ValueError, TypeError, KeyError):
+            # A damaged file costs a trial.
+            pass
+    file.unlink(missing_ok=True)
+    shutil.rmtree(tried, ignore_errors=True)
+    began = time.monotonic()
+    run.run(trial)
+    took = time.monotonic() - began
+    ends = [row["seconds"] for row in read_history(tried / CSV_NAME) if "loss" in row]
+    shutil.rmtree(tried)
+    step = (ends[-1] - ends[WARM - 1]) / (len(ends) - WARM)
+    rest = took - ends[-1]
+    left = budget - (time.monotonic() - run.began)
+    chosen = plan(step, rest, left, least, most)
+    needed = budget - left + chosen.iterations * step + _REST * rest
+    print(f"A step takes {step:.2f} s here: ", end="")
+    if chosen.seconds is None:
+        print(
+            f"even {least} steps, below which the result means nothing, and what comes with them "
+            f"will take about {needed / 60:.0f} minutes in all, not {budget / 60:.3g}."
+        )
+    elif chosen.iterations < most:
+        print(f"{chosen.iterations} steps, of {most}, fit into {budget / 60:.3g} minutes in all.")
+    else:
+        print(f"all {most} steps fit, about {needed:.0f} s in all.")
+    with atomic_path(file) as path:
+        path.write_text(json.dumps({**asdict(chosen), "budget": budget}), encoding="utf-8")
+    return chosen

@@ -160,7 +160,7 @@ def test_solvers_are_the_papers_sgd_and_adam(name):
 
 @pytest.mark.parametrize(
     ("options", "method"),
-    [(["unet"], "SGD"), (["unet_slim"], "Adam"), (["unet_slim", "--method", "SGD"], "SGD")],
+    [(["unet"], "SGD"), (["unet_slim"], "Adam"), (["unet_slim", "--solver", "SGD"], "SGD")],
 )
 def test_own_data_is_learnt_by_the_method_that_suits_the_net(tmp_path, options, method):
     data = write_noise_set(tmp_path / "mine.h5", (4, 30, 40))

@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--iterations", type=whole(-(2**31)), default=OWN_ITERATIONS)
     parser.add_argument(
-        "--method", choices=("SGD", "Adam"), help="by default SGD for unet, Adam for unet_slim"
+        "--solver", choices=("SGD", "Adam"), help="by default SGD for unet, Adam for unet_slim"
     )
     parser.add_argument("-o", "--output", default="prototxt", help="folder to write to")
     add_overwrite(parser)
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         iterations=options.iterations,
         train=_slices("--train-slices", options.train_slices),
         test=_slices("--test-slices", options.test_slices),
-        method=options.method,
+        method=options.solver,
         levels=options.levels,
         padded=options.padded,
     )

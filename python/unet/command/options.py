@@ -73,11 +73,13 @@ def parse_slices(text: str | None, option: str = "--slices") -> range | None:
     return chosen
 
 
-def add_device(parser: argparse.ArgumentParser) -> None:
-    """Add --device and --precision, as `unet.machine.engine.open_engine` takes them."""
+def add_device(parser: argparse.ArgumentParser, precision: bool = True) -> None:
+    """Add --device, and --precision, as `unet.machine.engine.open_engine` takes them."""
     parser.add_argument(
         "--device", default="auto", help="auto, cpu or the number of a GPU (%(default)s)"
     )
+    if not precision:
+        return
     parser.add_argument(
         "--precision",
         choices=PRECISIONS,

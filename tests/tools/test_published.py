@@ -1,4 +1,4 @@
-"""tools/benchmark_published.py on a made release: random weights, a few small frames."""
+"""The recipe `published` on a made release: random weights, a few small frames."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ import pytest
 import tifffile
 
 import caffe
-from benchmark_published import agreement, find_truth, main
+from runner import main as run_recipe
 from tests import release2015
 from tests.conftest import REPOSITORY
 from unet.errors import InputError
+from unet.scoring.comparison import agreement, find_truth
 from unet.tracking.ctc_format import Track, read_tracks, write_masks, write_tracks
 
 WIDTH = 2
@@ -47,10 +48,14 @@ def place(tmp_path_factory) -> Path:
 
 
 def run(place: Path, out: Path, *words: str | Path) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(REPOSITORY / "tools" / "benchmark_published.py")]
+    command = [sys.executable, str(REPOSITORY / "tools" / "runner.py"), "published"]
     command += ["--device", "cpu", "--data", out / "release", "--model", place / "model"]
     command += ["-o", out / "results", "--truth", out / "none", *words]
     return subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd="/tmp")
+
+
+def main(words: list[str]) -> None:
+    assert run_recipe(["published", *words]) is None
 
 
 def test_both_networks_are_run_and_compared(place, tmp_path):
@@ -124,7 +129,7 @@ def test_where_nothing_can_be_had_it_says_so(place, tmp_path):
     done = run(place, tmp_path, "--from", tmp_path / "absent.tar.gz")
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
-        f"benchmark_published.py: {tmp_path}/absent.tar.gz: there is no such folder or archive"
+        f"runner.py: {tmp_path}/absent.tar.gz: there is no such folder or archive"
     ]
     assert not (tmp_path / "results").exists()
 

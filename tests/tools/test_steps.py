@@ -1,0 +1,289 @@
+"""Steps of an experiment: what is run again, what a signal does, how much fits into a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import steps
+from steps import TRIED, WARM, Plan, Run, Step, StepFailed, call, measure, plan, timed
+from unet.machine.signals import Stopped
+
+TOOLS = Path(__file__).resolve().parents[2] / "tools"
+APPEND = "import sys; open(sys.argv[2], 'a').write(open(sys.argv[1]).read())"
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """Make a step that appends its input to its output: every run shows."""
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_text("a")
+    return Step("copy", ["-c", APPEND, str(source), str(target)], [source], [target])
+
+
+def test_a_step_is_run_once(tmp_path, copy, capfd):
+    Run(tmp_path).run(copy)
+    Run(tmp_path).run(copy)
+    assert copy.outputs[0].read_text() == "a"
+    said = capfd.readouterr().out
+    assert said.count("$ ") == 2
+    assert said.count("already done") == 1
+
+
+def test_a_step_is_run_again_when_its_input_has_changed(tmp_path, copy):
+    Run(tmp_path).run(copy)
+    copy.inputs[0].write_text("b")
+    Run(tmp_path).run(copy)
+    assert copy.outputs[0].read_text() == "ab"
+
+
+def test_a_step_is_run_again_when_its_command_has_changed(tmp_path, copy):
+    Run(tmp_path).run(copy)
+    copy.command.append("option")
+    Run(tmp_path).run(copy)
+    assert copy.outputs[0].read_text() == "aa"
+
+
+def test_a_step_is_run_again_when_its_output_is_gone(tmp_path, copy):
+    Run(tmp_path).run(copy)
+    copy.outputs[0].unlink()
+    Run(tmp_path).run(copy)
+    assert copy.outputs[0].read_text() == "a"
+
+
+def test_a_step_without_outputs_is_always_run(tmp_path, copy):
+    step = Step(copy.title, copy.command, copy.inputs)
+    Run(tmp_path).run(step)
+    Run(tmp_path).run(step)
+    assert copy.outputs[0].read_text() == "aa"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "null"])
+def test_a_damaged_record_only_means_that_steps_are_run_again(tmp_path, copy, text):
+    Run(tmp_path).run(copy)
+    (tmp_path / "steps.json").write_text(text)
+    Run(tmp_path).run(copy)
+    assert copy.outputs[0].read_text() == "aa"
+
+
+def test_a_failed_step_carries_its_exit_status_and_is_not_done(tmp_path):
+    output = tmp_path / "output"
+    step = Step("fail", ["-c", f"open({str(output)!r}, 'w'); raise SystemExit(2)"], [], [output])
+    for _ in range(2):
+        with pytest.raises(StepFailed) as failed:
+            Run(tmp_path).run(step)
+        assert failed.value.status == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupted_step_interrupts_the_run(tmp_path, number):
+    with pytest.raises(Stopped) as stopped:
+        Run(tmp_path).run(Step("stop", ["-c", f"raise SystemExit({128 + number})"]))
+    assert stopped.value.number == number
+
+
+def test_a_step_that_ends_well_when_asked_to_stop_is_the_last_one():
+    ends = "import os, signal, time; os.kill(os.getppid(), signal.SIGTERM); time.sleep(0.3)"
+    ignores = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+    with pytest.raises(Stopped):
+        call([sys.executable, "-c", ignores + ends])
+
+
+def test_a_program_that_a_signal_kills_gives_the_status_of_a_shell():
+    command = [sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"]
+    assert call(command) == 128 + signal.SIGKILL
+
+
+def training(folder: Path, source: Path) -> Step:
+    """Return a stand-in for a training: it makes its folder and notes each run in it."""
+    program = (
+        "import sys, pathlib; folder = pathlib.Path(sys.argv[1]); folder.mkdir(exist_ok=True); "
+        "open(folder / 'runs', 'a').write('x')"
+    )
+    return Step("train", ["-c", program, str(folder)], [source], [folder / "model"])
+
+
+def test_a_training_goes_on_in_its_folder_until_it_is_done(tmp_path):
+    source, folder = tmp_path / "solver", tmp_path / "training"
+    source.write_text("rate 1")
+    for _ in range(2):
+        Run(tmp_path).train(training(folder, source), folder)
+    assert (folder / "runs").read_text() == "xx"
+    (folder / "model").touch()
+    Run(tmp_path).train(training(folder, source), folder)
+    assert (folder / "runs").read_text() == "xx"
+
+
+def test_a_training_from_other_inputs_begins_anew_and_loses_nothing(tmp_path):
+    source, folder = tmp_path / "solver", tmp_path / "training"
+    for rate in range(3):
+        source.write_text(f"rate {rate}")
+        Run(tmp_path).train(training(folder, source), folder)
+        (folder / "rate").write_text(str(rate))
+    assert (folder / "runs").read_text() == "x"
+    kept = [(tmp_path / f"training.old{n}" / "rate").read_text() for n in (1, 2)]
+    assert kept == ["0", "1"]
+
+
+CHILD = """
+import signal, sys, time
+def stop(number, frame):
+    print("snapshot", flush=True)
+    sys.exit(128 + number)
+for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    signal.signal(number, stop)
+print("training", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_the_running_program_ends_in_its_own_way_when_the_run_is_stopped(tmp_path, number):
+    source = (
+        f"import sys; sys.path.insert(0, {str(TOOLS)!r})\n"
+        "from pathlib import Path\n"
+        "from steps import Run, Step\n"
+        f"try: Run(Path({str(tmp_path)!r})).run(Step('train', ['-c', {CHILD!r}]))\n"
+        "except KeyboardInterrupt: print('stopped')\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", source], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    lines = iter(process.stdout.readline, "")
+    assert any(line == "training\n" for line in lines)
+    # Ctrl-C reaches all programs of the terminal, SIGTERM only the one it is sent to.
+    (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
+    assert list(lines) == ["snapshot\n", "stopped\n"]
+    assert process.wait(1800) == 0
+
+
+def test_the_words_of_a_step_say_what_it_reads_and_writes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("in/stack.tif", "in/net/deploy.prototxt", "out/scores.json"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+    words = ("segment", "in/stack.tif", "--net", Path("in/net"), "--slices", "1:2")
+    step = Step.unet("it", *words, "-o", "out/new.tif", "--json", "out/scores.json")
+    assert step.inputs == [Path("in/stack.tif"), Path("in/net")]
+    assert step.outputs == [Path("out/new.tif"), Path("out/scores.json")]
+    before = step.fingerprint()
+    # A folder is what is in it.
+    Path("in/net/deploy.prototxt").write_text("net")
+    assert step.fingerprint() != before
+    assert str(step).endswith(
+        "unet segment in/stack.tif --net in/net --slices 1:2 -o out/new.tif --json out/scores.json"
+    )
+
+
+def test_the_time_and_memory_of_a_step_are_its_programs():
+    step = Step("idle", ["-c", "bytes(2**28); import time; time.sleep(0.2)"])
+    seconds, peak = timed(step)
+    assert seconds > 0.2
+    assert 0.25 < peak < 1
+    with pytest.raises(StepFailed) as failed:
+        timed(Step("fail", ["-c", "raise SystemExit(3)"]))
+    assert failed.value.status == 3
+
+
+@pytest.mark.parametrize(
+    ("step", "rest", "left", "expected"),
+    [
+        # Enough are enough; what is left of the time is for a machine that becomes slower.
+        (0.2, 5, 290, Plan(800, 270.0)),
+        # Nine tenths of 270 s.
+        (0.5, 5, 290, Plan(486, 270.0)),
+        (2.43, 5, 290, Plan(100, 270.0)),
+        # Fewer mean nothing: they take what they take.
+        (2.44, 5, 290, Plan(100, None)),
+        (0.2, 100, 290, Plan(100, None)),
+        (0.2, 5, -60, Plan(100, None)),
+    ],
+)
+def test_steps_are_fitted_into_the_time_that_is_left(step, rest, left, expected):
+    assert plan(step, rest, left, 100, 800) == expected
+
+
+class Machine(Run):
+    """Steps of a training take `step` seconds, the first two 10; its program takes 6 beside."""
+
+    def __init__(self, folder: Path, clock: list[float], step: float) -> None:
+        super().__init__(folder)
+        self.began, self.clock, self.step, self.runs = 0.0, clock, step, 0
+
+    def run(self, step) -> None:
+        self.runs += 1
+        folder = Path(step.command[-1])
+        assert not folder.exists()
+        folder.mkdir()
+        ends = [10 + max(0, number - WARM + 1) * self.step for number in range(TRIED)]
+        rows = [f"{number},{end},0.001,0.5," for number, end in enumerate(ends)]
+        rows += [f"{TRIED},{ends[-1] + 3},,,0.4"]
+        (folder / "curve.csv").write_text(
+            "\n".join(["iteration,seconds,rate,loss,test_loss", *rows])
+        )
+        self.clock[0] += ends[-1] + 6
+        self.remember(step.title, step.fingerprint())
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = [30.0]
+    monkeypatch.setattr(steps.time, "monotonic", lambda: now[0])
+    return now
+
+
+def measured(machine: Machine, folder: Path, budget: float = 300) -> Plan:
+    solver, tried = folder / "solver.prototxt", folder / "tried"
+    solver.touch()
+    trial = Step.unet("try", "train", solver, "-o", tried)
+    return measure(machine, trial, folder, budget, 100, 800)
+
+
+@pytest.mark.parametrize(
+    ("step", "expected", "said"),
+    [
+        # 30 s, 10 + 8 steps + 6 s are over; four times 6 s come after.
+        (0.25, Plan(800, 228.0), "A step takes 0.25 s here: all 800 steps fit, about 272 s in all"),
+        (0.5, Plan(406, 226.0), "A step takes 0.50 s here: 406 steps, of 800, fit into 5 minutes"),
+        (
+            5.0,
+            Plan(100, None),
+            "A step takes 5.00 s here: even 100 steps, below which the result means nothing, and "
+            "what comes with them will take about 10 minutes in all, not 5.",
+        ),
+    ],
+)
+def test_a_trial_tells_how_many_fit_before_the_training_begins(
+    tmp_path, clock, capsys, step, expected, said
+):
+    assert measured(Machine(tmp_path, clock, step), tmp_path) == expected
+    assert said in capsys.readouterr().out
+    assert not (tmp_path / "tried").exists()
+
+
+def test_the_same_plan_is_made_once(tmp_path, clock):
+    first = measured(Machine(tmp_path, clock, 0.5), tmp_path)
+    slower = Machine(tmp_path, clock, 5.0)
+    assert measured(slower, tmp_path) == first
+    assert slower.runs == 0
+    assert measured(slower, tmp_path, 299) == Plan(100, None)
+    assert slower.runs == 1
+    (tmp_path / "solver.prototxt").write_text("another")
+    measured(slower, tmp_path, 299)
+    assert slower.runs == 2
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"budget": 300}', "{"])
+def test_a_damaged_plan_costs_a_trial(tmp_path, clock, text):
+    measured(Machine(tmp_path, clock, 0.5), tmp_path)
+    (tmp_path / "plan.json").write_text(text)
+    again = Machine(tmp_path, clock, 0.25)
+    measured(again, tmp_path)
+    assert again.runs == 1
+    assert json.loads((tmp_path / "plan.json").read_text())["budget"] == 300

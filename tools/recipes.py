@@ -1,0 +1,360 @@
+"""The experiments: what is learnt from which data, how, and what judges it.
+
+Each is data, a `Recipe`; tools/runner.py runs it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from unet.command.options import whole
+from unet.errors import InputError
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PAPER_NET, CPU_NET = "unet", "unet_slim"
+# One iteration with the tiles of prototxt/, on two cores with AVX-512.
+CPU_SECONDS = {"unet": 2.9, "unet_slim": 0.28}
+# What the weight map is made of. "gaps": those between cells, but no balance of the classes, which
+# makes cells too large where they are few; "none": every pixel counts alike, from which the slim
+# net learns more in as many steps.
+WEIGHTINGS = {
+    "paper": "",
+    "gaps": "--no-class-balance",
+    "none": "--w0 0 --no-class-balance",
+}
+WEIGHTING = {"unet": "paper", "unet_slim": "none"}
+
+
+@dataclass(frozen=True)
+class Split:
+    """What a network learns from, and what it is judged by.
+
+    Attributes
+    ----------
+    train, test : str
+        A:B, slices of the stack or numbers of frames; "" is all of them.
+    judged : str
+        What is segmented: a stack or a sequence of the data.
+    learnt, told : str
+        Both, in the words of the card.
+    solver : str
+        Checked in as prototxt/NET/solver_NAME[_adam].prototxt; "": it is written for the data.
+    """
+
+    train: str
+    test: str
+    judged: str
+    learnt: str = ""
+    told: str = ""
+    solver: str = ""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """An experiment. Options are those of the programs, as one types them.
+
+    Attributes
+    ----------
+    data, folder : str
+        What `unet fetch` gets, and where that lies.
+    learn : str
+        What a network learns from: a stack, TRAIN-volume.tif beside TRAIN-labels.tif, or a sequence
+        of the cell tracking challenge, NN beside NN_GT.
+    splits : dict of str to Split
+    prepare, nets, segment, track, score : str
+        Options of the programs.
+    training_set : str
+        Where it is written; "" is in the folder of the run.
+    iterations : int
+        Of the slim net where there is no GPU.
+    weights : str
+        A trained network, where none is trained.
+    make : str
+        The target of the Makefile, of which a card tells.
+    title, about, use, cite : str
+        Of the card.
+    scores : dict of str to str
+        Those on the card, and how each is written.
+    """
+
+    data: str
+    folder: str
+    learn: str = "train-volume.tif"
+    splits: dict[str, Split] | None = None
+    prepare: str = ""
+    nets: str = ""
+    segment: str = ""
+    track: str = ""
+    score: str = ""
+    training_set: str = ""
+    iterations: int = 0
+    weights: str = ""
+    make: str = ""
+    title: str = ""
+    about: str = ""
+    use: str = ""
+    cite: str = ""
+    scores: tuple[str, ...] = ()
+    digits: int = 6
+
+
+_NOT_SEEN = ", not seen in training, mean of 8 rotations and mirrorings"
+_CHALLENGE = """\
+Data: Cell Tracking Challenge, whose terms apply; Maska et al., Bioinformatics 30 (2014),
+Ulman et al., Nature Methods 14 (2017). The network: Ronneberger et al., MICCAI 2015."""
+_USE_OF_CELLS = """\
+    python tools/segment.py FRAMES --weights weights.caffemodel --labels cells.tif \\
+        --average mirror --minimum-area 500 --fill-holes
+    python tools/track.py cells.tif -o RES"""
+
+
+def _cells(until: int) -> dict[str, Split]:
+    """Return how sequence 02 is learnt from, up to a frame or wholly."""
+    return {
+        "holdout": Split(
+            f"0:{until}",
+            f"{until}:",
+            "02",
+            f"the annotated frames before {until:03d} of sequence 02",
+            f"the annotated frames from {until:03d} on (SEG) and all of sequence 02 (DET, TRA)",
+        ),
+        "all": Split("", "", "01", "all annotated frames of sequence 02", "sequence 01"),
+    }
+
+
+RECIPES = {
+    # Steps that are enough; V_rand was 0.94 after 800, 0.81 after 100, 0.43 after 40.
+    "demo": Recipe(
+        data="isbi2012",
+        folder="data/isbi2012",
+        splits={"holdout": Split("0:20", "27:30", "train-volume.tif")},
+        prepare="--normalise --balance-slices 0:20",
+        nets="--tile 380",
+        segment="--average mirror",
+        iterations=800,
+    ),
+    "segment-demo": Recipe(
+        data="isbi2012",
+        folder="data/isbi2012",
+        splits={"holdout": Split("", "27:30", "train-volume.tif")},
+        segment="--average dihedral",
+        score="--no-warping",
+        weights="models/isbi2012_slim",
+    ),
+    # Ends within half an hour on two cores.
+    "isbi2012": Recipe(
+        data="isbi2012",
+        folder="data/isbi2012",
+        splits={
+            "holdout": Split(
+                "0:20",
+                "20:30",
+                "train-volume.tif",
+                "slices 1 to 20 of the training stack",
+                f"slices 21 to 30 of the training stack{_NOT_SEEN}",
+                solver="holdout",
+            ),
+            "all": Split(
+                "",
+                "",
+                "test-volume.tif",
+                "all 30 slices of the stack",
+                f"the test stack{_NOT_SEEN}",
+                solver="isbi",
+            ),
+        },
+        prepare="--normalise",
+        segment="--average dihedral",
+        training_set="data/isbi2012/isbi2012.h5",
+        iterations=5000,
+        make="train-isbi",
+        title="ISBI 2012",
+        about="""\
+Tells the inside of cells (class 1) from membranes (class 0) in serial-section electron
+micrographs of 4 x 4 x 50 nm (fly larva, ventral nerve cord).""",
+        use="    python tools/segment.py STACK --weights weights.caffemodel -o probabilities.tif",
+        cite="""\
+Data: free for research; Arganda-Carreras et al., Frontiers in Neuroanatomy 9, 2015,
+and Cardona et al., PLoS Biology 8, 2010. The network: Ronneberger et al., MICCAI 2015.""",
+        scores=("rand_error", "pixel_error", "warping_error", "v_rand_thin", "v_info_thin"),
+    ),
+    # Ends within an hour on two cores.
+    "phc-u373": Recipe(
+        data="phc-u373",
+        folder="data/PhC-C2DH-U373",
+        learn="02",
+        splits=_cells(61),
+        prepare="--normalise --field-of-interest 50 --unannotated markers",
+        segment="--average mirror --minimum-area 500 --fill-holes",
+        track="--field-of-interest 50",
+        iterations=6000,
+        make="train-phc",
+        title="PhC-C2DH-U373",
+        about="Finds glioblastoma-astrocytoma cells (U373) in phase contrast, 0.65 um a pixel.",
+        use=_USE_OF_CELLS,
+        cite=_CHALLENGE,
+        scores=("SEG", "DET", "TRA"),
+        digits=4,
+    ),
+    "dic-hela": Recipe(
+        data="dic-hela",
+        folder="data/DIC-C2DH-HeLa",
+        learn="02",
+        splits=_cells(42),
+        prepare="--normalise --unannotated markers",
+        segment="--average mirror --minimum-area 500 --fill-holes",
+        iterations=6000,
+        make="train-dic",
+        title="DIC-C2DH-HeLa",
+        about="Finds HeLa cells in differential interference contrast, 0.19 um a pixel.",
+        use=_USE_OF_CELLS,
+        cite=_CHALLENGE,
+        scores=("SEG", "DET", "TRA"),
+        digits=4,
+    ),
+    "separation": Recipe(
+        data="phantom-cells",
+        folder="data/phantom-cells",
+        splits={"holdout": Split("0:20", "20:30", "train-volume.tif")},
+        prepare="--label-kind instances --balance-slices 0:20",
+        nets="--tile 316",
+        segment="--average mirror",
+        iterations=2200,
+    ),
+    "published": Recipe(
+        data="release-2015",
+        folder="data/u-net-release",
+        segment="--procedure 2015",
+        track="--procedure 2015",
+        weights="models/phc-u373_slim",
+    ),
+}
+# Of the demo: seconds for the whole way, and steps below which the result means nothing.
+DEMO_SECONDS, LEAST_ITERATIONS = 300, 100
+# w0 of the two trainings of `separation`: the paper's, and none.
+SEPARATION_W0 = (10, 0)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is trained, and how.
+
+    Attributes
+    ----------
+    net : str
+        Folder of prototxt/.
+    iterations : int
+    solver : {"SGD", "Adam"}
+    weighting : str
+        A key of `WEIGHTINGS`.
+    precision : str
+        What the device computes in.
+    """
+
+    net: str
+    iterations: int
+    solver: str
+    weighting: str
+    precision: str
+
+    def variables(self) -> str:
+        """Return the variables that choose the same anywhere."""
+        return (
+            f"NET={self.net} SOLVER={self.solver.lower()} WEIGHTING={self.weighting} "
+            f"ITERATIONS={self.iterations} PRECISION={self.precision}"
+        )
+
+
+def choose(options: argparse.Namespace, recipe: Recipe) -> Choice:
+    """Return what is trained: what was asked for, else what suits the machine.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        net, solver, weighting, iterations, precision, device.
+    recipe : Recipe
+
+    Raises
+    ------
+    InputError
+        If there is no such GPU or net.
+    """
+    # Imports the engine.
+    from unet.nets import ITERATIONS, METHODS
+
+    on_gpu = gpu_works(options.device)
+    net = options.net or (PAPER_NET if on_gpu else CPU_NET)
+    if options.device.isdecimal() and not on_gpu:
+        raise InputError(f"DEVICE={options.device}: there is no such GPU that the engine can use")
+    if net not in METHODS:
+        raise InputError(
+            f"NET={net}: there is no prototxt/{net}; make it {' or '.join(sorted(METHODS))}"
+        )
+    iterations = options.iterations
+    if iterations is None:
+        at_hand = on_gpu or net == PAPER_NET
+        iterations = ITERATIONS[net] if at_hand else recipe.iterations
+    if not on_gpu and net == CPU_NET:
+        paper, seconds = ITERATIONS[PAPER_NET], CPU_SECONDS[PAPER_NET]
+        print(
+            f"No GPU, so {net}: {iterations:,} iterations of about {CPU_SECONDS[net]} s on two "
+            f"cores with AVX-512. The paper's net would take {paper * seconds / 3600:.0f} hours "
+            f"there ({paper:,} iterations of {seconds} s): make {recipe.make} NET=unet"
+        )
+    return Choice(
+        net,
+        iterations,
+        options.solver or METHODS[net],
+        options.weighting or WEIGHTING[net],
+        computed_in(options.device, options.precision),
+    )
+
+
+def gpu_works(device: str) -> bool:
+    """Ask the engine, in a process of its own, whether it computes on this device."""
+    if device == "cpu":
+        return False
+    number = 0 if device == "auto" else int(device)
+    question = f"import caffe; caffe.set_device({number}); caffe.set_mode_gpu()"
+    asked = subprocess.run([sys.executable, "-c", question], capture_output=True)
+    return asked.returncode == 0
+
+
+def computed_in(device: str, precision: str) -> str:
+    """Ask the engine, in a process of its own, what it computes in when asked for a precision.
+
+    Commands and cards then name what their figures were computed in, also on a machine that has
+    no instructions for bfloat16. The engine itself says why it differs.
+    """
+    if precision == "fp32":
+        return precision
+    question = (
+        f"from unet.machine.engine import open_engine; "
+        f"caffe = open_engine({device!r}, {precision!r}); print(caffe.get_precision())"
+    )
+    asked = subprocess.run([sys.executable, "-c", question], stdout=subprocess.PIPE, text=True)
+    # An engine that has no such precision says so when it is to compute in it.
+    return precision if asked.returncode else asked.stdout.strip()
+
+
+def number(text: str) -> int | None:
+    """Read a variable of make, which is empty where it was not given."""
+    return whole(1)(text) if text else None
+
+
+def solver_type(text: str) -> str | None:
+    """Read the name of a solver, sgd or SGD, adam or Adam."""
+    known = {"": None, "sgd": "SGD", "adam": "Adam"}
+    if text.lower() not in known:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither SGD nor Adam")
+    return known[text.lower()]
+
+
+def check_device(parser: argparse.ArgumentParser, device: str) -> None:
+    """End the program if a device is not one."""
+    if device not in ("auto", "cpu") and not device.isdecimal():
+        parser.error(f"DEVICE={device}: make it auto, cpu or the number of a GPU")

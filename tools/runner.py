@@ -1,0 +1,529 @@
+"""Runs the recipes: from the data to a trained network, its pictures and its scores.
+
+    tools/runner.py demo | isbi2012 | phc-u373 | dic-hela | separation | published | segment-demo
+
+One way leads through all of them: get the data, prepare a training set, write the network, train,
+segment, track where there are cells to follow, score, write a card.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import shutil
+import time
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Callable
+
+import numpy as np
+
+import unet
+from recipes import (
+    CPU_NET,
+    DEMO_SECONDS,
+    LEAST_ITERATIONS,
+    RECIPES,
+    REPOSITORY,
+    SEPARATION_W0,
+    WEIGHTINGS,
+    Choice,
+    Recipe,
+    Split,
+    check_device,
+    choose,
+    computed_in,
+    number,
+    solver_type,
+)
+from steps import TRIED, Plan, Run, Step, StepFailed, measure, timed
+from unet.command.options import add_device, add_overwrite, parse_slices, real
+from unet.command.running import run_program
+from unet.datasets import isbi2012, release2015
+from unet.errors import InputError
+from unet.files.atomic import atomic_parts, atomic_path, is_temporary
+from unet.files.json_text import json_text
+from unet.files.outputs import Output, guard_outputs
+from unet.files.provenance import KEY, PICTURE, RESULT, SCORE_FILE, STACK, mark
+from unet.plots import save_undersegmented
+from unet.preparation.ctc_sequence import find_sequence
+from unet.scoring.comparison import agreement, find_truth, known_scores, table
+from unet.scoring.undersegmented import undersegmented
+from unet.training import snapshots
+from unet.training.history import CSV_NAME
+from unet.volumes import read_volume
+from unet.volumes.intensity import INPUT
+
+_CARD = "README.md"
+# Says in the card that the folder may be made anew; earlier ones name another file.
+_LINE = "<!-- Written by tools/runner.py: the folder is replaced when the model is. -->"
+_LINES = (_LINE, _LINE.replace("runner", "model_folder"))
+
+
+class Way:
+    """The way through a recipe, step by step, in a folder.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    folder : Path
+        Of the run.
+    device : str
+        auto, cpu or the number of a GPU.
+    run : Run, optional
+        Of several ways one; by default its own.
+    prefix : str
+        Of the steps' titles, where there are several ways.
+    """
+
+    def __init__(
+        self, recipe: Recipe, folder: Path, device: str, run: Run | None = None, prefix: str = ""
+    ) -> None:
+        self.recipe, self.folder, self.device = recipe, folder, device
+        self.run, self.prefix = run or Run(folder), prefix
+        self.data = Path(recipe.folder)
+        self.training_set = Path(recipe.training_set or folder / "training-set.h5")
+        self.deploy = folder / "net" / "deploy.prototxt"
+
+    def step(self, title: str, *words: object, needs: Sequence[Path] = ()) -> None:
+        """Run a program, unless that is done."""
+        self.run.run(Step.unet(self.prefix + title, *words, needs=needs))
+
+    def labels(self, pictures: str) -> Path:
+        """Return the labels of a stack, or the ground truth of a sequence, of the data."""
+        path = self.data / pictures
+        if path.suffix:
+            return path.with_name(path.name.replace("volume", "labels"))
+        return path.with_name(f"{path.name}_GT")
+
+    def fetch(self) -> None:
+        """Get the data, or check those that are there; a phantom that was made once stays."""
+        step = Step.unet("data", "fetch", self.recipe.data, "-o", self.data)
+        made = "phantom" in self.recipe.data
+        step.outputs = [self.data / self.recipe.learn, self.labels(self.recipe.learn)] * made
+        self.run.run(step)
+
+    def prepare(self, *options: object) -> None:
+        """Make the training set."""
+        pictures, labels = self.data / self.recipe.learn, self.labels(self.recipe.learn)
+        self.step(
+            "training set: pictures, classes, weight map",
+            "prepare",
+            *([pictures, labels] if pictures.suffix else [pictures]),
+            *("-o", self.training_set, "--preview", self.folder / "training-set.png"),
+            *shlex.split(self.recipe.prepare),
+            *options,
+            needs=[labels],
+        )
+
+    def write_net(self, net: str, *options: object) -> Path:
+        """Write the network and its solver; return the solver."""
+        self.step(
+            "network and solver as prototxt",
+            *("nets", net, "--data", self.training_set, *shlex.split(self.recipe.nets)),
+            *(*options, "-o", self.deploy.parent),
+            needs=[Path(unet.__file__).with_name("nets.py")],
+        )
+        return self.deploy.parent / "solver.prototxt"
+
+    def training(self, title: str, solver: Path, folder: Path, *options: object) -> Step:
+        """Return the step that trains in a folder."""
+        words = ("train", solver, "--device", self.device, *options, "-o", folder)
+        needs = [solver.with_name("train_val.prototxt"), self.training_set]
+        return Step.unet(self.prefix + title, *words, needs=needs)
+
+    def train(self, solver: Path, net: str, *options: object) -> snapshots.Snapshot:
+        """Train; return the last snapshot."""
+        folder = self.folder / "training"
+        step = self.training("train", solver, folder, "--resume", *options)
+        step.outputs = [folder / CSV_NAME]
+        self.run.train(step, folder)
+        self.deploy = solver.parent / "deploy.prototxt"
+        return snapshots.find(str(folder / net))[0]
+
+    def segment(self, pictures: Path, weights: Path, *options: object, title: str = "segment"):
+        """Segment a stack, a sequence or a frame."""
+        self.step(
+            title,
+            *("segment", pictures, "--weights", weights, "--net", self.deploy),
+            *(*options, "--device", self.device),
+        )
+
+    def judge(self, split: Split, weights: Path) -> bool:
+        """Segment, draw, track and score what judges a network; tell whether there are scores."""
+        pictures, truth = self.data / split.judged, self.labels(split.judged)
+        if not pictures.exists():
+            print(f"\n{pictures} is not there: the pictures show what was trained on.")
+            pictures, truth = self.data / self.recipe.learn, Path("none")
+        judge = self._judge_stack if pictures.suffix else self._judge_sequence
+        result, chosen = judge(pictures, split, weights)
+        if truth.exists():
+            scores = ["--json", self.folder / "scores.json", *shlex.split(self.recipe.score)]
+            self.step("score", "score", truth, result, *scores, *chosen)
+        return truth.exists()
+
+    def _judge_stack(self, stack: Path, split: Split, weights: Path) -> tuple[Path, list[str]]:
+        result, options = self.folder / "probabilities.tif", shlex.split(self.recipe.segment)
+        chosen = ["--slices", split.test] if split.test else []
+        drawn = ["-o", result, "--overlay", self.folder / "overlay.png"]
+        self.segment(stack, weights, *drawn, *options, *chosen)
+        return result, chosen
+
+    def _judge_sequence(self, frames: Path, split: Split, weights: Path) -> tuple[Path, list[str]]:
+        cells, result = (self.folder / f"{frames.name}_{what}" for what in ("cells.tif", "RES"))
+        options = shlex.split(self.recipe.segment)
+        self.segment(frames, weights, "--labels", cells, *options)
+        self.step("track", "track", cells, "-o", result, *shlex.split(self.recipe.track))
+        # The annotated frame in the middle of those that it has not seen.
+        files, judging = find_sequence(frames), parse_slices(split.test or ":")
+        unseen = [number for number in sorted(files.cells) if number in judging]
+        shown = unseen[len(unseen) // 2] if unseen else max(files.cells)
+        drawn = ["-o", self.folder / "shown.tif", "--overlay", self.folder / "overlay.png"]
+        drawn += ["--truth", files.cells[shown], *options[:2]]
+        self.segment(files.frames[shown], weights, *drawn, title="picture")
+        return result, ["--frames", split.test] if split.test else []
+
+    @property
+    def took(self) -> str:
+        """How long it has been under way."""
+        return f"{time.monotonic() - self.run.began:.0f} s"
+
+
+def train(name: str, recipe: Recipe, options: argparse.Namespace) -> None:
+    """Train on a data set, score what was held out, and make a model folder."""
+    choice, split = choose(options, recipe), recipe.splits[options.split]
+    solver_name = choice.solver.lower()
+    run = f"{name}_{choice.net}_{options.split}_{solver_name}_{choice.weighting}"
+    folder, target = Path("runs", run), Path("models", run)
+    guard_model_folder(target)
+    way = Way(recipe, folder, options.device)
+    way.fetch()
+    weights = shlex.split(WEIGHTINGS[choice.weighting])
+    steps = ("--iterations", choice.iterations)
+    if split.solver:
+        way.prepare(*weights)
+        suffix = "" if choice.solver == "SGD" else f"_{solver_name}"
+        solver = Path("prototxt", choice.net, f"solver_{split.solver}{suffix}.prototxt")
+    else:
+        way.prepare(*(["--balance-frames", split.train] if split.train else []), *weights)
+        frames = sorted(find_sequence(way.data / recipe.learn).cells)
+        learnt = sum(frame in parse_slices(split.train or ":") for frame in frames)
+        slices = ["--train-slices", f"0:{learnt}"]
+        if learnt < len(frames):
+            slices += ["--test-slices", f"{learnt}:{len(frames)}"]
+        solver = way.write_net(choice.net, *slices, *steps, "--solver", choice.solver)
+    last = way.train(solver, choice.net, "--precision", choice.precision, *steps)
+    scored = way.judge(split, Path(last.model))
+    scores = json.loads((folder / "scores.json").read_text()) if scored else {}
+    text = card(recipe, options.split, choice, scores)
+    make_model_folder(target, folder, Path(last.model), way.deploy, text, scored)
+    print(f"\ndone in {way.took}. The model and its card: {target}")
+    print(f"Use it: tools/segment.py STACK --weights {target}/weights.caffemodel -o OUT")
+
+
+def card(recipe: Recipe, split: str, choice: Choice, scores: dict[str, float]) -> str:
+    """Return the model's card."""
+    about = recipe.splits[split]
+    lines = [
+        f"# {choice.net}, {recipe.title}",
+        "",
+        recipe.about,
+        "",
+        f"Trained on {about.learnt}:",
+        "",
+        f"    make {recipe.make} SPLIT={split} {choice.variables()}",
+        "",
+    ]
+    if scores:
+        lines += [
+            f"Scores on {about.told}:",
+            "",
+            "| score | value |",
+            "| --- | --- |",
+            *(f"| {key} | {scores[key]:.{recipe.digits}f} |" for key in recipe.scores),
+            "",
+        ]
+    return "\n".join([*lines, recipe.use, "", recipe.cite, ""])
+
+
+def at_hand(recipe: Recipe) -> tuple[Recipe, str]:
+    """Return the recipe of ISBI 2012 where its stack can be had, else of a phantom; and a word."""
+    what = "the ISBI 2012 stack"
+    if os.environ.get("ISBI_DIR") or Path(recipe.folder, recipe.learn).exists():
+        return recipe, what
+    try:
+        # Asked first, and not for long: the download itself is patient.
+        asked = urllib.request.Request(isbi2012.URL, method="HEAD")
+        urllib.request.urlopen(asked, timeout=5).close()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        what = f"a membrane phantom, for {isbi2012.URL} cannot be reached ({reason})"
+        return replace(recipe, data="phantom", folder="data/phantom"), what
+    return recipe, what
+
+
+def demo(name: str, recipe: Recipe, options: argparse.Namespace) -> None:
+    """Go the whole way in a few minutes: as short a training as fits, so a modest result."""
+    recipe, what = at_hand(recipe)
+    print(f"The whole way from pictures to scores, on {what}.")
+    folder, split = Path("runs", name), recipe.splits["holdout"]
+    way = Way(recipe, folder, options.device)
+    way.fetch()
+    way.prepare()
+    slices = ("--train-slices", split.train, "--test-slices", split.test)
+    most = options.iterations or recipe.iterations
+    solver = way.write_net(CPU_NET, *slices, "--iterations", most)
+    chosen = Plan(most)
+    if options.iterations is None:
+        title = f"try {TRIED} steps, to see how long one takes"
+        trial = way.training(title, solver, folder / "tried", "--iterations", TRIED)
+        chosen = measure(way.run, trial, folder, options.seconds, LEAST_ITERATIONS, most)
+    limit = [] if chosen.seconds is None else ["--seconds", chosen.seconds]
+    last = way.train(solver, CPU_NET, "--iterations", chosen.iterations, *limit)
+    if last.iteration < LEAST_ITERATIONS:
+        print(f"\nOnly {last.iteration} steps fitted into the time: the result means nothing.")
+    way.judge(split, Path(last.model))
+    print(f"\ndone in {way.took}. Pictures, all in {folder}:")
+    print("  training-set.png     what the network learns from")
+    print("  training/curves.png  how it learnt")
+    print("  overlay.png          what it makes of slices that it has not seen")
+
+
+def segment_demo(name: str, recipe: Recipe, options: argparse.Namespace) -> None:
+    """Segment with the model that comes with the project."""
+    recipe, what = at_hand(recipe)
+    print(f"{recipe.weights} on {what}")
+    way = Way(recipe, Path("runs", name), options.device)
+    way.deploy = Path(recipe.weights, "deploy.prototxt")
+    way.fetch()
+    way.judge(recipe.splits["holdout"], Path(recipe.weights, "weights.caffemodel"))
+    print(f"\nthe picture: {way.folder / 'overlay.png'}")
+
+
+def separate(name: str, recipe: Recipe, options: argparse.Namespace) -> None:
+    """Train with the weight of the gaps and without, count the cells that run together, draw."""
+    options.precision = computed_in(options.device, options.precision)
+    folder, split = Path("runs", name), recipe.splits["holdout"]
+    scores, picture = folder / f"{name}.json", folder / f"{name}.png"
+    guard_outputs([Output(scores, SCORE_FILE), Output(picture, PICTURE)], [], options.overwrite)
+    run, stack = Run(folder), Path(recipe.folder, recipe.learn)
+    Way(recipe, folder, options.device, run).fetch()
+    chosen = parse_slices(split.test)
+    images, truth = (
+        read_volume(path)[chosen.start : chosen.stop]
+        for path in (stack, Way(recipe, folder, options.device, run).labels(recipe.learn))
+    )
+    found = {}
+    for w0 in SEPARATION_W0:
+        label = f"w0 = {w0}"
+        way = Way(recipe, folder / f"w0_{w0}", options.device, run, f"{label}: ")
+        way.prepare("--w0", w0)
+        slices = ("--train-slices", split.train)
+        solver = way.write_net(CPU_NET, *slices, "--iterations", options.iterations)
+        precision = ("--precision", options.precision)
+        last = way.train(solver, CPU_NET, *precision)
+        cells = way.folder / "cells.tif"
+        words = ("--labels", cells, "--slices", split.test, *shlex.split(recipe.segment))
+        way.segment(stack, Path(last.model), *words, *precision)
+        found[label] = read_volume(cells)
+    total = sum(len(np.unique(slice_[slice_ > 0])) for slice_ in truth)
+    result = {
+        KEY: mark(SCORE_FILE),
+        "iterations": options.iterations,
+        "precision": options.precision,
+        "cells": total,
+        "merged": {
+            label: sum(len(undersegmented(*pair)) for pair in zip(truth, cells))
+            for label, cells in found.items()
+        },
+        "found": {
+            label: int(sum(slice_.max() for slice_ in cells)) for label, cells in found.items()
+        },
+    }
+    with atomic_path(scores) as path:
+        path.write_text(json_text(result), encoding="utf-8")
+    first = {label: cells[0] for label, cells in found.items()}
+    save_undersegmented(picture, images[0] / 255, truth[0], first)
+    print(f"\n{total} cells in slices {split.test}, {options.iterations} iterations each:")
+    for label, count in result["merged"].items():
+        print(f"  {label:>7}: {count:4d} cells merged, {result['found'][label]:4d} found")
+    print(f"the picture: {picture}")
+
+
+def compare_published(name: str, recipe: Recipe, options: argparse.Namespace) -> None:
+    """Segment and track the frames of the authors' release of 2015, by their network and by ours.
+
+    Theirs by their own procedure, ours with the options of its training. One table: scores where
+    there is ground truth, time and main memory of the programs, and how far the two agree. Ground
+    truth is that beside the frames, or that of the challenge's data for the same frames.
+    """
+    release = release2015.fetch(options.data, options.release or None, overwrite=options.overwrite)
+    print("\n".join(release2015.describe(release)), flush=True)
+    if not release.sequences:
+        raise InputError(f"{options.data}: the release holds no frames of {release2015.FRAMES}")
+    ours, output = RECIPES["phc-u373"], Path(options.output)
+    networks = {"authors": ("the authors', 2015", release.weights, recipe)}
+    if Path(options.model).is_dir():
+        networks["ours"] = ("ours", Path(options.model), ours)
+    else:
+        print(f"{options.model}: there is no such model folder, so nothing to compare with")
+    folders = [
+        output / f"{sequence.name}_{whose}" for sequence in release.sequences for whose in networks
+    ]
+    outputs = [Output(output / "scores.json", SCORE_FILE)]
+    for folder in folders:
+        outputs += [Output(folder / "cells.tif", STACK), Output(folder / "result", RESULT)]
+    inputs = [release.net, release.weights, *release.sequences, options.model, options.truth]
+    inputs += [sequence.with_name(f"{sequence.name}_GT") for sequence in release.sequences]
+    guard_outputs(outputs, inputs, options.overwrite)
+    rows, overwrite = [], ["--overwrite"] * options.overwrite
+    for sequence, count in release.sequences.items():
+        truth, results = find_truth(sequence, Path(options.truth)), []
+        for whose, (label, weights, how) in networks.items():
+            folder = output / f"{sequence.name}_{whose}"
+            folder.mkdir(parents=True, exist_ok=True)
+            cells, result = folder / "cells.tif", folder / "result"
+            words = ("segment", sequence, "--weights", weights, "--device", options.device)
+            words += ("--labels", cells, *shlex.split(how.segment), *overwrite)
+            spent = [timed(Step.unet("segment", *words))]
+            words = ("track", cells, "-o", result, *shlex.split(how.track), *overwrite)
+            spent.append(timed(Step.unet("track", *words)))
+            seconds, peaks = zip(*spent)
+            row = {"sequence": sequence.name, "network": label, "seconds": sum(seconds) / count}
+            rows.append({**row, "peak_gib": max(peaks), **known_scores(truth, result)})
+            results.append(result)
+        if len(results) == 2:
+            rows[-1]["agreement"] = agreement(*results)
+    print(f"\n{table(rows)}")
+    with atomic_path(output / "scores.json") as path:
+        path.write_text(json_text({KEY: mark(SCORE_FILE), "rows": rows}) + "\n", encoding="utf-8")
+    print(f"written: {output / 'scores.json'}")
+
+
+def guard_model_folder(target: Path) -> None:
+    """Refuse to make a model folder in the place of another; called before the training.
+
+    Raises
+    ------
+    InputError
+        Unless nothing is there, or a folder whose card says that it was made here.
+    """
+    if not os.path.lexists(target):
+        return
+    card = target / _CARD
+    ours = target.is_dir() and (
+        all(is_temporary(name) for name in os.listdir(target))
+        or (card.is_file() and set(_LINES) & set(card.read_text("utf-8", "replace").splitlines()))
+    )
+    if not ours:
+        raise InputError(
+            f"{target}: exists, and its {_CARD} does not say that it is a model folder made here; "
+            "move it away"
+        )
+
+
+def make_model_folder(
+    target: Path, run: Path, model: Path, deploy: Path, card: str, scored: bool
+) -> None:
+    """Copy a training's results into a folder, with a card.
+
+    Parameters
+    ----------
+    target : Path
+        The folder; made if it is not there.
+    run : Path
+        Has overlay.png and, if scored, scores.json.
+    model : Path
+        The caffemodel; curves.png is beside it.
+    deploy : Path
+        The network's prototxt, with input.json beside it.
+    card : str
+        README.md.
+    scored : bool
+
+    Raises
+    ------
+    InputError
+        As `guard_model_folder`.
+    """
+    guard_model_folder(target)
+    files = {
+        "weights.caffemodel": model,
+        "deploy.prototxt": deploy,
+        INPUT: deploy.parent / INPUT,
+        "curves.png": model.parent / "curves.png",
+        "overlay.png": run / "overlay.png",
+    }
+    if scored:
+        files["scores.json"] = run / "scores.json"
+    with atomic_parts(target, lambda name: (name == _CARD, name)) as fresh:
+        for name, source in files.items():
+            shutil.copyfile(source, fresh / name)
+        (fresh / _CARD).write_text(f"{card}\n{_LINE}\n", encoding="utf-8")
+
+
+# Who runs a recipe; the others are trainings.
+RUNNERS: dict[str, Callable[[str, Recipe, argparse.Namespace], None]] = {
+    "demo": demo,
+    "segment-demo": segment_demo,
+    "separation": separate,
+    "published": compare_published,
+}
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line. Of a variable of make that was not given, "" means the same."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="name", required=True)
+    for name, recipe in RECIPES.items():
+        command = commands.add_parser(name)
+        add = command.add_argument
+        add_device(command, precision=name not in ("demo", "segment-demo", "published"))
+        if recipe.iterations:
+            add("--iterations", type=number, help="in place of the default number")
+        if name not in RUNNERS:
+            add("--split", choices=tuple(recipe.splits), default="holdout")
+            add("--net", default="", help="unet or unet_slim; by default what suits here")
+            add("--solver", type=solver_type, help="SGD or Adam; by default the net's")
+            add("--weighting", choices=("", *WEIGHTINGS), default="", help="by default the net's")
+        if name == "demo":
+            seconds = dict(type=real(1, 1e9), default=DEMO_SECONDS)
+            add("--seconds", **seconds, help="for the whole way (%(default)s)")
+        if name == "separation":
+            command.set_defaults(iterations=recipe.iterations)
+        if name == "published":
+            add("--from", dest="release", metavar="FOLDER_OR_ARCHIVE", help="the authors' release")
+            add("--data", default=recipe.folder, help="folder for it (%(default)s)")
+            truth = REPOSITORY / RECIPES["phc-u373"].folder
+            add("--truth", default=truth, help="folder of the data set with ground truth")
+            model = REPOSITORY / recipe.weights
+            add("--model", default=model, help="our model folder; passed over where there is none")
+            add("-o", "--output", default="runs/published", help="of the results (%(default)s)")
+        if name in ("separation", "published"):
+            add_overwrite(command)
+    options = parser.parse_args(argv)
+    check_device(parser, options.device)
+    return options
+
+
+def main(argv: Sequence[str] | None = None) -> int | None:
+    """Run a recipe in the folder of the repository."""
+    options = parse(argv)
+    if options.name != "published":
+        os.chdir(REPOSITORY)
+    try:
+        RUNNERS.get(options.name, train)(options.name, RECIPES[options.name], options)
+    except StepFailed as failed:
+        # The program has said what is wrong.
+        return failed.status
+    return None
+
+
+if __name__ == "__main__":
+    run_program(main)
