@@ -95,16 +95,11 @@ def start_trainer(path: Path, deed: str) -> subprocess.Popen:
     )
 
 
-@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("count", [1, 3, 8])
 def test_tiles_are_those_of_the_sampler_in_any_order(sampler: TileSampler, count: int):
     with running(sampler, count) as workers:
-        for i in (0, 1, 2, 3, 4, 5, 6, 7, 100, 101, 3, 4, 3, 3, 2**40, 0):
+        for i in (*range(20), 100, 101, 3, 4, 3, 3, 2**40, 0):
             assert same(workers.fetch(i), sampler(i)), f"tile {i}"
-
-
-def test_eight_workers_give_the_same_tiles(sampler: TileSampler):
-    with running(sampler, 8) as workers:
-        assert all(same(workers.fetch(i), sampler(i)) for i in range(7, 40))
 
 
 def test_no_process_starts_before_the_first_tile(sampler: TileSampler):

@@ -67,21 +67,17 @@ def test_a_late_annotated_pixel_is_learnt_from(tmp_path):
     assert train(write_solver(tmp_path, labels, max_iter=steps + 3)) == steps + 3
 
 
-def test_a_loss_of_weight_0(tmp_path):
-    with pytest.raises(
-        InputError, match=r"solver\.prototxt: .* has no loss, or a loss_weight of 0"
-    ):
-        train(write_solver(tmp_path, [1, 2], loss_weight=0))
-
-
-def test_parameters_that_all_have_a_rate_of_0(tmp_path):
-    with pytest.raises(InputError, match="changed no parameter: every lr_mult is 0"):
-        train(write_solver(tmp_path, [1, 2], lr_mult=0))
-
-
-def test_a_base_lr_of_0(tmp_path):
-    with pytest.raises(InputError, match="the learning rate was 0 throughout; set base_lr"):
-        train(write_solver(tmp_path, [1, 2], base_lr=0))
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (dict(loss_weight=0), r"solver\.prototxt: .* has no loss, or a loss_weight of 0"),
+        (dict(lr_mult=0), "changed no parameter: every lr_mult is 0"),
+        (dict(base_lr=0), "the learning rate was 0 throughout; set base_lr"),
+    ],
+)
+def test_a_solver_that_cannot_learn(tmp_path, change, told):
+    with pytest.raises(InputError, match=told):
+        train(write_solver(tmp_path, [1, 2], **change))
 
 
 def test_a_net_without_parameters(tmp_path):
@@ -103,26 +99,18 @@ def test_a_rate_that_begins_at_0_may_grow(tmp_path):
     watch.finish()
 
 
-@pytest.mark.parametrize("spoil", ["weights", "labels"])
-def test_tiles_without_an_annotated_pixel_are_refused_before_the_first(tmp_path, spoil):
+@pytest.mark.parametrize(
+    ("name", "slices", "value", "told"),
+    [
+        ("weights", slice(2), 0, r"data\.h5: in the slices 0 to 1 no pixel is annotated"),
+        ("labels", slice(2), 255, r"data\.h5: in the slices 0 to 1 no pixel is annotated"),
+        ("labels", slice(2), 1, "slices 0 to 1 all pixels that count are of class 1,"),
+        ("labels", 2, 255, "slices 2 to 2 .* nothing to test on"),
+    ],
+)
+def test_tiles_that_teach_nothing_are_refused_before_the_first(tmp_path, name, slices, value, told):
     solver = write_training(tmp_path)
     with h5py.File(tmp_path / "data.h5", "r+") as file:
-        file[spoil][:2] = {"weights": 0, "labels": 255}[spoil]
-    with pytest.raises(InputError, match=r"data\.h5: in the slices 0 to 1 no pixel is annotated"):
-        Training(caffe, str(solver))
-
-
-def test_tiles_of_one_class_are_refused_before_the_first(tmp_path):
-    solver = write_training(tmp_path)
-    with h5py.File(tmp_path / "data.h5", "r+") as file:
-        file["labels"][:2] = 1
-    with pytest.raises(InputError, match=r"slices 0 to 1 all pixels that count are of class 1,"):
-        Training(caffe, str(solver))
-
-
-def test_held_out_slices_without_an_annotated_pixel_are_refused_before_the_first(tmp_path):
-    solver = write_training(tmp_path)
-    with h5py.File(tmp_path / "data.h5", "r+") as file:
-        file["labels"][2] = 255
-    with pytest.raises(InputError, match=r"slices 2 to 2 .* nothing to test on"):
+        file[name][slices] = value
+    with pytest.raises(InputError, match=told):
         Training(caffe, str(solver))
