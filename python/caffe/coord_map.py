@@ -121,7 +121,7 @@ def coord_map_from_to(top_from: Top, top_to: Top) -> Map:
     """
 
     def inputs(top: Top) -> tuple[Top, ...]:
-        # What a Crop is cut like is no ancestor of its values.
+        # What a Crop is cut like is not an ancestor of its values.
         return top.fn.inputs[:1] if top.fn.type_name == "Crop" else top.fn.inputs
 
     def reached(start: Top) -> dict[Top, Map]:

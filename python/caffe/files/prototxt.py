@@ -84,17 +84,7 @@ def _read(path: str | os.PathLike) -> str:
 
 
 def located(error: CaffeError, text: str, source: str) -> CaffeError:
-    """Return an error about a net with the place of its layer in the net's text.
-
-    Parameters
-    ----------
-    error : CaffeError
-        Its `layer` says which.
-    text : str
-        The prototxt.
-    source : str
-        The file of the text.
-    """
+    """Return an error about a net with the place of its layer in the net's text, of a file."""
     told = str(error).removeprefix(f"{source}: ")
     place = "" if error.layer is None else _place_of_layer(text, error.layer)
     return CaffeError(f"{source}{place and ':'}{place}: {told}", error.layer)
@@ -126,7 +116,7 @@ def read_text(path: str | os.PathLike, message: M) -> M:
     Raises
     ------
     CaffeError
-        If the text is no such message; names the file, line and column.
+        If the text is not such a message; names the file, line and column.
     """
     return _parse(_read(path), message, os.fspath(path))
 
@@ -148,7 +138,7 @@ def parse_net(text: str, source: str = "<text>") -> caffe_pb2.NetParameter:
     Raises
     ------
     CaffeError
-        If the text is no net; names `source`, line and column.
+        If the text is not a net; names `source`, line and column.
     """
     net = _parse(text, caffe_pb2.NetParameter(), source)
     if net.input and not net.input_shape and not net.input_dim:
@@ -168,24 +158,7 @@ def read_net(path: str | os.PathLike) -> caffe_pb2.NetParameter:
 
 
 def parse_solver(text: str, source: str = "<text>") -> caffe_pb2.SolverParameter:
-    """Read a solver from text, upgraded to the current format.
-
-    Parameters
-    ----------
-    text : str
-        A solver in Caffe's text format.
-    source : str
-        What errors call the text.
-
-    Returns
-    -------
-    caffe_pb2.SolverParameter
-
-    Raises
-    ------
-    CaffeError
-        If the text is no solver; names `source`, line and column.
-    """
+    """Read a solver from text, upgraded to the current format; as `parse_net`."""
     solver = _parse(text, caffe_pb2.SolverParameter(), source)
     try:
         return upgrade_solver(solver, source)

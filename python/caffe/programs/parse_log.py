@@ -32,7 +32,7 @@ def parse_log(path_to_log: str | os.PathLike) -> tuple[list[Row], list[Row]]:
     Raises
     ------
     CaffeError
-        If the file is no log of a training.
+        If the file is not the log of a training.
     OSError
         If it cannot be read.
     """
