@@ -1,22 +1,18 @@
-"""Passes that are repeated as CUDA graphs, with a stand-in for the graph that a CPU runs."""
+"""Passes that are repeated as CUDA graphs, on a pretended GPU."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
 from google.protobuf import text_format
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 import caffe
-from caffe import common
-from caffe.layers import scalars
 from caffe.net import cuda_graphs
 from caffe.proto import caffe_pb2
+from tests.gpu.pretended import Moment, Repeats, pretended_gpu
 
 # Drop-out, a pooling whose maxima are found again, a crop, a concatenation, two losses.
 NET = """
@@ -63,74 +59,19 @@ class Batches(caffe.Layer):
         pass
 
 
-def _memory(tensor: torch.Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()
-
-
-class _Notes(TorchDispatchMode):
-    """Notes what is computed; to compute it again, into the same memory."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls = []
-        self._given, self._made = set(), {}
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        for tensor in tree_leaves((args, kwargs)):
-            if isinstance(tensor, torch.Tensor) and _memory(tensor) not in self._made:
-                self._given.add(_memory(tensor))
-        result = func(*args, **(kwargs or {}))
-        self.calls.append((func, args, kwargs or {}, result))
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, torch.Tensor) and _memory(tensor) not in self._given:
-                self._made[_memory(tensor)] = tensor
-        return result
-
-    def spoil(self) -> None:
-        """Leave no result: a GPU computes nothing while it notes what is to be done."""
-        for tensor in self._made.values():
-            if tensor.is_floating_point():
-                tensor.untyped_storage().fill_(255)
-
-    def again(self) -> None:
-        for func, args, kwargs, before in self.calls:
-            results = func(*args, **kwargs)
-            tensors = [before] if isinstance(before, torch.Tensor) else before or ()
-            anew = [results] if isinstance(results, torch.Tensor) else results or ()
-            for old, new in zip(tensors, anew):
-                same = old is None or old.data_ptr() == new.data_ptr()
-                if not same:
-                    old.copy_(new)
-
-
 @pytest.fixture
-def recorded(monkeypatch) -> list[list[Callable[[], None]]]:
-    """Have passes on the CPU recorded and repeated; the list tells of which."""
-    found = []
-
-    def captured(parts: Sequence[Callable[[], None]]) -> list[Callable[[], None]]:
-        generator = common.generator()
-        before = generator.get_state()
-        replays = []
-        for part in parts:
-            with _Notes() as notes:
-                part()
-            replays.append(notes)
-        for notes in replays:
-            notes.spoil()
-        replays = [notes.again for notes in replays]
-        generator.set_state(before)
-        found.append(replays)
-        return replays
-
-    monkeypatch.setattr(cuda_graphs, "wanted", lambda: True)
-    monkeypatch.setattr(cuda_graphs, "_captured", captured)
-    monkeypatch.setattr(cuda_graphs, "_no_waits", contextlib.nullcontext)
-    monkeypatch.setattr(torch.cuda.CUDAGraph, "register_generator_state", None, raising=False)
-    # As on a GPU: all parameters are updated after the pass, labels are checked after it.
-    monkeypatch.setattr(caffe.solvers.solver.Solver, "_update_at_once", lambda self: None)
-    monkeypatch.setattr(scalars, "on_host", lambda tensor: False)
-    return found
+def recorded(monkeypatch) -> Iterator[list[Repeats]]:
+    """Have passes recorded and repeated on a pretended GPU; the list tells of which."""
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU: tests/gpu repeats passes there")
+    # Of several ways to compute the same always the first.
+    monkeypatch.setattr(Moment, "elapsed_time", lambda self, other: 0.0)
+    with pretended_gpu(monkeypatch) as repeats:
+        caffe.set_mode_gpu()
+        caffe.set_graphs(True)
+        yield repeats
+        caffe.set_graphs(False)
+        caffe.set_mode_cpu()
 
 
 def solver(tmp_path, net=NET, **others):
@@ -158,7 +99,7 @@ def parameters(made) -> list[np.ndarray]:
 def both_ways(monkeypatch, train) -> list:
     """Return what `train` finds with passes repeated, and without."""
     found = [train()]
-    monkeypatch.setattr(cuda_graphs, "wanted", lambda: False)
+    caffe.set_graphs(False)
     return [*found, train()]
 
 
