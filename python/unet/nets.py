@@ -41,15 +41,6 @@ RATES = {
 METHODS = {"unet": "SGD", "unet_slim": "Adam"}
 ITERATIONS = {"unet": 30000, "unet_slim": 22000}
 OWN_ITERATIONS = 4000
-# What the weight map is made of, as options of `unet prepare`. "gaps": those between cells, but no
-# balance of the classes, which makes cells too large where they are few; "none": every pixel counts
-# alike, from which the slim net learns more in as many steps.
-WEIGHTINGS = {
-    "paper": [],
-    "gaps": ["--no-class-balance"],
-    "none": ["--w0", "0", "--no-class-balance"],
-}
-WEIGHTING = {"unet": "paper", "unet_slim": "none"}
 AUGMENTATION = dict(
     grid=3, std=10.0, rotation=180.0, mirror=True, shift=True, contrast=0.3, brightness=0.15
 )
@@ -57,6 +48,7 @@ TEST_TILE = 700
 DATA = "data/isbi2012/isbi2012.h5"
 SLICES, HOLDOUT = 30, 20
 TRAIN_VAL = "train_val.prototxt"
+FIGURE_1 = Geometry()
 
 
 def tiles(
@@ -66,34 +58,20 @@ def tiles(
     *,
     stage: str | None = None,
     slices: Sequence[int] | None = None,
-    geometry: Geometry | None = None,
+    geometry: Geometry = FIGURE_1,
 ) -> caffe_pb2.LayerParameter:
-    """Return the layer that feeds tiles in a phase and a stage; in TRAIN they are augmented.
+    """Return the layer that feeds tiles of a training set; in phase TRAIN they are augmented.
 
-    Parameters
-    ----------
-    file : str
-        The training set.
-    tile : int
-        Input size.
-    phase : int
-        caffe.TRAIN or caffe.TEST.
-    stage : str, optional
-        Of the solver; None: any.
-    slices : [first, stop], optional
-        All by default.
-    geometry : Geometry, optional
-        The network's; by default that of Fig. 1.
+    It is admitted in one phase, and in one stage of the solver or in any. Slices are [first, stop],
+    by default all.
     """
     config: dict = dict(file=file, tile=tile)
     if slices is not None:
         config["slices"] = list(slices)
     if phase == caffe.TRAIN:
         config.update(seed=1, augmentation=AUGMENTATION)
-    figure1 = Geometry()
-    for name in GEOMETRY if geometry is not None else ():
-        if getattr(geometry, name) != getattr(figure1, name):
-            config[name] = getattr(geometry, name)
+    numbers = {name: getattr(geometry, name) for name in GEOMETRY}
+    config.update({k: value for k, value in numbers.items() if value != getattr(FIGURE_1, k)})
     n = NetSpec()
     n["data"], n["label"], n["weight"] = L.Python(
         name="tiles",
@@ -111,24 +89,17 @@ def train_val_net(
     feeds: Sequence[caffe_pb2.LayerParameter],
     *,
     classes: int = 2,
-    levels: int = LEVELS,
-    padded: bool = False,
+    **shape: int,
 ) -> caffe_pb2.NetParameter:
     """Return the net that is trained and tested: from tiles to loss, in phase TEST to accuracy.
 
-    Parameters
-    ----------
-    name : str
-        A key of `WIDTHS`.
-    feeds : sequence of caffe_pb2.LayerParameter
-        From `tiles`, of which phase and stage admit one.
-    classes, levels, padded
-        As of `unet.network.u_net.u_shape`.
+    Of its feeds, from `tiles`, phase and stage admit one. Its shape is levels and padded, as of
+    `unet.network.u_net.u_shape`.
     """
     n = NetSpec()
     # Stands for the data layers while the net is put together.
     n["data"], n["label"], n["weight"] = L.Python(name="tiles", ntop=3)
-    u_shape(n, WIDTHS[name], classes, levels=levels, padded=padded)
+    u_shape(n, WIDTHS[name], classes, **shape)
     weighted_softmax_loss(n, "score", "weight", classes)
     n["accuracy"] = L.Accuracy(
         n["score"], n["label"], ignore_label=255, include=dict(phase=caffe.TEST)
@@ -146,13 +117,12 @@ def deploy_net(
     channels: int = 1,
     classes: int = 2,
     tile: int = FIGURE_TILE,
-    levels: int = LEVELS,
-    padded: bool = False,
+    **shape: int,
 ) -> caffe_pb2.NetParameter:
-    """Return the net that segments: `data` in, `score` and its soft-max `prob` out."""
+    """Return the net that segments, shaped alike: `data` in, `score` and its soft-max out."""
     n = NetSpec()
     n["data"] = L.Input(shape=dict(dim=[1, channels, tile, tile]))
-    u_shape(n, WIDTHS[name], classes, levels=levels, padded=padded)
+    u_shape(n, WIDTHS[name], classes, **shape)
     n["prob"] = L.Softmax(n["score"])
     net = n.to_proto()
     net.name = name
@@ -171,21 +141,9 @@ def solver(
 ) -> caffe_pb2.SolverParameter:
     """Return the solver: one tile a step; the paper's SGD with momentum 0.99 (Sec. 3), or Adam.
 
-    Parameters
-    ----------
-    name : str
-        A key of `WIDTHS`.
-    folder : str
-        Where train_val.prototxt lies.
-    prefix : str
-        Path of the snapshots, up to `_iter_N`.
-    iterations : int
-    stage : str, optional
-        Which data layers are admitted.
-    test_iter : int, optional
-        Passes of a test; None: there is nothing to test on.
-    method : {"SGD", "Adam"}
-        Adam: without weight decay, which in Caffe would pass through its second moments.
+    Adam is without weight decay, which in Caffe would pass through its second moments. The network
+    lies in `folder`; snapshots are PREFIX_iter_N; without `test_iter`, the passes of a test, there
+    is nothing to test on.
     """
     methods = {
         "SGD": dict(momentum=0.99, weight_decay=0.0005),
