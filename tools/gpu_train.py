@@ -164,7 +164,7 @@ class _Check:
         from unet import nets
 
         options = self.options
-        train, test = ([*map(int, part.split(":"))] for part in (TRAIN_SLICES, TEST_SLICES))
+        train, test = (range(*map(int, s.split(":"))) for s in (TRAIN_SLICES, TEST_SLICES))
         files = nets.own_files(
             options.net,
             f"{folder}.h5",

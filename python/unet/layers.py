@@ -109,7 +109,7 @@ class TrainingTiles(caffe.Layer):
         workers = min(16, max(1, available_cores() // share[1] - 1))
         workers = _whole(config.get("workers", workers), 0, 256, f"{where}: workers")
         self._set = TrainingSet(config["file"])
-        slices = parse_slices(config.get("slices"), self._set.shape[0], self._set.path)
+        slices = _slices(config.get("slices"), self._set.shape[0], self._set.path)
         self._set.demand_annotated(slices, classes=1 if self.phase == caffe.TEST else 2)
         self._next = 0
         cut = self._tile, geometry.border
@@ -146,11 +146,8 @@ class TrainingTiles(caffe.Layer):
         """Nothing to do: tiles have no gradient."""
 
 
-def parse_slices(value: Sequence[int] | None, count: int, where: str) -> list[int]:
-    """Return the slice numbers of [first, stop), or all `count` of them for None.
-
-    An InputError, which begins with `where`, tells a range that is empty or leaves the stack.
-    """
+def _slices(value: object, count: int, where: str) -> list[int]:
+    """Return the slice numbers of [first, stop), or all `count` of them for None."""
     if value is None:
         return list(range(count))
     if not (isinstance(value, (list, tuple)) and len(value) == 2 and all(map(_is_whole, value))):

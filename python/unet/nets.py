@@ -18,10 +18,11 @@ from caffe.proto import caffe_pb2
 from unet.errors import InputError, few
 from unet.files.atomic import atomic_parts
 from unet.files.provenance import NETWORK_LINE
-from unet.layers import GEOMETRY, parse_slices
+from unet.layers import GEOMETRY
 from unet.network.geometry import Geometry
 from unet.network.u_net import LEVELS, u_shape, weighted_softmax_loss
 from unet.preparation.training_set import TrainingSet
+from unet.volumes import chosen_slices
 from unet.volumes.intensity import INPUT, input_text
 
 # Maps after the first convolution; they double at each pooling.
@@ -210,8 +211,8 @@ def own_files(
     *,
     tile: int | None = None,
     iterations: int = OWN_ITERATIONS,
-    train: Sequence[int] | None = None,
-    test: Sequence[int] | None = None,
+    train: range | None = None,
+    test: range | None = None,
     method: str | None = None,
     levels: int = LEVELS,
     padded: bool = False,
@@ -229,7 +230,7 @@ def own_files(
     tile : int, optional
         Input size; by default that of the network's own training, or the next smaller valid one.
     iterations : int
-    train, test : [first, stop], optional
+    train, test : range, optional
         Slices to train on (None: all) and to test on (None: no test).
     method : {"SGD", "Adam"}, optional
         As of `solver`; by default what suits the network.
@@ -254,10 +255,10 @@ def own_files(
         count, *size = training_set.shape
         channels, classes = training_set.channels, training_set.classes
         normalised = training_set.grey_range is None
-        chosen = parse_slices(train, count, training_set.path)
+        chosen = chosen_slices(train, count, "--train-slices")
         training_set.demand_annotated(chosen, classes=2)
         if test is not None:
-            held_out = parse_slices(test, count, training_set.path)
+            held_out = chosen_slices(test, count, "--test-slices")
             training_set.demand_annotated(held_out, classes=1)
             both = sorted(set(chosen) & set(held_out))
             if both:
@@ -266,11 +267,13 @@ def own_files(
                     f"but scores on slices that a network has learnt from say nothing; choose "
                     f"--train-slices and --test-slices that share none"
                 )
-    feeds, passes = [tiles(data, tile, caffe.TRAIN, slices=train, geometry=geometry)], None
+    learnt = None if train is None else (chosen.start, chosen.stop)
+    feeds, passes = [tiles(data, tile, caffe.TRAIN, slices=learnt, geometry=geometry)], None
     if test is not None:
-        feeds.append(tiles(data, tile, caffe.TEST, slices=test, geometry=geometry))
+        shown = held_out.start, held_out.stop
+        feeds.append(tiles(data, tile, caffe.TEST, slices=shown, geometry=geometry))
         down, across = (-(-length // geometry.output_size(tile)) for length in size)
-        passes = (test[1] - test[0]) * down * across
+        passes = len(held_out) * down * across
     return {
         TRAIN_VAL: train_val_net(name, feeds, classes=classes, **shape),
         "deploy.prototxt": deploy_net(name, channels=channels, classes=classes, tile=tile, **shape),

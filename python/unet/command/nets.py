@@ -61,8 +61,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         path_in_prototxt(options.output),
         tile=options.tile,
         iterations=options.iterations,
-        train=_slices("--train-slices", options.train_slices),
-        test=_slices("--test-slices", options.test_slices),
+        train=parse_slices(options.train_slices, "--train-slices"),
+        test=parse_slices(options.test_slices, "--test-slices"),
         method=options.solver,
         levels=options.levels,
         padded=options.padded,
@@ -76,8 +76,3 @@ def _guard(files: Iterable[str], options: argparse.Namespace) -> None:
     """Refuse to write files where that would damage something."""
     outputs = [Output(Path(options.output, name), NETWORK) for name in files]
     guard_outputs(outputs, [options.data] if options.data else [], options.overwrite)
-
-
-def _slices(option: str, text: str | None) -> list[int] | None:
-    chosen = parse_slices(text, option)
-    return chosen and [chosen.start, chosen.stop]

@@ -7,12 +7,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from unet.augmentation.tile_sampler import (
-    Augmentation,
-    TileSampler,
-    coverage,
-    plain_tile,
-)
+from unet.augmentation.tile_sampler import Augmentation, TileSampler
 from unet.preparation.training_set import TrainingSet, write_training_set
 
 BORDER = 92
@@ -141,23 +136,3 @@ def test_channels_are_deformed_alike(tmp_path: Path):
     assert data.shape == (3, 188, 204)
     assert np.array_equal(data[0], data[1])
     assert data[2] == pytest.approx(2 * data[0], abs=1e-5)
-
-
-def test_plain_tiles_cover_every_pixel_once(blobs: TrainingSet):
-    tile = (236, 252)
-    seen = np.zeros((3, 150, 130), int)
-    for place in coverage(blobs.shape, [0, 2], tile, BORDER):
-        data, label, weight = plain_tile(blobs, place, tile, BORDER)
-        z, y, x = place
-        height, width = min(52, 150 - y), min(68, 130 - x)
-        here = (z, slice(y, y + height), slice(x, x + width))
-        seen[here] += 1
-        assert np.array_equal(label[:height, :width], blobs.labels(z)[here[1:]])
-        picture = data[0, 92 : 92 + height, 92 : 92 + width]
-        assert np.array_equal(picture, blobs.raw(z)[0][here[1:]])
-        for array, nothing in ((label, 255), (weight, 0)):
-            assert np.all(array[height:] == nothing)
-            assert np.all(array[:, width:] == nothing)
-        assert not weight[label == 255].any()
-    assert np.all(seen[[0, 2]] == 1)
-    assert not seen[1].any()
