@@ -11,7 +11,7 @@ from dataclasses import fields
 import numpy as np
 
 import caffe
-from unet.augmentation.tile_sampler import Augmentation, TileSampler, coverage, plain_tile
+from unet.augmentation.tile_sampler import Augmentation, TileSampler, plain_tile, tile_origins
 from unet.augmentation.tile_workers import TileWorkers
 from unet.errors import InputError
 from unet.machine.cores import available_cores
@@ -115,9 +115,9 @@ class TrainingTiles(caffe.Layer):
         cut = self._tile, geometry.border
         self._inner = tuple(map(geometry.output_size, self._tile))
         if self.phase == caffe.TEST:
-            tiles = coverage(self._set.shape, slices, *cut)
-            self.tiles_per_epoch = len(tiles)
-            self._fetch = lambda i: plain_tile(self._set, tiles[i % len(tiles)], *cut)
+            origins = tile_origins(self._set.shape, slices, *cut)
+            self.tiles_per_epoch = len(origins)
+            self._fetch = lambda i: plain_tile(self._set, origins[i % len(origins)], *cut)
             return
         self._fetch = TileSampler(self._set, slices, *cut, augmentation, seed, share)
         if workers:

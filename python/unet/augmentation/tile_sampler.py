@@ -147,7 +147,7 @@ class TileSampler:
         return data, label, weight
 
 
-def coverage(
+def tile_origins(
     shape: tuple[int, int, int], slices: Iterable[int], tile: tuple[int, int], border: int
 ) -> list[tuple[int, int, int]]:
     """Return (slice, row, column) of output tiles that cover slices of a stack, each pixel once.
@@ -155,7 +155,7 @@ def coverage(
     `tile` is the (height, width) of the network's input, whose output is smaller by `border` pixels
     on each side.
 
-    >>> coverage((30, 512, 512), [7], (700, 444), 92)
+    >>> tile_origins((30, 512, 512), [7], (700, 444), 92)
     [(7, 0, 0), (7, 0, 260)]
     """
     rows, columns = (size - 2 * border for size in tile)
@@ -172,7 +172,7 @@ def plain_tile(
 ) -> Tile:
     """Cut a tile as it is: data, label, weight as those of `TileSampler`.
 
-    `first` is one of `coverage`. The border is mirrored; what lies beyond the slice is not
+    `first` is one of `tile_origins`. The border is mirrored; what lies beyond the slice is not
     annotated.
     """
     z, y, x = first
