@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from unet.files.atomic import atomic_path
-from unet.files.json_text import json_text
-from unet.files.provenance import KEY, SCORE_FILE, mark
+from unet.files.score_file import write_scores
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 # Of what a program that failed has said, lines that are kept.
@@ -97,9 +96,8 @@ class Record:
             item: {key: value for key, value in finding.items() if key != "table"}
             for item, finding in self._found.items()
         }
-        with atomic_path(self._folder / f"{self._name}.json") as path:
-            text = json_text({KEY: mark(SCORE_FILE), "seconds": self._budget, "found": values})
-            path.write_text(text + "\n", encoding="utf-8")
+        known = {"seconds": self._budget, "found": values}
+        write_scores(self._folder / f"{self._name}.json", known)
         with atomic_path(self._folder / f"{self._name}.txt") as path:
             path.write_text(self.table + "\n", encoding="utf-8")
 

@@ -45,10 +45,10 @@ from unet.command.options import add_device, add_overwrite, parse_slices, real
 from unet.command.running import run_program
 from unet.datasets import isbi2012, release2015
 from unet.errors import InputError
-from unet.files.atomic import atomic_parts, atomic_path, is_temporary
-from unet.files.json_text import json_text
+from unet.files.atomic import atomic_parts, is_temporary
 from unet.files.outputs import Output, guard_outputs
-from unet.files.provenance import KEY, PICTURE, RESULT, SCORE_FILE, STACK, mark
+from unet.files.provenance import PICTURE, RESULT, SCORE_FILE, STACK
+from unet.files.score_file import write_scores
 from unet.plots import save_undersegmented
 from unet.preparation.ctc_sequence import find_sequence
 from unet.scoring.comparison import agreement, find_truth, known_scores, table
@@ -332,7 +332,6 @@ def separate(name: str, recipe: Recipe, options: argparse.Namespace) -> None:
         found[label] = read_volume(cells)
     total = sum(len(np.unique(slice_[slice_ > 0])) for slice_ in truth)
     result = {
-        KEY: mark(SCORE_FILE),
         "iterations": options.iterations,
         "precision": options.precision,
         "cells": total,
@@ -344,8 +343,7 @@ def separate(name: str, recipe: Recipe, options: argparse.Namespace) -> None:
             label: int(sum(slice_.max() for slice_ in cells)) for label, cells in found.items()
         },
     }
-    with atomic_path(scores) as path:
-        path.write_text(json_text(result), encoding="utf-8")
+    write_scores(scores, result)
     first = {label: cells[0] for label, cells in found.items()}
     save_undersegmented(picture, images[0] / 255, truth[0], first)
     print(f"\n{total} cells in slices {split.test}, {options.iterations} iterations each:")
@@ -399,8 +397,7 @@ def compare_published(name: str, recipe: Recipe, options: argparse.Namespace) ->
         if len(results) == 2:
             rows[-1]["agreement"] = agreement(*results)
     print(f"\n{table(rows)}")
-    with atomic_path(output / "scores.json") as path:
-        path.write_text(json_text({KEY: mark(SCORE_FILE), "rows": rows}) + "\n", encoding="utf-8")
+    write_scores(output / "scores.json", {"rows": rows})
     print(f"written: {output / 'scores.json'}")
 
 

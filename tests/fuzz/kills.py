@@ -73,7 +73,7 @@ class Aim:
 
 def _watch(aim: Aim) -> None:
     """Have every call that writes counted, in this process."""
-    from unet.files import hdf5_output
+    from unet.files import hdf5
 
     def counted(function: Callable) -> Callable:
         def call(*arguments: Any, **rest: Any) -> Any:
@@ -85,7 +85,7 @@ def _watch(aim: Aim) -> None:
     for name in CALLS:
         setattr(os, name, counted(getattr(os, name)))
     builtins.open = io.open = counted(io.open)
-    hdf5_output._File.write = counted(hdf5_output._File.write)
+    hdf5._File.write = counted(hdf5._File.write)
 
 
 def _fork(case: Case, folder: Path, words: list[str], aim: Aim) -> int:

@@ -18,10 +18,9 @@ from pathlib import Path
 
 from unet.command.options import add_overwrite, parse_slices, whole
 from unet.command.terminal import is_the_output
-from unet.files.atomic import atomic_path
-from unet.files.json_text import json_text
 from unet.files.outputs import Output, guard_outputs
-from unet.files.provenance import KEY, SCORE_FILE, mark
+from unet.files.provenance import SCORE_FILE
+from unet.files.score_file import write_scores
 from unet.machine.cores import available_cores
 from unet.scoring.score import LABEL_KINDS, score
 
@@ -49,9 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     print(scores)
     if arguments.json:
-        with atomic_path(arguments.json) as path:
-            text = json_text({KEY: mark(SCORE_FILE), **scores})
-            path.write_text(text + "\n", encoding="utf-8")
+        write_scores(arguments.json, scores)
         print(f"\nwritten: {arguments.json}")
 
 

@@ -20,8 +20,7 @@ import numpy as np
 
 from unet.errors import InputError
 from unet.files.atomic import atomic_path
-from unet.files.hdf5 import damage_is_told, find
-from unet.files.hdf5_output import Hdf5Output
+from unet.files.hdf5 import Hdf5Output, damage_is_told, find
 
 PathLike = Union[str, "os.PathLike[str]"]
 

@@ -25,8 +25,7 @@ import numpy as np
 from unet import __version__
 from unet.errors import InputError
 from unet.files.atomic import atomic_path, writing
-from unet.files.hdf5 import damage_is_told, find, open_hdf5_file
-from unet.files.hdf5_output import Hdf5Output
+from unet.files.hdf5 import Hdf5Output, damage_is_told, find, open_hdf5_file
 from unet.files.names import printable
 from unet.files.provenance import KEY, PER_SLICE, TRAINING_SET, mark
 from unet.preparation.labels import IGNORED

@@ -15,8 +15,7 @@ import numpy as np
 
 from unet.errors import InputError
 from unet.files import atomic as files
-from unet.files.hdf5 import check_all_inside, damage_is_told, datasets, open_hdf5_file
-from unet.files.hdf5_output import Hdf5Output
+from unet.files.hdf5 import Hdf5Output, check_all_inside, damage_is_told, datasets, open_hdf5_file
 from unet.files.names import path_in_prototxt
 
 # Of a run's snapshots these stay on disk: the newest, one to fall back on, and every tenth.

@@ -12,7 +12,7 @@ import numpy as np
 
 from unet.errors import InputError
 from unet.files.atomic import atomic_folder, atomic_path, writing
-from unet.files.hdf5_output import Hdf5Output
+from unet.files.hdf5 import Hdf5Output
 from unet.files.provenance import KEY, STACK, mark, refuse_foreign, save_marked_png
 
 PathLike = Union[str, "os.PathLike[str]"]

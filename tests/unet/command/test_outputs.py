@@ -21,6 +21,7 @@ from unet.command import fetch, prepare, segment, track
 from unet.command import score as evaluate
 from unet.datasets import ctc
 from unet.errors import InputError
+from unet.files import score_file
 from unet.volumes import write_volume
 
 SHAPE = (3, 60, 70)
@@ -102,7 +103,7 @@ def test_no_room_is_a_sentence_that_names_the_output(
     monkeypatch.setitem(ctc.DATASETS, "dic-hela", known)
     if "--json" in words:
         # Else they fit into the last page.
-        monkeypatch.setattr(evaluate, "json_text", lambda scores: "0" * 20000)
+        monkeypatch.setattr(score_file, "_without_nan", lambda scores: ["0" * 20000])
     before = sorted(os.listdir(disk))
     told = rf"^{disk}/{output}: cannot be written: the (disk is full|file system is read-only)"
     with pytest.raises(InputError, match=told):

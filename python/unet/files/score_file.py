@@ -1,0 +1,40 @@
+"""Files of scores: JSON that every reader takes, with the project's mark."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from unet.files.atomic import atomic_path
+from unet.files.provenance import KEY, SCORE_FILE, mark
+
+
+def write_scores(path: str | os.PathLike[str], scores: Mapping[str, Any]) -> None:
+    """Write scores as JSON, whole or not at all.
+
+    Parameters
+    ----------
+    path : path
+    scores : mapping of str to anything that JSON has
+        NaN and infinities, which JSON does not have, become null.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be written.
+    """
+    marked = {KEY: mark(SCORE_FILE), **scores}
+    with atomic_path(path) as fresh:
+        text = json.dumps(_without_nan(marked), indent=1, allow_nan=False)
+        fresh.write_text(text + "\n", encoding="utf-8")
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
