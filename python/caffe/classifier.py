@@ -1,4 +1,4 @@
-"""Classifier: a net that gives class probabilities for pictures of any size."""
+"""Classifier: a net that gives class probabilities for images of any size."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from caffe.net.net import TEST, Net
 
 
 class Classifier(Net):
-    """A net for classifying pictures.
+    """A net for classifying images.
 
     Parameters
     ----------
     model_file, pretrained_file : path
         Prototxt and weights.
     image_dims : (height, width), optional
-        What pictures are resized to before crops are taken; by default the input's size.
+        What images are resized to before crops are taken; by default the input's size.
     mean, input_scale, raw_scale, channel_swap
         As of `io.Transformer`.
     """
@@ -40,7 +40,7 @@ class Classifier(Net):
         self.image_dims = image_dims or self.crop_dims
 
     def predict(self, inputs: Sequence[np.ndarray], oversample: bool = True) -> np.ndarray:
-        """Classify pictures.
+        """Classify images.
 
         Parameters
         ----------
@@ -50,12 +50,12 @@ class Classifier(Net):
 
         Returns
         -------
-        float32 array, shape (pictures, classes)
+        float32 array, shape (images, classes)
 
         Raises
         ------
         IndexError
-            If there are no pictures, or they have no axis of channels.
+            If there are no images, or they have no axis of channels.
         """
         if not len(inputs):
             raise IndexError("list index out of range: no pictures were given")
@@ -64,7 +64,7 @@ class Classifier(Net):
                 "tuple index out of range: a picture has three axes (height, width, channels), not "
                 f"the shape {np.shape(inputs[0])}"
             )
-        resized = np.stack([io.resize_image(picture, self.image_dims) for picture in inputs])
+        resized = np.stack([io.resize_image(image, self.image_dims) for image in inputs])
         if oversample:
             crops = io.oversample(resized, self.crop_dims)
         else:

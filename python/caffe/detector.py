@@ -1,4 +1,4 @@
-"""Detector: a net that scores windows of pictures."""
+"""Detector: a net that scores windows of images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from caffe.net.net import TEST, Net
 
 
 class Detector(Net):
-    """A net for scoring windows of pictures, each warped to the net's input.
+    """A net for scoring windows of images, each warped to the net's input.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ class Detector(Net):
                 f"{self.source}: windows with a context of {context_pad} pixels on each side need "
                 f"a square input of more than {2 * context_pad} pixels, not {shape[2]} x {shape[3]}"
             )
-        # What becomes zero in the net: so much of the context as lies outside the picture.
+        # What becomes zero in the net: so much of the context as lies outside the image.
         mean = transformer.mean.get(name)
         if mean is None:
             self.crop_mean = np.zeros(self.crop_dims, np.float32)
@@ -73,7 +73,7 @@ class Detector(Net):
         self.crop_mean = mean / transformer.raw_scale.get(name, 1)
 
     def crop(self, im: np.ndarray, window: Sequence[float]) -> np.ndarray:
-        """Cut a window out of a picture, with its context.
+        """Cut a window out of an image, with its context.
 
         Parameters
         ----------
@@ -89,7 +89,7 @@ class Detector(Net):
         Raises
         ------
         CaffeError
-            If nothing of it lies in the picture.
+            If nothing of it lies in the image.
         """
         window = np.asarray(window)
         if not self.context_pad:
@@ -104,16 +104,16 @@ class Detector(Net):
         inside = np.clip(box, 0, np.tile(im.shape[:2], 2))
         extent = np.round((inside[2:] - inside[:2] + 1) * scale).astype(int)
         height, width = np.minimum(extent, size - margin)
-        picture = io.resize_image(_cut(im, inside, window), (height, width))
+        image = io.resize_image(_cut(im, inside, window), (height, width))
         crop = np.ones(self.crop_dims, np.float32) * self.crop_mean
         top, left = margin
-        crop[top : top + height, left : left + width] = picture
+        crop[top : top + height, left : left + width] = image
         return crop
 
     def detect_windows(
         self, images_windows: Iterable[tuple[str, Sequence[Sequence[float]]]]
     ) -> list[dict[str, Any]]:
-        """Score windows of pictures.
+        """Score windows of images.
 
         Parameters
         ----------
@@ -129,14 +129,14 @@ class Detector(Net):
         Raises
         ------
         CaffeError
-            If a window has nothing of its picture in it; names both.
+            If a window has nothing of its image in it; names both.
         """
         name, detections, crops = self.inputs[0], [], []
         for filename, windows in images_windows:
-            picture = io.load_image(filename).astype(np.float32)
+            image = io.load_image(filename).astype(np.float32)
             for window in windows:
                 try:
-                    crops.append(self.transformer.preprocess(name, self.crop(picture, window)))
+                    crops.append(self.transformer.preprocess(name, self.crop(image, window)))
                 except CaffeError as error:
                     raise CaffeError(f"{filename}: {error}") from None
                 detections.append({"window": window, "filename": filename})
@@ -147,7 +147,7 @@ class Detector(Net):
         return detections
 
     def detect_selective_search(self, image_fnames: Sequence[str]) -> list[dict[str, Any]]:
-        """Score the windows that Selective Search proposes for pictures; as `detect_windows`.
+        """Score the windows that Selective Search proposes for images; as `detect_windows`.
 
         Raises
         ------

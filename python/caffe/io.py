@@ -1,4 +1,4 @@
-"""Pictures into blobs and back, as pycaffe's `caffe.io` does."""
+"""Images into blobs and back, as pycaffe's `caffe.io` does."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def blobprotovector_str_to_arraylist(str: bytes) -> list[np.ndarray]:
 
 
 def array_to_datum(arr: np.ndarray, label: int | None = None) -> caffe_pb2.Datum:
-    """Return a Datum of a picture, (channels, height, width): uint8 as bytes, others as floats.
+    """Return a Datum of an image, (channels, height, width): uint8 as bytes, others as floats.
 
     Raises
     ------
@@ -71,7 +71,7 @@ def array_to_datum(arr: np.ndarray, label: int | None = None) -> caffe_pb2.Datum
 
 
 def datum_to_array(datum: caffe_pb2.Datum) -> np.ndarray:
-    """Return the picture in a Datum, (channels, height, width): uint8, or float64 of its floats."""
+    """Return the image in a Datum, (channels, height, width): uint8, or float64 of its floats."""
     shape = (datum.channels, datum.height, datum.width)
     if datum.data:
         return np.frombuffer(datum.data, np.uint8).reshape(shape)
@@ -79,9 +79,9 @@ def datum_to_array(datum: caffe_pb2.Datum) -> np.ndarray:
 
 
 class Transformer:
-    """Brings pictures into the form that a net was trained on, and back.
+    """Brings images into the form that a net was trained on, and back.
 
-    A picture, (height, width, channels), is resized to the input's size, its axes and channels are
+    An image, (height, width, channels), is resized to the input's size, its axes and channels are
     reordered, it is scaled (`raw_scale`), the mean is taken off, and it is scaled again
     (`input_scale`); each step only if it was set.
 
@@ -104,7 +104,7 @@ class Transformer:
             raise Exception(f"{in_} is not one of the net inputs: {self.inputs}")
 
     def preprocess(self, in_: str, data: np.ndarray) -> np.ndarray:
-        """Return a picture as input `in_` wants it.
+        """Return an image as input `in_` wants it.
 
         Parameters
         ----------
@@ -119,37 +119,37 @@ class Transformer:
             In this order if `transpose` is (2, 0, 1).
         """
         self._check_input(in_)
-        picture = data.astype(np.float32)
+        image = data.astype(np.float32)
         size = tuple(self.inputs[in_][2:])
-        if picture.shape[:2] != size:
-            picture = resize_image(picture, size)
+        if image.shape[:2] != size:
+            image = resize_image(image, size)
         if in_ in self.transpose:
-            picture = picture.transpose(self.transpose[in_])
+            image = image.transpose(self.transpose[in_])
         if in_ in self.channel_swap:
-            picture = picture[list(self.channel_swap[in_]), :, :]
+            image = image[list(self.channel_swap[in_]), :, :]
         if in_ in self.raw_scale:
-            picture *= self.raw_scale[in_]
+            image *= self.raw_scale[in_]
         if in_ in self.mean:
-            picture -= self.mean[in_]
+            image -= self.mean[in_]
         if in_ in self.input_scale:
-            picture *= self.input_scale[in_]
-        return picture
+            image *= self.input_scale[in_]
+        return image
 
     def deprocess(self, in_: str, data: np.ndarray) -> np.ndarray:
-        """Undo `preprocess`, but for the resizing: return the picture behind the input `data`."""
+        """Undo `preprocess`, but for the resizing: return the image behind the input `data`."""
         self._check_input(in_)
-        picture = data.copy().squeeze()
+        image = data.copy().squeeze()
         if in_ in self.input_scale:
-            picture /= self.input_scale[in_]
+            image /= self.input_scale[in_]
         if in_ in self.mean:
-            picture += self.mean[in_]
+            image += self.mean[in_]
         if in_ in self.raw_scale:
-            picture /= self.raw_scale[in_]
+            image /= self.raw_scale[in_]
         if in_ in self.channel_swap:
-            picture = picture[np.argsort(self.channel_swap[in_]), :, :]
+            image = image[np.argsort(self.channel_swap[in_]), :, :]
         if in_ in self.transpose:
-            picture = picture.transpose(np.argsort(self.transpose[in_]))
-        return picture
+            image = image.transpose(np.argsort(self.transpose[in_]))
+        return image
 
     def set_transpose(self, in_: str, order: Sequence[int]) -> None:
         """Set the order of axes; (2, 0, 1) makes (height, width, channels) Caffe's order."""
@@ -177,9 +177,9 @@ class Transformer:
         self.raw_scale[in_] = scale
 
     def set_mean(self, in_: str, mean: np.ndarray) -> None:
-        """Set the mean to take off: one value a channel, or a picture, (channels, height, width).
+        """Set the mean to take off: one value a channel, or an image, (channels, height, width).
 
-        A picture of another size is resized.
+        An image of another size is resized.
 
         Raises
         ------
@@ -210,14 +210,14 @@ class Transformer:
 
 
 def load_image(filename: str | os.PathLike, color: bool = True) -> np.ndarray:
-    """Read a picture.
+    """Read an image.
 
     Parameters
     ----------
     filename : path
         Any format that scikit-image reads.
     color : bool
-        Whether grey pictures get three channels; otherwise coloured ones are made grey.
+        Whether grey images get three channels; otherwise coloured ones are made grey.
 
     Returns
     -------
@@ -228,16 +228,16 @@ def load_image(filename: str | os.PathLike, color: bool = True) -> np.ndarray:
     import skimage
     import skimage.io
 
-    picture = skimage.img_as_float32(skimage.io.imread(os.fspath(filename), as_gray=not color))
-    if picture.ndim == 2:
-        picture = picture[:, :, np.newaxis]
+    image = skimage.img_as_float32(skimage.io.imread(os.fspath(filename), as_gray=not color))
+    if image.ndim == 2:
+        image = image[:, :, np.newaxis]
         if color:
-            picture = np.tile(picture, (1, 1, 3))
-    return picture[:, :, :3]
+            image = np.tile(image, (1, 1, 3))
+    return image[:, :, :3]
 
 
 def resize_image(im: np.ndarray, new_dims: Sequence[int], interp_order: int = 1) -> np.ndarray:
-    """Resize a picture.
+    """Resize an image.
 
     Parameters
     ----------
@@ -268,7 +268,7 @@ def resize_image(im: np.ndarray, new_dims: Sequence[int], interp_order: int = 1)
 
 
 def oversample(images: Sequence[np.ndarray], crop_dims: Sequence[int]) -> np.ndarray:
-    """Cut the four corners and the centre out of pictures, each also mirrored.
+    """Cut the four corners and the centre out of images, each also mirrored.
 
     Parameters
     ----------
@@ -278,14 +278,14 @@ def oversample(images: Sequence[np.ndarray], crop_dims: Sequence[int]) -> np.nda
 
     Returns
     -------
-    float32 array (10 * pictures, height, width, channels)
-        Of each picture the corners (top left, top right, bottom left, bottom right), the centre,
+    float32 array (10 * images, height, width, channels)
+        Of each image the corners (top left, top right, bottom left, bottom right), the centre,
         then the same five mirrored left to right.
 
     Raises
     ------
     ValueError
-        If a picture is smaller than the crops.
+        If an image is smaller than the crops.
     """
     size = np.array(images[0].shape[:2])
     crop = np.array(crop_dims, dtype=int)

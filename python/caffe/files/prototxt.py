@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 from caffe.errors import CaffeError, did_you_mean
 from caffe.files import forks, limits
 from caffe.files.atomic import atomic_path, missing
-from caffe.files.upgrade import upgrade_net, upgrade_solver
+from caffe.files.upgrade import upgrade_net_as_needed, upgrade_solver
 from caffe.layer_types import written_like
 from caffe.log import Log, log_warning_once
 from caffe.proto import caffe_pb2
@@ -147,9 +147,10 @@ def parse_net(text: str, source: str = "<text>") -> caffe_pb2.NetParameter:
             "give input_shape { dim: ... }, or four input_dim"
         )
     try:
-        return upgrade_net(net, source)
+        upgrade_net_as_needed(net, source)
     except CaffeError as error:
         raise located(error, text, source) from None
+    return net
 
 
 def read_net(path: str | os.PathLike) -> caffe_pb2.NetParameter:

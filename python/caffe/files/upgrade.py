@@ -46,12 +46,6 @@ _SOLVER_TYPES = {
 }
 
 
-def upgrade_net(param: caffe_pb2.NetParameter, source: str) -> caffe_pb2.NetParameter:
-    """Bring a net up to the current format; as `upgrade_net_as_needed`, but return `param`."""
-    upgrade_net_as_needed(param, source)
-    return param
-
-
 def net_needs_upgrade(param: caffe_pb2.NetParameter) -> bool:
     """Return whether a net is of an older format."""
     return bool(param.layers or param.input or _old_batch_norms(param))
@@ -241,9 +235,9 @@ def upgrade_solver(param: caffe_pb2.SolverParameter, source: str) -> caffe_pb2.S
     upgrade_solver_as_needed(param, source)
     for field in ("net_param", "train_net_param"):
         if param.HasField(field):
-            upgrade_net(getattr(param, field), f"{source}: {field}")
+            upgrade_net_as_needed(getattr(param, field), f"{source}: {field}")
     for place, net in enumerate(param.test_net_param):
-        upgrade_net(net, f"{source}: test_net_param {place}")
+        upgrade_net_as_needed(net, f"{source}: test_net_param {place}")
     return param
 
 
