@@ -54,13 +54,8 @@ def find(prefix: str) -> list[Snapshot]:
 def prune(prefix: str, interval: int, own: Container[int]) -> None:
     """Delete old snapshots of a run: all but the newest two and those at every tenth interval.
 
-    Parameters
-    ----------
-    prefix : str
-    interval : int
-        Iterations from one to the next; 0: none but those of a stop.
-    own : container of int
-        The iterations that the run has done; what else is there another program has written.
+    The interval is 0 where there are none but those of a stop. `own` are the iterations that the
+    run has done; what else is there another program has written.
     """
     for old in find(prefix)[NEWEST_KEPT:]:
         milestone = interval and old.iteration % (MILESTONE * interval) == 0
@@ -190,13 +185,7 @@ def _beside_its_model(snapshot: Snapshot) -> Iterator[str]:
 
 
 def given(state: str) -> Snapshot:
-    """Return the snapshot that a solver state named by the user belongs to.
-
-    Raises
-    ------
-    InputError
-        If the file or the parameters beside it are missing.
-    """
+    """Return the snapshot of a solver state that a user names; missing files are an InputError."""
     name = os.path.basename(state)
     if ".solverstate" not in name:
         raise InputError(f"{state}: is no .solverstate file")
@@ -210,19 +199,9 @@ def given(state: str) -> Snapshot:
 
 
 def newest_whole(prefix: str, solver: Any) -> tuple[Snapshot | None, list[str]]:
-    """Restore the newest snapshot that is whole.
+    """Restore the newest snapshot that is whole; return it, and why newer ones were passed over.
 
-    Returns
-    -------
-    snapshot : Snapshot or None
-        None if there are no snapshots at all.
-    passed : list of str
-        Why newer ones were passed over.
-
-    Raises
-    ------
-    InputError
-        If there are snapshots and none can be used.
+    It is None if there are no snapshots at all; if none of them can be used, that is an InputError.
     """
     passed: list[str] = []
     for candidate in find(prefix):
