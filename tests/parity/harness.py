@@ -8,6 +8,7 @@ a script should do many cases at once: tests/parity/scripts/run_nets.py does so 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -258,3 +259,21 @@ def assert_close(
         f"{len(problems)} of {len(names)} arrays differ by more than {relative}:\n"
         + ("\n".join(text for _, text in problems[:20]))
     )
+
+
+def undated(log: str) -> str:
+    """Return a log without time, process and line number: level, file and text of each line."""
+    header = re.compile(r"^([IWEF])\d{4} [\d:.]+ +\d+ ([\w.]+):\d+\]", flags=re.MULTILINE)
+    return header.sub(r"\1 \2]", log)
+
+
+# Not a part of a word.
+NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[-+]\d+)?(?![\w])")
+
+
+def assert_same_lines(got: Sequence[str], wanted: Sequence[str], atol: float = 0.0) -> None:
+    """Compare lines of text, the numbers in them to 1e-4."""
+    assert [NUMBER.sub("#", line) for line in got] == [NUMBER.sub("#", line) for line in wanted]
+    for mine, line in zip(got, wanted):
+        numbers = ([float(number) for number in NUMBER.findall(text)] for text in (mine, line))
+        np.testing.assert_allclose(*numbers, rtol=1e-4, atol=atol, err_msg=line)

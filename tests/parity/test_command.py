@@ -15,7 +15,8 @@ import pytest
 
 import caffe
 from caffe.files import caffemodel
-from tests.parity.harness import SCRIPTS, Engine, assert_close
+from tests.parity import harness
+from tests.parity.harness import NUMBER, Engine, assert_close, undated
 
 NET = """
 name: "small net"
@@ -180,7 +181,7 @@ def run(engine: Engine, folder: Path, lines: dict[str, str]) -> Results:
         given[f"{name}|arguments"] = json.dumps(line.split())
         given[f"{name}|signals"] = json.dumps(SIGNALS.get(name, ("", []))[1])
     found = engine.run(
-        SCRIPTS / "run_commands.py",
+        harness.SCRIPTS / "run_commands.py",
         given,
         # Genuine Caffe's log would go to files in /tmp as well, and names of functions to look up
         # are most of the time that it takes to abort.
@@ -249,28 +250,15 @@ def lines_of(log: str) -> list[str]:
     Left out: time, process and line number. "Datatype class", which genuine Caffe says of the first
     HDF5 file only. How fast it went: genuine Caffe counts whole milliseconds. The engines' names.
     """
-    log = re.sub(r"^([IWEF])\d{4} [\d:.]+ +\d+ ([\w.]+):\d+\]", r"\1 \2]", log, flags=re.MULTILINE)
-    log = re.sub(r"\(\S+ iter/s, \S+s/(\d+) iters\)", r"(SPEED/\1)", log)
+    log = re.sub(r"\(\S+ iter/s, \S+s/(\d+) iters\)", r"(SPEED/\1)", undated(log))
     log = re.sub(r"\b\S+ ms\.$", "TIME", log, flags=re.MULTILINE)
     log = re.sub(r"\.\./(ours|genuine)/", "../ENGINE/", log)
     return [line for line in log.splitlines() if "Datatype class" not in line]
 
 
-_NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[-+]\d+)?(?![\w])")
-
-
 def assert_same_log(got: str, wanted: str) -> None:
     """Compare two logs: the same lines, numbers to 1e-4."""
-    ours, theirs = lines_of(got), lines_of(wanted)
-    assert [_NUMBER.sub("#", line) for line in ours] == [_NUMBER.sub("#", line) for line in theirs]
-    for mine, line in zip(ours, theirs):
-        np.testing.assert_allclose(
-            [float(number) for number in _NUMBER.findall(mine)],
-            [float(number) for number in _NUMBER.findall(line)],
-            rtol=1e-4,
-            atol=1e-6,
-            err_msg=line,
-        )
+    harness.assert_same_lines(lines_of(got), lines_of(wanted), atol=1e-6)
 
 
 @pytest.mark.parametrize("name", [*RUNS, "resumed", "resumed HDF5"])
@@ -328,7 +316,7 @@ def test_signals_do_what_they_do_in_genuine_caffe(ran, name):
     got, wanted = (results[name] for results in ran)
     assert got["status"] == wanted["status"] == (-9 if name == "without effect" else 0)
     ours, theirs = (
-        [_NUMBER.sub("#", re.sub(r"iter_\d+", "iter_N", line)) for line in lines_of(side["err"])]
+        [NUMBER.sub("#", re.sub(r"iter_\d+", "iter_N", line)) for line in lines_of(side["err"])]
         for side in (got, wanted)
     )
     assert ours == theirs

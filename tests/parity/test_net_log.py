@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.parity.harness import Engine
+from tests.parity.harness import Engine, undated
 from tests.parity.layer_cases import CASES, Draw
 from tests.parity.whole_nets import NETS
 
@@ -47,8 +47,7 @@ def nets() -> dict[str, str]:
 
 def lines(log: str) -> list[str]:
     """Return level, file and text of a log's lines; genuine Caffe's warning of glog is left out."""
-    log = re.sub(r"^([IWEF])\d{4} [\d:.]+ +\d+ ([\w.]+):\d+\]", r"\1 \2]", log, flags=re.MULTILINE)
-    return [line for line in log.splitlines() if "before InitGoogleLogging" not in line]
+    return [line for line in undated(log).splitlines() if "before InitGoogleLogging" not in line]
 
 
 @pytest.fixture(scope="module")

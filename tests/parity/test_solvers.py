@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from caffe.proto import caffe_pb2
-from tests.parity.harness import SCRIPTS, Arrays, Engine, assert_close, exchange_files
+from tests.parity import harness
+from tests.parity.harness import Arrays, Engine, assert_close
 
 STEPS, HALF = 20, 10
 ITEMS = 6
@@ -90,7 +91,7 @@ def run(
     """Run solvers on an engine, in one process."""
     solvers = {name: {"solver": SOLVERS[name]} for name in names}
     how = str(folder), own, other, str(HALF)
-    return engine.run_each(SCRIPTS / "run_solvers.py", solvers, *how, shared=batches())
+    return engine.run_each(harness.SCRIPTS / "run_solvers.py", solvers, *how, shared=batches())
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +103,7 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def trained(ours: Engine, reference: Engine, folder: Path) -> tuple[dict, dict, dict]:
     """Return what all solvers come to: see `exchange_files`."""
-    return exchange_files(run, ours, reference, folder)
+    return harness.exchange_files(run, ours, reference, folder)
 
 
 def uninterrupted(results: Arrays) -> Arrays:
@@ -217,12 +218,4 @@ def test_test_nets_and_mean_losses_are_logged_as_by_genuine_caffe(ours, referenc
     names = [key for key in found[1] if key.startswith("inputs")]
     assert [found[0].pop(n).tolist() for n in names] == [found[1].pop(n).tolist() for n in names]
     assert_close(found[0], found[1])
-    number = re.compile(r"-?\d+(?:\.\d+)?(?:e[-+]\d+)?")
-    assert [number.sub("#", line) for line in got] == [number.sub("#", line) for line in wanted]
-    for mine, theirs in zip(got, wanted):
-        np.testing.assert_allclose(
-            [float(n) for n in number.findall(mine)],
-            [float(n) for n in number.findall(theirs)],
-            rtol=1e-4,
-            err_msg=theirs,
-        )
+    harness.assert_same_lines(got, wanted)
