@@ -28,7 +28,7 @@ from unet.command.running import run_program
 from unet.command.terminal import is_the_output
 from unet.errors import InputError
 from unet.machine.engine import open_engine
-from unet.segmentation.tiles import BORDER, check_tile
+from unet.network.geometry import Geometry
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 REFERENCE = REPOSITORY / "tools" / "caffe-reference"
@@ -53,7 +53,7 @@ def _synthetic(net: str, tile: int, phase: str, folder: str) -> str:
     param = text_format.Parse(source.read_text(), caffe_pb2.NetParameter())
     layers = [layer for layer in param.layer if layer.type not in ("Python", "Input")]
     del param.layer[:]
-    inner = tile - 2 * BORDER
+    inner = tile - 2 * Geometry().border
     shapes = {"data": (1, 1, tile, tile)}
     if phase == "train":
         shapes.update(label=(1, 1, inner, inner), weight=(1, 2, inner, inner))
@@ -116,11 +116,9 @@ def _caffe_pass(options: argparse.Namespace) -> tuple[Callable[[], object], floa
 
 def _slice_pass(options: argparse.Namespace) -> tuple[Callable[[], object], float]:
     """Return what segments one slice of 512 x 512 as tools/segment.py does, from file to memory."""
-    from unet.command.segment_options import choose_tiles
-    from unet.machine.engine import tiles_together
-    from unet.model import load_net, pass_cost
-    from unet.segmentation.segment import VERSIONS, segment_volume
-    from unet.volumes import open_volume, write_volume
+    from unet import load, open_volume
+    from unet.segmentation.options import SegmentationOptions
+    from unet.volumes import write_volume
 
     caffe = open_engine(options.device, options.precision)
     prototxt = REPOSITORY / "prototxt" / options.net / "deploy.prototxt"
@@ -128,30 +126,22 @@ def _slice_pass(options: argparse.Namespace) -> tuple[Callable[[], object], floa
     with tempfile.TemporaryDirectory() as folder:
         weights = os.path.join(folder, "weights.caffemodel")
         caffe.Net(str(prototxt), caffe.TEST).save(weights)
-        network = load_net(caffe, prototxt, weights)
+        model = load(weights, prototxt, device=options.device, precision=options.precision)
     # Goes with the process: the file has to be there in every round.
     file = tempfile.NamedTemporaryFile(suffix=".tif")  # noqa: SIM115
     write_volume(file.name, pixels)
-    cost = pass_cost(network)
-    free = argparse.Namespace(memory=None, procedure=None, device=options.device)
-    tile, tiles, score = choose_tiles(None, (SLICE, SLICE), cost, free)
+    asked = SegmentationOptions(tta=options.tta, normalise=True)
+    with open_volume(file.name) as volume:
+        plan = model.plan(volume, asked)
 
     def once() -> None:
         # As tools/segment.py does it.
         _repeat_passes(caffe, True)
         with open_volume(file.name) as volume:
-            for _ in segment_volume(
-                network,
-                [volume[0]],
-                None,
-                tile,
-                average=options.average,
-                score=score,
-                together=tiles_together(caffe),
-            ):
+            for _ in model.run(volume, plan):
                 pass
 
-    return once, tiles * len(VERSIONS[options.average]) * cost.work(tile) / 1e9
+    return once, plan.work / 1e9
 
 
 def _repeat_passes(caffe: ModuleType, on: bool) -> None:
@@ -271,7 +261,7 @@ def _ask(worker: subprocess.Popen) -> dict[str, float]:
 
 def engine(options: argparse.Namespace) -> None:
     """Compare training steps and forward passes of both engines, and of a PyTorch module."""
-    check_tile((options.tile, options.tile))
+    Geometry().check((options.tile, options.tile))
     on_cpu = options.device == "cpu"
     if on_cpu and subprocess.run([str(REFERENCE), "--check"], check=False).returncode:
         raise InputError("genuine Caffe is not installed: run make caffe-reference first")
@@ -410,7 +400,7 @@ def tiles(options: argparse.Namespace) -> None:
         tile = (options.tile, options.tile)
         with TrainingSet(path) as training_set:
             how = Augmentation(**AUGMENTATION)
-            sampler = TileSampler(training_set, range(len(raw)), tile, BORDER, how, 1)
+            sampler = TileSampler(training_set, range(len(raw)), tile, Geometry().border, how, 1)
             for count in options.workers or (0, options.threads):
                 workers = TileWorkers(sampler, count) if count else None
                 take = workers.fetch if workers else sampler
@@ -444,7 +434,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--graphs", action="store_true", help="a GPU repeats recorded passes (work)"
     )
-    parser.add_argument("--average", default="none", help="as of tools/segment.py (slice)")
+    parser.add_argument("--tta", default="none", help="as of tools/segment.py (slice)")
     parser.add_argument("--precision", default="fp32", help="of this engine: fp32, tf32 or bf16")
     parser.add_argument("--device", default="cpu", help="cpu or the number of a GPU (engine)")
     parser.add_argument(

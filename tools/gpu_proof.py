@@ -47,8 +47,8 @@ PASSES: dict[str, dict[str, Any]] = {
     "matrix product": {"phase": "product"},
     "step, this engine, graphs": {**_STEP, **_GRAPHS},
     "forward, this engine, graphs": {**_FORWARD, **_GRAPHS},
-    "slice of 512 x 512": {"phase": "slice", "average": "none"},
-    "slice of 512 x 512, 8 versions": {"phase": "slice", "average": "dihedral"},
+    "slice of 512 x 512": {"phase": "slice", "tta": "none"},
+    "slice of 512 x 512, 8 versions": {"phase": "slice", "tta": "dihedral"},
 }
 # Worker processes of the feed, and the tiles that each cuts.
 WORKERS, TILES = (1, 4, 8, 15), 20

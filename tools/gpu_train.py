@@ -24,7 +24,7 @@ from unet.errors import InputError
 from unet.files.atomic import atomic_path
 from unet.files.names import path_in_prototxt
 from unet.machine.engine import open_engine
-from unet.model import find_weights
+from unet.model.open_net import find_weights
 from unet.plots import draw_curves
 from unet.scoring.tables import StackScores
 from unet.training import snapshots
@@ -262,7 +262,7 @@ class _Check:
     def segment_command(self) -> list[str]:
         return [
             *("tools/segment.py", self.volume, "--slices", TEST_SLICES),
-            *("--weights", str(self.half), "--net", str(self.deploy), "--average", "dihedral"),
+            *("--weights", str(self.half), "--net", str(self.deploy), "--tta", "dihedral"),
             *("--device", self.options.device, "--precision", self.options.precision),
             *("-o", str(self.work / "probabilities.tif"), "--overwrite"),
         ]

@@ -107,8 +107,8 @@ _CHALLENGE = """\
 Data: Cell Tracking Challenge, whose terms apply; Maska et al., Bioinformatics 30 (2014),
 Ulman et al., Nature Methods 14 (2017). The network: Ronneberger et al., MICCAI 2015."""
 _USE_OF_CELLS = """\
-    python tools/segment.py FRAMES --weights weights.caffemodel --labels cells.tif \\
-        --average mirror --minimum-area 500 --fill-holes
+    python tools/segment.py FRAMES --weights weights.caffemodel --instances cells.tif \\
+        --tta mirror --minimum-area 500 --fill-holes
     python tools/track.py cells.tif -o RES"""
 
 
@@ -134,14 +134,14 @@ RECIPES = {
         splits={"holdout": Split("0:20", "27:30", "train-volume.tif")},
         prepare="--normalise --balance-slices 0:20",
         nets="--tile 380",
-        segment="--average mirror",
+        segment="--tta mirror",
         iterations=800,
     ),
     "segment-demo": Recipe(
         data="isbi2012",
         folder="data/isbi2012",
         splits={"holdout": Split("", "27:30", "train-volume.tif")},
-        segment="--average dihedral",
+        segment="--tta dihedral",
         score="--no-warping",
         weights="models/isbi2012_slim",
     ),
@@ -168,7 +168,7 @@ RECIPES = {
             ),
         },
         prepare="--normalise",
-        segment="--average dihedral",
+        segment="--tta dihedral",
         training_set="data/isbi2012/isbi2012.h5",
         iterations=5000,
         make="train-isbi",
@@ -189,7 +189,7 @@ and Cardona et al., PLoS Biology 8, 2010. The network: Ronneberger et al., MICCA
         learn="02",
         splits=_cells(61),
         prepare="--normalise --field-of-interest 50 --unannotated markers",
-        segment="--average mirror --minimum-area 500 --fill-holes",
+        segment="--tta mirror --minimum-area 500 --fill-holes",
         track="--field-of-interest 50",
         iterations=6000,
         make="train-phc",
@@ -206,7 +206,7 @@ and Cardona et al., PLoS Biology 8, 2010. The network: Ronneberger et al., MICCA
         learn="02",
         splits=_cells(42),
         prepare="--normalise --unannotated markers",
-        segment="--average mirror --minimum-area 500 --fill-holes",
+        segment="--tta mirror --minimum-area 500 --fill-holes",
         iterations=6000,
         make="train-dic",
         title="DIC-C2DH-HeLa",
@@ -222,7 +222,7 @@ and Cardona et al., PLoS Biology 8, 2010. The network: Ronneberger et al., MICCA
         splits={"holdout": Split("0:20", "20:30", "train-volume.tif")},
         prepare="--label-kind instances --balance-slices 0:20",
         nets="--tile 316",
-        segment="--average mirror",
+        segment="--tta mirror",
         iterations=2200,
     ),
     "published": Recipe(

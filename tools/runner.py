@@ -176,7 +176,7 @@ class Way:
     def _judge_sequence(self, frames: Path, split: Split, weights: Path) -> tuple[Path, list[str]]:
         cells, result = (self.folder / f"{frames.name}_{what}" for what in ("cells.tif", "RES"))
         options = shlex.split(self.recipe.segment)
-        self.segment(frames, weights, "--labels", cells, *options)
+        self.segment(frames, weights, "--instances", cells, *options)
         self.step("track", "track", cells, "-o", result, *shlex.split(self.recipe.track))
         # The annotated frame in the middle of those that it has not seen.
         files, judging = find_sequence(frames), parse_slices(split.test or ":")
@@ -327,7 +327,7 @@ def separate(name: str, recipe: Recipe, options: argparse.Namespace) -> None:
         precision = ("--precision", options.precision)
         last = way.train(solver, CPU_NET, *precision)
         cells = way.folder / "cells.tif"
-        words = ("--labels", cells, "--slices", split.test, *shlex.split(recipe.segment))
+        words = ("--instances", cells, "--slices", split.test, *shlex.split(recipe.segment))
         way.segment(stack, Path(last.model), *words, *precision)
         found[label] = read_volume(cells)
     total = sum(len(np.unique(slice_[slice_ > 0])) for slice_ in truth)
@@ -386,7 +386,7 @@ def compare_published(name: str, recipe: Recipe, options: argparse.Namespace) ->
             folder.mkdir(parents=True, exist_ok=True)
             cells, result = folder / "cells.tif", folder / "result"
             words = ("segment", sequence, "--weights", weights, "--device", options.device)
-            words += ("--labels", cells, *shlex.split(how.segment), *overwrite)
+            words += ("--instances", cells, *shlex.split(how.segment), *overwrite)
             spent = [timed(Step.unet("segment", *words))]
             words = ("track", cells, "-o", result, *shlex.split(how.track), *overwrite)
             spent.append(timed(Step.unet("track", *words)))

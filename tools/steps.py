@@ -27,7 +27,7 @@ from unet.training.history import CSV_NAME, read_history
 # How this Python runs the command `unet`, also where it is not installed.
 _UNET = ["-m", "unet.command"]
 # Options whose word is an output.
-_OUTPUTS = ("-o", "--preview", "--overlay", "--labels", "--json")
+_OUTPUTS = ("-o", "--preview", "--overlay", "--classes", "--instances", "--json")
 # Training steps that are tried, and how many of them only warm up.
 TRIED, WARM = 10, 2
 # What comes after the training takes up to three times as long as a training's program without its

@@ -34,11 +34,12 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from unet.files.version import VERSION as __version__
 
-__all__ = ["open_volume", "prepare", "score", "track", "train"]
+__all__ = ["__version__", "load", "open_volume", "prepare", "score", "track", "train"]
 
 if TYPE_CHECKING:
+    from unet.model import load
     from unet.preparation.prepare import prepare
     from unet.scoring.score import score
     from unet.tracking.track import track
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 
 # Imported when they are first used: what cuts tiles in a worker needs neither caffe nor scipy.
 _ROOMS = {
+    "load": "unet.model",
     "open_volume": "unet.volumes",
     "prepare": "unet.preparation.prepare",
     "score": "unet.scoring.score",

@@ -28,7 +28,9 @@ from tests.caffe.stand_in import (
     made,
     waits_of_gpu,
 )
-from unet.segmentation.segment import segment_picture
+from unet.network.geometry import Geometry
+from unet.segmentation.segment import segment_image
+from unet.segmentation.tiles import Tiling
 
 aten = torch.ops.aten
 PRECISIONS = ("fp32", "tf32", "bf16")
@@ -194,25 +196,18 @@ def test_a_forward_pass_of_the_u_net_waits_for_the_scores_only(gpu, repository, 
 def test_segmentation_waits_for_the_scores_of_each_tile_only(gpu, repository, together):
     net = caffe.Net(str(repository / "prototxt/unet_slim/deploy.prototxt"), caffe.TEST)
     picture = np.ones((1, 300, 300), np.float32)
-    segment_picture(net, picture, (316, 316))
-    passes = []
+    tiling = Tiling.over((300, 300), (316, 316), Geometry())
+    segment_image(net, picture, tiling)
+    passes = 4 * len(tiling.origins)
     with gpu.seen():
-        scores = segment_picture(
-            net,
-            picture,
-            (316, 316),
-            average="mirror",
-            together=together,
-            after_pass=lambda: passes.append(1),
-        )
+        scores = segment_image(net, picture, tiling, "mirror", together=together)
         assert scores.shape == (2, 300, 300)
-        assert len(passes) == 36
-        assert len(gpu.uploads) == len(passes)
+        assert len(gpu.uploads) == passes == 36
         # The scores, and the net's own output, the probabilities. Of several tiles at once they
         # come while the next one is computed.
         where = "net/batches.py down" if together > 1 else "synced_memory.py numpy"
         assert {place.key for place in gpu.waits} == {f"download, {where}"}
-        assert len(gpu.waits) <= 2 * len(passes)
+        assert len(gpu.waits) <= 2 * passes
 
 
 # -- solvers, Python layers, files, net surgery ----------------------------------------------------

@@ -134,7 +134,7 @@ def cases() -> list[Case]:
     found = []
     for out in ("out.tif", "out.h5", "out.zarr", "out"):
         folders = [out] if "." not in out or out.endswith("zarr") else []
-        words = ["-o", out, "--labels", "found.tif", *net]
+        words = ["-o", out, "--instances", "found.tif", *net]
         found.append(
             Case("segment", "segment", ["stack.tif", *words], folders, before=["other.tif", *words])
         )

@@ -11,7 +11,7 @@ import recipes
 from recipes import CPU_SECONDS, RECIPES, WEIGHTINGS, Choice, choose
 from runner import RUNNERS, Way, parse
 from tests.conftest import REPOSITORY
-from unet.command import prepare, score, segment_options, track
+from unet.command import prepare, score, segment, track
 from unet.command.fetch import parse as parse_fetch
 from unet.command.options import parse_slices
 
@@ -21,7 +21,7 @@ def test_the_options_of_a_recipe_are_those_of_the_programs(name, tmp_path):
     recipe = RECIPES[name]
     options = {verb: shlex.split(getattr(recipe, verb)) for verb in ("prepare", "segment", "track")}
     parse_fetch([recipe.data, "-o", recipe.folder])
-    segment_options.parse(["stack", "--weights", "w", *options["segment"]], "")
+    segment.parse(["stack", "--weights", "w", *options["segment"]])
     track.parse(["cells.tif", "-o", "result", *options["track"]])
     score.parse(["truth", "result", *shlex.split(recipe.score)])
     for weighting in WEIGHTINGS.values():

@@ -12,7 +12,7 @@ from unet.errors import InputError
 
 # What most people come for, in the order in which they need it.
 USUAL = """\
-  unet segment STACK --weights isbi2012_slim -o probabilities.tif --average dihedral
+  unet segment STACK --weights isbi2012_slim -o probabilities.tif --tta dihedral
   unet prepare STACK LABELS -o my.h5 --preview my.png
   unet nets unet_slim --data my.h5 --train-slices 0:20 --test-slices 20:30 -o runs/mine
   unet train runs/mine/solver.prototxt --resume

@@ -3,7 +3,7 @@
 Written is the result format of the cell tracking challenge: a folder with mask000.tif, mask001.tif,
 ... of 16 bit, each cell with the number of its track, and res_track.txt, a line for each track: its
 number, its first and last frame, and its parent, or 0. Instances are those of tools/segment.py
---labels.
+--instances.
 """
 
 from __future__ import annotations

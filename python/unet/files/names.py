@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Union
 
 from unet.errors import InputError
+
+#: What is taken for the name of a file or folder.
+PathLike = Union[str, "os.PathLike[str]"]
 
 # Control characters, and what Python puts for bytes that are not UTF-8.
 _UNPRINTABLE = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")

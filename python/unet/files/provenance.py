@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Callable
 
 import h5py
 
-from unet import __version__
 from unet.errors import InputError
 from unet.files.atomic import is_temporary
+from unet.files.version import VERSION
 
 #: What a file is; part of its mark, so that scores do not replace a training set.
 STACK = "stack"
@@ -55,7 +55,7 @@ _OF_SYSTEM = {".DS_Store", "Thumbs.db", "desktop.ini"}
 
 def mark(kind: str) -> str:
     """Return the mark of a kind of file, for the place that its format has for it."""
-    return f"{_NAME} {__version__}, {kind}"
+    return f"{_NAME} {VERSION}, {kind}"
 
 
 def save_marked_png(path: str | os.PathLike, picture: Image.Image, kind: str) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any, Union
+from typing import Any
 
 import h5py
 import numpy as np
@@ -21,8 +21,7 @@ import numpy as np
 from unet.errors import InputError
 from unet.files.atomic import atomic_path
 from unet.files.hdf5 import Hdf5Output, damage_is_told, find
-
-PathLike = Union[str, "os.PathLike[str]"]
+from unet.files.names import PathLike
 
 SUFFIX = ".modeldef.h5"
 WEIGHTS_SUFFIX = ".caffemodel.h5"

@@ -1,4 +1,4 @@
-"""Open a network to segment with, from whatever form it was published in.
+"""Open a network that segments: find its files, read its text in whatever form, see that it fits.
 
 A deploy prototxt opens as it is. The authors' networks of 2015 (V1 prototxt) and those of
 caffe_unet (2019, in a .modeldef.h5) are texts for training without an input; their programs put one
@@ -12,27 +12,184 @@ import re
 import tempfile
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Union
+from typing import Any
 
 import h5py
+import numpy as np
+from google.protobuf import text_format
 
-from unet.files.hdf5 import find, open_hdf5_file
-from unet.model.modeldef import SUFFIX, check_segments, read_modeldef
-from unet.segmentation.tiles import SMALLEST
+from unet.errors import InputError
+from unet.files.names import PathLike
+from unet.files.weights import StoredBlob, stored_blobs
+from unet.machine.engine import in_full_precision
+from unet.model.modeldef import SUFFIX, WEIGHTS_SUFFIX, check_segments, read_modeldef
+from unet.model.shipped import shipped
+from unet.network.geometry import Geometry
+from unet.segmentation.tile_size import shape_net
 
-PathLike = Union[str, "os.PathLike[str]"]
+DEPLOY = "deploy.prototxt"
+WEIGHTS = ("weights.caffemodel", "weights.caffemodel.h5")
 
 _COMMENT = re.compile(r"#.*")
 _V1 = re.compile(r"\blayers\s*:?\s*\{")
 _INPUT = re.compile(r"(?m)^\s*input\s*:|\btype\s*:\s*[\"']Input[\"']")
 
 
-def is_modeldef(net: PathLike) -> bool:
-    """Tell whether a network is given as a model definition of caffe_unet, by its name."""
-    return os.fspath(net).endswith(SUFFIX)
+def find_model(weights: PathLike, net: PathLike | None = None) -> tuple[Path, Path]:
+    """Find a network's prototxt and weights.
+
+    Parameters
+    ----------
+    weights : path
+        As for `find_weights`.
+    net : path, optional
+        The prototxt, or a .modeldef.h5 of caffe_unet. By default beside the weights: of
+        NAME.caffemodel.h5 NAME.modeldef.h5, else deploy.prototxt, else NAME-train.prototxt, as the
+        authors published theirs.
+
+    Returns
+    -------
+    net, weights : pathlib.Path
+
+    Raises
+    ------
+    InputError
+        If one of the files is missing.
+    """
+    weights = find_weights(weights)
+    prototxt = _beside(weights) if net is None else Path(net)
+    if not prototxt.is_file():
+        if net is not None:
+            raise InputError(f"{prototxt}: there is no such file; name another with --net")
+        raise InputError(
+            f"{weights}: no {DEPLOY} lies beside it; name the network's with --net (and see that "
+            f"this is a file of weights)"
+        )
+    return prototxt, weights
 
 
-def open_deployed(caffe: ModuleType, net: PathLike, weights: PathLike) -> Any:
+def find_weights(weights: PathLike) -> Path:
+    """Find the file of weights that a user means.
+
+    Parameters
+    ----------
+    weights : path
+        The file; a model folder, which holds weights.caffemodel or weights.caffemodel.h5; the name
+        of a network that comes with the project; or NAME.modeldef.h5 beside NAME.caffemodel.h5.
+
+    Raises
+    ------
+    InputError
+        If it is missing.
+    """
+    weights = Path(weights)
+    if not weights.exists():
+        weights = shipped().get(str(weights), weights)
+    if weights.is_dir():
+        found = next((weights / name for name in WEIGHTS if (weights / name).is_file()), None)
+        if found is None:
+            raise InputError(
+                f"{weights}: is no model folder, for it holds no {' or '.join(WEIGHTS)}"
+            )
+        return found
+    if not weights.is_file():
+        raise InputError(f"{weights}: there is no such file with weights, nor a model folder")
+    if weights.name.endswith(SUFFIX):
+        beside = weights.with_name(weights.name[: -len(SUFFIX)] + WEIGHTS_SUFFIX)
+        if not beside.is_file():
+            raise InputError(
+                f"{weights}: defines a network and holds no weights; name those that belong to it, "
+                f"{beside.name}"
+            )
+        return beside
+    return weights
+
+
+def _beside(weights: Path) -> Path:
+    """Return the file of the network that a file of weights belongs to."""
+    stem, deploy = weights.name[: -len(WEIGHTS_SUFFIX)], weights.parent / DEPLOY
+    candidates = [deploy, weights.with_name(f"{weights.stem}-train.prototxt")]
+    if weights.name.endswith(WEIGHTS_SUFFIX):
+        candidates.insert(0, weights.with_name(stem + SUFFIX))
+    return next((path for path in candidates if path.is_file()), deploy)
+
+
+def load_net(caffe: ModuleType, prototxt: PathLike, weights: PathLike) -> tuple[Any, Geometry]:
+    """Load a network that segments, and see that it is one and that all its weights are there.
+
+    Parameters
+    ----------
+    caffe : module
+        As `unet.machine.engine.open_engine` gives it.
+    prototxt, weights : path
+        As `find_model` gives them.
+
+    Returns
+    -------
+    net : caffe.Net
+        In phase TEST; blob `data` in, `score` out.
+    geometry : Geometry
+
+    Raises
+    ------
+    InputError
+        If the network does not turn `data` into scores of the same scale in `score`; if these
+        depend on where in a tile they lie; if a layer's weights are missing in the file or not
+        finite; if the file holds those of layers that the network lacks; if it is HDF5 and damaged,
+        or not all of it lies in it. Damage of another file is the engine's error.
+    """
+    source, stored = os.fspath(prototxt), _stored(weights)
+    net, text = open_deployed(caffe, prototxt, stored)
+    # Nobody looks at the maps between (genuine Caffe keeps them regardless).
+    net.retain_data = False
+    _check_blobs(net, source)
+    try:
+        geometry = _geometry_of(text)
+    except InputError as error:
+        raise InputError(
+            f"{source}: {error}: it is no U-Net whose tiles can be put together"
+        ) from None
+    _check_sizes(net, geometry, source)
+    # What the file does not give would silently stay random.
+    for blobs in net.params.values():
+        for blob in blobs:
+            blob.data[...] = np.nan
+    net.copy_from(os.fspath(weights))
+    bad = [
+        name
+        for name, blobs in net.params.items()
+        if not all(np.isfinite(blob.data).all() for blob in blobs)
+    ]
+    if bad:
+        raise InputError(
+            f"{weights}: holds no weights, or NaN, for {_listed(bad)} of {prototxt}; name the "
+            f"network that they were trained for with --net"
+        )
+    strange = [name for name in stored if name not in net.params]
+    if strange:
+        raise InputError(
+            f"{weights}: holds weights for {_listed(strange)}, which {prototxt} lacks; name the "
+            f"network that they were trained for with --net"
+        )
+    # In bfloat16 a GPU rounds otherwise for another size of tile.
+    with in_full_precision(caffe):
+        _check_seams(net, geometry, source, os.fspath(weights))
+    return net, geometry
+
+
+def _stored(weights: PathLike) -> dict[str, list[StoredBlob]]:
+    try:
+        return stored_blobs(weights)
+    except InputError:
+        if h5py.is_hdf5(os.fspath(weights)):
+            raise
+        # The engine tells more of a torn .caffemodel.
+        return {}
+
+
+def open_deployed(
+    caffe: ModuleType, net: PathLike, stored: dict[str, list[StoredBlob]]
+) -> tuple[Any, str]:
     """Open a network in phase TEST, its parameters not yet read.
 
     Parameters
@@ -40,12 +197,15 @@ def open_deployed(caffe: ModuleType, net: PathLike, weights: PathLike) -> Any:
     caffe : module
     net : path
         Prototxt, or .modeldef.h5.
-    weights : path
-        Tells how many channels the input has, where the network's text does not.
+    stored : dict
+        As of `unet.files.weights.stored_blobs`: tells how many channels the input has, where the
+        network's text does not.
 
     Returns
     -------
-    caffe.Net
+    net : caffe.Net
+    text : str
+        What it was made of.
 
     Raises
     ------
@@ -60,22 +220,30 @@ def open_deployed(caffe: ModuleType, net: PathLike, weights: PathLike) -> Any:
     else:
         text = Path(net).read_bytes().decode("utf-8", "replace")
         if not _V1.search(_COMMENT.sub("", text)) or _INPUT.search(_COMMENT.sub("", text)):
-            return caffe.Net(os.fspath(net), caffe.TEST)
+            return caffe.Net(os.fspath(net), caffe.TEST), text
     if _INPUT.search(_COMMENT.sub("", text)):
-        return _open_text(caffe, text, net)
+        return _open_text(caffe, text, net), text
     opened = _open_text(caffe, _with_input(text, 1), net)
     # The first layer with parameters reads the input.
-    first = next(iter(opened.params), None)
-    channels = None if first is None else _stored_channels(weights, first)
-    if channels in (None, 1):
-        return opened
-    return _open_text(caffe, _with_input(text, channels), net)
+    kernel = stored.get(next(iter(opened.params), ""))
+    channels = kernel[0].shape[1] if kernel and len(kernel[0].shape) > 1 else 1
+    return (opened if channels == 1 else _open_text(caffe, _with_input(text, channels), net)), text
+
+
+def is_modeldef(net: PathLike) -> bool:
+    """Tell whether a network is given as a model definition of caffe_unet, by its name."""
+    return os.fspath(net).endswith(SUFFIX)
 
 
 def _with_input(text: str, channels: int) -> str:
+    try:
+        size = _geometry_of(text).smallest
+    except (InputError, text_format.ParseError):
+        # Told when the network is opened.
+        size = Geometry().smallest
     # On the text's first line, so that errors name the lines of the file.
-    size = f"input_dim: {SMALLEST} input_dim: {SMALLEST}"
-    return f'input: "data" input_dim: 1 input_dim: {channels} {size} state {{ phase: TEST }} {text}'
+    dims = " ".join(f"input_dim: {dim}" for dim in (1, channels, size, size))
+    return f'input: "data" {dims} state {{ phase: TEST }} {text}'
 
 
 def _open_text(caffe: ModuleType, text: str, source: PathLike) -> Any:
@@ -88,30 +256,66 @@ def _open_text(caffe: ModuleType, text: str, source: PathLike) -> Any:
             raise type(error)(str(error).replace(path, os.fspath(source))) from None
 
 
-def _stored_channels(weights: PathLike, layer: str) -> int | None:
-    """Return the inputs of a convolution in a file of weights; None if it cannot be told."""
-    path = os.fspath(weights)
-    if h5py.is_hdf5(path):
-        with open_hdf5_file(path) as file:
-            entry = find(file, f"data/{layer}/0")
-            shape = getattr(entry, "shape", ())
-    else:
-        from google.protobuf.message import DecodeError
+def _listed(names: list[str]) -> str:
+    quoted = ", ".join(f"'{name}'" for name in names[:3])
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"layer{'s' if len(names) > 1 else ''} {quoted}{more}"
 
-        from caffe.proto import caffe_pb2
 
-        message = caffe_pb2.NetParameter()
+def _check_blobs(net: Any, source: str) -> None:
+    if list(net.inputs) != ["data"] or "score" not in net.blobs:
+        raise InputError(
+            f"{source}: a network that segments has one input, 'data', and a blob 'score', but its "
+            f"inputs are {list(net.inputs)}; name the deploy prototxt"
+        )
+    if len(net.blobs["data"].shape) != 4:
+        raise InputError(f"{source}: the input 'data' must have 4 axes: 1, channels, height, width")
+    if net.blobs["score"].shape[1] < 2:
+        raise InputError(f"{source}: 'score' has one channel, but needs one for each class")
+
+
+def _geometry_of(text: str) -> Geometry:
+    from caffe.proto import caffe_pb2
+
+    return Geometry.of(text_format.Merge(text, caffe_pb2.NetParameter()))
+
+
+def _check_sizes(net: Any, geometry: Geometry, source: str) -> None:
+    # Two sizes, each on its own axis.
+    sizes = geometry.smallest, geometry.smallest + geometry.downsample_factor
+    for tile in (sizes, sizes[::-1]):
+        wanted = tuple(geometry.output_size(size) + 2 * geometry.margin for size in tile)
         try:
-            message.ParseFromString(Path(path).read_bytes())
-        except DecodeError:
-            # Told when the weights are read.
-            return None
-        blobs = [
-            stored.blobs[0]
-            for stored in [*message.layers, *message.layer]
-            if stored.name == layer and stored.blobs
-        ]
-        if not blobs:
-            return None
-        shape = blobs[0].shape.dim or (blobs[0].num, blobs[0].channels)
-    return int(shape[1]) if len(shape) > 1 else None
+            shape_net(net, tile)
+            given: object = tuple(net.blobs["score"].shape[2:])
+        except RuntimeError as error:
+            given = f"an error ({error})"
+        if given != wanted:
+            raise InputError(
+                f"{source}: an input of {tile} gives {given} instead of {wanted}: it is no U-Net "
+                f"whose tiles can be put together"
+            )
+
+
+def _check_seams(net: Any, geometry: Geometry, source: str, weights: str) -> None:
+    # Whatever the text says, values tell whether tiles can be put together.
+    factor, size, margin = geometry.downsample_factor, geometry.smallest, geometry.margin
+    image = np.random.RandomState(0).rand(size + factor, size + factor).astype(np.float32)
+    overlap = slice(-geometry.output_size(size) - margin, -margin or None)
+    corners = []
+    for part in (image, image[factor:, factor:]):
+        shape_net(net, part.shape)
+        net.blobs["data"].data[...] = part
+        net.forward(["score"])
+        corners.append(net.blobs["score"].data[0, :, overlap, overlap].copy())
+    large, small = corners
+    if not np.isfinite(corners).all():
+        raise InputError(
+            f"{weights}: the scores that the network gives are NaN or infinite: the file is "
+            f"damaged, or the training diverged"
+        )
+    if np.abs(large - small).max() > 1e-3 * np.abs(large).max():
+        raise InputError(
+            f"{source}: the scores of a pixel depend on where in the tile it lies, so tiles cannot "
+            f"be put together: it is no U-Net whose tiles can be put together"
+        )

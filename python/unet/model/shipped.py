@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import unet
-
 
 def shipped() -> dict[str, Path]:
     """Return the folders of the networks that come with the project.
@@ -16,7 +14,7 @@ def shipped() -> dict[str, Path]:
         isbi2012_slim and so on: beside the package, where a wheel has put them, else in models/ of
         the checkout that the package is imported from.
     """
-    package = Path(unet.__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     for folder in (package / "models", package.parents[1] / "models"):
         found = sorted(path.parent for path in folder.glob("*/deploy.prototxt"))
         if found:

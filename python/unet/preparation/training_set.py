@@ -22,12 +22,12 @@ from typing import Any, Union
 import h5py
 import numpy as np
 
-from unet import __version__
 from unet.errors import InputError
 from unet.files.atomic import atomic_path, writing
 from unet.files.hdf5 import Hdf5Output, damage_is_told, find, open_hdf5_file
 from unet.files.names import printable
 from unet.files.provenance import KEY, PER_SLICE, TRAINING_SET, mark
+from unet.files.version import VERSION
 from unet.preparation.labels import IGNORED
 from unet.volumes.intensity import scale_grey
 
@@ -118,7 +118,7 @@ def _lay_out(
     own = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
-        "unet_version": __version__,
+        "unet_version": VERSION,
         KEY: mark(TRAINING_SET),
     }
     for key, value in {**own, **attributes}.items():

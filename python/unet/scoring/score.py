@@ -236,7 +236,7 @@ def _kind_of(survey: LabelSurvey) -> str:
 
 
 def _are_cell_numbers(prediction: np.ndarray) -> bool:
-    """Tell whether a prediction numbers its cells, as tools/segment.py --labels does."""
+    """Tell whether a prediction numbers its cells, as tools/segment.py --instances does."""
     if prediction.dtype.kind not in "iu" or prediction.max() == np.iinfo(prediction.dtype).max:
         return False
     survey = LabelSurvey()

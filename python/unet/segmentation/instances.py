@@ -15,7 +15,7 @@ _EIGHT = np.ones((3, 3), bool)
 _OUTSIDE = -2.0
 
 
-class CellRules(NamedTuple):
+class InstanceRules(NamedTuple):
     """What makes a cell of a slice of probabilities.
 
     Attributes
@@ -37,8 +37,15 @@ class CellRules(NamedTuple):
     fill_holes: bool = False
     watershed: float | None = None
 
+    def changed(self) -> dict[str, object]:
+        """Return the values that are not the default ones; None stands for those that are."""
+        return {
+            name: None if value == self._field_defaults[name] else value
+            for name, value in self._asdict().items()
+        }
 
-def check_rules(rules: CellRules) -> None:
+
+def check_rules(rules: InstanceRules) -> None:
     """Refuse rules that no cell can meet, or that mean nothing.
 
     Raises
@@ -56,14 +63,14 @@ def check_rules(rules: CellRules) -> None:
         raise InputError(f"minimum area {rules.minimum_area}: give a number of pixels, 0 or more")
 
 
-def find_cells(likely: np.ndarray, rules: CellRules) -> np.ndarray:
+def find_instances(probabilities: np.ndarray, rules: InstanceRules) -> np.ndarray:
     """Find the cells of one slice.
 
     Parameters
     ----------
-    likely : float ndarray, shape (classes, height, width)
+    probabilities : float ndarray, shape (classes, height, width)
         Probability of each class; class 0 is the background.
-    rules : CellRules
+    rules : InstanceRules
 
     Returns
     -------
@@ -85,21 +92,24 @@ def find_cells(likely: np.ndarray, rules: CellRules) -> np.ndarray:
     Examples
     --------
     >>> cell = np.array([[0.9, 0.2, 0.8, 0.6, 0.9]])
-    >>> likely = np.stack([1 - cell, cell])
-    >>> find_cells(likely, CellRules())
+    >>> probabilities = np.stack([1 - cell, cell])
+    >>> find_instances(probabilities, InstanceRules())
     array([[1, 0, 2, 2, 2]], dtype=int32)
-    >>> find_cells(likely, CellRules(watershed=0.15))
+    >>> find_instances(probabilities, InstanceRules(watershed=0.15))
     array([[1, 0, 2, 3, 3]], dtype=int32)
-    >>> find_cells(likely, CellRules(threshold=0.7))
+    >>> find_instances(probabilities, InstanceRules(threshold=0.7))
     array([[1, 0, 2, 0, 3]], dtype=int32)
     """
     check_rules(rules)
-    if np.isnan(likely).any():
+    if np.isnan(probabilities).any():
         raise InputError(
             "probabilities are NaN: the network's weights or the grey values are out of bounds"
         )
-    cell = likely[1:].sum(axis=0)
-    foreground = likely.argmax(axis=0) > 0 if rules.threshold is None else cell > rules.threshold
+    cell = probabilities[1:].sum(axis=0)
+    if rules.threshold is None:
+        foreground = probabilities.argmax(axis=0) > 0
+    else:
+        foreground = cell > rules.threshold
     if rules.fill_holes:
         foreground = ndimage.binary_fill_holes(foreground)
     if rules.watershed is None:

@@ -84,7 +84,7 @@ def detect(frames: Sequence[np.ndarray]) -> Detections:
     if {int(label) for found in cells for label in found.labels} == {255}:
         raise InputError(
             "holds a map of foreground, 0 and 255, instead of a number for each cell: give what "
-            "tools/segment.py --labels writes"
+            "tools/segment.py --instances writes"
         )
     return Detections(cells, shared)
 
@@ -98,7 +98,7 @@ def _cells(labels: np.ndarray, t: int) -> tuple[FrameDetections, np.ndarray]:
     if pairs > _FEW_PAIRS and 2 * np.count_nonzero(left[inside] == right[inside]) < pairs:
         raise InputError(
             f"frame {t} holds other numbers from pixel to pixel, as a picture does: give cells' "
-            f"numbers, as tools/segment.py --labels writes them"
+            f"numbers, as tools/segment.py --instances writes them"
         )
     area = np.bincount(index.ravel(), minlength=len(values) + 1)[1:].astype(np.float64)
     inside = np.nonzero(index)
@@ -117,7 +117,7 @@ def number_cells(labels: np.ndarray, t: int) -> tuple[np.ndarray, np.ndarray]:
     if labels.dtype.kind == "f" and (labels != np.rint(labels)).any():
         raise InputError(
             f"frame {t} holds numbers that are not whole: give cells' numbers, as tools/segment.py "
-            f"--labels writes them, not probabilities"
+            f"--instances writes them, not probabilities"
         )
     if labels.dtype.kind != "b" and labels.min() < 0:
         raise InputError(f"frame {t} holds the negative number {labels.min()}, which is no cell's")

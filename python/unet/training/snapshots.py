@@ -15,8 +15,9 @@ import numpy as np
 
 from unet.errors import InputError
 from unet.files import atomic as files
-from unet.files.hdf5 import Hdf5Output, check_all_inside, damage_is_told, datasets, open_hdf5_file
+from unet.files.hdf5 import Hdf5Output, check_all_inside, damage_is_told, open_hdf5_file
 from unet.files.names import path_in_prototxt
+from unet.files.weights import count_values, read_message, stored_blobs
 
 # Of a run's snapshots these stay on disk: the newest, one to fall back on, and every tenth.
 NEWEST_KEPT = 2
@@ -72,41 +73,10 @@ def sweep(prefix: str) -> None:
     files.sweep(folder or ".", lambda other: pattern.fullmatch(other) is not None)
 
 
-def _read(path: str, kind: str) -> Any:
-    from google.protobuf.message import DecodeError
-
-    from caffe.proto import caffe_pb2
-
-    message = getattr(caffe_pb2, kind)()
-    try:
-        message.ParseFromString(Path(path).read_bytes())
-    except DecodeError as error:
-        raise InputError(f"{path}: is torn or no {kind} ({error})") from None
-    return message
-
-
-def _count(blob: Any) -> int:
-    return len(blob.data) or len(blob.double_data)
-
-
-def _parameters(path: str) -> dict[str, list[int]]:
-    """Return layer name -> number of values in each of its blobs in a file."""
-    if not path.endswith(".h5"):
-        net = _read(path, "NetParameter")
-        return {layer.name: [_count(blob) for blob in layer.blobs] for layer in net.layer}
-    found: dict[str, dict[int, int]] = {}
-    with open_hdf5_file(path) as file, damage_is_told(path, "parameters"):
-        check_all_inside(file)
-        for name, item in datasets(file["data"]):
-            layer, _, number = name.rpartition("/")
-            found.setdefault(layer, {})[int(number)] = int(np.prod(item.shape))
-    return {layer: [blobs[k] for k in sorted(blobs)] for layer, blobs in found.items()}
-
-
 def _history(path: str) -> list[int]:
     """Return the number of values in each history blob of a solver state."""
     if not path.endswith(".h5"):
-        return [_count(blob) for blob in _read(path, "SolverState").history]
+        return [count_values(blob) for blob in read_message(path, "SolverState").history]
     with open_hdf5_file(path) as file, damage_is_told(path, "a solver state"):
         check_all_inside(file)
         history = file["history"]
@@ -133,7 +103,11 @@ def check(snapshot: Snapshot, solver: Any) -> None:
         name: [blob.count for blob in blobs] for name, blobs in solver.net.params.items() if blobs
     }
     try:
-        parameters, history = _parameters(snapshot.model), _history(snapshot.state)
+        parameters = {
+            layer: [blob.count for blob in blobs]
+            for layer, blobs in stored_blobs(snapshot.model).items()
+        }
+        history = _history(snapshot.state)
     except (OSError, KeyError, ValueError) as error:
         if isinstance(error, InputError):
             raise
@@ -178,7 +152,7 @@ def _beside_its_model(snapshot: Snapshot) -> Iterator[str]:
                 del file["learned_net"]
                 file["learned_net"] = np.bytes_(model.encode())
         else:
-            message = _read(snapshot.state, "SolverState")
+            message = read_message(snapshot.state, "SolverState")
             message.learned_net = model
             Path(copy).write_bytes(message.SerializeToString())
         yield copy

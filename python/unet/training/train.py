@@ -27,7 +27,7 @@ from unet.files.hdf5 import check_weights
 from unet.files.names import path_in_prototxt
 from unet.machine.engine import open_engine
 from unet.machine.signals import Stopped, noting
-from unet.model import find_weights
+from unet.model.open_net import find_weights
 from unet.training import snapshots
 from unet.training.history import History
 from unet.training.idle import IdleWatch, refuse_idle_net

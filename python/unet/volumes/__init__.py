@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 
 from unet.errors import InputError
-from unet.files.names import split_name
+from unet.files.names import PathLike, split_name
 from unet.volumes.arrays import ZARR_MARKS, open_hdf5, open_zarr
 from unet.volumes.images import Volume, open_folder, open_picture, open_tiff
 from unet.volumes.row_strips import strips
@@ -29,7 +29,6 @@ __all__ = [
     "write_volume",
 ]
 
-PathLike = Union[str, "os.PathLike[str]"]
 #: What `as_volume` takes; arrays of dask and Zarr too.
 Stack = Union[PathLike, np.ndarray, Volume]
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")

@@ -59,7 +59,7 @@ class Volume:
         self.path = path
         self.shape = tuple(int(size) for size in shape)
         self.dtype = np.dtype(dtype).newbyteorder("=")
-        self._read = read
+        self.read = read
         self.close = close
         self.missing = tuple(sorted(missing))
         if min(self.shape) < 1:
@@ -111,7 +111,7 @@ class Volume:
         index %= len(self)
         self.demand([index])
         try:
-            picture = np.asarray(self._read(index))
+            picture = np.asarray(self.read(index))
         except (InputError, MemoryError):
             raise
         except Exception as error:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
-from typing import Union
 
 import numpy as np
 
 from unet.errors import InputError
-
-PathLike = Union[str, "os.PathLike[str]"]
+from unet.files.names import PathLike
 
 # Says how the input of the network beside it was scaled in training.
 INPUT = "input.json"

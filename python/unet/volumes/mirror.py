@@ -1,4 +1,4 @@
-"""Pictures that go on beyond their edges, mirrored (Ronneberger et al. 2015, Sec. 2 and Fig. 2)."""
+"""Images that go on beyond their edges, mirrored (Ronneberger et al. 2015, Sec. 2 and Fig. 2)."""
 
 from __future__ import annotations
 
@@ -31,23 +31,32 @@ def reflect(index: np.ndarray, size: int) -> np.ndarray:
     return np.minimum(folded, period - folded)
 
 
-def mirrored(picture: np.ndarray, y: int, x: int, shape: tuple[int, int]) -> np.ndarray:
-    """Cut a tile from a picture that is mirrored at its edges, periodically.
+def mirrored(
+    image: np.ndarray, y: int, x: int, shape: tuple[int, int], reach: int | None = None
+) -> np.ndarray:
+    """Cut a tile from an image that is mirrored at its edges, periodically.
 
     Parameters
     ----------
-    picture : ndarray, shape (channels, height, width)
+    image : ndarray, shape (channels, height, width)
     y, x : int
-        First pixel of the tile; may lie outside of the picture.
+        First pixel of the tile; may lie outside of the image.
     shape : tuple of int
         (height, width) of the tile.
+    reach : int, optional
+        Pixels beyond the last row and column that are mirrored; what lies farther out is 0. None:
+        all are.
 
     Returns
     -------
     ndarray, shape (channels,) + shape
-        As numpy's pad mode "reflect" continues the picture; one pixel is continued as itself.
+        As numpy's pad mode "reflect" continues the image; one pixel is continued as itself.
     """
-    rows = reflect(np.arange(y, y + shape[0]), picture.shape[-2])
-    columns = reflect(np.arange(x, x + shape[1]), picture.shape[-1])
+    rows = reflect(np.arange(y, y + shape[0]), image.shape[-2])
+    columns = reflect(np.arange(x, x + shape[1]), image.shape[-1])
     # Several times as fast as indexing with arrays.
-    return picture.take(columns, axis=-1).take(rows, axis=-2)
+    tile = image.take(columns, axis=-1).take(rows, axis=-2)
+    if reach is not None:
+        tile[:, max(0, image.shape[1] + reach - y) :] = 0
+        tile[:, :, max(0, image.shape[2] + reach - x) :] = 0
+    return tile

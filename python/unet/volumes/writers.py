@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Callable, Union
+from typing import Callable
 
 import numpy as np
 
 from unet.errors import InputError
 from unet.files.atomic import atomic_folder, atomic_path, writing
 from unet.files.hdf5 import Hdf5Output
+from unet.files.names import PathLike
 from unet.files.provenance import KEY, STACK, mark, refuse_foreign, save_marked_png
 
-PathLike = Union[str, "os.PathLike[str]"]
 _IMAGEJ_TYPES = ("uint8", "uint16", "float32")
 # Leaves room below 4 GiB for the tags of the pages.
 _CLASSIC_TIFF_BYTES = (1 << 32) - (1 << 25)

@@ -6,7 +6,9 @@ import numpy as np
 
 import caffe
 from exchange import draw_parameters, give, text_file
-from unet.segmentation.segment import segment_picture
+from unet.network.geometry import Geometry
+from unet.segmentation.segment import segment_image
+from unet.segmentation.tiles import Tiling
 
 # A window of 185 pixels, as that of the U-Net, in few products.
 NET = """
@@ -23,14 +25,13 @@ layer { name: "prob" type: "Softmax" bottom: "score" top: "prob" }
 y, x = np.mgrid[:70, :93]
 picture = (np.sin(x / 7) * np.sin(y / 9) + 0.1 * np.cos(3 * x + y)).astype(np.float32)[None]
 results = {}
+tiling = Tiling.over(picture.shape[1:], (204, 220), Geometry())
 net = caffe.Net(text_file(NET), caffe.TEST)
 draw_parameters(net)
 for retain in (True, False):
     net.retain_data = retain
-    for average in ("none", "dihedral"):
+    for tta in ("none", "dihedral"):
         for together in (1, 8):
-            name = f"{average}, {together} at once" + (", all kept" if retain else "")
-            results[name] = segment_picture(
-                net, picture, (204, 220), average=average, together=together
-            )
+            name = f"{tta}, {together} at once" + (", all kept" if retain else "")
+            results[name] = segment_image(net, picture, tiling, tta, together=together)
 give(results)

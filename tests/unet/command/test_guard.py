@@ -50,7 +50,7 @@ class Case(NamedTuple):
 
 SEGMENT = ["--weights", "model/weights.caffemodel", "--net", "model/deploy.prototxt"]
 MODEL = ["model/weights.caffemodel", "model/deploy.prototxt", "model/input.json"]
-FILES = {"-o": ".tif", "--labels": ".h5", "--overlay": ".png"}
+FILES = {"-o": ".tif", "--classes": ".zarr", "--instances": ".h5", "--overlay": ".png"}
 SEQUENCE = ["sets/01", "sets/01_GT", "sets/01_ST", "sets/01_GT/TRA/man_track.txt"]
 SCORES, TRAINING = {"--json": ".json"}, {"-o": ".h5", "--preview": ".png"}
 RESULT = ["sets/01_GT", "sets/01_RES", "sets/01_RES/res_track.txt", "sets/01_GT/SEG"]
@@ -74,7 +74,7 @@ CASES = {
         segment.main,
         ["pages", "--weights", "model", "--truth", "g.zarr:0"],
         ["pages", "pages/slice_0001.png", "g.zarr", *MODEL],
-        {"-o": "", "--labels": ".zarr", "--overlay": ""},
+        {"-o": "", "--instances": ".zarr", "--overlay": ""},
     ),
     "segment, datasets": Case(segment.main, ["d.h5:/v", *SEGMENT], ["d.h5", *MODEL], FILES),
     "track": Case(track.main, ["l.tif"], ["l.tif"], {"-o": ""}),
@@ -196,13 +196,6 @@ def test_no_output_of_any_program_damages_another(place, capsys, monkeypatch, na
             for one, two in ((f"x{suffix}", f"x{suffix}/y{end}"), (f"x{suffix}", f"x{suffix}")):
                 said = refused(case.main, words(case, {option: one, other: two}), capsys, place)
                 assert re.search(LOST, said) or suffix != end, said
-
-
-def test_both_outputs_of_segment_are_guarded(place, capsys):
-    os.link("l.tif", "a_labels.tif")
-    both = [*CASES["segment"].arguments, "--output", "both"]
-    for outputs in (["-o", "a.tif"], ["-o", "b.tif", "--labels", "b_labels.tif"]):
-        assert re.search(LOST, refused(segment.main, [*both, *outputs], capsys, place))
 
 
 @pytest.mark.parametrize("name", CASES)

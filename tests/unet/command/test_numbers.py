@@ -59,8 +59,8 @@ def test_whole_numbers(stack, tmp_path, main, words, option, value):
         (prepare.main, ["a.tif", "b.tif", "-o", "a.h5", "--sigma"]),
         (prepare.main, ["a.tif", "b.tif", "-o", "a.h5", "--sigma=1e-300", "--w0"]),
         (segment.main, ["a.tif", "--weights", "w", "-o", "o.tif", "--memory"]),
-        (segment.main, ["a.tif", "--weights", "w", "--labels", "o.tif", "--threshold"]),
-        (segment.main, ["a.tif", "--weights", "w", "--labels", "o.tif", "--watershed"]),
+        (segment.main, ["a.tif", "--weights", "w", "--instances", "o.tif", "--threshold"]),
+        (segment.main, ["a.tif", "--weights", "w", "--instances", "o.tif", "--watershed"]),
         (segment.main, ["a.tif", "--weights", "w", "-o", "o.tif", "--grey", "0"]),
     ],
 )

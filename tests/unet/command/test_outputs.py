@@ -77,8 +77,8 @@ LABELS = ["labels.tif", "--label-kind", "binary"]
             (segment.main, ["stack.tif", *MODEL, "-o", f"DISK/{name}"], name)
             for name in ("out.tif", "out.h5", "out.zarr", "out", "new/deep/out.tif")
         ),
-        (segment.main, ["stack.tif", *MODEL, "-o", "o.tif", "--labels", "DISK/l.tif"], "l.tif"),
-        (segment.main, ["stack.tif", *MODEL, "-o", "o.h5", "--labels", "DISK/l.h5"], "l.h5"),
+        (segment.main, ["stack.tif", *MODEL, "-o", "o.tif", "--instances", "DISK/l.tif"], "l.tif"),
+        (segment.main, ["stack.tif", *MODEL, "-o", "o.h5", "--instances", "DISK/l.h5"], "l.h5"),
         (segment.main, ["stack.tif", *MODEL, "-o", "o.tif", "--overlay", "DISK/seen"], "seen"),
         (segment.main, ["stack.tif", *MODEL, "-o", "o.tif", "--overlay", "DISK/s.png"], "s.png"),
         (prepare.main, ["stack.tif", *LABELS, "-o", "DISK/set.h5"], "set.h5"),

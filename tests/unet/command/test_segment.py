@@ -19,9 +19,11 @@ import caffe
 from unet.command import segment
 from unet.errors import InputError
 from unet.nets import deploy_net
-from unet.segmentation import release2015 as procedure2015
-from unet.segmentation.instances import CellRules, find_cells
-from unet.segmentation.segment import segment_picture
+from unet.network.geometry import Geometry
+from unet.segmentation import release2015
+from unet.segmentation.instances import InstanceRules, find_instances
+from unet.segmentation.segment import segment_image
+from unet.segmentation.tiles import Tiling
 from unet.volumes import grey_range, read_volume, write_volume
 from unet.volumes.intensity import input_text, scale_grey
 
@@ -60,12 +62,13 @@ def run(model: Path, stack: Path, capsys: pytest.CaptureFixture):
     return call
 
 
-def wanted(model: Path, pixels: np.ndarray, average: str = "none") -> np.ndarray:
+def wanted(model: Path, pixels: np.ndarray, tta: str = "none") -> np.ndarray:
     """Return the probabilities of the slices' classes, (slices, classes, height, width)."""
     files = (str(model / name) for name in ("deploy.prototxt", "weights.caffemodel"))
     net = caffe.Net(*files, caffe.TEST)
     pictures = (scale_grey(picture[None], (0, 255)) for picture in pixels)
-    return np.stack([segment_picture(net, p, (316, 316), average=average) for p in pictures])
+    tiling = Tiling.over(pixels.shape[-2:], (316, 316), Geometry())
+    return np.stack([segment_image(net, p, tiling, tta) for p in pictures])
 
 
 def test_probabilities_of_the_second_class(run, model, stack, tmp_path):
@@ -87,25 +90,24 @@ def test_slices_in_which_there_is_nothing_to_see_are_told(run, stack, tmp_path):
     assert "look at this" not in run("-o", tmp_path / "out.tif", "--overwrite")
 
 
-@pytest.mark.parametrize("average", ["mirror", "rotate", "dihedral"])
-def test_versions_are_averaged(run, model, stack, tmp_path, average):
-    run("-o", tmp_path / "out.h5", "--average", average, "--slices", "1:2")
+@pytest.mark.parametrize("tta", ["mirror", "rotate", "dihedral"])
+def test_orientations_are_averaged(run, model, stack, tmp_path, tta):
+    run("-o", tmp_path / "out.h5", "--tta", tta, "--slices", "1:2")
     given = read_volume(tmp_path / "out.h5")
-    np.testing.assert_allclose(
-        given, wanted(model, read_volume(stack)[1:2], average)[:, 1], atol=1e-5
-    )
+    np.testing.assert_allclose(given, wanted(model, read_volume(stack)[1:2], tta)[:, 1], atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["out.tif", "out.h5", "out.zarr", "out"])
 def test_both_in_8_bit_in_every_format(run, model, stack, tmp_path, name):
     if name.endswith("zarr"):
         pytest.importorskip("zarr")
-    run("-o", tmp_path / name, "--output", "both", "--dtype", "uint8")
+    classes = tmp_path / name.replace("out", "classes")
+    run("-o", tmp_path / name, "--classes", classes, "--dtype", "uint8")
     likely = wanted(model, read_volume(stack))
     given = read_volume(tmp_path / name)
     assert given.dtype == np.uint8
     assert np.abs(given - likely[:, 1] * 255.0).max() <= 0.5 + 1e-2
-    labels = read_volume(tmp_path / name.replace("out", "out_labels"))
+    labels = read_volume(classes)
     sure = np.abs(likely[:, 1] - 0.5) > 1e-4
     np.testing.assert_array_equal((labels > 0)[sure], (likely[:, 1] > 0.5)[sure])
     assert labels.max() == (1 if name.endswith(("h5", "zarr")) else 255)
@@ -130,8 +132,8 @@ def test_three_classes_of_two_channels(run, tmp_path):
         file["pictures/raw"] = pixels
     with_net = ("--weights", tmp_path / "weights.h5", "--net", tmp_path / "net.prototxt")
     source = f"{tmp_path / 'two.h5'}:/pictures/raw"
-    run("-o", tmp_path / "out.tif", "--output", "both", *with_net, stack=source)
-    likely, labels = read_volume(tmp_path / "out.tif"), read_volume(tmp_path / "out_labels.tif")
+    run("-o", tmp_path / "out.tif", "--classes", tmp_path / "c.tif", *with_net, stack=source)
+    likely, labels = read_volume(tmp_path / "out.tif"), read_volume(tmp_path / "c.tif")
     assert likely.shape == (2, 3, 20, 30)
     np.testing.assert_allclose(likely.sum(axis=1), 1, atol=1e-5)
     np.testing.assert_array_equal(labels, likely.argmax(axis=1))
@@ -142,26 +144,28 @@ def test_three_classes_of_two_channels(run, tmp_path):
 def test_cells_in_every_format(run, model, stack, tmp_path, name):
     if name.endswith("zarr"):
         pytest.importorskip("zarr")
-    run("-o", tmp_path / "out.h5", "--labels", tmp_path / name)
+    run("-o", tmp_path / "out.h5", "--instances", tmp_path / name)
     likely = read_volume(tmp_path / "out.h5")
     given = read_volume(tmp_path / name)
     assert given.dtype == np.uint16
     for one, cell in zip(given, likely):
-        np.testing.assert_array_equal(one, find_cells(np.stack([1 - cell, cell]), CellRules()))
+        np.testing.assert_array_equal(
+            one, find_instances(np.stack([1 - cell, cell]), InstanceRules())
+        )
     assert given.max() > 0
 
 
 def test_cells_alone_by_rules(run, model, stack, tmp_path):
     middle = float(np.median(wanted(model, read_volume(stack))[:, 1]))
     options = ["--threshold", middle, "--minimum-area", 4, "--fill-holes", "--watershed", 0.01]
-    options += ["--label-dtype", "uint32"]
-    printed = run("--labels", tmp_path / "cells.tif", *options)
+    options += ["--instance-dtype", "uint32"]
+    printed = run("--instances", tmp_path / "cells.tif", *options)
     assert printed.count("written:") == 1
     given = read_volume(tmp_path / "cells.tif")
     assert given.dtype == np.uint32
-    rules = CellRules(middle, 4, True, 0.01)
+    rules = InstanceRules(middle, 4, True, 0.01)
     for one, likely in zip(given, wanted(model, read_volume(stack))):
-        differ = one != find_cells(likely, rules)
+        differ = one != find_instances(likely, rules)
         assert differ.mean() < 0.05
     assert given.max() > 1
 
@@ -170,22 +174,21 @@ def test_procedure_2015(run, model, tmp_path):
     pixels = np.random.default_rng(4).integers(0, 256, (1, 110, 130), np.uint8)
     write_volume(tmp_path / "odd.tif", pixels)
     printed = run(
-        *("--procedure", "2015", "-o", tmp_path / "out.h5", "--labels", tmp_path / "cells.h5"),
+        *("--procedure", "2015", "-o", tmp_path / "out.h5", "--instances", tmp_path / "cells.h5"),
         stack=tmp_path / "odd.tif",
     )
     # Half of 110 and all of 130 take 12 and 16 pixels of the lowest map.
     assert "each 4 versions of 2 tiles of 252x316" in printed
     files = (str(model / name) for name in ("deploy.prototxt", "weights.caffemodel"))
-    likely = segment_picture(
+    likely = segment_image(
         caffe.Net(*files, caffe.TEST),
         pixels.astype(np.float32) / 255,
-        (252, 316),
-        average="mirror",
-        score=procedure2015.score_pictures,
+        release2015.tiling((110, 130), Geometry()),
+        "mirror",
     )
     given = read_volume(tmp_path / "out.h5")[0]
     np.testing.assert_allclose(given, likely[1], atol=1e-5)
-    cells = find_cells(np.stack([1 - given, given]), procedure2015.RULES)
+    cells = find_instances(np.stack([1 - given, given]), release2015.RULES)
     np.testing.assert_array_equal(read_volume(tmp_path / "cells.h5")[0], cells)
 
 
@@ -197,14 +200,14 @@ def test_nan_scores_are_refused(run, model, tmp_path):
     net.params["conv_u0d-score"][0].data[...] = 3e38
     net.save(str(tmp_path / "far.caffemodel"))
     far = ("--weights", tmp_path / "far.caffemodel", "--net", model / "deploy.prototxt")
-    for wanted in ("--labels", "-o"):
+    for wanted in ("--instances", "-o"):
         with pytest.raises(InputError, match=r"far\.caffemodel: the scores .* NaN or infinite"):
             run(wanted, tmp_path / "c.tif", *far)
     assert sorted(os.listdir(tmp_path)) == ["far.caffemodel", "stack.tif"]
 
 
 def test_grey_values_out_of_all_bounds_are_refused(run, model, tmp_path):
-    for wanted in ("--labels", "-o"):
+    for wanted in ("--instances", "-o"):
         with pytest.raises(InputError, match=r"stack\.tif: slice 0: .* see --grey"):
             run(wanted, tmp_path / "c.tif", "--grey", "0", "1e-37")
     assert os.listdir(tmp_path) == ["stack.tif"]
@@ -305,7 +308,7 @@ def test_memory_does_not_grow_with_the_slices(run, tmp_path):
         path = tmp_path / f"{slices}.tif"
         tifffile.imwrite(path, np.zeros((slices, 80, 300), np.uint8), photometric="minisblack")
         tracemalloc.start()
-        run("-o", tmp_path / "out.tif", "--output", "both", stack=path)
+        run("-o", tmp_path / "out.tif", "--classes", tmp_path / "c.tif", stack=path)
         _, most = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         return most
@@ -333,21 +336,21 @@ def test_memory_does_not_grow_with_the_slices(run, tmp_path):
         (["--weights", "absent"], "absent: there is no such file"),
         (["--net", "absent"], "absent: there is no such file"),
         (["--truth", "absent.tif"], "absent.tif: there is no such file"),
-        (["--threshold", "0.5"], "what is a cell of --labels: name that file as well"),
-        (["--labels", "c.tif", "--threshold", "2"], "threshold 2: give a probability"),
-        (["--labels", "c.tif", "--watershed", "1"], "watershed 1: give the depth"),
+        (["--threshold", "0.5"], "what is a cell of --instances: name that file as well"),
+        (["--instances", "c.tif", "--threshold", "2"], "threshold 2: give a probability"),
+        (["--instances", "c.tif", "--watershed", "1"], "watershed 1: give the depth"),
         (["--procedure", "2015", "--tile", "572"], "--procedure 2015 fixes --tile"),
-        (["--procedure", "2015", "--average", "none"], "--procedure 2015 fixes --average"),
+        (["--procedure", "2015", "--tta", "none"], "--procedure 2015 fixes --tta"),
         (
-            ["--procedure", "2015", "--labels", "c.tif", "--minimum-area", "9"],
+            ["--procedure", "2015", "--instances", "c.tif", "--minimum-area", "9"],
             "--procedure 2015 fixes --minimum-area",
         ),
         (
             ["--procedure", "2015", "--memory", "0.001"],
             "--procedure 2015: a pass takes about .* leave it out",
         ),
-        (["--labels", "out.tif"], "out.tif: is named for two outputs"),
-        (["--labels", "c.png"], "one PNG holds one slice, not 3"),
+        (["--instances", "out.tif"], "out.tif: is named for two outputs"),
+        (["--instances", "c.png"], "one PNG holds one slice, not 3"),
         (["-o", "out.xyz"], "not as .xyz"),
         (["-o", "out.png"], "one PNG holds one slice, not 3"),
     ],
@@ -368,7 +371,7 @@ def test_numbers_that_are_none_are_refused(run, tmp_path, capsys, arguments):
 
 
 def test_nothing_to_write_is_refused(run):
-    with pytest.raises(InputError, match="name what to write: -o OUT, --labels FILE or both"):
+    with pytest.raises(InputError, match="name what to write: -o OUT, --instances FILE or"):
         run()
 
 
@@ -387,7 +390,7 @@ def test_stacks_that_are_none_are_refused(run, tmp_path):
     tifffile.imwrite(tmp_path / "gap.tif", gap, photometric="minisblack")
     # Found on the way: what was written of the first slices is taken back.
     with pytest.raises(InputError, match=r"gap\.tif: slice 2 holds NaN"):
-        run("-o", out, "--grey", 0, 1, "--output", "both", stack=tmp_path / "gap.tif")
+        run("-o", out, "--grey", 0, 1, "--classes", f"{out}.h5", stack=tmp_path / "gap.tif")
     write_volume(tmp_path / "labels.tif", np.zeros((3, 20, 31), np.uint8))
     with pytest.raises(InputError, match=r"labels\.tif: is \(3, 20, 31\), but the stack is"):
         run("-o", out, "--truth", tmp_path / "labels.tif")
@@ -406,14 +409,14 @@ def test_no_output_takes_the_place_of_an_input(run, model, stack, tmp_path, monk
     for given, *arguments in (
         ("a_labels.tif", "-o", "link.tif"),
         ("link.tif", "-o", "./a_labels.tif"),
-        ("a_labels.tif", "-o", "a.tif", "--output", "both"),
+        ("a_labels.tif", "-o", "a.tif", "--classes", "a_labels.tif"),
         ("folder", "-o", "a.tif", "--overlay", "folder/slice_0000.png"),
         ("folder", "-o", "folder"),
         ("folder", "-o", "folder/out.tif"),
         ("folder/slice_0000.png", "-o", "folder"),
         ("a_labels.tif", "-o", "model", "--weights", "model"),
         ("a_labels.tif", "-o", "w.h5", "--weights", "w.h5", "--net", "model/deploy.prototxt"),
-        ("folder", "-o", "a.tif", "--output", "both", "--truth", "a_labels.tif"),
+        ("folder", "-o", "a_labels.tif", "--truth", "a_labels.tif"),
     ):
         with pytest.raises(InputError, match=lost):
             run(*arguments, stack=given)
@@ -433,15 +436,6 @@ def test_a_place_that_cannot_be_written_is_refused_first(run, tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["file", "stack.tif"]
 
 
-def test_out_of_memory_is_a_sentence():
-    def fails():
-        raise RuntimeError("DefaultCPUAllocator: can't allocate memory\nmore")
-        yield
-
-    with pytest.raises(MemoryError, match="allocate memory; take a smaller --tile"):
-        list(segment.failures_are_told(fails(), None, range(1)))
-
-
 def test_a_mistake_is_one_line_and_status_2(model, stack, tmp_path):
     weights = (model / "weights.caffemodel").read_bytes()
     (tmp_path / "cut.caffemodel").write_bytes(weights[:100_000])
@@ -459,10 +453,10 @@ def test_a_mistake_is_one_line_and_status_2(model, stack, tmp_path):
 
 def test_genuine_caffe_segments_alike(run, reference, model, tmp_path):
     write_volume(tmp_path / "odd.h5", np.random.default_rng(3).random((2, 25, 61), np.float32))
-    options = ["--average", "dihedral", "--tile", "204x220", "--device", "cpu"]
+    options = ["--tta", "dihedral", "--tile", "204x220", "--device", "cpu"]
     run("-o", tmp_path / "first.h5", stack=tmp_path / "odd.h5")
     middle = str(np.median(read_volume(tmp_path / "first.h5")))
-    cells = ["--threshold", middle, "--watershed", "0.01", "--fill-holes", "--labels"]
+    cells = ["--threshold", middle, "--watershed", "0.01", "--fill-holes", "--instances"]
     run(
         *("-o", tmp_path / "ours.h5", *options, *cells, tmp_path / "our_cells.h5"),
         stack=tmp_path / "odd.h5",

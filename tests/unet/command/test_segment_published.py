@@ -12,13 +12,19 @@ from tests import caffe_unet, release2015
 from unet.command import segment
 from unet.errors import InputError
 from unet.model.modeldef import ModelDefinition, write_modeldef
-from unet.segmentation import release2015 as procedure2015
-from unet.segmentation.instances import find_cells
-from unet.segmentation.segment import segment_picture
+from unet.model.open_net import load_net
+from unet.network.geometry import Geometry
+from unet.segmentation import release2015 as release_procedure
+from unet.segmentation.instances import find_instances
+from unet.segmentation.segment import segment_image
+from unet.segmentation.tiles import Tiling
 from unet.volumes import read_volume, write_volume
 
 WIDTH = 2
 FRAMES = np.random.default_rng(0).integers(0, 256, (2, 40, 50)).astype(np.uint8)
+
+
+TILING = Tiling.over(FRAMES.shape[1:], (236, 236), Geometry())
 
 
 def run(*words: object) -> None:
@@ -32,7 +38,7 @@ def test_the_release_of_2015_in_tiles_of_any_size(tmp_path, tile):
     run(frames, "--weights", weights, "--tile", tile, "-o", tmp_path / "out.tif")
     (tmp_path / "test.prototxt").write_text(release2015.test_text((236, 236), WIDTH))
     net = caffe.Net(str(tmp_path / "test.prototxt"), str(weights), caffe.TEST)
-    expected = [segment_picture(net, frame[None] / np.float32(255), (236, 236)) for frame in FRAMES]
+    expected = [segment_image(net, frame[None] / np.float32(255), TILING) for frame in FRAMES]
     given = read_volume(tmp_path / "out.tif")
     assert np.ptp(given) > 0.01
     np.testing.assert_allclose(given, np.stack(expected)[:, 1], atol=1e-4)
@@ -43,19 +49,15 @@ def test_the_release_by_its_own_procedure(tmp_path):
     out = tmp_path / "cells.tif"
     run(
         *(release / "PhC-C2DH-U373" / "01", "--weights", release / "phseg_v5.caffemodel"),
-        *("--procedure", "2015", "--labels", out),
+        *("--procedure", "2015", "--instances", out),
     )
-    net = segment.load_net(
+    net, geometry = load_net(
         caffe, release / "phseg_v5-train.prototxt", release / "phseg_v5.caffemodel"
     )
-    likely = segment_picture(
-        net,
-        FRAMES[0][None] / np.float32(255),
-        procedure2015.tile_size(FRAMES.shape[1:]),
-        average="mirror",
-        score=procedure2015.score_pictures,
-    )
-    assert np.array_equal(read_volume(out)[0], find_cells(likely, procedure2015.RULES))
+    tiling = release_procedure.tiling(FRAMES.shape[1:], geometry)
+    probabilities = segment_image(net, FRAMES[0][None] / np.float32(255), tiling, "mirror")
+    found = find_instances(probabilities, release_procedure.RULES)
+    assert np.array_equal(read_volume(out)[0], found)
 
 
 @pytest.fixture
@@ -74,7 +76,7 @@ def test_a_model_of_the_plugin(tmp_path, plugin_model):
     grey = ("--grey", 0, 255)
     run(tmp_path / "stack.tif", "--weights", plugin_model, *grey, "-o", tmp_path / "out.tif")
     net = caffe.Net(str(tmp_path / "net.prototxt"), caffe.TEST, weights=str(plugin_model))
-    expected = segment_picture(net, FRAMES[0][None] / np.float32(255), (236, 236))
+    expected = segment_image(net, FRAMES[0][None] / np.float32(255), TILING)
     np.testing.assert_allclose(read_volume(tmp_path / "out.tif")[0], expected[1], atol=1e-4)
 
 

@@ -1,263 +1,159 @@
-"""A model: its files are found, and a net without its own weights is refused."""
+"""A model segments stacks from wherever they come, slice by slice."""
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
+import tracemalloc
 
 import h5py
 import numpy as np
 import pytest
+from scipy import ndimage
 
 import caffe
-from unet import model
+import unet
 from unet.errors import InputError
-from unet.machine.engine import PRECISIONS, open_engine
-from unet.model import find_model, load_net, pass_cost
-from unet.nets import deploy_net
-from unet.segmentation.segment import segment_picture
-from unet.volumes import read_volume
+from unet.model import Model
+from unet.network.geometry import Geometry
+from unet.segmentation.instances import InstanceRules, find_instances
+from unet.segmentation.options import SegmentationOptions
+from unet.segmentation.segment import segment_image
+from unet.segmentation.tiles import Tiling
+from unet.volumes import Volume, as_volume, read_volume, write_volume
 from unet.volumes.intensity import scale_grey
 
-
-@pytest.fixture(scope="module")
-def prototxt(repository: Path) -> Path:
-    caffe.set_mode_cpu()
-    return repository / "prototxt/unet_slim/deploy.prototxt"
-
-
-@pytest.fixture(scope="module")
-def trained(prototxt: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with weights as .caffemodel and as HDF5."""
-    folder = tmp_path_factory.mktemp("trained")
-    net = caffe.Net(str(prototxt), caffe.TEST)
-    net.save(str(folder / "net.caffemodel"))
-    net.save_hdf5(str(folder / "net.caffemodel.h5"))
-    return folder
-
-
-@pytest.fixture
-def changed(prototxt: Path, tmp_path: Path):
-    """Return what writes the deploy prototxt with a part of its text changed."""
-
-    def change(old: str, new: str) -> Path:
-        text = prototxt.read_text()
-        assert old in text
-        (tmp_path / "changed.prototxt").write_text(text.replace(old, new))
-        return tmp_path / "changed.prototxt"
-
-    return change
-
-
-@pytest.mark.parametrize("name", ["net.caffemodel", "net.caffemodel.h5"])
-def test_weights_arrive(prototxt, trained, name):
-    net = load_net(caffe, prototxt, trained / name)
-    wanted = caffe.Net(str(prototxt), str(trained / name), caffe.TEST)
-    for layer, blobs in wanted.params.items():
-        for blob, given in zip(blobs, net.params[layer]):
-            np.testing.assert_array_equal(given.data, blob.data)
-
-
-def test_seams_are_looked_at_in_full_precision(prototxt, trained, monkeypatch):
-    computed = []
-    check = model._check_seams
-    monkeypatch.setattr(
-        model,
-        "_check_seams",
-        lambda *arguments: computed.append(caffe.get_precision()) or check(*arguments),
-    )
-    caffe.set_precision("tf32")
-    try:
-        load_net(caffe, prototxt, trained / "net.caffemodel")
-        assert computed == ["fp32"]
-        assert caffe.get_precision() == "tf32"
-    finally:
-        caffe.set_precision("fp32")
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_a_model_is_taken_on_a_gpu_in_each_precision(prototxt, trained, precision):
-    try:
-        load_net(open_engine("0", precision), prototxt, trained / "net.caffemodel")
-    finally:
-        open_engine("cpu")
-
-
-def test_a_model_folder_or_weights_beside_their_net_are_enough(prototxt, trained, tmp_path):
-    shutil.copy(trained / "net.caffemodel", tmp_path / "weights.caffemodel")
-    with pytest.raises(
-        InputError, match=r"weights\.caffemodel: no deploy\.prototxt lies beside it; .*--net"
-    ):
-        find_model(tmp_path)
-    shutil.copy(prototxt, tmp_path)
-    both = tmp_path / "deploy.prototxt", tmp_path / "weights.caffemodel"
-    assert find_model(tmp_path) == both
-    assert find_model(tmp_path / "weights.caffemodel") == both
-    assert find_model(tmp_path, prototxt) == (prototxt, both[1])
-    both[1].unlink()
-    shutil.copy(trained / "net.caffemodel.h5", tmp_path / "weights.caffemodel.h5")
-    assert find_model(tmp_path) == (both[0], tmp_path / "weights.caffemodel.h5")
-
-
-def test_missing_files_are_named(prototxt, tmp_path):
-    with pytest.raises(
-        InputError, match=r"is no model folder, for it holds no weights\.caffemodel"
-    ):
-        find_model(tmp_path)
-    with pytest.raises(InputError, match=r"w\.h5: there is no such file"):
-        find_model(tmp_path / "w.h5")
-    (tmp_path / "w.modeldef.h5").touch()
-    with pytest.raises(
-        InputError, match=r"w\.modeldef\.h5: .* no weights; name .* w\.caffemodel\.h5"
-    ):
-        find_model(tmp_path / "w.modeldef.h5")
-    (tmp_path / "weights.caffemodel").touch()
-    with pytest.raises(InputError, match=r"other\.prototxt: there is no such file; name another"):
-        find_model(tmp_path, tmp_path / "other.prototxt")
-
-
-def test_a_layer_without_weights_is_refused(changed, trained):
-    renamed = changed("conv_u0d-score", "conv_u0d-other")
-    for name in ("net.caffemodel", "net.caffemodel.h5"):
-        with pytest.raises(InputError, match=r"no weights, or NaN, for layer 'conv_u0d-other'"):
-            load_net(caffe, renamed, trained / name)
-
-
-def test_weights_of_nan_are_refused(prototxt, trained, tmp_path):
-    net = caffe.Net(str(prototxt), str(trained / "net.caffemodel"), caffe.TEST)
-    net.params["conv_d2b-c"][0].data[3, 2, 1, 1] = np.nan
-    net.save(str(tmp_path / "diverged.caffemodel"))
-    with pytest.raises(InputError, match=r"NaN, for layer 'conv_d2b-c'"):
-        load_net(caffe, prototxt, tmp_path / "diverged.caffemodel")
-
-
-@pytest.mark.parametrize("suffix", [".caffemodel", ".caffemodel.h5"])
-def test_weights_of_a_larger_net_are_refused(prototxt, trained, tmp_path, suffix):
-    # All that the net needs is there, in its shapes, and yet it would segment nonsense.
-    message = caffe.proto.caffe_pb2.NetParameter()
-    message.ParseFromString((trained / "net.caffemodel").read_bytes())
-    for number in range(5):
-        extra = message.layer.add(name=f"deeper_{number}", type="Convolution")
-        extra.blobs.add().data.append(1)
-    (tmp_path / "large.caffemodel").write_bytes(message.SerializeToString())
-    shutil.copy(trained / "net.caffemodel.h5", tmp_path / "large.caffemodel.h5")
-    with h5py.File(tmp_path / "large.caffemodel.h5", "a") as file:
-        for number in range(5):
-            file[f"data/deeper_{number}/0"] = np.ones(1, np.float32)
-    wanted = "layers 'deeper_0', 'deeper_1', 'deeper_2' and 2 more, which .* lacks"
-    with pytest.raises(InputError, match=wanted):
-        load_net(caffe, prototxt, tmp_path / f"large{suffix}")
-
-
-def test_weights_of_other_shapes_and_damaged_ones_are_refused(repository, trained, tmp_path):
-    with pytest.raises(caffe.CaffeError, match="conv_d0a-b"):
-        load_net(caffe, repository / "prototxt/unet/deploy.prototxt", trained / "net.caffemodel")
-    slim = repository / "prototxt/unet_slim/deploy.prototxt"
-    for name in ("net.caffemodel", "net.caffemodel.h5"):
-        whole = (trained / name).read_bytes()
-        for part in (0, 3, 100, len(whole) // 2, len(whole) - 3):
-            (tmp_path / name).write_bytes(whole[:part])
-            with pytest.raises((caffe.CaffeError, InputError), match=r"net\.caffemodel"):
-                load_net(caffe, slim, tmp_path / name)
-
-
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [("kernel_size: 1", "kernel_size: 3"), ("kernel_size: 1", "kernel_size: 3 pad: 1")],
+# Dark lines between bright fields, as membranes are.
+FIELD = np.abs(
+    ndimage.gaussian_filter(np.random.default_rng(0).normal(size=(2, 24, 34)), (0, 3, 3))
 )
-def test_a_net_of_another_geometry_is_refused(changed, tmp_path, old, new):
-    other = changed(old, new)
-    caffe.Net(str(other), caffe.TEST).save(str(tmp_path / "other.caffemodel"))
-    with pytest.raises(InputError, match="it is no U-Net with four unpadded levels"):
-        load_net(caffe, other, tmp_path / "other.caffemodel")
+STACK = (np.clip(4 * FIELD / FIELD.max(), 0, 1) * 255).astype(np.uint8)
+RANGE = dict(intensity=(0, 255))
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return unet.load("isbi2012_slim", device="cpu")
+
+
+def wanted(model: Model, stack: np.ndarray, tta: str = "none") -> np.ndarray:
+    tiling = Tiling.over(stack.shape[1:], (316, 316), Geometry())
+    images = (scale_grey(image[None], (0, 255)) for image in stack)
+    return np.stack([segment_image(model.net, image, tiling, tta) for image in images])
+
+
+def test_probabilities_are_those_of_the_second_class(model):
+    given = model.segment(STACK, tta="mirror", **RANGE)
+    np.testing.assert_allclose(given, wanted(model, STACK, "mirror")[:, 1], atol=1e-5)
+    assert given.dtype == np.float32
+
+
+@pytest.mark.parametrize("kind", ["file", "volume", "slice", "dataset"])
+def test_whatever_holds_a_stack_is_taken(model, tmp_path, kind):
+    write_volume(tmp_path / "stack.tif", STACK)
+    with h5py.File(tmp_path / "many.h5", "w") as file:
+        file["first"], file["second"] = STACK[:1], STACK
+    stack = {
+        "file": tmp_path / "stack.tif",
+        "volume": unet.open_volume(tmp_path / "stack.tif"),
+        "slice": STACK[1],
+        "dataset": f"{tmp_path / 'many.h5'}:/second",
+    }[kind]
+    expected = model.segment(STACK, **RANGE)
+    given = model.segment(stack, **RANGE)
+    np.testing.assert_array_equal(given, expected[1:2] if kind == "slice" else expected)
+
+
+def test_without_options_a_model_normalises_as_it_learnt(model):
+    np.testing.assert_array_equal(model.segment(STACK), model.segment(STACK, normalise=True))
+    assert np.abs(model.segment(STACK) - model.segment(STACK, normalise=False)).max() > 0.01
+
+
+def test_instances_are_those_of_the_probabilities(model):
+    given = model.instances(STACK, minimum_area=4, watershed=0.05, **RANGE)
+    rules = InstanceRules(minimum_area=4, watershed=0.05)
+    for labels, probability in zip(given, model.segment(STACK, **RANGE)):
+        expected = find_instances(np.stack([1 - probability, probability]), rules)
+        assert (labels != expected).mean() < 0.05
+    assert given.max() > 1
+
+
+def test_slices_are_read_when_their_turn_comes(model):
+    read = []
+
+    def slice_of(z: int) -> np.ndarray:
+        read.append(z)
+        return STACK[z]
+
+    stream = model.stream(Volume("stack", STACK.shape, STACK.dtype, slice_of), **RANGE)
+    assert read == []
+    np.testing.assert_array_equal(next(stream), model.segment(STACK[0], **RANGE)[0])
+    assert read == [0]
+
+
+def test_memory_does_not_grow_with_the_slices(model):
+    def peak(slices: int) -> int:
+        volume = Volume("zeros", (slices, 120, 300), np.uint8, lambda z: np.zeros((120, 300)))
+        tracemalloc.start()
+        for _ in model.stream(volume, tile=(316, 492), **RANGE):
+            pass
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    peak(1)
+    # The scores of one slice alone are 288 kB.
+    assert peak(5) - peak(2) < 100_000
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("options", "told"),
     [
-        ('"data"', '"image"', "its inputs are \\['image'\\]; name the deploy prototxt"),
-        ('"score"', '"scores"', "a blob 'score'"),
-        ("num_output: 2", "num_output: 1", "one for each class"),
+        (dict(tta="flip"), "tta 'flip': give one of none, mirror, rotate, dihedral"),
+        (dict(procedure="2016"), "procedure '2016'"),
+        (dict(slices=slice(1, 9)), "0 <= A < B <= 2"),
+        (dict(tile=(500, 572)), "nearest are 492 and 508"),
+        (dict(memory=1.0), "smallest tiles, 204x204"),
+        (dict(rules=InstanceRules(threshold=2)), "threshold 2"),
     ],
 )
-def test_a_net_that_does_not_segment_is_refused(changed, trained, old, new, said):
-    with pytest.raises(InputError, match=said):
-        load_net(caffe, changed(old, new), trained / "net.caffemodel")
+def test_what_cannot_be_is_refused(model, options, told):
+    with pytest.raises(InputError, match=told):
+        model.segment(STACK, **options)
 
 
-def multiply_adds(width: int, tile: tuple[int, int], classes: int = 2) -> int:
-    """Count those of Fig. 1 by walking through it."""
-    work = 0
-    size, channels = np.array(tile), 1
-
-    def convolve(maps: int, kernel: int = 3) -> None:
-        nonlocal size, channels, work
-        size = size - (kernel - 1)
-        work += int(np.prod(size)) * kernel**2 * channels * maps
-        channels = maps
-
-    for level in range(5):
-        if level:
-            size = size // 2
-        convolve(width * 2**level)
-        convolve(width * 2**level)
-    for level in range(3, -1, -1):
-        work += int(np.prod(size)) * 4 * channels * (channels // 2)
-        size, channels = size * 2, channels
-        convolve(width * 2**level)
-        convolve(width * 2**level)
-    convolve(classes, 1)
-    return work
+def test_other_channels_and_missing_slices_are_refused(model):
+    with pytest.raises(InputError, match=r"stack: has 2 channels, but .* takes 1"):
+        model.segment(np.zeros((2, 2, 20, 30), np.uint8))
+    volume = Volume("cut", STACK.shape, np.uint8, STACK.__getitem__, missing=[1])
+    with pytest.raises(InputError, match="cut: slice 1 is not there"):
+        model.segment(volume)
 
 
-@pytest.mark.parametrize(("name", "width"), [("unet", 64), ("unet_slim", 16)])
-def test_cost_of_a_pass_is_that_of_the_net(name, width, tmp_path):
-    (tmp_path / "net.prototxt").write_text(str(deploy_net(name)))
-    net = caffe.Net(str(tmp_path / "net.prototxt"), caffe.TEST)
-    cost = pass_cost(net)
-    for tile in ((188, 188), (572, 572), (204, 700)):
-        assert cost.work(tile) == multiply_adds(width, tile)
+def test_out_of_memory_is_a_sentence(model, monkeypatch):
+    def fails(*_: object, **__: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory\nmore")
+
+    monkeypatch.setattr("unet.model.segment_image", fails)
+    with pytest.raises(MemoryError, match="allocate memory; take a smaller --tile"):
+        model.segment(STACK)
 
 
-@pytest.mark.parametrize("name", ["unet", "unet_slim"])
-def test_memory_of_a_pass_is_what_lies_in_memory_at_the_same_time(name, tmp_path):
-    (tmp_path / "net.prototxt").write_text(str(deploy_net(name)))
-    net = caffe.Net(str(tmp_path / "net.prototxt"), caffe.TEST)
-    net.retain_data = False
-    cost = pass_cost(net)
-    net.blobs["data"].reshape(1, 1, 252, 316)
-    net.reshape()
-    seen = []
-
-    def look(_layer: int) -> None:
-        storages = {}
-        for blob in net.blobs.values():
-            tensor = blob.data_memory._tensor
-            if tensor is not None:
-                storage = tensor.untyped_storage()
-                storages[storage.data_ptr()] = storage.nbytes()
-        seen.append(sum(storages.values()))
-
-    net.after_forward(look)
-    net.forward()
-    largest = 4 * max(blob.count for blob in net.blobs.values())
-    assert cost.memory((252, 316)) == pytest.approx(max(seen) + largest, rel=0.02)
-    # Far less than all maps take.
-    assert max(seen) < 0.5 * sum(4 * blob.count for blob in net.blobs.values())
+def test_a_plan_says_what_will_be_computed(model):
+    with as_volume(STACK, "stack") as volume:
+        plan = model.plan(volume, SegmentationOptions(tta="rotate", tile=(204, 204)))
+    assert plan.passes == 2 * 4 * 4
+    assert "2 slices of 24x34; each 4 versions of 4 tiles of 204x204; a pass is" in str(plan)
 
 
 @pytest.mark.parametrize("name", ["isbi2012", "isbi2012_slim"])
-def test_networks_that_come_with_the_project_know_cells_they_have_not_seen(
-    name, repository, isbi_dir
-):
+def test_networks_that_come_with_the_project_know_cells_they_have_not_seen(name, isbi_dir):
     caffe.set_mode_cpu()
-    net = load_net(caffe, *find_model(repository / "models" / name))
     volume, labels = (
         read_volume(isbi_dir / f"train-{stack}.tif")[25] for stack in ("volume", "labels")
     )
-    grey = scale_grey(volume[None], None)
-    likely = segment_picture(net, grey[:, 200:360, 200:360], (284, 284))
-    wrong = (likely[1] > 0.5) != (labels[200:360, 200:360] > 0)
+    image = scale_grey(volume[None], None)[:, 200:360, 200:360]
+    model = unet.load(name, device="cpu")
+    tiling = Tiling.over((160, 160), (284, 284), model.geometry)
+    probabilities = segment_image(model.net, image, tiling)
+    wrong = (probabilities[1] > 0.5) != (labels[200:360, 200:360] > 0)
     # More than a fifth of these pixels are membranes; the whole slice has half as many errors.
     assert wrong.mean() < 0.12

@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 
 from unet.errors import InputError
-from unet.segmentation.instances import CellRules, as_stored, drop_small, find_cells
+from unet.segmentation.instances import InstanceRules, as_stored, drop_small, find_instances
 
 NEIGHBOURS = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0)]
 
@@ -58,19 +58,19 @@ def peaks_that_stand_out(cell: np.ndarray, foreground: np.ndarray, depth: float)
 @pytest.mark.parametrize("seed", range(5))
 def test_components_are_those_of_a_flood(seed):
     cell = np.random.default_rng(seed).random((23, 31))
-    given = find_cells(two_classes(cell), CellRules())
+    given = find_instances(two_classes(cell), InstanceRules())
     np.testing.assert_array_equal(given, flooded(cell > 0.5))
     assert given.dtype == np.int32
-    given = find_cells(two_classes(cell), CellRules(threshold=0.7))
+    given = find_instances(two_classes(cell), InstanceRules(threshold=0.7))
     np.testing.assert_array_equal(given, flooded(cell > 0.7))
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_small_cells_are_dropped_and_the_others_numbered_anew(seed):
     cell = np.random.default_rng(seed).random((40, 40))
-    likely = two_classes(cell)
+    probabilities = two_classes(cell)
     everything = flooded(cell > 0.7)
-    given = find_cells(likely, CellRules(threshold=0.7, minimum_area=5))
+    given = find_instances(probabilities, InstanceRules(threshold=0.7, minimum_area=5))
     number = 0
     for label in range(1, everything.max() + 1):
         pixels = everything == label
@@ -88,9 +88,9 @@ def test_holes_by_eye():
     cell = np.array([[float(c == "#") for c in row] for row in rows])
     filled = ["111111....", "111111.222", "111111.2..", "111111.2..", ".1111..222"]
     wanted = np.array([[0 if c == "." else int(c) for c in row] for row in filled])
-    given = find_cells(two_classes(cell), CellRules(fill_holes=True))
+    given = find_instances(two_classes(cell), InstanceRules(fill_holes=True))
     np.testing.assert_array_equal(given, wanted)
-    assert find_cells(two_classes(cell), CellRules())[2, 1] == 0
+    assert find_instances(two_classes(cell), InstanceRules())[2, 1] == 0
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -101,8 +101,8 @@ def test_watershed_gives_a_cell_for_each_peak_that_stands_out(seed):
     cell = np.round((smooth - smooth.min()) / np.ptp(smooth) * 64) / 64
     for depth in (1 / 64, 4 / 64, 12 / 64, 40 / 64):
         for threshold in (0.25, 0.5):
-            rules = CellRules(threshold=threshold, watershed=depth)
-            given = find_cells(two_classes(cell), rules)
+            rules = InstanceRules(threshold=threshold, watershed=depth)
+            given = find_instances(two_classes(cell), rules)
             np.testing.assert_array_equal(given > 0, cell > threshold)
             assert given.max() == peaks_that_stand_out(cell, cell > threshold, depth)
             for label in range(1, given.max() + 1):
@@ -112,63 +112,63 @@ def test_watershed_gives_a_cell_for_each_peak_that_stands_out(seed):
 def test_watershed_cuts_where_the_border_is():
     distance = np.abs(np.arange(40) - 19)
     cell = np.tile(np.where(distance == 0, 0.6, 0.95), (20, 1))
-    assert find_cells(two_classes(cell), CellRules()).max() == 1
-    given = find_cells(two_classes(cell), CellRules(watershed=0.2))
+    assert find_instances(two_classes(cell), InstanceRules()).max() == 1
+    given = find_instances(two_classes(cell), InstanceRules(watershed=0.2))
     assert (given[:, :19] == 1).all()
     assert (given[:, 20:] == 2).all()
     # A depth that no valley has.
-    assert find_cells(two_classes(cell), CellRules(watershed=0.5)).max() == 1
+    assert find_instances(two_classes(cell), InstanceRules(watershed=0.5)).max() == 1
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (2, 2), (7, 2)])
 def test_watershed_of_narrow_pictures(shape):
     cell = np.random.default_rng(shape).random(shape)
-    given = find_cells(two_classes(cell), CellRules(threshold=0.2, watershed=0.1))
+    given = find_instances(two_classes(cell), InstanceRules(threshold=0.2, watershed=0.1))
     assert given.max() == peaks_that_stand_out(cell, cell > 0.2, 0.1)
 
 
 def test_of_three_classes_those_that_are_not_background():
-    likely = np.array([[0.4, 0.4, 0.2, 0.5], [0.3, 0.5, 0.3, 0.2], [0.3, 0.1, 0.5, 0.3]])
-    likely = likely[:, None]
-    assert find_cells(likely, CellRules()).tolist() == [[0, 1, 1, 0]]
+    probabilities = np.array([[0.4, 0.4, 0.2, 0.5], [0.3, 0.5, 0.3, 0.2], [0.3, 0.1, 0.5, 0.3]])
+    probabilities = probabilities[:, None]
+    assert find_instances(probabilities, InstanceRules()).tolist() == [[0, 1, 1, 0]]
     # Not background is more probable than 0.55, though no class is the likeliest.
-    assert find_cells(likely, CellRules(threshold=0.55)).tolist() == [[1, 1, 1, 0]]
+    assert find_instances(probabilities, InstanceRules(threshold=0.55)).tolist() == [[1, 1, 1, 0]]
 
 
-@pytest.mark.parametrize("rules", [CellRules(), CellRules(0.5, 500, True, 0.2)])
+@pytest.mark.parametrize("rules", [InstanceRules(), InstanceRules(0.5, 500, True, 0.2)])
 def test_no_cell_and_nothing_but_cell(rules):
-    nothing = find_cells(two_classes(np.zeros((30, 30))), rules)
+    nothing = find_instances(two_classes(np.zeros((30, 30))), rules)
     assert nothing.shape == (30, 30)
     assert not nothing.any()
-    assert (find_cells(two_classes(np.ones((30, 30))), rules) == 1).all()
+    assert (find_instances(two_classes(np.ones((30, 30))), rules) == 1).all()
 
 
 @pytest.mark.parametrize(
     ("rules", "said"),
     [
-        (CellRules(threshold=1.0), "threshold 1: give a probability"),
-        (CellRules(threshold=float("nan")), "threshold nan"),
-        (CellRules(watershed=0.0), "watershed 0: give the depth"),
-        (CellRules(watershed=float("nan")), "watershed nan"),
-        (CellRules(minimum_area=-1), "minimum area -1: give a number of pixels"),
+        (InstanceRules(threshold=1.0), "threshold 1: give a probability"),
+        (InstanceRules(threshold=float("nan")), "threshold nan"),
+        (InstanceRules(watershed=0.0), "watershed 0: give the depth"),
+        (InstanceRules(watershed=float("nan")), "watershed nan"),
+        (InstanceRules(minimum_area=-1), "minimum area -1: give a number of pixels"),
     ],
 )
 def test_rules_that_mean_nothing_are_refused(rules, said):
     with pytest.raises(InputError, match=said):
-        find_cells(two_classes(np.zeros((4, 4))), rules)
+        find_instances(two_classes(np.zeros((4, 4))), rules)
 
 
 def test_nan_is_refused():
     cell = np.zeros((4, 4))
     cell[1, 2] = np.nan
     with pytest.raises(InputError, match="probabilities are NaN"):
-        find_cells(two_classes(cell), CellRules())
+        find_instances(two_classes(cell), InstanceRules())
 
 
 def test_more_cells_than_16_bit_can_number():
     dots = np.zeros((520, 520), np.float32)
     dots[::2, ::2] = 1
-    cells = find_cells(two_classes(dots), CellRules())
+    cells = find_instances(two_classes(dots), InstanceRules())
     assert cells.max() == 260**2
     with pytest.raises(InputError, match="67600 cells in one slice are more than the 65535"):
         as_stored(cells, np.uint16)

@@ -8,9 +8,13 @@ import numpy as np
 import pytest
 
 import caffe
-from unet.segmentation import release2015 as procedure2015
-from unet.segmentation.instances import find_cells
-from unet.segmentation.segment import score_pictures, segment_picture
+from unet.network.geometry import Geometry
+from unet.segmentation import release2015
+from unet.segmentation.instances import find_instances
+from unet.segmentation.segment import score_image
+from unet.segmentation.tiles import Tiling
+
+FIG_1 = Geometry()
 
 
 @pytest.fixture(scope="module")
@@ -20,16 +24,16 @@ def net(repository: Path) -> caffe.Net:
     return caffe.Net(str(repository / "prototxt/unet_slim/deploy.prototxt"), caffe.TEST)
 
 
-def naive_scores(net: caffe.Net, picture: np.ndarray) -> np.ndarray:
-    """Return the scores of two halves, cut from a picture padded by numpy."""
-    height, width = picture.shape
+def naive_scores(net: caffe.Net, image: np.ndarray) -> np.ndarray:
+    """Return the scores of two halves, cut from a image padded by numpy."""
+    height, width = image.shape
     half = (height + 1) // 2
     # The smallest sizes on the network's grid, found by trying.
     size_y, size_x = (
         next(16 * k + 60 for k in range(1, 999) if 16 * k - 124 >= wanted)
         for wanted in (half, width)
     )
-    mirror = np.pad(picture, 92, "reflect")
+    mirror = np.pad(image, 92, "reflect")
     padded = np.zeros((mirror.shape[0] + 999, mirror.shape[1] + 999), np.float32)
     padded[: mirror.shape[0], : mirror.shape[1]] = mirror
     scores = np.zeros((net.blobs["score"].shape[1], height + 999, width + 999), np.float32)
@@ -43,73 +47,53 @@ def naive_scores(net: caffe.Net, picture: np.ndarray) -> np.ndarray:
     return scores[:, :height, :width]
 
 
-def test_sizes_of_the_published_frames():
+def test_tiles_of_the_published_frames():
     # 892 x 444 of input and 708 x 260 of output, x by y, for frames of 696 x 520.
-    assert procedure2015.tile_size((520, 696)) == (444, 892)
-    assert list(procedure2015.tile_rows((520, 696))) == [0, 260]
+    tiling = release2015.tiling((520, 696), FIG_1)
+    assert tiling.tile == (444, 892)
+    assert tiling.origins == ((0, 0), (260, 0))
 
 
 @pytest.mark.parametrize("height", range(1, 400, 7))
-def test_tiles_cover_the_picture_and_none_lies_beyond(height):
-    rows = procedure2015.tile_rows((height, 50))
-    output = procedure2015.tile_size((height, 50))[0] - 184
+def test_tiles_cover_the_image_and_none_lies_beyond(height):
+    tiling = release2015.tiling((height, 50), FIG_1)
+    rows, output = [y for y, _ in tiling.origins], tiling.tile[0] - 184
     assert len(rows) <= 2
     assert rows[-1] < height <= rows[-1] + output
-    assert list(rows) == [0, output][: len(rows)]
+    assert rows == [0, output][: len(rows)]
 
 
-def test_mirrored_once_by_hand():
-    picture = np.arange(1.0, 1 + 100 * 120).reshape(1, 100, 120)
-    tile = procedure2015.mirrored_once(picture, -92, -92, (300, 310))
-    np.testing.assert_array_equal(tile[0, :284, :304], np.pad(picture[0], 92, "reflect"))
-    assert not tile[0, 284:].any()
-    assert not tile[0, :, 304:].any()
-    # A tile of which only mirrored rows are left.
-    tile = procedure2015.mirrored_once(picture, 150, -92, (300, 310))
-    np.testing.assert_array_equal(tile[0, :42, :304], np.pad(picture[0], 92, "reflect")[242:])
-    assert not tile[0, 42:].any()
+def test_beyond_the_mirrored_border_are_zeros():
+    image = np.arange(1.0, 1 + 100 * 120).reshape(1, 100, 120)
+    tiling = release2015.tiling((100, 120), FIG_1)
+    above, below = tiling.inputs(image)
+    mirror = np.pad(image[0], 92, "reflect")
+    assert tiling.tile == (236, 316)
+    np.testing.assert_array_equal(above[0, :, :304], mirror[:236])
+    assert not above[0, :, 304:].any()
+    np.testing.assert_array_equal(below[0, : 284 - 52, :304], mirror[52:])
+    assert not below[0, 284 - 52 :].any()
 
 
 @pytest.mark.parametrize("shape", [(100, 97), (135, 94), (99, 150)])
 def test_scores_are_those_of_padded_halves(net, shape):
-    picture = np.random.default_rng(shape).random(shape, np.float32)
-    tile = procedure2015.tile_size(shape)
-    passes = []
-    (given,) = procedure2015.score_pictures(
-        net, [picture[None]], tile, after_pass=lambda: passes.append(1)
-    )
-    wanted = naive_scores(net, picture)
+    image = np.random.default_rng(shape).random(shape, np.float32)
+    tiling = release2015.tiling(shape, FIG_1)
+    given, wanted = score_image(net, image[None], tiling), naive_scores(net, image)
     np.testing.assert_allclose(given, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
-    assert len(passes) == len(procedure2015.tile_rows(shape))
     # The zeros beyond the border, and tiles off the grid, make a difference.
-    (exact,) = score_pictures(net, [picture[None]], tile)
+    exact = score_image(net, image[None], Tiling.over(shape, tiling.tile, FIG_1))
     assert np.abs(given - exact).max() > 1e-3 * np.abs(exact).max()
 
 
 def test_raw_scores_of_four_mirrored_versions_are_averaged(net):
-    picture = np.random.default_rng(1).random((60, 150), np.float32)
-    flips = [(1, 1), (1, -1), (-1, 1), (-1, -1)]
+    image = np.random.default_rng(1).random((60, 150), np.float32)
+    tiling = release2015.tiling((60, 150), FIG_1)
     mean = np.zeros((2, 60, 150))
-    for y, x in flips:
-        (scores,) = procedure2015.score_pictures(
-            net,
-            [np.ascontiguousarray(picture[None, ::y, ::x])],
-            procedure2015.tile_size((60, 150)),
-            after_pass=lambda: None,
-        )
-        mean += scores[:, ::y, ::x]
-    given = segment_picture(
-        net,
-        picture[None],
-        procedure2015.tile_size((60, 150)),
-        average=procedure2015.AVERAGE,
-        score=procedure2015.score_pictures,
-    )
-    sure = np.abs(mean[1] - mean[0]) > 1e-4
-    np.testing.assert_array_equal((given[1] > given[0])[sure], (mean[1] > mean[0])[sure])
-    np.testing.assert_allclose(
-        np.log(given[1] / given[0]), (mean[1] - mean[0]) / 4, rtol=1e-3, atol=1e-4
-    )
+    for y, x in [(1, 1), (1, -1), (-1, 1), (-1, -1)]:
+        mean += score_image(net, image[None, ::y, ::x], tiling)[:, ::y, ::x] / 4
+    given = score_image(net, image[None], tiling, release2015.TTA)
+    np.testing.assert_allclose(given, mean, rtol=0, atol=1e-5 * np.abs(mean).max())
 
 
 def test_a_cell_has_more_than_500_pixels():
@@ -119,7 +103,7 @@ def test_a_cell_has_more_than_500_pixels():
     # 500 pixels go, 506 stay; a hole stays a hole, and a corner is enough of a bridge.
     cell[40, 10] = 0.49
     cell[53, 22] = 0.6
-    cells = find_cells(np.stack([1 - cell, cell]), procedure2015.RULES)
+    cells = find_instances(np.stack([1 - cell, cell]), release2015.RULES)
     assert cells.max() == 1
     assert (cells == 1).sum() == 23 * 22 - 1 + 1
     assert cells[40, 10] == 0

@@ -1,0 +1,144 @@
+"""What segmenting a stack was asked for, and what that means for a stack and a network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from unet.errors import InputError
+from unet.segmentation import release2015
+from unet.segmentation.instances import InstanceRules, check_rules
+from unet.segmentation.segment import TTA
+from unet.segmentation.tile_size import PassCost
+from unet.segmentation.tiles import Tiling
+from unet.volumes.intensity import scale_grey
+
+
+@dataclass(frozen=True)
+class SegmentationOptions:
+    """How a stack is segmented.
+
+    Parameters
+    ----------
+    tta : {"none", "mirror", "rotate", "dihedral"}, optional
+        Test-time augmentation: the mean over 4 mirrored, 4 rotated or all 8 orientations of each
+        slice. None is "none".
+    tile : tuple of int, optional
+        (height, width) of the network's input; by default the one that costs least.
+    memory : float, optional
+        Bytes that a pass may take; by default most of what is free, half of it on a GPU.
+    intensity : tuple of float, optional
+        The values that become 0 and 1 at the network's input; by default
+        `unet.volumes.grey_range` of the stack.
+    normalise : bool, optional
+        Bring each slice to the same mean and standard deviation instead; by default as the network
+        was trained.
+    slices : range or slice, optional
+        Those that are segmented; by default all.
+    procedure : {"2015"}, optional
+        Segment as the authors did with their networks of 2015 (`unet.segmentation.release2015`),
+        which fixes `tile`, `tta` and `rules`.
+    rules : InstanceRules
+        What is an instance.
+
+    Raises
+    ------
+    InputError
+        If a value is out of its bounds, or two contradict each other.
+    """
+
+    tta: str | None = None
+    tile: tuple[int, int] | None = None
+    memory: float | None = None
+    intensity: tuple[float, float] | None = None
+    normalise: bool | None = None
+    slices: range | slice | None = None
+    procedure: str | None = None
+    rules: InstanceRules = field(default_factory=InstanceRules)
+
+    def __post_init__(self) -> None:
+        if self.tta not in (None, *TTA):
+            raise InputError(f"tta {self.tta!r}: give one of {', '.join(TTA)}")
+        if self.memory is not None and not self.memory > 0:
+            raise InputError(f"--memory {self.memory / 2**30:g}: must be above 0")
+        if self.intensity is not None:
+            if self.normalise:
+                raise InputError("--grey and --normalise: give one of them")
+            if self.intensity[0] == self.intensity[1]:
+                low, high = self.intensity
+                raise InputError(f"--grey {low:g} {high:g}: give two values")
+        check_rules(self.rules)
+        if self.procedure is None:
+            return
+        if self.procedure != "2015":
+            raise InputError(f"procedure {self.procedure!r}: there is that of '2015' only")
+        fixed = {"tile": self.tile, "tta": self.tta, **self.rules.changed()}
+        given = [name for name, value in fixed.items() if value is not None]
+        if given:
+            raise InputError(
+                f"--procedure 2015 fixes --{given[0].replace('_', '-')}: leave one of them out"
+            )
+        object.__setattr__(self, "tta", release2015.TTA)
+        object.__setattr__(self, "rules", release2015.RULES)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is computed of a stack: all that follows from options, stack and network.
+
+    Attributes
+    ----------
+    stack : str
+        For messages.
+    shape : tuple of int
+        Of the stack.
+    classes : int
+    slices : range
+        Those that are segmented.
+    intensity : tuple of float or None
+        The values that become 0 and 1; None: each slice is normalised.
+    tiling : Tiling
+    tta : str
+    cost : PassCost
+    rules : InstanceRules
+    """
+
+    stack: str
+    shape: tuple[int, ...]
+    classes: int
+    slices: range
+    intensity: tuple[float, float] | None
+    tiling: Tiling
+    tta: str
+    cost: PassCost
+    rules: InstanceRules
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of a slice."""
+        return self.shape[-2:]
+
+    @property
+    def passes(self) -> int:
+        """Passes of the network."""
+        return len(self.slices) * len(TTA[self.tta]) * len(self.tiling.origins)
+
+    @property
+    def work(self) -> float:
+        """Multiply-adds."""
+        return self.passes * self.cost.work(self.tiling.tile)
+
+    def input(self, image: np.ndarray) -> np.ndarray:
+        """Return a slice as the network is given it, float32 (channels, height, width)."""
+        return scale_grey(image.reshape((-1,) + self.size), self.intensity)
+
+    def __str__(self) -> str:
+        (height, width), tile, cost = self.size, self.tiling.tile, self.cost
+        slices, versions, tiles = len(self.slices), len(TTA[self.tta]), len(self.tiling.origins)
+        return (
+            f"{self.stack}: {slices} slice{'s' * (slices > 1)} of {height}x{width}; each "
+            f"{versions} version{'s' * (versions > 1)} of {tiles} tile{'s' * (tiles > 1)} of "
+            f"{tile[0]}x{tile[1]}; a pass is {cost.work(tile) / 1e9:.3g} G multiply-adds and about "
+            f"{cost.memory(tile) / 2**20:.0f} MB"
+        )
