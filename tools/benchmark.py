@@ -309,76 +309,6 @@ def engine(options: argparse.Namespace) -> None:
             print(f"  {best[name] / best['this engine']:.2f} times as fast as {name} (best)")
 
 
-# What `overhead` times in a process of its own: seconds, by what they are spent on.
-_IMPORT = "import time; t = time.perf_counter(); import caffe; print(time.perf_counter() - t)"
-
-
-def overhead(options: argparse.Namespace) -> None:
-    """Time what is not arithmetic: importing, building, loading, and layers with nothing to do."""
-    os.environ.setdefault("GLOG_minloglevel", "2")
-    imports = [
-        float(subprocess.run([sys.executable, "-c", _IMPORT], capture_output=True).stdout)
-        for _ in range(options.rounds)
-    ]
-    print(f"import caffe: {min(imports):.2f} s")
-    import caffe
-    from caffe import layers as L
-
-    net = REPOSITORY / "prototxt" / options.net / "deploy.prototxt"
-    seconds = _best(lambda: caffe.Net(str(net), caffe.TEST), options.rounds)
-    print(f"building {options.net} from prototxt: {seconds:.2f} s")
-    built = caffe.Net(str(net), caffe.TEST)
-    with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, "weights.caffemodel")
-        built.save(path)
-        seconds = _best(lambda: built.copy_from(path), options.rounds)
-        print(f"loading {os.path.getsize(path) / 1e6:.0f} MB of weights: {seconds:.2f} s")
-    n = caffe.NetSpec()
-    n.data = L.Input(shape=dict(dim=[1, 4]))
-    top = n.data
-    for number in range(50):
-        n[f"ip{number}"] = L.InnerProduct(top, num_output=4, weight_filler=dict(type="msra"))
-        n[f"tanh{number}"] = top = L.TanH(n[f"ip{number}"])
-    n.loss = L.Reduction(top, loss_weight=1)
-    tiny = caffe.Net(n.to_proto(), caffe.TRAIN)
-
-    def both() -> None:
-        tiny.forward()
-        tiny.backward()
-
-    seconds = _best(both, 20 * options.rounds)
-    print(f"forward + backward of 100 tiny layers: {1000 * seconds:.1f} ms")
-
-
-def _best(run: Callable[[], object], rounds: int) -> float:
-    seconds = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
-
-
-def weight_maps(options: argparse.Namespace) -> None:
-    """Time the weight map on phantoms of cells."""
-    from scipy import ndimage
-
-    from unet.preparation.labels import separate_touching
-    from unet.preparation.weight_map import weight_map
-
-    for size, cells in ((512, 300), (2048, 3000)):
-        rng = np.random.RandomState(0)
-        seeds = np.ones((size, size), bool)
-        places = rng.choice(size * size, cells, replace=False)
-        seeds.ravel()[places] = False
-        numbers = np.zeros((size, size), np.int32)
-        numbers.ravel()[places] = np.arange(1, cells + 1)
-        nearest = ndimage.distance_transform_edt(seeds, return_distances=False, return_indices=True)
-        instances = separate_touching(numbers[tuple(nearest)])
-        seconds = _best(lambda cells=instances: weight_map(cells, [1.0, 1.0]), options.rounds)
-        print(f"weight map, {size}x{size}, {cells} cells: {seconds:.3f} s")
-
-
 def tiles(options: argparse.Namespace) -> None:
     """Time the cutting of augmented training tiles, by worker processes and without."""
     from unet.augmentation.tile_sampler import Augmentation, TileSampler
@@ -418,10 +348,13 @@ def tiles(options: argparse.Namespace) -> None:
                 print(told, flush=True)
 
 
+BENCHMARKS = {"engine": engine, "tiles": tiles, "work": work}
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one of the benchmarks."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["engine", "overhead", "tiles", "weight-map", "work"])
+    parser.add_argument("what", choices=tuple(BENCHMARKS))
     parser.add_argument("--net", default="unet", help="folder of prototxt/ (engine)")
     parser.add_argument("--tile", type=whole(1), default=572, help="input size (engine, tiles)")
     parser.add_argument(
@@ -454,16 +387,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     options = parser.parse_args(argv)
     is_the_output()
-    if options.what == "work":
-        work(options)
-    elif options.what == "engine":
-        engine(options)
-    elif options.what == "overhead":
-        overhead(options)
-    elif options.what == "tiles":
-        tiles(options)
-    else:
-        weight_maps(options)
+    BENCHMARKS[options.what](options)
 
 
 if __name__ == "__main__":

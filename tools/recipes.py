@@ -270,19 +270,7 @@ class Choice:
 
 
 def choose(options: argparse.Namespace, recipe: Recipe) -> Choice:
-    """Return what is trained: what was asked for, else what suits the machine.
-
-    Parameters
-    ----------
-    options : argparse.Namespace
-        net, solver, weighting, iterations, precision, device.
-    recipe : Recipe
-
-    Raises
-    ------
-    InputError
-        If there is no such GPU or net.
-    """
+    """Return what is trained: what was asked for, else what suits the machine."""
     # Imports the engine.
     from unet.nets import ITERATIONS, METHODS
 

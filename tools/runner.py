@@ -402,13 +402,7 @@ def compare_published(name: str, recipe: Recipe, options: argparse.Namespace) ->
 
 
 def guard_model_folder(target: Path) -> None:
-    """Refuse to make a model folder in the place of another; called before the training.
-
-    Raises
-    ------
-    InputError
-        Unless nothing is there, or a folder whose card says that it was made here.
-    """
+    """Refuse to make a model folder in the place of anything but an earlier one, by its card."""
     if not os.path.lexists(target):
         return
     card = target / _CARD
@@ -426,26 +420,10 @@ def guard_model_folder(target: Path) -> None:
 def make_model_folder(
     target: Path, run: Path, model: Path, deploy: Path, card: str, scored: bool
 ) -> None:
-    """Copy a training's results into a folder, with a card.
+    """Copy a training's results into a folder, with a card, its README.md.
 
-    Parameters
-    ----------
-    target : Path
-        The folder; made if it is not there.
-    run : Path
-        Has overlay.png and, if scored, scores.json.
-    model : Path
-        The caffemodel; curves.png is beside it.
-    deploy : Path
-        The network's prototxt, with input.json beside it.
-    card : str
-        README.md.
-    scored : bool
-
-    Raises
-    ------
-    InputError
-        As `guard_model_folder`.
+    From the folder of the run: overlay.png and, if scored, scores.json; curves.png lies beside the
+    weights, input.json beside the network.
     """
     guard_model_folder(target)
     files = {

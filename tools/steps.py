@@ -223,32 +223,18 @@ def shown(path: str) -> str:
 
 @dataclass(frozen=True)
 class Plan:
-    """How long is trained.
-
-    Attributes
-    ----------
-    iterations : int
-    seconds : float or None
-        What they may take; None: as long as they do.
-    """
+    """How long is trained; None seconds: as long as the iterations take."""
 
     iterations: int
     seconds: float | None = None
 
 
 def plan(step: float, rest: float, left: float, least: int, most: int) -> Plan:
-    """Fit training steps into a time.
+    """Fit training steps into a time, all in seconds.
 
-    Parameters
-    ----------
-    step : float
-        Seconds of one.
-    rest : float
-        Seconds that the training's program takes beside its steps.
-    left : float
-        Seconds until all is to be done, the training and what comes after it.
-    least, most : int
-        Steps below which the result means nothing, and that are enough.
+    A step takes `step`, the training's program `rest` beside its steps; in the time that is `left`
+    all is to be done, the training and what comes after it. Below `least` steps the result means
+    nothing; `most` are enough.
     """
     seconds = max(0.0, left - _REST * rest)
     fit = int(_PLANNED * seconds / step)
@@ -260,21 +246,9 @@ def plan(step: float, rest: float, left: float, least: int, most: int) -> Plan:
 def measure(run: Run, trial: Step, folder: Path, budget: float, least: int, most: int) -> Plan:
     """Try a few training steps, and say how many fit into the time that is left.
 
-    Asked again for the same trial and budget, the same plan is given, so that nothing is trained
-    anew.
-
-    Parameters
-    ----------
-    run : Run
-        Since whose beginning the time counts.
-    trial : Step
-        A training of `TRIED` steps; its output is a folder, which is removed.
-    folder : Path
-        Gets plan.json.
-    budget : float
-        Seconds, for the whole way.
-    least, most : int
-        As for `plan`.
+    The trial is a training of `TRIED` steps into a folder, which is removed. The `budget`, in
+    seconds, is for the whole way since the run began. Asked again for the same trial and budget,
+    the same plan is given (plan.json in `folder`), so that nothing is trained anew.
     """
     file, (tried,) = folder / "plan.json", trial.outputs
     trial.outputs = [file]

@@ -21,14 +21,12 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple, Union
 
-from unet.datasets.archive import open_zip, unpack
 from unet.datasets.download import download
-from unet.datasets.placing import once, place
+from unet.datasets.placing import copy_files, once, open_zip, place, unpack
 from unet.errors import InputError
 from unet.files.atomic import sweep_parts
 from unet.preparation.ctc_sequence import ANNOTATIONS, find_sequence
@@ -203,20 +201,17 @@ def _take(source: Path, folder: Path, dataset: Dataset, overwrite: bool) -> None
     place(
         folder,
         source,
-        lambda fresh: _copy(source, fresh) if source.is_dir() else _unpack(source, fresh, dataset),
+        lambda fresh: (
+            copy_files(once(_files(source), source), fresh)
+            if source.is_dir()
+            else _unpack(source, fresh, dataset)
+        ),
         lambda fresh: _check(dataset, fresh, source),
         lambda path: (_belongs(path) or "").lower() == path.lower(),
         # Frames last: a sequence that is there has its annotations.
         lambda part: -len(part),
         overwrite,
     )
-
-
-def _copy(source: Path, fresh: Path) -> None:
-    for name, path in once(_files(source), source).items():
-        target = fresh / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)
 
 
 def _files(source: Path) -> Iterator[tuple[str, Path]]:
@@ -242,10 +237,7 @@ def _unpack(source: Path, fresh: Path, dataset: Dataset) -> None:
         total = sum(info.file_size for info in members.values())
         if total > _LARGEST_ARCHIVE:
             raise InputError(f"{source}: would unpack to {total:,} bytes")
-        for name, info in members.items():
-            target = fresh / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            unpack(archive, info, target, _largest(name, dataset))
+        unpack(archive, members, fresh, lambda name: _largest(name, dataset))
 
 
 def check(name: str, folder: PathLike) -> list[Found]:

@@ -15,16 +15,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from collections.abc import Container, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Union
 
 import numpy as np
 
-from unet.datasets.archive import open_zip, unpack
 from unet.datasets.download import download
-from unet.datasets.placing import once, place
+from unet.datasets.placing import copy_files, once, open_zip, place, unpack
 from unet.errors import InputError
 from unet.files.atomic import sweep_parts
 from unet.volumes import read_volume
@@ -125,10 +123,9 @@ def _same_pixels(old: Path, new: Path) -> bool:
 
 
 def _copy(source: Path, fresh: Path) -> None:
-    names = [name for name in REQUIRED + OPTIONAL if (source / name).is_file()]
-    _demand(source, names)
-    for name in names:
-        shutil.copyfile(source / name, fresh / name)
+    files = {name: source / name for name in REQUIRED + OPTIONAL if (source / name).is_file()}
+    _demand(source, files)
+    copy_files(files, fresh)
 
 
 def _unpack(source: Path, fresh: Path) -> None:
@@ -141,8 +138,7 @@ def _unpack(source: Path, fresh: Path) -> None:
         )
         found = once((pair for pair in members if pair[0] in REQUIRED + OPTIONAL), source)
         _demand(source, found)
-        for name, info in found.items():
-            unpack(archive, info, fresh / name, _LARGEST_MEMBER)
+        unpack(archive, found, fresh, lambda name: _LARGEST_MEMBER)
 
 
 def _check_all(fresh: Path, folder: Path) -> None:

@@ -1,17 +1,24 @@
-"""Put the files of a data set into a folder: checked, all or none, and at nobody's expense."""
+"""The files of a data set, from a folder or a zip: checked, all or none, at nobody's expense."""
 
 from __future__ import annotations
 
+import contextlib
 import filecmp
 import functools
 import os
 import shutil
-from collections.abc import Iterable
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Callable
+from typing import Callable, TypeVar
 
 from unet.errors import InputError
 from unet.files.atomic import replace_parts
+from unet.files.names import printable
+
+T = TypeVar("T")
+_PIECE = 1 << 20
 
 
 def place(
@@ -31,14 +38,11 @@ def place(
 
     Parameters
     ----------
-    folder : Path
-        Made if it is not there.
-    source : Path
-        Where the files come from: what errors name.
-    fill : callable
-        Puts the files into a new folder.
-    check : callable
-        Reads all of them there; what it or `fill` raises leaves `folder` as it was.
+    folder, source : Path
+        Where the files go, and where they come from, which errors name.
+    fill, check : callable
+        Puts the files into a new folder; reads all of them there. What they raise leaves `folder`
+        as it was.
     is_member : callable
         Tells by a path, relative to the folder, whether a file is one of the data set's.
     order : callable
@@ -51,9 +55,8 @@ def place(
     Raises
     ------
     InputError
-        If `check` or `fill` raises it, or the folder holds files of the data set that the source
-        lacks: among the new ones they would be taken for parts of it; or that differ from those of
-        the source.
+        If the folder holds files of the data set that the source lacks: among the new ones they
+        would be taken for parts of it; or that differ from those of the source.
     """
 
     # A check reads for long; what is in the way is told before.
@@ -112,21 +115,57 @@ def _keep_files(
         shutil.copy2(path, part / inside, follow_symlinks=False)
 
 
-def once(found: Iterable[tuple[str, object]], source: Path) -> dict[str, object]:
-    """Return places and what belongs there; refuse a source that has two for one.
-
-    Parameters
-    ----------
-    found : iterable of (place, thing)
-    source : Path
-
-    Raises
-    ------
-    InputError
-    """
-    places: dict[str, object] = {}
+def once(found: Iterable[tuple[str, T]], source: Path) -> dict[str, T]:
+    """Return names and what belongs there; refuse a source that has two for one."""
+    things: dict[str, T] = {}
     for name, thing in found:
-        if name in places:
+        if name in things:
             raise InputError(f"{source}: holds {name} twice; name a source that holds one data set")
-        places[name] = thing
-    return places
+        things[name] = thing
+    return things
+
+
+def copy_files(files: Mapping[str, Path], fresh: Path) -> None:
+    """Copy files into a folder, each under its name there."""
+    for name, path in files.items():
+        target = fresh / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+
+
+@contextlib.contextmanager
+def open_zip(source: str | os.PathLike[str]) -> Iterator[zipfile.ZipFile]:
+    """Open a zip to read from; while it is open, what damage makes of it becomes `InputError`."""
+    try:
+        with zipfile.ZipFile(source) as archive:
+            yield archive
+    # zipfile's own NotImplementedError is an unknown compression, its RuntimeError a password.
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise InputError(
+            f"{source}: is no whole zip ({error}); remove it and run this again"
+        ) from None
+
+
+def unpack(
+    archive: zipfile.ZipFile,
+    members: Mapping[str, zipfile.ZipInfo],
+    fresh: Path,
+    most: Callable[[str], int],
+) -> None:
+    """Unpack members of a zip into a folder, each under its name there.
+
+    Zeros pack a thousandfold: `most` says how many bytes the file of a name may have; `InputError`
+    is raised before there are more.
+    """
+    for name, member in members.items():
+        # zipfile gives no more than this, whatever the stream goes on to hold.
+        if member.file_size > most(name):
+            raise InputError(
+                f"{archive.filename}: {printable(member.filename)} would unpack to "
+                f"{member.file_size:,} bytes, but no such file has more than {most(name):,}; it is "
+                f"another archive, or damaged"
+            )
+        target = fresh / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with archive.open(member) as packed, open(target, "wb") as file:
+            shutil.copyfileobj(packed, file, _PIECE)

@@ -29,7 +29,7 @@ from google.protobuf.message import DecodeError
 
 from caffe.proto import caffe_pb2
 from unet.datasets.download import download
-from unet.datasets.placing import once, place
+from unet.datasets.placing import copy_files, once, place
 from unet.errors import InputError
 from unet.files.atomic import sweep_parts
 from unet.tracking.ctc_format import numbered_files, open_frames
@@ -141,11 +141,7 @@ def _copy(source: Path, fresh: Path, folder: Path) -> None:
         # The target may lie in the source; what it holds is not the source's.
         if own == source.resolve() or own not in path.resolve().parents
     ]
-    for place_, path in once((pair for pair in files if pair[0]), source).items():
-        if path.is_file():
-            target = fresh / place_
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target)
+    copy_files(once((pair for pair in files if pair[0] and pair[1].is_file()), source), fresh)
 
 
 class _Limited:

@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 import pytest
 
-from unet.datasets.archive import open_zip
+from unet.datasets.placing import open_zip
 from unet.errors import InputError
 
 PIXELS = np.random.default_rng(0).integers(0, 4, 20_000, np.uint8).tobytes()
