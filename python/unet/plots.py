@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Union
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
 
 from unet.files.atomic import atomic_path
-from unet.files.names import printable
+from unet.files.names import PathLike, printable
 from unet.files.provenance import PICTURE, PNG_KEY, mark, save_marked_png
 from unet.preparation.labels import IGNORED, Annotation
 from unet.scoring.undersegmented import undersegmented
 
-PathLike = Union[str, "os.PathLike[str]"]
 _PANEL_INCHES = 4.2
 _PANEL_PIXELS = 1000
 _GAP_COLOUR = (1.0, 0.15, 0.1)

@@ -23,17 +23,17 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple, Union
+from typing import NamedTuple
 
 from unet.datasets.download import download
 from unet.datasets.placing import copy_files, once, open_zip, place, unpack
 from unet.errors import InputError
 from unet.files.atomic import sweep_parts
+from unet.files.names import PathLike
 from unet.preparation.ctc_sequence import ANNOTATIONS, find_sequence
 from unet.tracking.ctc_format import numbered_files, open_frames, read_tracks
 from unet.volumes import Volume
 
-PathLike = Union[str, "os.PathLike[str]"]
 _URL = "https://data.celltrackingchallenge.net/training-datasets/"
 # The files of the layout; the groups are where each belongs, whatever is before. Programs of
 # Windows write suffixes, and whole names, in capitals.

@@ -9,12 +9,11 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Union
 
 from unet.errors import InputError
 from unet.files.atomic import writing
+from unet.files.names import PathLike
 
-PathLike = Union[str, "os.PathLike[str]"]
 _BLOCK = 1 << 16  # bytes; what a broken connection may lose
 _TIMEOUT = 30  # seconds without a byte
 

@@ -17,7 +17,6 @@ import hashlib
 import os
 from collections.abc import Container, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Union
 
 import numpy as np
 
@@ -25,6 +24,7 @@ from unet.datasets.download import download
 from unet.datasets.placing import copy_files, once, open_zip, place, unpack
 from unet.errors import InputError
 from unet.files.atomic import sweep_parts
+from unet.files.names import PathLike
 from unet.volumes import read_volume
 
 URL = "https://downloads.imagej.net/ISBI-2012-challenge.zip"
@@ -39,7 +39,6 @@ PIXELS_SHA256 = {
     "test-volume.tif": "1b58fa7ec1d0ff9d39a855622db3ff66a97863036339b0d04be51b2f5a99b0e9",
 }
 _LARGEST_MEMBER = 1 << 28  # bytes; a stack has 8 MB
-PathLike = Union[str, "os.PathLike[str]"]
 
 
 def fetch(

@@ -16,14 +16,13 @@ from __future__ import annotations
 
 import gzip
 import math
-import os
 import re
 import shutil
 import tarfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, Union
+from typing import BinaryIO, NamedTuple
 
 from google.protobuf.message import DecodeError
 
@@ -32,9 +31,9 @@ from unet.datasets.download import download
 from unet.datasets.placing import copy_files, once, place
 from unet.errors import InputError
 from unet.files.atomic import sweep_parts
+from unet.files.names import PathLike
 from unet.tracking.ctc_format import numbered_files, open_frames
 
-PathLike = Union[str, "os.PathLike[str]"]
 URL = "https://lmb.informatik.uni-freiburg.de/people/ronneber/u-net/u-net-release-2015-10-02.tar.gz"
 SHA256 = "260c51948e9e0f3fe1f1282dbedaf2ca69bea38b8392ef8df6d751e58b234740"
 FOLDER = Path("data/u-net-release")

@@ -10,15 +10,14 @@ import contextlib
 import io
 import os
 from collections.abc import Iterator
-from typing import Union
 
 import h5py
 from h5py import h5d, h5g, h5i, h5l, h5o
 
 from unet.errors import InputError
+from unet.files.names import PathLike
 from unet.machine.signals import held
 
-PathLike = Union[str, "os.PathLike[str]"]
 # As many as Linux follows from file to file.
 _MOST_LINKS = 40
 _MOST_VIRTUAL = 10_000

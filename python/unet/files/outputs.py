@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, Union
+from typing import NamedTuple
 
 from unet.errors import InputError
-from unet.files.names import split_name
+from unet.files.names import PathLike, split_name
 from unet.files.provenance import is_folder, refuse_foreign
-
-PathLike = Union[str, "os.PathLike[str]"]
 
 
 class Output(NamedTuple):

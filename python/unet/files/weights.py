@@ -52,13 +52,7 @@ def stored_blobs(path: PathLike) -> dict[str, list[StoredBlob]]:
 
 
 def read_message(path: PathLike, kind: str) -> Any:
-    """Read a file that holds one message of Caffe's, such as a NetParameter.
-
-    Raises
-    ------
-    InputError
-        If the file is torn or of another kind.
-    """
+    """Read a file that holds one message of Caffe's, such as a NetParameter."""
     from google.protobuf.message import DecodeError
 
     from caffe.proto import caffe_pb2

@@ -20,24 +20,10 @@ def available_cores() -> int:
 
 
 def run_tasks(tasks: Sequence[tuple[Callable, tuple]], workers: int) -> Iterator[Any]:
-    """Yield function(*arguments) for every task, in their order.
+    """Yield function(*arguments) for every task, in their order, from that many processes.
 
-    Parameters
-    ----------
-    tasks : sequence of (callable, tuple)
-        Functions, importable by name, and their arguments.
-    workers : int
-        Processes; 1 or less works in this one.
-
-    Yields
-    ------
-    object
-        What the call returned.
-
-    Raises
-    ------
-    MemoryError
-        If a worker was killed.
+    Functions must be importable by name. One worker or less works in this process; a worker that is
+    killed is a MemoryError.
     """
     workers = min(workers, len(tasks))
     if workers <= 1:

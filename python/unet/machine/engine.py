@@ -72,13 +72,7 @@ def open_engine(
 
 @contextlib.contextmanager
 def in_full_precision(caffe: ModuleType) -> Iterator[None]:
-    """Compute in float32 for a while, whatever was chosen.
-
-    Parameters
-    ----------
-    caffe : module
-        As `open_engine` gives it.
-    """
+    """Compute in float32 for a while, whatever was chosen."""
     # Genuine Caffe has no other.
     chosen = getattr(caffe, "get_precision", lambda: "fp32")()
     if chosen == "fp32":
@@ -97,11 +91,6 @@ def tiles_together(caffe: ModuleType) -> int:
     On a GPU the next tile is fetched, and the last one's scores are given back, while one is
     computed: with eight nearly all of that is hidden. On a CPU there is nothing to hide, and each
     pass is told when it is done.
-
-    Parameters
-    ----------
-    caffe : module
-        As `open_engine` gives it.
     """
     # Genuine Caffe does not tell, nor does it do anything of that while it computes.
     return 8 if getattr(caffe, "get_mode", lambda: "cpu")() == "gpu" else 1

@@ -34,10 +34,7 @@ def free_ram() -> float:
 def free_on_gpu(number: int) -> float | None:
     """Return the bytes that are free on a GPU, None where they cannot be asked for.
 
-    Parameters
-    ----------
-    number : int
-        As Caffe counts GPUs: among those that CUDA_VISIBLE_DEVICES leaves.
+    GPUs count as Caffe counts them: among those that CUDA_VISIBLE_DEVICES leaves.
     """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     name = visible[number].strip() if visible[0] and number < len(visible) else str(number)
@@ -50,13 +47,7 @@ def free_on_gpu(number: int) -> float | None:
 
 
 def pass_memory(device: str) -> float:
-    """Return the bytes that one pass may take where it is computed.
-
-    Parameters
-    ----------
-    device : str
-        As for `unet.machine.engine.open_engine`; "auto" counts GPU 0, where there is one.
-    """
+    """Return the bytes that one pass may take where it is computed; "auto" counts GPU 0, if any."""
     if device == "cpu":
         return _SHARE_OF_RAM * free_ram()
     free = free_on_gpu(0 if device == "auto" else int(device))

@@ -71,10 +71,7 @@ def ignore() -> None:
 def noting() -> Iterator[list[int]]:
     """Have the signals that ask a program to stop noted for a while, unless they are ignored.
 
-    Yields
-    ------
-    list of int
-        The numbers of those that have come. In a thread that gets no signals it stays empty.
+    Yields the numbers of those that have come. In a thread that gets no signals it stays empty.
     """
     seen: list[int] = []
     before = {}

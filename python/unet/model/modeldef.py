@@ -86,11 +86,7 @@ _PER_AXIS = {
 def read_modeldef(path: PathLike) -> ModelDefinition:
     """Read a .modeldef.h5.
 
-    Raises
-    ------
-    InputError
-        If the file is missing, damaged or of another kind, or a value is none of its type or lies
-        in another file.
+    An InputError if it is missing, damaged, of another kind, or a value lies in another file.
     """
     source = os.fspath(path)
     if not os.path.isfile(source):
@@ -188,13 +184,7 @@ def write_modeldef(path: PathLike, definition: ModelDefinition) -> None:
 
 
 def check_segments(definition: ModelDefinition, source: PathLike) -> None:
-    """Refuse a definition whose network this project's tiles do not suit.
-
-    Raises
-    ------
-    InputError
-        If it is of volumes, its input is another blob than `data`, or it expects zeros around.
-    """
+    """Refuse a definition of volumes, of another input than `data`, or with zeros around."""
     axes = len(definition.element_size_um)
     problem = None
     if axes != 2:

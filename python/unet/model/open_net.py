@@ -36,25 +36,11 @@ _INPUT = re.compile(r"(?m)^\s*input\s*:|\btype\s*:\s*[\"']Input[\"']")
 
 
 def find_model(weights: PathLike, net: PathLike | None = None) -> tuple[Path, Path]:
-    """Find a network's prototxt and weights.
+    """Find a network's prototxt (or .modeldef.h5) and weights: (net, weights).
 
-    Parameters
-    ----------
-    weights : path
-        As for `find_weights`.
-    net : path, optional
-        The prototxt, or a .modeldef.h5 of caffe_unet. By default beside the weights: of
-        NAME.caffemodel.h5 NAME.modeldef.h5, else deploy.prototxt, else NAME-train.prototxt, as the
-        authors published theirs.
-
-    Returns
-    -------
-    net, weights : pathlib.Path
-
-    Raises
-    ------
-    InputError
-        If one of the files is missing.
+    `weights` is as for `find_weights`. Without `net` it lies beside the weights: of
+    NAME.caffemodel.h5 NAME.modeldef.h5, else deploy.prototxt, else NAME-train.prototxt, as the
+    authors published theirs. An InputError if a file is missing.
     """
     weights = find_weights(weights)
     prototxt = _beside(weights) if net is None else Path(net)
@@ -69,18 +55,10 @@ def find_model(weights: PathLike, net: PathLike | None = None) -> tuple[Path, Pa
 
 
 def find_weights(weights: PathLike) -> Path:
-    """Find the file of weights that a user means.
+    """Find the file of weights that a user means; an InputError if it is missing.
 
-    Parameters
-    ----------
-    weights : path
-        The file; a model folder, which holds weights.caffemodel or weights.caffemodel.h5; the name
-        of a network that comes with the project; or NAME.modeldef.h5 beside NAME.caffemodel.h5.
-
-    Raises
-    ------
-    InputError
-        If it is missing.
+    It is the file itself; in a model folder weights.caffemodel or weights.caffemodel.h5; that of a
+    network that comes with the project, by name; or NAME.caffemodel.h5 beside NAME.modeldef.h5.
     """
     weights = Path(weights)
     if not weights.exists():
@@ -190,28 +168,11 @@ def _stored(weights: PathLike) -> dict[str, list[StoredBlob]]:
 def open_deployed(
     caffe: ModuleType, net: PathLike, stored: dict[str, list[StoredBlob]]
 ) -> tuple[Any, str]:
-    """Open a network in phase TEST, its parameters not yet read.
+    """Open a network in phase TEST, its parameters not yet read; also return its text.
 
-    Parameters
-    ----------
-    caffe : module
-    net : path
-        Prototxt, or .modeldef.h5.
-    stored : dict
-        As of `unet.files.weights.stored_blobs`: tells how many channels the input has, where the
-        network's text does not.
-
-    Returns
-    -------
-    net : caffe.Net
-    text : str
-        What it was made of.
-
-    Raises
-    ------
-    InputError
-        If a model definition is damaged or of no network that segments pictures. Errors in the
-        network are the engine's.
+    `stored` (`unet.files.weights.stored_blobs`) tells how many channels the input has, where the
+    network's text does not. An InputError if a model definition is damaged or its network does not
+    segment images; errors in the network are the engine's.
     """
     if is_modeldef(net):
         definition = read_modeldef(net)

@@ -6,13 +6,9 @@ from pathlib import Path
 
 
 def shipped() -> dict[str, Path]:
-    """Return the folders of the networks that come with the project.
+    """Return the folders of the networks that come with the project, by name.
 
-    Returns
-    -------
-    dict of str to pathlib.Path
-        isbi2012_slim and so on: beside the package, where a wheel has put them, else in models/ of
-        the checkout that the package is imported from.
+    They lie beside the package, where a wheel has put them, else in models/ of the checkout.
     """
     package = Path(__file__).resolve().parents[1]
     for folder in (package / "models", package.parents[1] / "models"):

@@ -6,11 +6,12 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Union
+from typing import NamedTuple
 
 import numpy as np
 
 from unet.errors import InputError
+from unet.files.names import PathLike
 from unet.preparation.partial_annotation import (
     IgnoreRule,
     check_rule,
@@ -24,7 +25,6 @@ from unet.volumes import Volume
 ANNOTATIONS = ("gt", "st")
 #: The label of pixels that are not annotated; cells are above 0.
 UNKNOWN = -1
-PathLike = Union[str, "os.PathLike[str]"]
 
 
 class SequenceFiles(NamedTuple):

@@ -6,12 +6,13 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple, Union
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
 from unet.errors import InputError, few
+from unet.files.names import PathLike
 from unet.preparation.labels import (
     IGNORED,
     KINDS,
@@ -29,7 +30,6 @@ from unet.preparation.weight_map import check_parameters, weight_map
 from unet.volumes import Volume, grey_range
 from unet.volumes.row_strips import values_of
 
-PathLike = Union[str, "os.PathLike[str]"]
 # So many times as far as nearly all grey values reach, none belongs to what is seen.
 _FAR = 20
 

@@ -6,9 +6,10 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Union
+from typing import Any
 
 from unet.errors import InputError
+from unet.files.names import PathLike
 from unet.files.outputs import Output, guard_outputs
 from unet.files.provenance import PICTURE, TRAINING_SET
 from unet.plots import save_preview
@@ -32,8 +33,6 @@ from unet.preparation.training_set import TrainingSet
 from unet.volumes import Stack, Volume, as_volume, chosen_slices
 
 __all__ = ["Summary", "TrainingSetOptions", "prepare"]
-
-PathLike = Union[str, "os.PathLike[str]"]
 
 
 def prepare(

@@ -17,7 +17,7 @@ import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, Union
+from typing import Any
 
 import h5py
 import numpy as np
@@ -25,7 +25,7 @@ import numpy as np
 from unet.errors import InputError
 from unet.files.atomic import atomic_path, writing
 from unet.files.hdf5 import Hdf5Output, damage_is_told, find, open_hdf5_file
-from unet.files.names import printable
+from unet.files.names import PathLike, printable
 from unet.files.provenance import KEY, PER_SLICE, TRAINING_SET, mark
 from unet.files.version import VERSION
 from unet.preparation.labels import IGNORED
@@ -36,7 +36,6 @@ FORMAT = "unet-training-set"
 FORMAT_VERSION = 2
 # Packing one takes three times as much.
 _LARGEST_CHUNK = 16 << 20
-PathLike = Union[str, "os.PathLike[str]"]
 
 
 class TrainingSetWriter:

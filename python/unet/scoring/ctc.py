@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Union
+from typing import Any
 
 import numpy as np
 
 from unet.errors import InputError
+from unet.files.names import PathLike
 from unet.scoring.ctc_metrics import Matches, count_operations, det, match_objects, seg, tra
 from unet.tracking.ctc_format import TRACKS_FILE, Track, numbered_files, open_frames, read_tracks
-
-PathLike = Union[str, "os.PathLike[str]"]
 
 
 def is_ground_truth(folder: PathLike) -> bool:

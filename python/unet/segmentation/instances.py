@@ -46,13 +46,7 @@ class InstanceRules(NamedTuple):
 
 
 def check_rules(rules: InstanceRules) -> None:
-    """Refuse rules that no cell can meet, or that mean nothing.
-
-    Raises
-    ------
-    InputError
-        If the threshold is not in [0, 1), the depth not in (0, 1) or the area negative.
-    """
+    """Refuse rules that no cell can meet, or that mean nothing."""
     if rules.threshold is not None and not 0 <= rules.threshold < 1:
         raise InputError(f"threshold {rules.threshold:g}: give a probability, 0 <= T < 1")
     if rules.watershed is not None and not 0 < rules.watershed < 1:
@@ -133,18 +127,7 @@ def _split(cell: np.ndarray, foreground: np.ndarray, depth: float) -> np.ndarray
 
 
 def drop_small(labels: np.ndarray, minimum_area: int) -> np.ndarray:
-    """Drop cells smaller than `minimum_area` pixels and number the others 1, 2, ... row by row.
-
-    Parameters
-    ----------
-    labels : int ndarray, shape (height, width)
-        0 is background.
-    minimum_area : int
-
-    Returns
-    -------
-    int32 ndarray, shape (height, width)
-    """
+    """Drop cells below `minimum_area` pixels; number the others 1, 2, ... row by row, int32."""
     values, first, area = np.unique(labels, return_index=True, return_counts=True)
     kept = (values != 0) & (area >= minimum_area)
     values, first = values[kept], first[kept]
@@ -154,18 +137,9 @@ def drop_small(labels: np.ndarray, minimum_area: int) -> np.ndarray:
 
 
 def as_stored(labels: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Return the cells of one slice in the type that they are stored in.
+    """Return instances as uint16, as the cell tracking challenge has them, or uint32.
 
-    Parameters
-    ----------
-    labels : int32 ndarray, shape (height, width)
-    dtype : dtype
-        uint16, as the cell tracking challenge has it, or uint32.
-
-    Raises
-    ------
-    InputError
-        If there are more cells than numbers.
+    An InputError if there are more cells than numbers.
     """
     most = int(np.iinfo(dtype).max)
     if labels.max() > most:

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import codecs
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Union
+from typing import NamedTuple
 
 import numpy as np
 
 from unet.errors import InputError
 from unet.files.atomic import atomic_folder, atomic_path
+from unet.files.names import PathLike
 from unet.files.provenance import RESULT, mark, refuse_foreign
 from unet.volumes import Volume, open_volume
 
 TRACKS_FILE = "res_track.txt"
 _LARGEST_LABEL = np.iinfo(np.uint16).max
-PathLike = Union[str, "os.PathLike[str]"]
 
 
 class Track(NamedTuple):

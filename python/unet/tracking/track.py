@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Union
+from typing import NamedTuple
 
 import numpy as np
 
 from unet.errors import InputError
+from unet.files.names import PathLike
 from unet.files.outputs import Output, guard_outputs
 from unet.files.provenance import RESULT
 from unet.tracking.ctc_format import Track, open_masks, write_masks
@@ -22,7 +23,6 @@ from unet.tracking.split_merged import SplitMerged
 from unet.tracking.trackers import TRACKERS, Gap, Links
 from unet.volumes import Stack, Volume, as_volume
 
-PathLike = Union[str, "os.PathLike[str]"]
 _MOST_TRACKS = int(np.iinfo(np.uint16).max)
 
 

@@ -27,23 +27,10 @@ _SLAB_BYTES = 256 << 20
 
 
 def open_hdf5(path: Path, dataset: str | None) -> Volume:
-    """Open a dataset of an HDF5 file.
+    """Open a dataset of an HDF5 file; by default the only stack there is.
 
-    Parameters
-    ----------
-    path : pathlib.Path
-    dataset : str, optional
-        Its name; by default the only stack there is.
-
-    Returns
-    -------
-    Volume
-
-    Raises
-    ------
-    InputError
-        If the file is damaged, or the dataset is missing, not unique, of the wrong shape or lies in
-        another file.
+    Refused is a damaged file, and a dataset that is missing, not unique, of the wrong shape or in
+    another file.
     """
     file = open_hdf5_file(path)
     try:
@@ -67,22 +54,9 @@ def open_hdf5(path: Path, dataset: str | None) -> Volume:
 
 
 def open_zarr(path: Path, dataset: str | None) -> Volume:
-    """Open an array of a Zarr directory, version 2 or 3.
+    """Open an array of a Zarr directory, version 2 or 3; by default the only stack there is.
 
-    Parameters
-    ----------
-    path : pathlib.Path
-    dataset : str, optional
-        Name of the array in a group; by default the only stack there is.
-
-    Returns
-    -------
-    Volume
-
-    Raises
-    ------
-    InputError
-        If the directory is damaged, or the array is missing, not unique or of the wrong shape.
+    Refused is a damaged directory, and an array that is missing, not unique or of the wrong shape.
     """
     try:
         import zarr

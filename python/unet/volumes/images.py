@@ -141,19 +141,8 @@ class Volume:
 def open_tiff(path: Path) -> Volume:
     """Open a TIFF: one page or many, ImageJ or OME hyperstack, any depth and compression.
 
-    Parameters
-    ----------
-    path : pathlib.Path
-
-    Returns
-    -------
-    Volume
-        Time points and slices follow each other; channels and samples (RGB) are channels.
-
-    Raises
-    ------
-    InputError
-        If the file is no TIFF, is cut off, or holds pictures of several sizes.
+    Time points and slices follow each other; channels and samples (RGB) are channels. Refused is a
+    file that is cut off, or holds images of several sizes.
     """
     import tifffile
 
@@ -346,22 +335,9 @@ def _directory(path: Path, tiff: object, offset: int) -> tuple[list[int], int]:
 
 
 def open_picture(path: Path) -> Volume:
-    """Open a PNG or JPEG as a stack of one slice.
+    """Open a PNG or JPEG as a stack of one slice; colours are channels.
 
-    Parameters
-    ----------
-    path : pathlib.Path
-
-    Returns
-    -------
-    Volume
-        (1, height, width), or (1, channels, height, width) for colour. A palette gives its indices,
-        as label pictures mean them.
-
-    Raises
-    ------
-    InputError
-        If it is neither, is damaged, or is colour of 16 bit.
+    A palette gives its indices, as label images mean them. Refused is colour of 16 bit.
     """
     from PIL import Image
 
@@ -392,18 +368,7 @@ def open_picture(path: Path) -> Volume:
 def open_folder(path: Path) -> Volume:
     """Open a folder of PNG, TIFF or JPEG files, one slice each, in natural order of the names.
 
-    Parameters
-    ----------
-    path : pathlib.Path
-
-    Returns
-    -------
-    Volume
-
-    Raises
-    ------
-    InputError
-        If it holds no pictures, several formats, or a file with several slices.
+    Refused are several formats in one folder, and files with several slices.
     """
     with os.scandir(path) as entries:
         names = [

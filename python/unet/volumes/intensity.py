@@ -69,15 +69,7 @@ def input_text(normalise: bool) -> str:
 def is_normalised(deploy: PathLike) -> bool:
     """Tell whether a network was trained on normalised slices: `input.json` beside it says so.
 
-    Parameters
-    ----------
-    deploy : path
-        Its deploy prototxt; without `input.json` in the same folder, slices are not normalised.
-
-    Raises
-    ------
-    InputError
-        If `input.json` is damaged.
+    Where there is none they were not; a damaged one is an InputError.
     """
     path = Path(deploy).parent / INPUT
     if not path.exists():

@@ -11,13 +11,7 @@ STRIP = 1 << 22
 
 
 def strips(shape: tuple[int, ...]) -> Iterator[slice]:
-    """Yield the rows of a slice, some at a time.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        (height, width).
-    """
+    """Yield the rows of a slice of `shape` = (height, width), some at a time."""
     height, width = shape
     rows = max(64, STRIP // width)
     for first in range(0, height, rows):
@@ -30,12 +24,7 @@ def values_of(picture: np.ndarray) -> np.ndarray:
 
 
 def count_values(picture: np.ndarray, size: int) -> np.ndarray:
-    """Count how often each of the numbers 0 to size - 1 occurs in a slice of no others.
-
-    Returns
-    -------
-    ndarray of int64, shape (size,)
-    """
+    """Count how often each of 0 to size - 1 occurs in a slice of no others: int64 (size,)."""
     counts = np.zeros(size, np.int64)
     for rows in strips(picture.shape):
         counts += np.bincount(picture[rows].ravel(), minlength=size)

@@ -95,12 +95,7 @@ class VolumeWriter:
     def write(self, picture: np.ndarray) -> None:
         """Write the next slice, (height, width) or (channels, height, width).
 
-        Raises
-        ------
-        ValueError
-            If its shape is another, or all slices are written.
-        InputError
-            If it cannot be written.
+        A ValueError if its shape is another or all are written; an InputError if it cannot be.
         """
         if picture.shape != self.shape[1:] or self.written == self.shape[0]:
             raise ValueError(
@@ -126,18 +121,9 @@ class VolumeWriter:
 def write_volume(
     path: PathLike, volume: np.ndarray, *, dataset: str = "volume", overwrite: bool = False
 ) -> None:
-    """Write a stack.
+    """Write a stack (slices, [channels,] height, width).
 
-    Parameters
-    ----------
-    path, dataset, overwrite
-        As for `VolumeWriter`.
-    volume : ndarray, shape (slices, height, width) or (slices, channels, height, width)
-
-    Raises
-    ------
-    InputError
-        As `VolumeWriter`.
+    Other parameters and errors are those of `VolumeWriter`.
     """
     with VolumeWriter(
         path, volume.shape, volume.dtype, dataset=dataset, overwrite=overwrite
