@@ -28,7 +28,7 @@ $(READY): pyproject.toml constraints.txt tools/setup
 demo: $(READY) ## the whole way in 5 minutes, with as many training steps as fit: data, training, segmenting, scores, pictures
 	@$(RUN) tools/runner.py demo --device "$(DEVICE)"
 
-test: $(READY) ## all tests; PYTEST="-m 'not slow'" passes options on
+test: $(READY) ## all tests; PYTEST="-m 'not slow'" (or 'not reference': without genuine Caffe) passes options on
 	@$(RUN) -m pytest $(PYTEST)
 
 lint: $(READY) ## check style and format

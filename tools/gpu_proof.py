@@ -57,21 +57,10 @@ _LAST_SECONDS = 3.0
 
 
 def prove(record: Record, options: argparse.Namespace) -> None:
-    """Measure a device and test the engine on it.
+    """Measure a device and test the engine on it: the findings go into the record.
 
-    Nothing is timed beside the tests: they start when all else is over.
-
-    Parameters
-    ----------
-    record : Record
-        Gets the findings; says how much time is left.
-    options : argparse.Namespace
-        `device`, `net`, `tile`, `precisions`, `rounds`, `work`.
-
-    Raises
-    ------
-    InputError
-        If there is no GPU at all.
+    Nothing is timed beside the tests: they start when all else is over. Raises `InputError` if
+    there is no GPU at all.
     """
     budget = record.left
     shutil.rmtree(options.work, ignore_errors=True)
@@ -119,18 +108,7 @@ def _tools_path() -> dict[str, str]:
 class Bench:
     """A `benchmark.py work` process, which runs the pass that it is asked for.
 
-    It builds all passes at once, while others may be timed.
-
-    Parameters
-    ----------
-    options : argparse.Namespace
-        `device`, `net`, `tile`, `work`.
-    precision : str
-
-    Attributes
-    ----------
-    error : str or None
-        Of what it died.
+    It builds all passes at once, while others may be timed. `error` is what it died of, or None.
     """
 
     def __init__(self, options: argparse.Namespace, precision: str) -> None:
@@ -196,15 +174,7 @@ def time_net(
 ) -> None:
     """Time the passes of the engine and of plain PyTorch in turns, and the device's peak.
 
-    Parameters
-    ----------
-    record : Record
-    options : argparse.Namespace
-    precision : str
-    bench : Bench
-        Of this precision.
-    seconds : float
-        What it may take, once everything is built.
+    Once everything is built, that may take so many seconds.
     """
     bench.wait_until_ready(READY_SECONDS)
     over = time.monotonic() + seconds
@@ -430,11 +400,7 @@ def _note_tests(record: Record, notes: list[Path]) -> int:
 def parity_table(rows: list[dict[str, Any]]) -> list[str]:
     """Return lines with the largest difference of each kind of cases from the CPU's float32.
 
-    Parameters
-    ----------
-    rows : list of dict
-        As tests/gpu records them: `suite`, `part`, `mode`, `cases`, `worst` (a fraction of the
-        largest value of an array), `where`, `mistakes`.
+    Of the rows, as tests/gpu records them, `worst` is a fraction of the largest value of an array.
     """
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:

@@ -28,18 +28,7 @@ _TAIL = 30
 class Record:
     """Findings of a check, as NAME.json and as the table NAME.txt in a folder.
 
-    Parameters
-    ----------
-    folder : Path
-        Made if it is not there.
-    name : str
-    seconds : float
-        What the check may take, from now on.
-
-    Attributes
-    ----------
-    failed : bool
-        Whether a finding is a failure.
+    It may take so many seconds from now on; `failed` tells whether a finding is a failure.
     """
 
     def __init__(self, folder: Path, name: str, seconds: float) -> None:
@@ -105,20 +94,8 @@ class Record:
 class Program:
     """A program of this repository that runs beside the check, and dies with it.
 
-    Parameters
-    ----------
-    command : sequence of str
-        Arguments for this Python.
-    log : Path
-        Gets what it says.
-    asked : bool
-        Whether its standard input is a pipe for the check to use.
-    answers : bool
-        Whether its standard output is a pipe for the check to use.
-    given : int
-        Its standard input else, a descriptor.
-    environment : mapping, optional
-        Additional variables.
+    What it says goes into a log. Its standard input is a pipe for the check to use if it is
+    `asked`, else the descriptor `given`; so is its standard output if it `answers`.
     """
 
     def __init__(

@@ -51,20 +51,9 @@ class Failed(Exception):
 
 
 def train(record: Record, options: argparse.Namespace) -> None:
-    """Train, score and store.
+    """Train, score and store: the findings go into the record, which says how much time is left.
 
-    Parameters
-    ----------
-    record : Record
-        Gets the findings; says how much time is left.
-    options : argparse.Namespace
-        `data`, `device`, `net`, `tile`, `solver`, `weights`, `weighting`, `iterations`, `rate`,
-        `refine`, `precision`, `output`, `work`.
-
-    Raises
-    ------
-    InputError
-        If there is no such GPU, no such file of weights or no data.
+    Raises `InputError` if there is no such GPU, no such file of weights or no data.
     """
     if options.weights is not None:
         find_weights(options.weights)

@@ -23,18 +23,9 @@ _PART = re.compile(r".+\.h5\.part(\d+)of(\d+)")
 
 
 def write_half(net: Any, path: Path) -> None:
-    """Write the parameters of a net as HDF5 in float16.
+    """Write the parameters of a net as HDF5 in float16, in place of what is there.
 
-    Parameters
-    ----------
-    net : caffe.Net
-    path : Path
-        What lies there is replaced.
-
-    Raises
-    ------
-    ValueError
-        If a parameter is no finite number in float16; names the layer.
+    Raises `ValueError`, which names the layer, if one is not a finite number in float16.
     """
     with h5py.File(str(path), "w") as file:
         for name, blobs in net.params.items():
@@ -47,21 +38,9 @@ def write_half(net: Any, path: Path) -> None:
 
 
 def write_parts(whole: Path, folder: Path, size: int = PART_BYTES) -> list[Path]:
-    """Put a file into a folder in parts, in place of the parts of other files that lie there.
+    """Put NAME.h5 into a folder as NAME.h5.part1ofN and so on, in place of parts that lie there.
 
-    At any moment the folder holds all parts of one of them.
-
-    Parameters
-    ----------
-    whole : Path
-        NAME.h5; gives the parts NAME.h5.part1ofN and so on.
-    folder : Path
-    size : int
-        Bytes of a part, at most.
-
-    Returns
-    -------
-    list of Path
+    At any moment the folder holds all parts of one file. Returns their paths.
     """
     count = max(1, -(-whole.stat().st_size // size))
     old = set(find_parts(folder))

@@ -68,10 +68,7 @@ def wait() -> None:
 def gpu_gib(anew: bool = False) -> tuple[float, float]:
     """Return the memory of this process's tensors on the GPU in GiB, now and at most.
 
-    Parameters
-    ----------
-    anew : bool
-        Whether what comes is to be counted without what has been.
+    Anew: from now on without what has been.
     """
     torch.cuda.init()
     if anew:
@@ -100,14 +97,7 @@ def _compute_in(precision: str, device: str) -> tuple[torch.device, torch.autoca
 
 
 def matrix_product(size: int, device: str = "cpu", precision: str = "fp32") -> Callable[[], None]:
-    """Return what multiplies two matrices of size x size: the device's peak in a precision.
-
-    Parameters
-    ----------
-    size : int
-    device, precision : str
-        As of `plain_step`.
-    """
+    """Return what multiplies two matrices of size x size: the device's peak in a precision."""
     where, _ = _compute_in(precision, device)
     kind = torch.bfloat16 if precision == "bf16" else torch.float32
     left, right = (torch.rand(size, size, device=where).to(kind) for _ in range(2))
@@ -126,14 +116,8 @@ def plain_step(
 ) -> Callable[[], None]:
     """Return what runs one training step (weighted soft-max loss, SGD), or one forward pass.
 
-    Parameters
-    ----------
-    width, tile : int
-    train : bool
-    device : str
-        cpu or the number of a GPU; a step on a GPU is over when it returns.
-    precision : str
-        fp32, tf32 or bf16 (by autocast: parameters stay float32).
+    The device is cpu or the number of a GPU, where a step is over when it returns; the precision
+    fp32, tf32 or bf16 (by autocast: parameters stay float32).
     """
     where, reduced = _compute_in(precision, device)
     net = PlainUNet(width).to(where)

@@ -47,19 +47,7 @@ SEAM_DEPTH, SEAM_WIDTH, FOLD_DEPTH = 32.0, 1.2, 12.0
 def smooth_noise(
     random: np.random.Generator, shape: Sequence[int], scale: float | Sequence[float]
 ) -> np.ndarray:
-    """Return Gaussian noise of mean 0 and standard deviation 1, smooth over `scale` pixels.
-
-    Parameters
-    ----------
-    random : numpy.random.Generator
-    shape : sequence of int
-    scale : float or one for each axis
-        Standard deviation of the Gaussian filter, in pixels.
-
-    Returns
-    -------
-    ndarray of float64
-    """
+    """Return Gaussian noise of mean 0 and deviation 1, smoothed by a Gaussian of `scale` pixels."""
     noise = ndimage.gaussian_filter(random.standard_normal(shape), scale, mode="wrap")
     return noise / noise.std()
 

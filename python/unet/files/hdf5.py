@@ -25,14 +25,7 @@ _MOST_VIRTUAL = 10_000
 
 @contextlib.contextmanager
 def damage_is_told(path: PathLike, what: str = "HDF5") -> Iterator[None]:
-    """Turn whatever h5py raises on a damaged file into `InputError`.
-
-    Parameters
-    ----------
-    path : path
-    what : str
-        What the file should have been.
-    """
+    """Turn whatever h5py raises on a file that should have been `what` into `InputError`."""
     try:
         yield
     except (InputError, MemoryError):
@@ -46,13 +39,7 @@ def damage_is_told(path: PathLike, what: str = "HDF5") -> Iterator[None]:
 
 
 def open_hdf5_file(path: PathLike) -> h5py.File:
-    """Open an HDF5 file to read.
-
-    Raises
-    ------
-    InputError
-        If it is none, or damaged.
-    """
+    """Open an HDF5 file to read; `InputError` if it is none, or damaged."""
     with damage_is_told(path):
         return h5py.File(os.fspath(path), "r")
 
@@ -181,18 +168,7 @@ def _joined(name: tuple) -> bytes:
 
 
 def check_inside(file: h5py.File, dataset: h5d.DatasetID) -> None:
-    """Refuse a dataset whose numbers lie in another file.
-
-    Parameters
-    ----------
-    file : h5py.File
-    dataset : h5py.h5d.DatasetID
-
-    Raises
-    ------
-    InputError
-        If it is stored outside, or is virtual and made of datasets of other files.
-    """
+    """Refuse a dataset that is stored outside, or made of datasets of other files."""
     seen: set[bytes] = set()
     waiting = [dataset]
     while waiting:
@@ -228,15 +204,7 @@ def shape_of(dataset: h5py.Dataset) -> tuple[int, ...]:
 def check_all_inside(file: h5py.File) -> None:
     """Refuse a file of which anything lies in another one, before a program follows it there.
 
-    Parameters
-    ----------
-    file : h5py.File
-
-    Raises
-    ------
-    InputError
-        If the file is damaged, holds a link into another file, or a dataset as `check_inside`
-        refuses.
+    `InputError` is raised, too, if the file is damaged.
     """
     with damage_is_told(file.filename):
         for name, entry in _walk(file):
