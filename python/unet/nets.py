@@ -254,7 +254,7 @@ def own_files(
     with TrainingSet(data) as training_set:
         count, *size = training_set.shape
         channels, classes = training_set.channels, training_set.classes
-        normalised = training_set.grey_range is None
+        normalised = training_set.intensity_range is None
         chosen = chosen_slices(train, count, "--train-slices")
         training_set.demand_annotated(chosen, classes=2)
         if test is not None:

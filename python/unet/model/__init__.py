@@ -24,7 +24,7 @@ from unet.segmentation.options import Plan, SegmentationOptions
 from unet.segmentation.segment import segment_image
 from unet.segmentation.tile_size import PassCost, choose_tile
 from unet.segmentation.tiles import Tiling
-from unet.volumes import Stack, Volume, as_volume, chosen_slices, grey_range
+from unet.volumes import Stack, Volume, as_volume, chosen_slices, intensity_range
 from unet.volumes.intensity import is_normalised
 
 __all__ = ["Model", "find_model", "load", "shipped"]
@@ -233,7 +233,7 @@ class Model:
         normalise = options.normalise
         if normalise is None:
             normalise = is_normalised(self.prototxt)
-        return None if normalise else grey_range(volume)
+        return None if normalise else intensity_range(volume)
 
     def run(
         self, volume: Volume, plan: Plan, *, progress: bool = False

@@ -27,7 +27,7 @@ from unet.preparation.labels import (
 )
 from unet.preparation.training_set import TrainingSetWriter
 from unet.preparation.weight_map import check_parameters, weight_map
-from unet.volumes import Volume, grey_range
+from unet.volumes import Volume, intensity_range
 from unet.volumes.row_strips import values_of
 
 # So many times as far as nearly all grey values reach, none belongs to what is seen.
@@ -124,7 +124,7 @@ class Summary(NamedTuple):
         Its bytes.
     shape : tuple of int
         (slices, height, width).
-    grey_range : tuple of float, optional
+    intensity_range : tuple of float, optional
         The grey values that become 0 and 1; None: each slice is normalised.
     w0, sigma : float
     kind : str
@@ -152,7 +152,7 @@ class Summary(NamedTuple):
     output: str
     size: int
     shape: tuple[int, int, int]
-    grey_range: tuple[float, float] | None
+    intensity_range: tuple[float, float] | None
     w0: float
     sigma: float
     kind: str
@@ -170,8 +170,8 @@ class Summary(NamedTuple):
         slices, height, width = self.shape
         annotated = int(self.counts.sum())
         intensity = "each slice's mean becomes 1/2, its standard deviation 1/6"
-        if self.grey_range is not None:
-            low, high = self.grey_range
+        if self.intensity_range is not None:
+            low, high = self.intensity_range
             intensity = f"{low:g} becomes 0, {high:g} becomes 1"
         lines = [
             f"grey values  {intensity}",
@@ -284,7 +284,7 @@ def make_training_set(
     classes = max(2, int(np.nonzero(counts + balance_counts)[0][-1]) + 1)
     weights = class_weights(balance_counts[:classes], options.balance)
 
-    low, high = grey_range(raw, slices)
+    low, high = intensity_range(raw, slices)
     attributes = {
         "classes": classes,
         "grey_low": low,

@@ -29,7 +29,7 @@ from unet.files.names import PathLike, printable
 from unet.files.provenance import KEY, PER_SLICE, TRAINING_SET, mark
 from unet.files.version import VERSION
 from unet.preparation.labels import IGNORED
-from unet.volumes.intensity import scale_grey
+from unet.volumes.intensity import scale_intensity
 
 FORMAT = "unet-training-set"
 # 2: slices may be normalised.
@@ -167,7 +167,7 @@ class TrainingSet:
         Channels of the pictures.
     shape : tuple of int
         (slices, height, width).
-    grey_range : tuple of float, optional
+    intensity_range : tuple of float, optional
         The grey values that become 0 and 1; None: each slice is normalised.
     attributes : dict
         All attributes of the file, and the lists of a number a slice that it holds.
@@ -250,7 +250,7 @@ class TrainingSet:
             raise InputError(
                 f"{self.path}: {self.classes} classes, grey values {(low, high)}: no sense"
             )
-        self.grey_range = None if attributes.get("normalise", False) else (low, high)
+        self.intensity_range = None if attributes.get("normalise", False) else (low, high)
 
     def _read(self, key: str, index: int) -> np.ndarray:
         try:
@@ -268,7 +268,9 @@ class TrainingSet:
         """Return a picture for the network: float32 (channels, height, width), range to [0, 1]."""
         image = self._read("raw", index)
         self._demand(np.isfinite(image).all(), "raw", index, "holds NaN or infinite values")
-        return scale_grey(image, self.grey_range).reshape((self.channels,) + self.shape[1:])
+        return scale_intensity(image, self.intensity_range).reshape(
+            (self.channels,) + self.shape[1:]
+        )
 
     def labels(self, index: int) -> np.ndarray:
         """Return the classes of a slice: uint8 (height, width), 255 where not annotated."""

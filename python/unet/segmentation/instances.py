@@ -117,7 +117,7 @@ def _split(cell: np.ndarray, foreground: np.ndarray, depth: float) -> np.ndarray
     from skimage.morphology import local_maxima, reconstruction
     from skimage.segmentation import watershed
 
-    # A frame of background: a picture that is all cell has a peak, too.
+    # A frame of background: a image that is all cell has a peak, too.
     inside = np.pad(foreground, 1)
     landscape = np.where(inside, np.pad(cell, 1), _OUTSIDE).astype(np.float64)
     # Peaks are cut off by `depth`; those that a shallower valley parts become one plateau.

@@ -12,7 +12,7 @@ from unet.segmentation.instances import InstanceRules, check_rules
 from unet.segmentation.segment import TTA
 from unet.segmentation.tile_size import PassCost
 from unet.segmentation.tiles import Tiling
-from unet.volumes.intensity import scale_grey
+from unet.volumes.intensity import scale_intensity
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class SegmentationOptions:
         Bytes that a pass may take; by default most of what is free, half of it on a GPU.
     intensity : tuple of float, optional
         The values that become 0 and 1 at the network's input; by default
-        `unet.volumes.grey_range` of the stack.
+        `unet.volumes.intensity_range` of the stack.
     normalise : bool, optional
         Bring each slice to the same mean and standard deviation instead; by default as the network
         was trained.
@@ -131,7 +131,7 @@ class Plan:
 
     def input(self, image: np.ndarray) -> np.ndarray:
         """Return a slice as the network is given it, float32 (channels, height, width)."""
-        return scale_grey(image.reshape((-1,) + self.size), self.intensity)
+        return scale_intensity(image.reshape((-1,) + self.size), self.intensity)
 
     def __str__(self) -> str:
         (height, width), tile, cost = self.size, self.tiling.tile, self.cost

@@ -13,7 +13,7 @@ import numpy as np
 from unet.errors import InputError
 from unet.files.names import PathLike, split_name
 from unet.volumes.arrays import ZARR_MARKS, open_hdf5, open_zarr
-from unet.volumes.images import Volume, open_folder, open_picture, open_tiff
+from unet.volumes.images import Volume, open_folder, open_image, open_tiff
 from unet.volumes.row_strips import strips
 from unet.volumes.writers import VolumeWriter, write_volume
 
@@ -23,7 +23,7 @@ __all__ = [
     "VolumeWriter",
     "as_volume",
     "chosen_slices",
-    "grey_range",
+    "intensity_range",
     "open_volume",
     "read_volume",
     "write_volume",
@@ -33,10 +33,10 @@ __all__ = [
 Stack = Union[PathLike, np.ndarray, Volume]
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Enough for percentiles of the grey values, few enough for a stack of any length.
-_GREY_SLICES = 16
-_GREY_ENDS = (0.1, 99.9)
+_RANGE_SLICES = 16
+_RANGE_ENDS = (0.1, 99.9)
 # As many pixels of types that are not counted, but sorted.
-_GREY_PIXELS = 1 << 26
+_RANGE_PIXELS = 1 << 26
 
 
 def open_volume(
@@ -52,7 +52,7 @@ def open_volume(
     dataset : str, optional
         Dataset of an HDF5 file or Zarr group; by default the only 3-D one.
     channels : int, optional
-        How many channels the pictures must have; 1 demands grey pictures. By default any.
+        How many channels the images must have; 1 demands grey images. By default any.
 
     Returns
     -------
@@ -83,7 +83,7 @@ def open_volume(
         elif magic in _TIFF_MAGIC:
             volume = open_tiff(file)
         else:
-            volume = open_picture(file)
+            volume = open_image(file)
     if dataset is not None and volume.path == str(file):
         volume.close()
         raise InputError(f"{file}: has no datasets, so {dataset!r} cannot be chosen in it")
@@ -189,7 +189,7 @@ def read_volume(path: PathLike, dataset: str | None = None) -> np.ndarray:
         return volume[:]
 
 
-def grey_range(
+def intensity_range(
     volume: Volume | np.ndarray, slices: Sequence[int] | None = None
 ) -> tuple[float, float]:
     """Return the grey values that become 0 and 1 at the network's input.
@@ -214,30 +214,30 @@ def grey_range(
     if slices is None:
         missing = set(getattr(volume, "missing", ()))
         slices = [z for z in range(volume.shape[0]) if z not in missing]
-    count = min(len(slices), _GREY_SLICES)
+    count = min(len(slices), _RANGE_SLICES)
     chosen = np.linspace(0, len(slices) - 1, count).round().astype(int)
-    pictures = (np.asarray(volume[slices[k]]) for k in chosen)
+    images = (np.asarray(volume[slices[k]]) for k in chosen)
     if volume.dtype.itemsize <= 2 and volume.dtype.kind in "iu":
-        ends = _percentiles_of_counts(pictures, volume.dtype)
+        ends = _percentiles_of_counts(images, volume.dtype)
     else:
         size = int(np.prod(volume.shape[1:], dtype=np.int64)) * count
-        step = -(-size // _GREY_PIXELS)
-        ends = np.percentile(np.concatenate([p.ravel()[::step] for p in pictures]), _GREY_ENDS)
+        step = -(-size // _RANGE_PIXELS)
+        ends = np.percentile(np.concatenate([p.ravel()[::step] for p in images]), _RANGE_ENDS)
     low, high = (float(np.float32(v)) for v in ends)
     return (low, high) if high > low else (low, low + 1.0)
 
 
-def _percentiles_of_counts(pictures: Iterable[np.ndarray], dtype: np.dtype) -> list[float]:
+def _percentiles_of_counts(images: Iterable[np.ndarray], dtype: np.dtype) -> list[float]:
     """Return the percentiles that np.percentile does, without all pixels at once."""
     lowest = int(np.iinfo(dtype).min)
     counts = np.zeros(1 << 16, np.int64)
-    for picture in pictures:
-        flat = picture.reshape(-1, picture.shape[-1])
+    for image in images:
+        flat = image.reshape(-1, image.shape[-1])
         for rows in strips(flat.shape):
             counts += np.bincount(flat[rows].ravel().astype(np.int64) - lowest, minlength=1 << 16)
     reached = np.cumsum(counts)
     ends = []
-    for end in _GREY_ENDS:
+    for end in _RANGE_ENDS:
         place = end / 100 * (reached[-1] - 1)
         neighbours = (int(place), min(int(place) + 1, reached[-1] - 1))
         a, b = (int(np.searchsorted(reached, k, side="right")) + lowest for k in neighbours)

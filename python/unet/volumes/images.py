@@ -1,4 +1,4 @@
-"""Stacks of pictures in files: TIFF, PNG, JPEG and folders of them, read slice by slice."""
+"""Stacks of images in files: TIFF, PNG, JPEG and folders of them, read slice by slice."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 from unet.errors import InputError
 from unet.files.names import natural_key
 
-PICTURE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
+IMAGE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
 # TIFF dialects whose page order only tifffile's series know; plain files are read page by page.
 _TIFF_DIALECTS = {"imagej", "ome", "shaped", "lsm", "stk", "fluoview", "nih", "mdgel", "scn"}
 _TIFF_DIALECTS |= {"mmstack", "ndtiff"}
@@ -35,7 +35,7 @@ class Volume:
     path : str
         Where it lies, for messages.
     shape : tuple of int
-        (slices, height, width), or (slices, channels, height, width) for pictures with channels.
+        (slices, height, width), or (slices, channels, height, width) for images with channels.
     dtype : numpy.dtype
         Of the pixels, in the byte order of this machine.
     missing : tuple of int
@@ -111,7 +111,7 @@ class Volume:
         index %= len(self)
         self.demand([index])
         try:
-            picture = np.asarray(self.read(index))
+            image = np.asarray(self.read(index))
         except (InputError, MemoryError):
             raise
         except Exception as error:
@@ -120,13 +120,13 @@ class Volume:
             raise InputError(
                 f"{self.path}: slice {index} cannot be read ({reason}); is the file whole?"
             ) from None
-        if picture.shape != self.shape[1:]:
+        if image.shape != self.shape[1:]:
             raise InputError(
-                f"{self.path}: slice {index} is {picture.shape}, but slice 0 is {self.shape[1:]}"
+                f"{self.path}: slice {index} is {image.shape}, but slice 0 is {self.shape[1:]}"
             )
-        if picture.dtype.kind == "f" and not np.isfinite(picture).all():
+        if image.dtype.kind == "f" and not np.isfinite(image).all():
             raise InputError(f"{self.path}: slice {index} holds NaN or infinite values")
-        return picture.astype(self.dtype, copy=False)
+        return image.astype(self.dtype, copy=False)
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return (self[z] for z in range(len(self)))
@@ -209,12 +209,12 @@ def _tiff_volume(path: Path, tiff: object) -> Volume:
 
     def frame(number: int) -> np.ndarray:
         if offset is None:
-            picture = _decoded(path, frames, number, page)
+            image = _decoded(path, frames, number, page)
         else:
             with open(path, "rb") as file:
                 file.seek(offset + number * frame_bytes)
-                picture = np.frombuffer(file.read(frame_bytes), stored).reshape(page.shape)
-        return picture if samples < 0 else np.moveaxis(picture, samples, 0)
+                image = np.frombuffer(file.read(frame_bytes), stored).reshape(page.shape)
+        return image if samples < 0 else np.moveaxis(image, samples, 0)
 
     plane = tuple(size for size, axis in zip(page.shape, page.axes) if axis != "S")
     if samples < 0 and not channel_axes:
@@ -222,8 +222,8 @@ def _tiff_volume(path: Path, tiff: object) -> Volume:
     channels = per_slice * (1 if samples < 0 else page.shape[samples])
 
     def read(z: int) -> np.ndarray:
-        pictures = [frame(number) for number in order[z]]
-        return np.concatenate([p.reshape((-1,) + p.shape[-2:]) for p in pictures])
+        images = [frame(number) for number in order[z]]
+        return np.concatenate([p.reshape((-1,) + p.shape[-2:]) for p in images])
 
     return Volume(str(path), (len(order), channels) + plane, page.dtype, read, tiff.close, missing)
 
@@ -334,7 +334,7 @@ def _directory(path: Path, tiff: object, offset: int) -> tuple[list[int], int]:
     return [struct.unpack_from(code, tags, k * form.tagsize)[0] for k in range(count)], following
 
 
-def open_picture(path: Path) -> Volume:
+def open_image(path: Path) -> Volume:
     """Open a PNG or JPEG as a stack of one slice; colours are channels.
 
     A palette gives its indices, as label images mean them. Refused is colour of 16 bit.
@@ -343,15 +343,15 @@ def open_picture(path: Path) -> Volume:
 
     def load() -> np.ndarray:
         with warnings.catch_warnings():
-            # Pictures of 10,000 x 10,000 pixels are usual in electron microscopy.
+            # Images of 10,000 x 10,000 pixels are usual in electron microscopy.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as picture:
-                if picture.format not in ("PNG", "JPEG"):
+            with Image.open(path) as image:
+                if image.format not in ("PNG", "JPEG"):
                     raise InputError(f"{path}: {_STRANGE}")
-                raw_mode = str(picture.tile[0][-1]) if picture.tile else ""
-                if "16" in raw_mode and picture.mode in ("RGB", "RGBA", "LA"):
+                raw_mode = str(image.tile[0][-1]) if image.tile else ""
+                if "16" in raw_mode and image.mode in ("RGB", "RGBA", "LA"):
                     raise InputError(f"{path}: is colour of 16 bit; save it as TIFF")
-                pixels = np.asarray(picture)
+                pixels = np.asarray(image)
         return pixels if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
 
     try:
@@ -374,7 +374,7 @@ def open_folder(path: Path) -> Volume:
         names = [
             entry.name
             for entry in entries
-            if not entry.name.startswith(".") and entry.name.lower().endswith(PICTURE_SUFFIXES)
+            if not entry.name.startswith(".") and entry.name.lower().endswith(IMAGE_SUFFIXES)
         ]
     if not names:
         raise InputError(f"{path}: the folder holds no PNG, TIFF or JPEG files and is no Zarr")
@@ -385,7 +385,7 @@ def open_folder(path: Path) -> Volume:
 
     def one(name: str) -> Volume:
         file = path / name
-        volume = open_tiff(file) if kinds[0] == ".tif" else open_picture(file)
+        volume = open_tiff(file) if kinds[0] == ".tif" else open_image(file)
         if len(volume) != 1:
             volume.close()
             raise InputError(f"{file}: holds {len(volume)} slices; in a folder each file is one")

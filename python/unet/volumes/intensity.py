@@ -13,18 +13,18 @@ from unet.files.names import PathLike
 # Says how the input of the network beside it was scaled in training.
 INPUT = "input.json"
 # Standard deviations between a slice's mean, which becomes 0.5, and what becomes 0 and 1. So a
-# picture of usual contrast hardly changes.
+# image of usual contrast hardly changes.
 _SPREAD = 3.0
 
 
-def normalised_range(picture: np.ndarray) -> tuple[float, float]:
+def normalised_range(image: np.ndarray) -> tuple[float, float]:
     """Return the range that brings one slice to mean 1/2 and standard deviation 1/6.
 
     Stacks whose slices differ in brightness and contrast, as serial sections do, become alike.
 
     Parameters
     ----------
-    picture : ndarray, shape (height, width) or (channels, height, width)
+    image : ndarray, shape (height, width) or (channels, height, width)
         One slice; its channels share the range.
 
     Returns
@@ -32,33 +32,31 @@ def normalised_range(picture: np.ndarray) -> tuple[float, float]:
     low, high : float
         The grey values that become 0 and 1; high = low + 1 where the slice is constant.
     """
-    mean, deviation = float(picture.mean(dtype=np.float64)), float(picture.std(dtype=np.float64))
+    mean, deviation = float(image.mean(dtype=np.float64)), float(image.std(dtype=np.float64))
     half = _SPREAD * deviation or 0.5
     return mean - half, mean + half
 
 
-def scale_grey(picture: np.ndarray, grey: tuple[float, float] | None) -> np.ndarray:
+def scale_intensity(image: np.ndarray, grey: tuple[float, float] | None) -> np.ndarray:
     """Return grey values as the network is given them, float32.
 
     Parameters
     ----------
-    picture : ndarray, shape (height, width) or (channels, height, width)
+    image : ndarray, shape (height, width) or (channels, height, width)
     grey : tuple of float, optional
-        The grey values that become 0 and 1; None: `normalised_range` of the picture.
+        The grey values that become 0 and 1; None: `normalised_range` of the image.
 
     Raises
     ------
     InputError
         If high is not above low.
     """
-    low, high = (
-        np.float32(value) for value in (normalised_range(picture) if grey is None else grey)
-    )
+    low, high = (np.float32(value) for value in (normalised_range(image) if grey is None else grey))
     if not low < high:
         raise InputError(f"the grey range {low} to {high} is empty: give LOW below HIGH")
     # What becomes infinite is refused before the network is given it.
     with np.errstate(over="ignore"):
-        return (picture.astype(np.float32) - low) / (high - low)
+        return (image.astype(np.float32) - low) / (high - low)
 
 
 def input_text(normalise: bool) -> str:

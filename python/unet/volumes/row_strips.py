@@ -18,14 +18,14 @@ def strips(shape: tuple[int, ...]) -> Iterator[slice]:
         yield slice(first, min(height, first + rows))
 
 
-def values_of(picture: np.ndarray) -> np.ndarray:
+def values_of(image: np.ndarray) -> np.ndarray:
     """Return the values that occur in a slice, sorted: np.unique in less memory."""
-    return np.unique(np.concatenate([np.unique(picture[rows]) for rows in strips(picture.shape)]))
+    return np.unique(np.concatenate([np.unique(image[rows]) for rows in strips(image.shape)]))
 
 
-def count_values(picture: np.ndarray, size: int) -> np.ndarray:
+def count_values(image: np.ndarray, size: int) -> np.ndarray:
     """Count how often each of 0 to size - 1 occurs in a slice of no others: int64 (size,)."""
     counts = np.zeros(size, np.int64)
-    for rows in strips(picture.shape):
-        counts += np.bincount(picture[rows].ravel(), minlength=size)
+    for rows in strips(image.shape):
+        counts += np.bincount(image[rows].ravel(), minlength=size)
     return counts

@@ -28,7 +28,7 @@ class VolumeWriter:
     ----------
     path : path
         The suffix decides: .tif and .tiff a TIFF that ImageJ opens (BigTIFF from 4 GiB on); .h5,
-        .hdf5 and .hdf HDF5; .zarr a Zarr directory; .png one picture; no suffix a folder of PNG.
+        .hdf5 and .hdf HDF5; .zarr a Zarr directory; .png one image; no suffix a folder of PNG.
     shape : sequence of int
         (slices, height, width) or (slices, channels, height, width).
     dtype : dtype
@@ -48,8 +48,8 @@ class VolumeWriter:
     Examples
     --------
     with VolumeWriter("out.tif", (30, 512, 512), np.float32) as out:
-        for picture in pictures:
-            out.write(picture)
+        for image in images:
+            out.write(image)
 
     Notes
     -----
@@ -92,17 +92,17 @@ class VolumeWriter:
         self._stack = contextlib.ExitStack()
         self._put: Put = self._stack.enter_context(opened)
 
-    def write(self, picture: np.ndarray) -> None:
+    def write(self, image: np.ndarray) -> None:
         """Write the next slice, (height, width) or (channels, height, width).
 
         A ValueError if its shape is another or all are written; an InputError if it cannot be.
         """
-        if picture.shape != self.shape[1:] or self.written == self.shape[0]:
+        if image.shape != self.shape[1:] or self.written == self.shape[0]:
             raise ValueError(
-                f"slice {self.written} of shape {picture.shape} does not fit into {self.shape}"
+                f"slice {self.written} of shape {image.shape} does not fit into {self.shape}"
             )
         with writing(self.path):
-            self._put(self.written, np.ascontiguousarray(picture, self.dtype))
+            self._put(self.written, np.ascontiguousarray(image, self.dtype))
         self.written += 1
 
     def __enter__(self) -> VolumeWriter:
@@ -128,8 +128,8 @@ def write_volume(
     with VolumeWriter(
         path, volume.shape, volume.dtype, dataset=dataset, overwrite=overwrite
     ) as writer:
-        for picture in volume:
-            writer.write(picture)
+        for image in volume:
+            writer.write(image)
 
 
 @contextlib.contextmanager
@@ -146,8 +146,8 @@ def _tiff(path: Path, shape: Sequence[int], dtype: np.dtype) -> Iterator[Put]:
             if len(shape) == 4:
                 raise InputError(f"{path}: TIFF holds no channels 1 pixel wide; write .h5 instead")
             with tifffile.TiffWriter(str(temporary), bigtiff=big) as tiff:
-                yield lambda z, picture: tiff.write(
-                    _visible(picture),
+                yield lambda z, image: tiff.write(
+                    _visible(image),
                     photometric="minisblack",
                     metadata=None,
                     contiguous=False,
@@ -168,8 +168,8 @@ def _tiff(path: Path, shape: Sequence[int], dtype: np.dtype) -> Iterator[Put]:
             )
         with open(temporary, "r+b") as file:
 
-            def put(z: int, picture: np.ndarray) -> None:
-                pixels = _visible(picture)
+            def put(z: int, image: np.ndarray) -> None:
+                pixels = _visible(image)
                 file.seek(offset + z * pixels.nbytes)
                 file.write(pixels.tobytes())
 
@@ -187,9 +187,9 @@ def _hdf5(path: Path, shape: Sequence[int], dtype: np.dtype, dataset: str) -> It
                 dataset, tuple(shape), dtype, chunks=(1,) + tuple(shape[1:]), **packing
             )
 
-        def put(z: int, picture: np.ndarray) -> None:
+        def put(z: int, image: np.ndarray) -> None:
             with output.changing():
-                array[z] = picture
+                array[z] = image
 
         yield put
 
@@ -210,8 +210,8 @@ def _zarr(path: Path, shape: Sequence[int], dtype: np.dtype) -> Iterator[Put]:
         )
         array.attrs[KEY] = mark(STACK)
 
-        def put(z: int, picture: np.ndarray) -> None:
-            array[z] = picture
+        def put(z: int, image: np.ndarray) -> None:
+            array[z] = image
 
         yield put
 
@@ -227,25 +227,25 @@ def _check_png(path: Path, shape: Sequence[int], dtype: np.dtype) -> None:
         )
 
 
-def _save_png(path: Path, picture: np.ndarray) -> None:
+def _save_png(path: Path, image: np.ndarray) -> None:
     from PIL import Image
 
-    save_marked_png(path, Image.fromarray(_visible(picture)), STACK)
+    save_marked_png(path, Image.fromarray(_visible(image)), STACK)
 
 
-def _visible(picture: np.ndarray) -> np.ndarray:
+def _visible(image: np.ndarray) -> np.ndarray:
     # Masks as 0 and 255: that is how viewers show them and how ISBI's labels are.
-    return picture.astype(np.uint8) * 255 if picture.dtype == np.bool_ else picture
+    return image.astype(np.uint8) * 255 if image.dtype == np.bool_ else image
 
 
 @contextlib.contextmanager
 def _png(path: Path) -> Iterator[Put]:
     with atomic_path(path) as temporary:
-        yield lambda z, picture: _save_png(temporary, picture)
+        yield lambda z, image: _save_png(temporary, image)
 
 
 @contextlib.contextmanager
 def _png_folder(path: Path, slices: int) -> Iterator[Put]:
     digits = max(4, len(str(slices - 1)))
     with atomic_folder(path) as temporary:
-        yield lambda z, picture: _save_png(temporary / f"slice_{z:0{digits}d}.png", picture)
+        yield lambda z, image: _save_png(temporary / f"slice_{z:0{digits}d}.png", image)

@@ -47,7 +47,7 @@ def test_binary_labels(tmp_path, raw, cells, capsys):
     labels = (cells % 3 > 0) * np.uint8(255)
     with prepared(tmp_path, raw, labels) as got:
         assert got.shape == SHAPE
-        assert got.grey_range == (0, 255)
+        assert got.intensity_range == (0, 255)
         expected_wc = class_weights([(labels == 0).sum(), (labels > 0).sum()])
         for z in range(SHAPE[0]):
             annotation = annotate(labels[z], "binary")
@@ -111,12 +111,12 @@ def test_grey_values_of_other_types_and_channels(tmp_path, cells):
     raw = np.random.default_rng(0).normal(5, 2, (SHAPE[0], 3) + SHAPE[1:]).astype(np.float32)
     with prepared(tmp_path, raw, cells > 120) as got:
         assert got.channels == 3
-        assert got.grey_range == pytest.approx(np.percentile(raw, (0.1, 99.9)), rel=1e-5)
+        assert got.intensity_range == pytest.approx(np.percentile(raw, (0.1, 99.9)), rel=1e-5)
 
 
 def test_normalised_slices(tmp_path, raw, cells, capsys):
     with prepared(tmp_path, raw, cells > 120, "--normalise") as got:
-        assert got.grey_range is None
+        assert got.intensity_range is None
         for z in range(SHAPE[0]):
             assert got.raw(z).mean() == pytest.approx(1 / 2, abs=1e-5)
             assert got.raw(z).std() == pytest.approx(1 / 6, abs=1e-5)

@@ -24,8 +24,8 @@ from unet.segmentation import release2015
 from unet.segmentation.instances import InstanceRules, find_instances
 from unet.segmentation.segment import segment_image
 from unet.segmentation.tiles import Tiling
-from unet.volumes import grey_range, read_volume, write_volume
-from unet.volumes.intensity import input_text, scale_grey
+from unet.volumes import intensity_range, read_volume, write_volume
+from unet.volumes.intensity import input_text, scale_intensity
 
 PROGRAM = Path(__file__).parents[3] / "tools" / "segment.py"
 
@@ -66,7 +66,7 @@ def wanted(model: Path, pixels: np.ndarray, tta: str = "none") -> np.ndarray:
     """Return the probabilities of the slices' classes, (slices, classes, height, width)."""
     files = (str(model / name) for name in ("deploy.prototxt", "weights.caffemodel"))
     net = caffe.Net(*files, caffe.TEST)
-    pictures = (scale_grey(picture[None], (0, 255)) for picture in pixels)
+    pictures = (scale_intensity(picture[None], (0, 255)) for picture in pixels)
     tiling = Tiling.over(pixels.shape[-2:], (316, 316), Geometry())
     return np.stack([segment_image(net, p, tiling, tta) for p in pictures])
 
@@ -248,7 +248,7 @@ def test_bf16_gives_nearly_the_same_and_float32_where_it_gains_nothing(run, stac
     assert 0 < difference < 0.05 if computed == "bf16" else difference == 0
 
 
-def test_grey_range_is_that_of_the_stack_or_the_one_given(run, model, stack, tmp_path):
+def test_intensity_range_is_that_of_the_stack_or_the_one_given(run, model, stack, tmp_path):
     pixels = read_volume(stack)
     write_volume(tmp_path / "deep.tif", pixels.astype(np.uint16) * 10 + 1000)
     run("-o", tmp_path / "a.tif", "--grey", 1000, 3550, stack=tmp_path / "deep.tif")
@@ -259,7 +259,7 @@ def test_grey_range_is_that_of_the_stack_or_the_one_given(run, model, stack, tmp
     spoilt = pixels.astype(np.uint16) * 10 + 1000
     spoilt[0, 3, 3:5] = 0, 65535
     write_volume(tmp_path / "spoilt.tif", spoilt)
-    low, high = grey_range(spoilt)
+    low, high = intensity_range(spoilt)
     assert (low, high) == pytest.approx((1000, 3550), abs=20)
     run("-o", tmp_path / "b.tif", stack=tmp_path / "spoilt.tif")
     run("-o", tmp_path / "c.tif", "--grey", low, high, stack=tmp_path / "spoilt.tif")

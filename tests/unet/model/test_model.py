@@ -19,7 +19,7 @@ from unet.segmentation.options import SegmentationOptions
 from unet.segmentation.segment import segment_image
 from unet.segmentation.tiles import Tiling
 from unet.volumes import Volume, as_volume, read_volume, write_volume
-from unet.volumes.intensity import scale_grey
+from unet.volumes.intensity import scale_intensity
 
 # Dark lines between bright fields, as membranes are.
 FIELD = np.abs(
@@ -36,7 +36,7 @@ def model() -> Model:
 
 def wanted(model: Model, stack: np.ndarray, tta: str = "none") -> np.ndarray:
     tiling = Tiling.over(stack.shape[1:], (316, 316), Geometry())
-    images = (scale_grey(image[None], (0, 255)) for image in stack)
+    images = (scale_intensity(image[None], (0, 255)) for image in stack)
     return np.stack([segment_image(model.net, image, tiling, tta) for image in images])
 
 
@@ -150,7 +150,7 @@ def test_networks_that_come_with_the_project_know_cells_they_have_not_seen(name,
     volume, labels = (
         read_volume(isbi_dir / f"train-{stack}.tif")[25] for stack in ("volume", "labels")
     )
-    image = scale_grey(volume[None], None)[:, 200:360, 200:360]
+    image = scale_intensity(volume[None], None)[:, 200:360, 200:360]
     model = unet.load(name, device="cpu")
     tiling = Tiling.over((160, 160), (284, 284), model.geometry)
     probabilities = segment_image(model.net, image, tiling)

@@ -38,7 +38,7 @@ def test_comes_back_as_it_was_written(tmp_path, channels, dtype):
         assert training_set.shape == (2, 6, 7)
         assert training_set.channels == (channels or 1)
         assert training_set.classes == 3
-        assert training_set.grey_range == (10, 110)
+        assert training_set.intensity_range == (10, 110)
         assert training_set.attributes["sigma"] == 5
         for z in range(2):
             picture = training_set.raw(z)
@@ -60,7 +60,7 @@ def test_normalised_slices(tmp_path, channels):
     attributes = {**ATTRIBUTES, "normalise": True}
     write_training_set(tmp_path / "a.h5", raw, labels, weights, attributes=attributes)
     with TrainingSet(tmp_path / "a.h5") as training_set:
-        assert training_set.grey_range is None
+        assert training_set.intensity_range is None
         for z in range(2):
             expected = (raw[z] - raw[z].mean()) / (6 * raw[z].std()) + 0.5
             picture = training_set.raw(z)
@@ -73,7 +73,7 @@ def test_the_first_format_is_read(tmp_path):
     with h5py.File(tmp_path / "a.h5", "a") as file:
         file.attrs["format_version"] = 1
     with TrainingSet(tmp_path / "a.h5") as training_set:
-        assert training_set.grey_range == (10, 110)
+        assert training_set.intensity_range == (10, 110)
 
 
 def test_same_arrays_give_the_same_bytes(tmp_path):

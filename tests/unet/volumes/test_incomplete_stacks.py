@@ -14,7 +14,7 @@ import zarr
 
 from tests.unet.volumes.stacks import refused, stack
 from unet.errors import InputError
-from unet.volumes import grey_range, open_volume, read_volume
+from unet.volumes import intensity_range, open_volume, read_volume
 
 # --- TIFF that is not all there, or not all in one file ---------------------------------------
 
@@ -53,7 +53,7 @@ def test_a_stopped_acquisition_is_told_and_what_is_there_is_read(tmp_path, optio
         volume.demand(range(7))
         with pytest.raises(InputError, match="slice 8 is not there"):
             volume.demand([2, 8])
-        assert grey_range(volume) == grey_range(written[:7])
+        assert intensity_range(volume) == intensity_range(written[:7])
 
 
 @pytest.mark.parametrize(

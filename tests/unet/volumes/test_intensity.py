@@ -6,22 +6,28 @@ import numpy as np
 import pytest
 
 from unet.errors import InputError
-from unet.volumes.intensity import INPUT, input_text, is_normalised, normalised_range, scale_grey
+from unet.volumes.intensity import (
+    INPUT,
+    input_text,
+    is_normalised,
+    normalised_range,
+    scale_intensity,
+)
 
 
 def test_grey_values_become_0_to_1():
-    given = scale_grey(np.array([[0, 51, 255]], np.uint8), (0, 255))
+    given = scale_intensity(np.array([[0, 51, 255]], np.uint8), (0, 255))
     assert given.dtype == np.float32
     np.testing.assert_array_equal(given, np.float32([[0, 51 / 255, 1]]))
     with pytest.raises(InputError, match=r"grey range 7\.0 to 7\.0 is empty"):
-        scale_grey(np.zeros((1, 1)), (7, 7))
+        scale_intensity(np.zeros((1, 1)), (7, 7))
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int32", "float32", "float64", "bool"])
 def test_a_normalised_slice_has_mean_one_half_and_deviation_one_sixth(dtype):
     drawn = np.random.default_rng(0).normal(120, 40, (2, 30, 40)).clip(0, 255)
     picture = (drawn > 120) if dtype == "bool" else drawn.astype(dtype)
-    given = scale_grey(picture, None)
+    given = scale_intensity(picture, None)
     assert given.dtype == np.float32
     assert given.mean() == pytest.approx(1 / 2, abs=1e-5)
     assert given.std() == pytest.approx(1 / 6, abs=1e-5)
@@ -30,13 +36,13 @@ def test_a_normalised_slice_has_mean_one_half_and_deviation_one_sixth(dtype):
 def test_brightness_and_contrast_of_a_slice_do_not_matter():
     picture = np.random.default_rng(0).normal(100, 20, (30, 40)).astype(np.float32)
     np.testing.assert_allclose(
-        scale_grey(3 * picture + 1000, None), scale_grey(picture, None), atol=1e-4
+        scale_intensity(3 * picture + 1000, None), scale_intensity(picture, None), atol=1e-4
     )
 
 
 def test_a_constant_slice_becomes_one_half():
     assert normalised_range(np.full((4, 4), 7, np.uint8)) == (6.5, 7.5)
-    assert (scale_grey(np.full((4, 4), 7, np.uint8), None) == 0.5).all()
+    assert (scale_intensity(np.full((4, 4), 7, np.uint8), None) == 0.5).all()
 
 
 @pytest.mark.parametrize("normalise", [True, False])

@@ -11,7 +11,7 @@ from unet.preparation.labels import annotate, bounding_boxes, class_counts, clas
 from unet.preparation.make_training_set import TrainingSetOptions, make_training_set
 from unet.preparation.training_set import TrainingSet
 from unet.preparation.weight_map import weight_map
-from unet.volumes import grey_range, open_volume, row_strips, write_volume
+from unet.volumes import intensity_range, open_volume, row_strips, write_volume
 
 
 def cells(height, width, seed=0):
@@ -116,17 +116,17 @@ def test_grey_values_are_the_percentiles_of_numpy(dtype):
     chosen = stack[np.linspace(0, 19, 16).round().astype(int)]
     wanted = np.percentile(chosen, (0.1, 99.9)).astype(np.float32)
     del chosen
-    assert grey_range(stack) == tuple(map(float, wanted))
+    assert intensity_range(stack) == tuple(map(float, wanted))
 
 
 def test_grey_values_of_large_slices_take_little_memory(monkeypatch):
     monkeypatch.setattr(row_strips, "STRIP", 1 << 14)
-    monkeypatch.setattr("unet.volumes._GREY_PIXELS", 1 << 16)
+    monkeypatch.setattr("unet.volumes._RANGE_PIXELS", 1 << 16)
     for dtype in (np.uint16, np.float32):
         stack = np.tile(np.arange(1 << 16).reshape(1, 256, 256), (20, 4, 4)).astype(dtype)
         tracemalloc.start()
         try:
-            low, high = grey_range(stack)
+            low, high = intensity_range(stack)
             assert tracemalloc.get_traced_memory()[1] < 3 << 20
         finally:
             tracemalloc.stop()

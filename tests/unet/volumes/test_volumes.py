@@ -14,7 +14,7 @@ from PIL import Image
 
 from tests.unet.volumes.stacks import refused, stack
 from unet.errors import InputError
-from unet.volumes import VolumeWriter, grey_range, open_volume, read_volume, write_volume
+from unet.volumes import VolumeWriter, intensity_range, open_volume, read_volume, write_volume
 
 # --- what is read -----------------------------------------------------------------------------
 
@@ -184,7 +184,7 @@ def test_the_real_stack(isbi_dir):
     with open_volume(isbi_dir / "train-volume.tif", channels=1) as volume:
         assert volume.shape == (30, 512, 512)
         assert volume.dtype == np.uint8
-        assert grey_range(volume) == (0, 255)
+        assert intensity_range(volume) == (0, 255)
 
 
 # --- what is refused --------------------------------------------------------------------------
@@ -403,20 +403,22 @@ def test_other_peoples_folders_are_not_overwritten(tmp_path):
 # --- grey values ------------------------------------------------------------------------------
 
 
-def test_grey_range_by_type():
-    assert grey_range(np.full((2, 4, 4), 7, np.uint8)) == (0, 255)
-    assert grey_range(np.zeros((2, 4, 4), bool)) == (0, 1)
-    assert grey_range(np.full((2, 4, 4), 7, np.uint16)) == (7, 8)
+def test_intensity_range_by_type():
+    assert intensity_range(np.full((2, 4, 4), 7, np.uint8)) == (0, 255)
+    assert intensity_range(np.zeros((2, 4, 4), bool)) == (0, 1)
+    assert intensity_range(np.full((2, 4, 4), 7, np.uint16)) == (7, 8)
     ramp = np.arange(100 * 10 * 10, dtype=np.float32).reshape(100, 10, 10)
     chosen = ramp[np.linspace(0, 99, 16).round().astype(int)]
-    assert grey_range(ramp) == pytest.approx(tuple(np.percentile(chosen, (0.1, 99.9))), rel=1e-6)
+    assert intensity_range(ramp) == pytest.approx(
+        tuple(np.percentile(chosen, (0.1, 99.9))), rel=1e-6
+    )
 
 
-def test_grey_range_of_some_slices_only():
+def test_intensity_range_of_some_slices_only():
     volume = np.zeros((4, 10, 10), np.uint16)
     volume[2:] = np.arange(100).reshape(10, 10)
-    assert grey_range(volume, range(2)) == (0, 1)
-    assert grey_range(volume, [2, 3])[1] > 90
+    assert intensity_range(volume, range(2)) == (0, 1)
+    assert intensity_range(volume, [2, 3])[1] > 90
 
 
 # --- memory -----------------------------------------------------------------------------------
