@@ -123,21 +123,6 @@ def test_normalised_slices(tmp_path, raw, cells, capsys):
     assert "each slice's mean becomes 1/2, its standard deviation 1/6" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("suffix", ["", ".h5", ".zarr", ".tif"])
-def test_same_training_set_from_every_format(tmp_path, raw, cells, suffix):
-    labels = (cells % 3 > 0).astype(np.uint8)
-    with prepared(tmp_path, raw, labels) as expected:
-        for name, array in (("r", raw), ("l", labels)):
-            write_volume(tmp_path / f"{name}{suffix}", array)
-        dataset = ":/volume" if suffix == ".h5" else ""
-        sources = [f"{tmp_path}/{name}{suffix}{dataset}" for name in "rl"]
-        main([*sources, "-o", str(tmp_path / "other.h5")])
-        with TrainingSet(tmp_path / "other.h5") as got:
-            for z in range(SHAPE[0]):
-                for key in ("raw", "labels", "weights"):
-                    assert np.array_equal(getattr(got, key)(z), getattr(expected, key)(z))
-
-
 def test_from_python_arrays_give_the_training_set_of_their_files(tmp_path, raw, cells, capsys):
     with prepared(tmp_path, raw, cells, "--w0", "3", "--slices", "1:3") as expected:
         printed = capsys.readouterr().out

@@ -73,16 +73,6 @@ def test_procedure_2015(labels, tmp_path):
     np.testing.assert_array_equal(masks_of(tmp_path / "res"), masks_of(tmp_path / "same"))
 
 
-@pytest.mark.parametrize("name", ["labels.h5", "labels.zarr", "labels"])
-def test_labels_of_every_format(labels, tmp_path, name):
-    if name.endswith("zarr"):
-        pytest.importorskip("zarr")
-    write_volume(tmp_path / name, read_volume(labels))
-    run(tmp_path / name, "-o", tmp_path / "res")
-    run(labels, "-o", tmp_path / "other")
-    np.testing.assert_array_equal(masks_of(tmp_path / "res"), masks_of(tmp_path / "other"))
-
-
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
