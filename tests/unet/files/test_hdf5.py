@@ -16,9 +16,10 @@ from tests.unet.noise_set import write_noise_set
 from unet.errors import InputError
 from unet.files import hdf5
 from unet.files.hdf5 import Hdf5Output
+from unet.files.weights import stored_blobs
 from unet.model.modeldef import ModelDefinition, read_modeldef, write_modeldef
 from unet.preparation.training_set import TrainingSet
-from unet.training.snapshots import _history, _parameters
+from unet.training.snapshots import _history
 from unet.volumes import open_volume, read_volume
 
 STACK = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
@@ -156,7 +157,7 @@ def test_weights_and_states_that_lie_elsewhere_are_refused(tmp_path, secret, out
         file["data/conv/0"] = np.ones(3, np.float32)
         file["history/0"] = np.ones(3, np.float32)
         outside(file, "data/conv/1", secret)
-    for read in (hdf5.check_weights, _parameters, _history):
+    for read in (hdf5.check_weights, stored_blobs, _history):
         refused(path, "", read, str(path))
 
 
