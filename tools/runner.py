@@ -310,17 +310,16 @@ def separate(name: str, recipe: Recipe, options: argparse.Namespace) -> None:
     folder, split = Path("runs", name), recipe.splits["holdout"]
     scores, picture = folder / f"{name}.json", folder / f"{name}.png"
     guard_outputs([Output(scores, SCORE_FILE), Output(picture, PICTURE)], [], options.overwrite)
-    run, stack = Run(folder), Path(recipe.folder, recipe.learn)
-    Way(recipe, folder, options.device, run).fetch()
-    chosen = parse_slices(split.test)
+    both = Way(recipe, folder, options.device)
+    both.fetch()
+    stack, chosen = both.data / recipe.learn, parse_slices(split.test)
     images, truth = (
-        read_volume(path)[chosen.start : chosen.stop]
-        for path in (stack, Way(recipe, folder, options.device, run).labels(recipe.learn))
+        read_volume(path)[chosen.start : chosen.stop] for path in (stack, both.labels(recipe.learn))
     )
     found = {}
     for w0 in SEPARATION_W0:
         label = f"w0 = {w0}"
-        way = Way(recipe, folder / f"w0_{w0}", options.device, run, f"{label}: ")
+        way = Way(recipe, folder / f"w0_{w0}", options.device, both.run, f"{label}: ")
         way.prepare("--w0", w0)
         slices = ("--train-slices", split.train)
         solver = way.write_net(CPU_NET, *slices, "--iterations", options.iterations)
@@ -491,6 +490,9 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     """Run a recipe in the folder of the repository."""
     options = parse(argv)
     if options.name != "published":
+        # Where the user's own data lie, counts from where the user is.
+        for name in {"ISBI_DIR", "CTC_DIR"} & {key for key, path in os.environ.items() if path}:
+            os.environ[name] = os.path.abspath(os.environ[name])
         os.chdir(REPOSITORY)
     try:
         RUNNERS.get(options.name, train)(options.name, RECIPES[options.name], options)

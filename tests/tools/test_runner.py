@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -218,3 +219,16 @@ def test_the_phantom_stands_in_where_there_is_no_network(monkeypatch, tmp_path):
     assert "no network" in what
     (tmp_path / "train-volume.tif").touch()
     assert at_hand(recipe)[0] is recipe
+
+
+def test_folders_of_the_users_data_count_from_where_the_user_is(place, monkeypatch):
+    monkeypatch.setenv("ISBI_DIR", "mine")
+    monkeypatch.setenv("CTC_DIR", "")
+    (place / "here").mkdir()
+    monkeypatch.chdir(place / "here")
+    seen = []
+    monkeypatch.setitem(runner.RUNNERS, "demo", lambda *_: seen.append(os.getcwd()))
+    runner.main(["demo"])
+    assert seen == [str(place)]
+    assert os.environ["ISBI_DIR"] == str(place / "here" / "mine")
+    assert os.environ["CTC_DIR"] == ""

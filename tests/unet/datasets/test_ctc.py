@@ -225,18 +225,6 @@ def test_no_data_is_one_sentence_with_address_and_remedies(tmp_path, monkeypatch
     assert "\n" not in str(caught.value)
 
 
-def test_damaged_zip(tmp_path, dataset):
-    archive = pack(dataset)
-    flipped = bytearray(archive)
-    for place in range(300, 400):
-        flipped[place] ^= 255
-    for damage in (archive[:-5000], b"<html>please log in</html>", bytes(flipped)):
-        (tmp_path / "a.zip").write_bytes(damage)
-        with pytest.raises(InputError, match=r"a\.zip: is no whole zip"):
-            ctc.fetch(NAME, tmp_path / "out", tmp_path / "a.zip")
-        assert not files(tmp_path / "out")
-
-
 def test_zip_bomb(tmp_path, dataset, monkeypatch):
     monkeypatch.setattr(ctc, "_LARGEST_ARCHIVE", 1000)
     (tmp_path / "a.zip").write_bytes(pack(dataset))

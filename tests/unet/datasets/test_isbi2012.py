@@ -167,19 +167,6 @@ def test_no_data_is_one_sentence_with_address_folder_and_demo(tmp_path, status):
     assert "\n" not in str(caught.value)
 
 
-def test_damaged_zip(tmp_path, archive):
-    for damage in (archive[:-5000], b"<html>please log in</html>", _flip(archive)):
-        (tmp_path / "a.zip").write_bytes(damage)
-        with pytest.raises(InputError, match=r"a\.zip: is no whole zip"):
-            isbi2012.fetch(tmp_path / "out", tmp_path / "a.zip")
-        assert not (tmp_path / "out" / "test-volume.tif").exists()
-
-
-def _flip(archive: bytes) -> bytes:
-    """Damage one byte of the first member's pixels."""
-    return archive[:50_000] + bytes([archive[50_000] ^ 255]) + archive[50_001:]
-
-
 def test_zip_that_wants_to_be_elsewhere_is_unpacked_into_the_folder(tmp_path, stacks):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
         file.write(stacks / "train-volume.tif", "../../train-volume.tif")
@@ -188,13 +175,6 @@ def test_zip_that_wants_to_be_elsewhere_is_unpacked_into_the_folder(tmp_path, st
     isbi2012.fetch(tmp_path / "deep" / "out", tmp_path / "a.zip")
     assert names(tmp_path / "deep" / "out") == ["train-labels.tif", "train-volume.tif"]
     assert names(tmp_path) == ["a.zip", "deep"]
-
-
-def test_zip_bomb(tmp_path, monkeypatch, archive):
-    monkeypatch.setattr(isbi2012, "_LARGEST_MEMBER", 1000)
-    (tmp_path / "a.zip").write_bytes(archive)
-    with pytest.raises(InputError, match="would unpack to"):
-        isbi2012.fetch(tmp_path / "out", tmp_path / "a.zip")
 
 
 def test_sources_without_the_stacks(tmp_path):
@@ -234,3 +214,10 @@ def test_what_is_known_of_the_stacks_is_said(tmp_path, stacks):
     lines = isbi2012.describe(isbi2012.fetch(tmp_path, stacks))
     assert lines[0].startswith(str(tmp_path / "train-volume.tif"))
     assert "no checksum" in lines[0]
+
+
+def test_zip_bomb(tmp_path, monkeypatch, archive):
+    monkeypatch.setattr(isbi2012, "_LARGEST_MEMBER", 1000)
+    (tmp_path / "a.zip").write_bytes(archive)
+    with pytest.raises(InputError, match="would unpack to"):
+        isbi2012.fetch(tmp_path / "out", tmp_path / "a.zip")
