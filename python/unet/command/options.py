@@ -1,4 +1,4 @@
-"""Options that several programs take: numbers, A:B, devices, precisions, --overwrite."""
+"""Options that several programs take: numbers, A:B, HxW, devices, precisions, --overwrite."""
 
 from __future__ import annotations
 
@@ -71,6 +71,16 @@ def parse_slices(text: str | None, option: str = "--slices") -> range | None:
     if not chosen:
         raise InputError(f"{option} {text}: give A:B with 0 <= A < B")
     return chosen
+
+
+def parse_tile(text: str | None) -> tuple[int, int] | None:
+    """Return (height, width) of "N" or "HxW"; None is None."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d{1,9})(?:[xX](\d{1,9}))?", text.strip())
+    if not found:
+        raise InputError(f"--tile {text}: give one size or HEIGHTxWIDTH, such as 572 or 572x700")
+    return int(found[1]), int(found[2] or found[1])
 
 
 def add_device(parser: argparse.ArgumentParser, precision: bool = True) -> None:

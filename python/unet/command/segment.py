@@ -8,12 +8,12 @@ tells which cell each pixel belongs to: 0 none, 1, 2, ... in each slice anew.
 from __future__ import annotations
 
 import argparse
-import re
 import time
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
-from unet.command.options import add_device, add_overwrite, parse_slices, real, whole
+from unet.command.options import add_device, add_overwrite, parse_slices, parse_tile, real, whole
 from unet.errors import InputError, few
 from unet.files.outputs import guard_outputs
 from unet.model import find_model, load
@@ -28,7 +28,9 @@ from unet.volumes.intensity import INPUT
 def main(argv: Sequence[str] | None = None) -> None:
     """Segment a stack."""
     arguments = parse(argv)
-    files, options = files_of(arguments), options_of(arguments)
+    options = options_of(arguments)
+    names = [field.name for field in fields(SegmentationFiles)]
+    files = SegmentationFiles(*(getattr(arguments, name) for name in names))
     net, weights = find_model(arguments.weights, arguments.net)
     inputs = [arguments.stack, *([files.truth] if files.truth else [])]
     guard_outputs(files.outputs(), [*inputs, net, weights, net.parent / INPUT], arguments.overwrite)
@@ -55,40 +57,24 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add = parser.add_argument
+    add, file = parser.add_argument, dict(type=Path, metavar="FILE")
     add("stack", help="TIFF, PNG, folder of them, HDF5 or Zarr (FILE:/dataset names one inside)")
     add(
         "--weights",
         required=True,
-        help="name of a network that comes with this (isbi2012_slim), .caffemodel, HDF5 weights, "
-        "or a model folder (weights.caffemodel, deploy.prototxt); "
-        "the authors' phseg_v5.caffemodel or a NAME.caffemodel.h5 of the Fiji plugin",
+        help="isbi2012_slim or another network that comes with this; a model folder "
+        "(weights.caffemodel, deploy.prototxt), .caffemodel or HDF5 weights; the authors' "
+        "phseg_v5.caffemodel or a NAME.caffemodel.h5 of the Fiji plugin",
     )
-    add(
-        "--net",
-        metavar="DEPLOY",
-        help="prototxt or .modeldef.h5 (default, beside the weights: deploy.prototxt; of published "
-        "ones NAME-train.prototxt, NAME.modeldef.h5)",
-    )
-    add(
-        "-o",
-        "--output",
-        metavar="OUT",
-        help="the probabilities: .tif, .h5, .zarr, .png, or a folder of PNG",
-    )
-    add("--classes", metavar="FILE", help="write the likeliest class, in the formats of OUT")
-    add("--instances", metavar="FILE", help="write the cells' numbers, in the formats of OUT")
-    add(
-        "--dtype",
-        choices=("float32", "uint8"),
-        help="of probabilities; uint8 is 255 for 1 (default: float32, uint8 where OUT is PNG)",
-    )
-    add(
-        "--tta",
-        choices=tuple(TTA),
-        help="test-time augmentation: the mean over 4 mirrored, 4 rotated or all 8 orientations of "
-        "each slice (default: none)",
-    )
+    beside = "deploy.prototxt; of published ones NAME-train.prototxt, NAME.modeldef.h5"
+    add("--net", help=f"prototxt or .modeldef.h5 (default, beside the weights: {beside})")
+    kinds = ".tif, .h5, .zarr, .png, or a folder of PNG"
+    add("-o", "--output", dest="probabilities", **file, help=f"write probabilities: {kinds}")
+    add("--classes", **file, help="write the likeliest class")
+    add("--instances", **file, help="write the cells' numbers")
+    types = dict(choices=("float32", "uint8"))
+    add("--dtype", **types, help="of probabilities; uint8 is 255 for 1, and what PNG holds")
+    add("--tta", choices=tuple(TTA), help="mean over 4 mirrored, 4 rotated or 8 orientations")
     add(
         "--procedure",
         choices=("2015",),
@@ -96,80 +82,34 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "without overlap), --tta mirror and --minimum-area 501; then tools/track.py "
         "--procedure 2015",
     )
-    add(
-        "--tile",
-        metavar="N|HxW",
-        help="input size, 16k + 60 for four levels (default: the cheapest that fits)",
-    )
-    add(
-        "--memory",
-        type=real(0, 1e9),
-        metavar="GB",
-        help="a pass may take (default: most of what is free, half of it on a GPU)",
-    )
+    add("--tile", metavar="N|HxW", help="input size, 16k + 60 (default: the cheapest that fits)")
+    most = "most of what is free, half of it on a GPU"
+    add("--memory", type=real(0, 1e9), metavar="GB", help=f"a pass may take (default: {most})")
     add_device(parser)
     add("--slices", metavar="A:B", help="segment slices A to B - 1, from 0 (default: all)")
-    add(
-        "--grey",
-        nargs=2,
-        type=real(-1e30, 1e30),
-        metavar=("LOW", "HIGH"),
-        help="grey values that become 0 and 1 (default: 0 and 255 for 8 bit; else the stack's 0.1 "
-        "and 99.9 percentiles)",
-    )
+    usual = "0 and 255 for 8 bit; else the stack's 0.1 and 99.9 percentiles"
+    bounds = dict(nargs=2, type=real(-1e30, 1e30), metavar=("LOW", "HIGH"))
+    add("--grey", **bounds, help=f"grey values that become 0 and 1 (default: {usual})")
     add(
         "--normalise",
         action=argparse.BooleanOptionalAction,
         help="bring each slice to the same mean and standard deviation, in place of --grey "
-        "(default: as the network was trained, which input.json beside DEPLOY says)",
+        "(default: as the network was trained, which input.json beside it says)",
     )
-    add(
-        "--overlay",
-        metavar="PATH",
-        help="pictures beside their outlines: .png shows the middle slice, a folder all of them",
-    )
+    shows = "outlines beside slices: .png shows the middle one, a folder all"
+    add("--overlay", type=Path, metavar="PATH", help=shows)
     add("--truth", help="true labels, drawn in the overlay under the outlines")
     add_overwrite(parser)
     cells = parser.add_argument_group("what is a cell of --instances").add_argument
-    cells(
-        "--threshold",
-        type=float,
-        metavar="T",
-        help="probability of a cell above which a pixel is one (default: the likeliest class)",
-    )
-    cells("--minimum-area", type=whole(0), default=1, metavar="N", help="drop cells below N pixels")
+    above = "probability above which a pixel is in a cell (default: the likeliest class)"
+    cells("--threshold", type=float, metavar="T", help=above)
+    cells("--minimum-area", type=whole(0), default=1, metavar="N", help="in pixels (%(default)s)")
     cells("--fill-holes", action="store_true", help="background inside a cell is part of it")
-    cells(
-        "--watershed",
-        type=float,
-        metavar="D",
-        help="split cells that touch where the probability falls by D between two peaks, say 0.2",
-    )
-    cells(
-        "--instance-dtype",
-        choices=("uint16", "uint32"),
-        default="uint16",
-        help="uint32 holds more than 65535 cells a slice (%(default)s)",
-    )
+    split = "split cells where the probability falls by D between two peaks, say 0.2"
+    cells("--watershed", type=float, metavar="D", help=split)
+    kinds = dict(choices=("uint16", "uint32"), default="uint16")
+    cells("--instance-dtype", **kinds, help="uint32 holds more than 65535 cells (%(default)s)")
     return parser.parse_args(argv)
-
-
-def files_of(arguments: argparse.Namespace) -> SegmentationFiles:
-    """Return what is written where."""
-    named = ("output", "classes", "instances", "overlay")
-    probabilities, classes, instances, overlay = (
-        Path(path) if path else None for path in map(vars(arguments).get, named)
-    )
-    return SegmentationFiles(
-        probabilities=probabilities,
-        classes=classes,
-        instances=instances,
-        overlay=overlay,
-        truth=arguments.truth,
-        dtype=arguments.dtype,
-        instance_dtype=arguments.instance_dtype,
-        overwrite=arguments.overwrite,
-    )
 
 
 def options_of(arguments: argparse.Namespace) -> SegmentationOptions:
@@ -190,13 +130,3 @@ def options_of(arguments: argparse.Namespace) -> SegmentationOptions:
         procedure=arguments.procedure,
         rules=rules,
     )
-
-
-def parse_tile(text: str | None) -> tuple[int, int] | None:
-    """Return (height, width) of "N" or "HxW"."""
-    if text is None:
-        return None
-    found = re.fullmatch(r"(\d{1,9})(?:[xX](\d{1,9}))?", text.strip())
-    if not found:
-        raise InputError(f"--tile {text}: give one size or HEIGHTxWIDTH, such as 572 or 572x700")
-    return int(found[1]), int(found[2] or found[1])
