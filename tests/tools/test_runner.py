@@ -128,6 +128,7 @@ def test_two_trainings_differ_in_the_weight_alone_and_merged_cells_are_counted(t
         folder="data/cells",
         splits={"holdout": Split("0:2", "2:3", "train-volume.tif")},
         prepare="--label-kind instances --balance-slices 0:2",
+        segment="",
     )
     monkeypatch.setattr(Way, "fetch", lambda way: None)
     tiny("separation", recipe)
