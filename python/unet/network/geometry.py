@@ -135,8 +135,9 @@ class Geometry:
         for size in tile:
             if size < smallest or (size - pad) % factor:
                 below = max(smallest, pad + (size - pad) // factor * factor)
+                plus = f" + {pad}" if pad else ""
                 raise InputError(
-                    f"tile size {size} is not {factor}k + {pad} with k >= "
+                    f"tile size {size} is not {factor}k{plus} with k >= "
                     f"{(smallest - pad) // factor}; the nearest are {below} and {below + factor}"
                 )
 

@@ -104,6 +104,8 @@ def test_sizes_are_the_valid_ones():
     geometry.check((92, 388))
     with pytest.raises(InputError, match=r"90 is not 8k \+ 28 with k >= 8; the nearest are 92 and"):
         geometry.check((92, 90))
+    with pytest.raises(InputError, match="8 is not 16k with k >= 1; the nearest are 16 and 32"):
+        Geometry(16, 0, 0).check((16, 8))
 
 
 @pytest.mark.parametrize(
