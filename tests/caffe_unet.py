@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from unet.model.modeldef import ModelDefinition
+
 DATA = """
 layer { name: "loaddata" type: "HDF5Data" top: "data" top: "labels" top: "weights"
   hdf5_data_param { source: "train.txt" batch_size: 1 shuffle: true } include { phase: TRAIN } }
@@ -82,3 +89,27 @@ def test_text(shape: tuple[int, int], **net: float) -> str:
 
 
 test_text.__test__ = False
+
+
+def write_modeldef(path: Path, definition: ModelDefinition) -> None:
+    """Write a .modeldef.h5 as the plugin lays it out."""
+    text = h5py.special_dtype(vlen=str)
+    values = {
+        "model_prototxt": definition.model_prototxt,
+        "solver_prototxt": definition.solver_prototxt,
+        ".unet-ident": definition.ident,
+        "unet_param/padding": definition.padding,
+        "unet_param/name": definition.name,
+        "unet_param/description": definition.description,
+        "unet_param/input_blob_name": definition.input_blob_name,
+        "unet_param/input_dataset_name": definition.input_dataset_name,
+    }
+    with h5py.File(path, "w") as file:
+        for name, value in values.items():
+            file.create_dataset(name, data=value, dtype=text)
+        param = file["unet_param"]
+        param["normalization_type"] = np.int32(definition.normalization_type)
+        param["element_size_um"] = np.asarray(definition.element_size_um, np.float64)
+        param["downsampleFactor"] = np.asarray(definition.downsample_factor, np.int32)
+        param["padInput"] = np.asarray(definition.pad_input, np.int32)
+        param["padOutput"] = np.asarray(definition.pad_output, np.int32)

@@ -22,11 +22,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from tests.caffe_unet import write_modeldef
 from tests.fuzz import campaign
 from tests.fuzz.mutations import change_bytes
 from unet.errors import InputError
 from unet.files import hdf5
-from unet.model.modeldef import ModelDefinition, read_modeldef, write_modeldef
+from unet.model.modeldef import ModelDefinition, read_modeldef
 from unet.preparation.training_set import TrainingSet, write_training_set
 from unet.tracking.ctc_format import read_tracks
 from unet.volumes import open_volume, write_volume

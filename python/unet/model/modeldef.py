@@ -19,8 +19,7 @@ import h5py
 import numpy as np
 
 from unet.errors import InputError
-from unet.files.atomic import atomic_path
-from unet.files.hdf5 import Hdf5Output, damage_is_told, find
+from unet.files.hdf5 import damage_is_told, find
 from unet.files.names import PathLike
 
 SUFFIX = ".modeldef.h5"
@@ -162,25 +161,6 @@ def _numbers(file: h5py.File, name: str, source: str) -> list[float] | None:
     if not np.isfinite(values).all():
         raise InputError(f"{source}: /{name} is not finite")
     return values.tolist()
-
-
-def write_modeldef(path: PathLike, definition: ModelDefinition) -> None:
-    """Write a .modeldef.h5; whole or not at all."""
-    text = h5py.special_dtype(vlen=str)
-    with atomic_path(path) as temporary, Hdf5Output(temporary) as out, out.changing() as file:
-
-        def write_text(name: str, value: str) -> None:
-            file.create_dataset(name, data=value, dtype=text)
-
-        write_text("model_prototxt", definition.model_prototxt)
-        write_text("solver_prototxt", definition.solver_prototxt)
-        write_text(".unet-ident", definition.ident)
-        for name in _TEXTS:
-            write_text(f"unet_param/{name}", getattr(definition, name))
-        file["unet_param/normalization_type"] = np.int32(definition.normalization_type)
-        file["unet_param/element_size_um"] = np.asarray(definition.element_size_um, np.float64)
-        for name, stored in _PER_AXIS.items():
-            file[f"unet_param/{stored}"] = np.asarray(getattr(definition, name), np.int32)
 
 
 def check_segments(definition: ModelDefinition, source: PathLike) -> None:

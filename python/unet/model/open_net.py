@@ -28,7 +28,8 @@ from unet.network.geometry import Geometry
 from unet.segmentation.tile_size import shape_net
 
 DEPLOY = "deploy.prototxt"
-WEIGHTS = ("weights.caffemodel", "weights.caffemodel.h5")
+# Of a model folder; the last is the authors' of 2015.
+WEIGHTS = ("weights.caffemodel", "weights.caffemodel.h5", "phseg_v5.caffemodel")
 
 _COMMENT = re.compile(r"#.*")
 _V1 = re.compile(r"\blayers\s*:?\s*\{")
@@ -57,8 +58,9 @@ def find_model(weights: PathLike, net: PathLike | None = None) -> tuple[Path, Pa
 def find_weights(weights: PathLike) -> Path:
     """Find the file of weights that a user means; an InputError if it is missing.
 
-    It is the file itself; in a model folder weights.caffemodel or weights.caffemodel.h5; that of a
-    network that comes with the project, by name; or NAME.caffemodel.h5 beside NAME.modeldef.h5.
+    It is the file itself; in a folder weights.caffemodel, weights.caffemodel.h5 or, of the release
+    of 2015, phseg_v5.caffemodel; by its name that of a network that comes with the project; or
+    NAME.caffemodel.h5 beside NAME.modeldef.h5.
     """
     weights = Path(weights)
     if not weights.exists():

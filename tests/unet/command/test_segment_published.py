@@ -9,9 +9,10 @@ import pytest
 
 import caffe
 from tests import caffe_unet, release2015
+from tests.caffe_unet import write_modeldef
 from unet.command import segment
 from unet.errors import InputError
-from unet.model.modeldef import ModelDefinition, write_modeldef
+from unet.model.modeldef import ModelDefinition
 from unet.model.open_net import load_net
 from unet.network.geometry import Geometry
 from unet.segmentation import release2015 as release_procedure

@@ -12,12 +12,13 @@ import h5py
 import numpy as np
 import pytest
 
+from tests.caffe_unet import write_modeldef
 from tests.unet.noise_set import write_noise_set
 from unet.errors import InputError
 from unet.files import hdf5
 from unet.files.hdf5 import Hdf5Output
 from unet.files.weights import stored_blobs
-from unet.model.modeldef import ModelDefinition, read_modeldef, write_modeldef
+from unet.model.modeldef import ModelDefinition, read_modeldef
 from unet.preparation.training_set import TrainingSet
 from unet.training.snapshots import _history
 from unet.volumes import open_volume, read_volume

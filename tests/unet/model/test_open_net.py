@@ -12,10 +12,11 @@ import pytest
 import caffe
 from caffe.errors import CaffeError
 from tests import caffe_unet, release2015
+from tests.caffe_unet import write_modeldef
 from unet.errors import InputError
 from unet.machine.engine import PRECISIONS, open_engine
 from unet.model import open_net
-from unet.model.modeldef import ModelDefinition, write_modeldef
+from unet.model.modeldef import ModelDefinition
 from unet.model.open_net import find_model, load_net, open_deployed
 from unet.network.geometry import Geometry
 
@@ -211,6 +212,7 @@ def test_the_release_opens_as_its_scripts_opened_it(tmp_path):
     release = release2015.write_release(tmp_path, WIDTH, np.zeros((1, 20, 20), np.uint8))
     prototxt, weights = find_model(release / "phseg_v5.caffemodel")
     assert prototxt == release / "phseg_v5-train.prototxt"
+    assert find_model(release) == (prototxt, weights)
     net, _ = load_net(caffe, prototxt, weights)
     reference = tmp_path / "test.prototxt"
     reference.write_text(release2015.test_text((220, 204), WIDTH))
