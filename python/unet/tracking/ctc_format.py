@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from unet.files.atomic import atomic_folder, atomic_path
 from unet.files.names import PathLike
 from unet.files.provenance import RESULT, mark, refuse_foreign
 from unet.volumes import Volume, open_volume
+from unet.volumes.images import join_files
 
 TRACKS_FILE = "res_track.txt"
 _LARGEST_LABEL = np.iinfo(np.uint16).max
@@ -168,31 +170,17 @@ def open_frames(files: Mapping[int, Path], *, masks: bool) -> Volume:
         several slices or channels.
     """
     paths = list(files.values())
+    open_one = _open_mask if masks else functools.partial(open_volume, channels=1)
+    return join_files(paths[0].parent, paths, open_one, "only flat sequences are read")
 
-    def one(path: Path) -> Volume:
-        volume = open_volume(path, channels=1)
-        if len(volume) != 1:
-            volume.close()
-            raise InputError(f"{path}: holds {len(volume)} slices; only flat sequences are read")
-        return volume
 
-    with one(paths[0]) as first:
-        size, kind = first.shape[1:], first.dtype
+def _open_mask(path: Path) -> Volume:
+    volume = open_volume(path, channels=1)
 
-    def read(index: int) -> np.ndarray:
-        path = paths[index]
-        with one(path) as volume:
-            if volume.shape[1:] != size:
-                raise InputError(
-                    f"{volume.path}: is {volume.shape[1:]} (height, width), but {paths[0].name} "
-                    f"is {size}"
-                )
-            if volume.dtype != kind and not masks:
-                raise InputError(f"{volume.path}: is {volume.dtype}, but {paths[0].name} is {kind}")
-            return _as_mask(volume[0], path) if masks else volume[0]
+    def read(z: int) -> np.ndarray:
+        return _as_mask(volume[z], path)
 
-    dtype = np.dtype(np.uint16) if masks else kind
-    return Volume(str(paths[0].parent), (len(paths),) + size, dtype, read)
+    return Volume(volume.path, volume.shape, np.dtype(np.uint16), read, volume.close)
 
 
 def _as_mask(image: np.ndarray, path: Path) -> np.ndarray:

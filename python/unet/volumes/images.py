@@ -383,23 +383,34 @@ def open_folder(path: Path) -> Volume:
         raise InputError(f"{path}: holds {' and '.join(kinds)} files; leave one kind in the folder")
     names.sort(key=natural_key)
 
-    def one(name: str) -> Volume:
-        file = path / name
-        volume = open_tiff(file) if kinds[0] == ".tif" else open_image(file)
+    open_one = open_tiff if kinds[0] == ".tif" else open_image
+    files = [path / name for name in names]
+    return join_files(path, files, open_one, "in a folder each file is one")
+
+
+def join_files(
+    path: Path, files: Sequence[Path], open_one: Callable[[Path], Volume], rule: str
+) -> Volume:
+    """Make a stack of files of one slice each, which are opened when their slice is read.
+
+    All must be of the first one's size and type; `rule` tells why a file may not hold several.
+    """
+
+    def one(file: Path) -> Volume:
+        volume = open_one(file)
         if len(volume) != 1:
             volume.close()
-            raise InputError(f"{file}: holds {len(volume)} slices; in a folder each file is one")
+            raise InputError(f"{file}: holds {len(volume)} slices; {rule}")
         return volume
 
-    with one(names[0]) as first:
+    with one(files[0]) as first:
         shape, dtype = first.shape[1:], first.dtype
 
     def read(z: int) -> np.ndarray:
-        with one(names[z]) as volume:
-            if volume.dtype != dtype:
-                raise InputError(f"{volume.path}: is {volume.dtype}, but {names[0]} is {dtype}")
-            if volume.shape[1:] != shape:
-                raise InputError(f"{volume.path}: is {volume.shape[1:]}, but {names[0]} is {shape}")
+        with one(files[z]) as volume:
+            for given, wanted in ((volume.dtype, dtype), (volume.shape[1:], shape)):
+                if given != wanted:
+                    raise InputError(f"{volume.path}: is {given}, but {files[0].name} is {wanted}")
             return volume[0]
 
-    return Volume(str(path), (len(names),) + shape, dtype, read)
+    return Volume(str(path), (len(files),) + shape, dtype, read)
