@@ -20,9 +20,7 @@ def modules(folder: Path) -> dict[str, ast.Module]:
 
 
 def imported(tree: ast.Module) -> set[str]:
-    """Return all names that a module imports: packages, modules, and what is in these."""
-    # What `python -m module` does when it runs, nobody who imports the module does.
-    tree.body = [node for node in tree.body if "__main__" not in ast.unparse(node)[:30]]
+    """Return all names that are imported, anywhere in a module: packages, modules, and in these."""
     found = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

@@ -1,6 +1,6 @@
 """The prototxt files of the networks in `unet.network`, and the numbers that they train with.
 
-`python -m unet.nets` writes prototxt/; with a network and a training set it writes a folder for
+`unet nets` writes prototxt/; with a network and a training set it writes a folder for
 your own data.
 """
 
@@ -295,10 +295,3 @@ def write_files(files: dict[str, object], folder: Path) -> None:
         for name, content in files.items():
             text = content if isinstance(content, str) else f"{NETWORK_LINE}\n{content}"
             (fresh / name).write_text(text, encoding="utf-8")
-
-
-if __name__ == "__main__":
-    from unet.command.nets import main
-    from unet.command.running import run_program
-
-    run_program(main)

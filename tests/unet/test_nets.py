@@ -40,7 +40,7 @@ def test_checked_in_files_are_what_nets_writes(repository, name):
     for file, content in written.items():
         path = folder / file
         found = path.read_text() if isinstance(content, str) else parse(path)
-        assert found == content, f"{file} differs; run python -m unet.nets"
+        assert found == content, f"{file} differs; run unet nets"
 
 
 # Ronneberger et al. 2015, Fig. 1, by hand: 3x3 convolutions, up-convolutions, 1x1.

@@ -35,8 +35,9 @@ PER_SLICE = ("slices", "balance_slices", "frames")
 KEY = "software"
 #: Chunk of a PNG that holds it; in a TIFF it is the tag of the same name.
 PNG_KEY = "Software"
-#: First line of text files that `python -m unet.nets` writes.
-NETWORK_LINE = "# Written by `python -m unet.nets`, python/unet/nets.py."
+#: First line of text files that `unet nets` writes; those of trained networks name it otherwise.
+NETWORK_LINE = "# Written by `unet nets`, python/unet/nets.py."
+_NETWORK_LINES = (NETWORK_LINE, NETWORK_LINE.replace("unet nets", "python -m unet.nets"))
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -179,7 +180,7 @@ def _is_network(path: Path) -> bool:
         # It has one key and two values: nothing is lost that a program would not write again.
         content = json.loads(text)
         return set(content) == {"normalise"} and isinstance(content["normalise"], bool)
-    return text.split("\n", 1)[0] == NETWORK_LINE
+    return text.split("\n", 1)[0] in _NETWORK_LINES
 
 
 def _is_zarr(path: Path, names: list[str], kind: str) -> bool:

@@ -81,6 +81,11 @@ def test_what_a_program_wrote_may_be_replaced_by_its_kind_alone(tmp_path, name):
     write(path)
 
 
+def test_a_network_written_before_the_command_had_its_name_may_be_replaced(repository):
+    deploy = repository / "models" / "isbi2012_slim" / "deploy.prototxt"
+    assert [kind for kind in KINDS if may_replace(deploy, kind)] == [NETWORK]
+
+
 @pytest.fixture(params=[2, 3])
 def form(request: pytest.FixtureRequest) -> dict[str, int]:
     """Return what makes Zarr write its version 2 or 3."""

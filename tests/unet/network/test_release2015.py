@@ -26,7 +26,7 @@ def test_checked_in_files_are_what_is_written(repository):
     assert sorted(written) == sorted(path.name for path in folder.iterdir())
     for file, content in written.items():
         found = text_format.Parse((folder / file).read_text(), caffe_pb2.NetParameter())
-        assert found == content, f"{file} differs; run python -m unet.nets"
+        assert found == content, f"{file} differs; run unet nets"
 
 
 def test_layers_and_blobs_are_called_and_joined_as_in_the_release():
