@@ -13,7 +13,7 @@ import pytest
 # Against genuine Caffe, to the tolerance that the project states; against double precision.
 ARITHMETIC = [
     "tests/parity/test_layers_of_unet.py::test_equals_genuine_caffe",
-    "tests/caffe/layers/winograd/test_winograd.py",
+    "tests/caffe/layers/winograd/test_convolve.py",
     "tests/caffe/layers/winograd/test_simd.py",
     "tests/caffe/layers/test_convolution.py",
 ]

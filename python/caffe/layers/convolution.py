@@ -12,9 +12,9 @@ import torch.nn.functional as F
 
 from caffe import common, timer
 from caffe.layer_types import register
-from caffe.layers import winograd
 from caffe.layers.base import Blobs, BuiltInLayer
 from caffe.layers.conv_geometry import conv_geometry
+from caffe.layers.winograd import convolve
 from caffe.synced_memory import ReshapedView, SyncedMemory
 
 # Kernel elements times input channels up to which the weights' gradient is one product of matrices.
@@ -351,20 +351,20 @@ class Convolution(_ConvolutionBase):
             and self.stride == self.dilation == (1, 1)
             and self.axis == self.groups == 1
             and max(self.pad) <= 2
-            and winograd.is_faster(self.channels, self.num_output, output[2:])
+            and convolve.is_faster(self.channels, self.num_output, output[2:])
         )
 
     def _forward_winograd(self, bottom: Blobs, top: Blobs, relu: bool) -> None:
         weights, bias = self._parameters()
         for below, above in zip(bottom, top):
             data = self._batched(below.data_memory)
-            above.set_data(winograd.forward(data, weights, bias, self.pad, relu))
+            above.set_data(convolve.forward(data, weights, bias, self.pad, relu))
 
     def _gradients(
         self, gradient: torch.Tensor, data: torch.Tensor, wants: tuple[bool, bool, bool]
     ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
         if self._use_winograd(gradient.shape):
-            return winograd.backward(gradient, data, self._weights(again=True), self.pad, wants)
+            return convolve.backward(gradient, data, self._weights(again=True), self.pad, wants)
         if self._pointwise_to_few(data.device):
             return self._gradients_pointwise(gradient, data, wants)
         taps = math.prod(self.kernel) * self.channels

@@ -5,8 +5,7 @@ import pytest
 import torch
 
 import caffe
-from caffe.layers import winograd
-from caffe.layers.winograd import simd
+from caffe.layers.winograd import convolve, simd
 
 pytestmark = pytest.mark.skipif(not simd.available(), reason="llvmlite is not installed")
 
@@ -46,10 +45,10 @@ def test_equals_convolution_in_double_precision(images, channels, maps, size, pa
     weights = torch.randn(maps, channels, 3, 3) / (3 * channels**0.5)
     bias = torch.randn(maps)
     with torch.no_grad():
-        output = winograd.forward(data, weights, bias, pad, False)
-        rectified = winograd.forward(data, weights, bias, pad, True)
+        output = convolve.forward(data, weights, bias, pad, False)
+        rectified = convolve.forward(data, weights, bias, pad, True)
         gradient = torch.randn_like(output)
-        found = winograd.backward(gradient, data, weights, pad, (True,) * 3)
+        found = convolve.backward(gradient, data, weights, pad, (True,) * 3)
     wanted, gradients = exact(data, weights, bias, pad, gradient)
     close(output, wanted, 2e-5)
     close(rectified, wanted.relu(), 2e-5)
@@ -66,8 +65,8 @@ def test_the_number_of_threads_does_not_change_a_bit():
     try:
         for count in (1, 2, 3):
             torch.set_num_threads(count)
-            output = winograd.forward(data, weights, bias, (0, 0), True)
-            back = winograd.backward(gradient, data, weights, (0, 0), (True, True, False))
+            output = convolve.forward(data, weights, bias, (0, 0), True)
+            back = convolve.backward(gradient, data, weights, (0, 0), (True, True, False))
             results.append([output, *back[:2]])
             # The threads compute with one thread each; this one goes on with all of its own.
             assert torch.get_num_threads() == count
@@ -84,16 +83,16 @@ def test_how_the_work_is_cut_does_not_change_a_bit(monkeypatch, near):
     bias, gradient = torch.randn(64), torch.randn(3, 64, 28, 69)
 
     def results():
-        output = winograd.forward(data, weights, bias, (0, 0), True)
-        return output, *winograd.backward(gradient, data, weights, (0, 0), (True, True, False))[:2]
+        output = convolve.forward(data, weights, bias, (0, 0), True)
+        return output, *convolve.backward(gradient, data, weights, (0, 0), (True, True, False))[:2]
 
     whole = results()
     # Groups of one piece, of two rows of tiles or of several images; blocks of 16 and 32 maps.
     for tiles, block in ((1, 2**14), (36, 2**15), (300, 2**22)):
         for name, value in (("_CORE_VALUES", near), ("_TILES", tiles), ("_BLOCK_VALUES", block)):
-            monkeypatch.setattr(winograd, name, value)
+            monkeypatch.setattr(convolve, name, value)
         assert all(torch.equal(a, b) for a, b in zip(results(), whole))
-    monkeypatch.setattr(winograd, "_GRADIENT_TILES", 36)
+    monkeypatch.setattr(convolve, "_GRADIENT_TILES", 36)
     cut = results()
     assert all(torch.equal(a, b) for a, b in zip(cut[:2], whole))
     close(cut[2], whole[2].double(), 1e-5)
@@ -103,7 +102,7 @@ def test_a_value_that_is_not_a_number_is_not_rectified_away():
     data = torch.zeros(1, 16, 6, 6)
     data[0, 3, 2, 2] = torch.nan
     weights = torch.ones(16, 16, 3, 3)
-    assert winograd.forward(data, weights, None, (0, 0), True).isnan().any()
+    assert convolve.forward(data, weights, None, (0, 0), True).isnan().any()
 
 
 @pytest.mark.parametrize("wanted", range(3))
@@ -113,7 +112,7 @@ def test_gives_only_the_gradient_that_is_wanted(wanted):
     gradient = torch.randn(1, 32, 6, 6)
     flags = tuple(place == wanted for place in range(3))
     with torch.no_grad():
-        found = winograd.backward(gradient, data, weights, (0, 0), flags)
+        found = convolve.backward(gradient, data, weights, (0, 0), flags)
     _, gradients = exact(data, weights, torch.zeros(32), (0, 0), gradient)
     assert [part is not None for part in found] == list(flags)
     close(found[wanted], gradients[wanted], 2e-5)
@@ -135,19 +134,19 @@ def test_gives_only_the_gradient_that_is_wanted(wanted):
     ],
 )
 def test_is_faster_for_whole_vectors_enough_filters_and_work(channels, maps, output, expected):
-    assert winograd.is_faster(channels, maps, output) == expected
+    assert convolve.is_faster(channels, maps, output) == expected
 
 
 def test_without_a_compiler_convolution_is_direct(monkeypatch):
     monkeypatch.setattr(simd, "llvm", None)
-    assert not winograd.is_faster(64, 64, (100, 100))
+    assert not convolve.is_faster(64, 64, (100, 100))
 
 
 def test_a_layer_of_many_channels_takes_this_way_and_one_of_few_does_not(tmp_path, monkeypatch):
     taken = []
-    real = winograd.forward
+    real = convolve.forward
     monkeypatch.setattr(
-        winograd, "forward", lambda data, *rest: taken.append(data.shape[1]) or real(data, *rest)
+        convolve, "forward", lambda data, *rest: taken.append(data.shape[1]) or real(data, *rest)
     )
     path = tmp_path / "net.prototxt"
     text = 'layer { name: "in" type: "Input" top: "x0" input_param { shape { dim: 1 dim: 3 dim: 30 '
