@@ -1,9 +1,8 @@
-"""Upgrades of old nets and solvers, judged by genuine Caffe's upgrade tools."""
+"""Old nets and solvers; what they become, genuine Caffe judges in test_upgrade_programs.py."""
 
 from __future__ import annotations
 
 import pytest
-from google.protobuf import text_format
 
 from caffe.errors import CaffeError
 from caffe.files.prototxt import parse_net, parse_solver
@@ -116,29 +115,6 @@ SOLVERS = {
     "a name": 'type: "Adam" snapshot_prefix: "x/y"',
     "none": 'net: "n.prototxt"',
 }
-
-
-def _judged(genuine, tool: str, text: str, folder, message):
-    (folder / "old").write_text(text)
-    done = genuine.command(tool, folder / "old", folder / "new")
-    assert (folder / "new").exists(), done.stderr
-    return text_format.Parse((folder / "new").read_text(), message)
-
-
-@pytest.mark.parametrize("name", NETS)
-def test_nets_become_what_genuine_caffe_makes_of_them(name, genuine, tmp_path):
-    expected = _judged(
-        genuine, "upgrade_net_proto_text", NETS[name], tmp_path, caffe_pb2.NetParameter()
-    )
-    assert str(parse_net(NETS[name])) == str(expected)
-
-
-@pytest.mark.parametrize("name", SOLVERS)
-def test_solvers_become_what_genuine_caffe_makes_of_them(name, genuine, tmp_path):
-    expected = _judged(
-        genuine, "upgrade_solver_proto_text", SOLVERS[name], tmp_path, caffe_pb2.SolverParameter()
-    )
-    assert str(parse_solver(SOLVERS[name])) == str(expected)
 
 
 def test_an_upgraded_net_is_left_as_it_is():
