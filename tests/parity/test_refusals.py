@@ -53,6 +53,20 @@ def pooling(words: str) -> str:
     return net("Pooling", f"pooling_param {{ {words} }}")
 
 
+def after(first: str, second: str) -> str:
+    """Return a net of two layers that read the same input, or the second what the first makes."""
+    return f"{INPUT}layer {{ name: 'first' {first} }}\nlayer {{ name: 'layer' {second} }}\n"
+
+
+def products(first: str, second: str, maps: int = 4) -> str:
+    """Return a net of two products, which may share their weights."""
+    product = "type: 'InnerProduct' bottom: '%s' top: '%s' %s inner_product_param {num_output: %d}"
+    return after(product % ("in0", "y", first, 4), product % ("y", "z", second, maps))
+
+
+INPUT = net("TanH", shapes=((3, 4),)).rsplit("layer {", 1)[0]
+TANH = "type: 'TanH' bottom: 'in0' top: '%s'"
+SHARED = "param { name: 'w' %s }"
 LABELLED = ((2, 4, 6, 6), (2, 1, 6, 6))
 SECOND_TOP = "loss_weight: 1 loss_weight: 0"
 
@@ -86,6 +100,29 @@ NETS = {
             *("kernel_size: 2 kernel_size: 3", "kernel_size: 2 kernel_size: 3 kernel_size: 1"),
         )
     },
+    **{
+        f"shared: {first or 1}, {second or 1}, {maps}": products(
+            SHARED % first, SHARED % second, maps
+        )
+        for first, second, maps in (
+            *(("", "", 4), ("", "lr_mult: 2", 4), ("lr_mult: 1", "lr_mult: 2", 4)),
+            *(("lr_mult: 2", "lr_mult: 2", 4), ("decay_mult: 1", "decay_mult: 0", 4)),
+            *(("", "", 5), ("", "share_mode: STRICT", 5), ("", "share_mode: PERMISSIVE", 5)),
+        )
+    },
+    "too many params": net("InnerProduct", "param {} param {} param {} inner_product_param {}"),
+    "too few loss weights": net("Slice", "loss_weight: 1", tops=2),
+    "too few to propagate": net("Eltwise", "propagate_down: true", ((3, 4), (3, 4))),
+    "labels propagated": net(
+        "SoftmaxWithLoss", "propagate_down: true propagate_down: true", ((3, 4), (3,))
+    ),
+    "unknown bottom": net("TanH").replace('bottom: "in0"', 'bottom: "w"'),
+    "two bottoms": net("TanH", shapes=((3, 4), (3, 4))),
+    "unknown type": net("Tanh"),
+    "rules of both kinds": net("TanH", "include { phase: TRAIN } exclude { phase: TEST }"),
+    "top twice": after(TANH % "y", TANH % "y"),
+    "in place after a reader": after(TANH % "y", TANH % "in0"),
+    "same names": after(TANH % "y", TANH % "z").replace("'first'", "'layer'"),
     "Concat": net("Concat", "concat_param { axis: 1 }", ((2, 3), (2, 4))),
     "Concat of both": net("Concat", "concat_param { axis: 1 concat_dim: 1 }", ((2, 3), (2, 4))),
     "Slice of both": net("Slice", "slice_param { axis: 1 slice_dim: 1 }", tops=2),
@@ -143,11 +180,11 @@ def runs(text: str, folder) -> bool:
     path.write_text(text)
     try:
         made = caffe.Net(str(path), caffe.TRAIN)
+        made.forward()
+        made.backward()
     except CaffeError as error:
         assert "layer 'layer'" in str(error)
         return False
-    made.forward()
-    made.backward()
     return True
 
 

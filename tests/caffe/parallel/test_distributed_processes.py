@@ -166,27 +166,6 @@ def test_nothing_is_left_of_a_killed_or_interrupted_training(tmp_path: Path, end
     assert not list(tmp_path.glob("s_iter_*"))
 
 
-def test_torchrun_starts_the_solvers(tmp_path: Path, ended):
-    """Two processes that torchrun starts take the same steps as one with their mean gradient."""
-    (tmp_path / "run.py").write_text(
-        "from caffe.parallel import distributed\ndistributed.train('solver.prototxt', ['cpu'])\n"
-    )
-    process = start(
-        tmp_path,
-        *("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "run.py"),
-        solver=SOLVER.replace("1000000000", "1").replace("1e-9", "0.1"),
-    )
-    ended(process)
-    _, errors = process.communicate(timeout=1800)
-    assert process.returncode == 0, errors
-    net = caffe.proto.caffe_pb2.NetParameter()
-    net.ParseFromString((tmp_path / "s_iter_1.caffemodel").read_bytes())
-    (weight, bias) = (np.array(blob.data) for blob in net.layer[1].blobs)
-    # The net begins with zeros: d loss / d output is 0 - 1, on data of 1 (solver 0) and 2.
-    assert np.allclose(weight, 0.1 * (1 + 2) / 2, atol=1e-6)
-    assert np.allclose(bias, 0.1, atol=1e-6)
-
-
 @pytest.mark.parametrize("fields", ["", "layer_wise_reduce: false clip_gradients: 1"])
 def test_torchrun_starts_the_program(tmp_path: Path, ended, fields: str):
     """Two processes of `caffe train` come to the parameters and the state of one with iter_size 2.
