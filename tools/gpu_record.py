@@ -49,17 +49,7 @@ class Record:
         return self._budget - self.passed
 
     def note(self, item: str, table: str, **values: Any) -> None:
-        """Write down a finding, in place of an earlier one about the same.
-
-        Parameters
-        ----------
-        item : str
-            What it is about; the key in the JSON.
-        table : str
-            Its lines in the table.
-        **values
-            Its values in the JSON.
-        """
+        """Write down a finding, its lines and its values in JSON, in place of an earlier one."""
         self._found[item] = {"at": round(self.passed, 1), "table": table, **values}
         self._write()
 

@@ -26,14 +26,7 @@ _LONGEST = 3000
 
 
 class Notes:
-    """A plugin of pytest.
-
-    Parameters
-    ----------
-    path : Path
-    numbers : int
-        File descriptor that gives the groups' numbers.
-    """
+    """A plugin of pytest; a file descriptor gives the numbers of the groups."""
 
     def __init__(self, path: Path, numbers: int) -> None:
         self._file = open(path, "w", encoding="utf-8")  # noqa: SIM115 - closed with the process

@@ -15,10 +15,7 @@ from torch import nn
 class PlainUNet(nn.Module):
     """The network of Ronneberger et al. 2015, Fig. 1, channels last.
 
-    Parameters
-    ----------
-    width : int
-        Maps of the first level; 64 is the paper's.
+    The first level has `width` maps; 64 is the paper's.
     """
 
     def __init__(self, width: int) -> None:

@@ -241,19 +241,7 @@ SEPARATION_W0 = (10, 0)
 
 @dataclass(frozen=True)
 class Choice:
-    """What is trained, and how.
-
-    Attributes
-    ----------
-    net : str
-        Folder of prototxt/.
-    iterations : int
-    solver : {"SGD", "Adam"}
-    weighting : str
-        A key of `WEIGHTINGS`.
-    precision : str
-        What the device computes in.
-    """
+    """What a net of prototxt/ is trained with: SGD or Adam, a key of `WEIGHTINGS`, a precision."""
 
     net: str
     iterations: int

@@ -67,17 +67,7 @@ _LINES = (_LINE, _LINE.replace("runner", "model_folder"))
 class Way:
     """The way through a recipe, step by step, in a folder.
 
-    Parameters
-    ----------
-    recipe : Recipe
-    folder : Path
-        Of the run.
-    device : str
-        auto, cpu or the number of a GPU.
-    run : Run, optional
-        Of several ways one; by default its own.
-    prefix : str
-        Of the steps' titles, where there are several ways.
+    Where there are several ways they share a `run`, and titles of steps have a `prefix`.
     """
 
     def __init__(

@@ -47,15 +47,9 @@ class StepFailed(Exception):
 
 @dataclass
 class Step:
-    """One program run.
+    """One program run by this Python: a command, and the files that it reads and writes.
 
-    Attributes
-    ----------
-    title : str
-    command : list of str
-        Arguments for this Python.
-    inputs, outputs : list of Path
-        Files, of inputs also folders; without outputs the step is always run.
+    Inputs may be folders. Without outputs the step is always run.
     """
 
     title: str
@@ -67,13 +61,7 @@ class Step:
     def unet(cls, title: str, *words: object, needs: Iterable[Path] = ()) -> Step:
         """Return a step of the command `unet`; its words say what it reads and what it writes.
 
-        Parameters
-        ----------
-        title : str
-        *words : str or Path
-            The program and its arguments.
-        needs : iterable of Path
-            What it reads beside the files and folders among its words.
+        It reads what it `needs`, too.
         """
         texts = [str(word) for word in words]
         outputs = [Path(word) for option, word in zip(texts, texts[1:]) if option in _OUTPUTS]
@@ -103,13 +91,7 @@ class Step:
 
 
 class Run:
-    """Run steps, and remember in a folder which are done.
-
-    Parameters
-    ----------
-    folder : Path
-        Holds steps.json: title of a step -> fingerprint.
-    """
+    """Run steps, and remember in steps.json of a folder which are done, by their fingerprints."""
 
     def __init__(self, folder: Path) -> None:
         self.record = folder / "steps.json"

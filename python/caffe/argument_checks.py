@@ -31,17 +31,7 @@ def kind_of(value: object) -> str:
 
 
 def refused(function: str, arguments: tuple, why: str) -> ArgumentError:
-    """Return the error about a call.
-
-    Parameters
-    ----------
-    function : str
-        Its name.
-    arguments : tuple
-        Those given by place.
-    why : str
-        What is wrong with them.
-    """
+    """Return the error about a call with these arguments by place."""
     kinds = ", ".join(map(kind_of, arguments))
     return ArgumentError(f"Python argument types in {function}({kinds}) did not match: {why}")
 

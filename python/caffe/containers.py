@@ -24,12 +24,7 @@ class Shown(property):
 
 
 class Vector(Generic[T]):
-    """A list of things of one kind, as pycaffe shows blobs, layers and test nets.
-
-    Parameters
-    ----------
-    items : iterable
-    """
+    """A list of things of one kind, as pycaffe shows blobs, layers and test nets."""
 
     # What may be put in, and what to say to somebody who puts in anything else.
     kind: type = object

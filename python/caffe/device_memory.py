@@ -71,17 +71,12 @@ _LARGE_NET = 768 * 2**20
 
 
 def tune_allocator(blob_bytes: int) -> None:
-    """Choose which freed blocks glibc keeps for the next pass, by the size of a net's blobs.
+    """Choose which freed blocks glibc keeps for the next pass, by what the data of all blobs take.
 
     A large net's large blocks go back to the system at once: kept ones leave holes that the next
     blob does not fit into, and a training step of the full U-Net peaks 0.1 GiB higher. Its small
     ones stay, which saves a tenth of its time for 0.02 GiB, and so do all of a small net: it would
     spend a third of its time on fresh pages.
-
-    Parameters
-    ----------
-    blob_bytes : int
-        What the data of all blobs take.
     """
     if sys.platform != "linux":
         return

@@ -57,15 +57,10 @@ def get_edge_label(layer: caffe_pb2.LayerParameter) -> str:
 def get_layer_lr_mult(layer: caffe_pb2.LayerParameter) -> tuple[float, float]:
     """Return the multipliers of the learning rate of weights and biases.
 
-    Parameters
-    ----------
-    layer : caffe_pb2.LayerParameter
-        A Convolution, Deconvolution or InnerProduct layer.
-
     Raises
     ------
     ValueError
-        If it is of another type, or has more than two parameters.
+        If it is no Convolution, Deconvolution or InnerProduct layer, or has more parameters.
     """
     if layer.type not in _WITH_RATES:
         raise ValueError(f"{layer.type} layers do not have a learning rate multiplier")

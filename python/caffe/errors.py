@@ -11,15 +11,7 @@ class CaffeError(RuntimeError):
 
     The message names the file and line, or the layer and the shapes, and what to do.
 
-    Parameters
-    ----------
-    message : str
-    layer : str, optional
-        The name of the layer that it is about: whoever knows its file adds the line.
-
-    Attributes
-    ----------
-    layer : str or None
+    Who knows the file of the `layer` that it is about, if there is one, adds the line.
     """
 
     def __init__(self, message: str, layer: str | None = None) -> None:

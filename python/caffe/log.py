@@ -114,13 +114,7 @@ _said: set[str] = set()
 
 
 class Log(logging.LoggerAdapter):
-    """Writes lines that name a file of genuine Caffe, as programs that read its log expect.
-
-    Parameters
-    ----------
-    file : str
-        Such as "solver.cpp".
-    """
+    """Writes lines that name a file of genuine Caffe, as programs that read its log expect."""
 
     def __init__(self, file: str) -> None:
         super().__init__(_logger, {"file": file})

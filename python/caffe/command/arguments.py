@@ -99,17 +99,8 @@ def _make_parser() -> _Parser:
 def parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Read a command line: `-flag value`, `-flag=value`, `-bool`, `-nobool`, with one dash or two.
 
-    Parameters
-    ----------
-    words : sequence of str
-        Without the program's name.
-
-    Returns
-    -------
-    flags : argparse.Namespace
-        The value of every flag.
-    others : list of str
-        Words that are not flags; they may stand anywhere, and all after "--" are.
+    Beside the value of every flag it returns the words that are not flags: they may stand anywhere,
+    and all after "--" are.
 
     Raises
     ------

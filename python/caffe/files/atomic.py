@@ -122,12 +122,7 @@ def _writing(target: Path, holder: Path | None = None) -> Iterator[None]:
 def sweep(folder: str | os.PathLike, of: Callable[[str], bool]) -> None:
     """Remove what killed processes left of files in a folder; what is still written stays.
 
-    Parameters
-    ----------
-    folder : path
-        May be missing.
-    of : callable
-        Tells by the name of a file whether it is meant.
+    The folder may be missing; `of` tells by the name of a file whether it is meant.
     """
     try:
         names = os.listdir(folder)

@@ -149,13 +149,8 @@ def write_caffemodel(
 ) -> None:
     """Write a .caffemodel, byte for byte as genuine Caffe would; whole or not at all.
 
-    Parameters
-    ----------
-    path : path
-    param : caffe_pb2.NetParameter
-        The net: its name and layers are written. Blobs in it are passed over.
-    blobs : mapping
-        Layer name -> arrays, written as float32.
+    Of the net name and layers are written, with the arrays of `blobs`, by layer, as float32; blobs
+    in it are passed over.
 
     Raises
     ------

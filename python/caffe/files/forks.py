@@ -285,13 +285,7 @@ def about_type(kind: str) -> str:
 def about_field(message: str, name: str, kind: str) -> str:
     """Return whose field it is and what to do; nothing of an unknown one.
 
-    Parameters
-    ----------
-    message : str
-        The message that lacks it, such as LayerParameter.
-    name : str
-    kind : str
-        The type of the layer around it, if there is one.
+    The message, such as LayerParameter, lacks it; `kind` is the type of the layer around it, or "".
     """
     # Old blocks, `layers`, have the layers' fields as well.
     among = message.removeprefix("V1")

@@ -25,14 +25,7 @@ class ElsewhereError(ValueError):
 
 
 def find(root: h5g.GroupID, group: h5g.GroupID, name: bytes) -> h5i.ObjectID | None:
-    """Return what a name in a group means, by links within the file; None if there is nothing.
-
-    Parameters
-    ----------
-    root : h5py.h5g.GroupID
-        Of the file, where absolute links begin.
-    group : h5py.h5g.GroupID
-    name : bytes
+    """Return what a name in a group of the file `root` means, by links within it; or None.
 
     Raises
     ------

@@ -98,12 +98,7 @@ def located_in_file(error: CaffeError, path: str | os.PathLike) -> CaffeError:
 def warn_beyond_bvlc(source: str, what: CaffeError) -> None:
     """Warn, once, that genuine Caffe refuses a net that this engine takes.
 
-    Parameters
-    ----------
-    source : str
-        Where the net comes from; if it is a file the warning names the line.
-    what : CaffeError
-        What the net has that is not BVLC's, and whose it is.
+    `what` says what is not BVLC's, and whose it is; the line is named where `source` is a file.
     """
     if os.path.isfile(source):
         what = located_in_file(what, source)
@@ -122,18 +117,7 @@ def read_text(path: str | os.PathLike, message: M) -> M:
 
 
 def parse_net(text: str, source: str = "<text>") -> caffe_pb2.NetParameter:
-    """Read a net from text, upgraded to the current format.
-
-    Parameters
-    ----------
-    text : str
-        A net in Caffe's text format.
-    source : str
-        What errors call the text.
-
-    Returns
-    -------
-    caffe_pb2.NetParameter
+    """Read a net, `source` in errors, from text, upgraded to the current format.
 
     Raises
     ------

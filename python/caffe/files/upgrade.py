@@ -52,17 +52,10 @@ def net_needs_upgrade(param: caffe_pb2.NetParameter) -> bool:
 
 
 def upgrade_net_as_needed(param: caffe_pb2.NetParameter, source: str) -> bool:
-    """Bring a net up to the current format.
+    """Bring a net, `source` in errors, up to the current format, in place.
 
     Layers of the V0 and V1 formats, transformation fields among the fields of data layers, input
     fields, and parameters of BatchNorm layers that a solver must not train. What is done is logged.
-
-    Parameters
-    ----------
-    param : caffe_pb2.NetParameter
-        Changed in place.
-    source : str
-        What errors call the net.
 
     Returns
     -------
@@ -213,19 +206,9 @@ def _upgrade_input(param: caffe_pb2.NetParameter, source: str) -> None:
 
 
 def upgrade_solver(param: caffe_pb2.SolverParameter, source: str) -> caffe_pb2.SolverParameter:
-    """Bring a solver up to the current format: the number `solver_type` becomes the name `type`.
+    """Bring a solver, `source` in errors, up to the current format, in place; return it.
 
-    Parameters
-    ----------
-    param : caffe_pb2.SolverParameter
-        Changed in place; so are the nets written in it.
-    source : str
-        What errors call the solver.
-
-    Returns
-    -------
-    caffe_pb2.SolverParameter
-        `param`.
+    The number `solver_type` becomes the name `type`; nets written in it are upgraded, too.
 
     Raises
     ------

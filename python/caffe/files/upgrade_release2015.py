@@ -37,14 +37,9 @@ def is_of_release(param: caffe_pb2.NetParameter) -> bool:
 
 
 def adapt(param: caffe_pb2.NetParameter, source: str) -> None:
-    """Give crops their offsets, and "xavier" fillers the type "msra".
+    """Give crops their offsets, and "xavier" fillers the type "msra", in place.
 
-    Parameters
-    ----------
-    param : caffe_pb2.NetParameter
-        For which `is_of_release` held, its layers upgraded; changed in place.
-    source : str
-        What errors call the net.
+    `is_of_release` held for the net, `source` in errors, and its layers are upgraded.
 
     Raises
     ------

@@ -81,14 +81,8 @@ _LISTS = ("blobs", "blobs_lr", "weight_decay")
 def v0_to_v1(param: caffe_pb2.NetParameter, source: str) -> bool:
     """Turn the V0 layers of `param.layers` into V1 layers, in place.
 
-    Padding layers vanish: the convolution or pooling that reads one pads by itself. So do fields
-    of the net that V0 did not have.
-
-    Parameters
-    ----------
-    param : caffe_pb2.NetParameter
-    source : str
-        What errors call the net.
+    Padding layers vanish: the convolution or pooling that reads one pads by itself. So do fields of
+    the net that V0 did not have.
 
     Returns
     -------

@@ -76,11 +76,6 @@ class _Reader:
 
     h5py's own identifiers of groups and data sets stand in for its objects, which take three times
     as long.
-
-    Parameters
-    ----------
-    path : str
-    file : h5py.File
     """
 
     def __init__(self, path: str, file: h5py.File) -> None:
@@ -233,13 +228,8 @@ def write_weights_hdf5(
 ) -> None:
     """Write parameters, and gradients if given, as Caffe's HDF5; whole or not at all.
 
-    Parameters
-    ----------
-    path : path
-    blobs : mapping
-        Layer name -> arrays, written as float32 to /data/<layer>/<index>; None is left out.
-    diffs : mapping
-        The same for /diff.
+    Arrays, by layer, go as float32 to /data/<layer>/<index> and /diff/<layer>/<index>; None is left
+    out.
     """
     with written_hdf5(path) as file:
         for group, arrays in (("data", blobs), ("diff", diffs)):

@@ -92,13 +92,7 @@ def signed(value: int) -> int:
 
 
 class WireReader:
-    """Reads the messages of one file.
-
-    Parameters
-    ----------
-    source : str
-        What errors call the file.
-    """
+    """Reads the messages of one file, `source` in errors."""
 
     def __init__(self, source: str) -> None:
         self.source = source
@@ -109,12 +103,7 @@ class WireReader:
     ) -> Iterator[tuple[int, int, int | memoryview, int]]:
         """Yield (field number, wire type, value, byte offset of the value) of a message's fields.
 
-        Parameters
-        ----------
-        data : memoryview
-            The bytes of one message.
-        offset : int
-            Where `data` begins in the file.
+        The message begins at the byte `offset` of the file.
 
         Raises
         ------
@@ -186,21 +175,9 @@ class WireReader:
         return bytes(value).decode("utf-8", "replace")
 
     def blob(self, data: memoryview, offset: int, owner: str) -> np.ndarray:
-        """Return the data of one BlobProto.
+        """Return the data of one BlobProto, float32 of its shape; a copy.
 
-        Parameters
-        ----------
-        data : memoryview
-            The bytes of the BlobProto.
-        offset : int
-            Where `data` begins in the file.
-        owner : str
-            What errors call the blob's owner.
-
-        Returns
-        -------
-        float32 array
-            With the blob's shape; a copy.
+        It begins at the byte `offset` of the file; errors call whose it is `owner`.
 
         Raises
         ------

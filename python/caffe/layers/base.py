@@ -164,13 +164,7 @@ class Layer:
         return CaffeError(f"layer '{self.name}' ({self.type}): {message}", self.name)
 
     def beyond_bvlc(self, what: str) -> None:
-        """Say once in the log that the layer does what genuine Caffe refuses.
-
-        Parameters
-        ----------
-        what : str
-            What it does, and whose Caffe has it.
-        """
+        """Say once in the log what the layer does that BVLC Caffe refuses, and whose does it."""
         prototxt.warn_beyond_bvlc(self._source, self.fail(what))
 
     def check_blob_counts(self, bottoms: int, tops: int) -> None:

@@ -13,15 +13,8 @@ from caffe.proto import caffe_pb2
 
 
 class DataTransformer:
-    """Crops, mirrors, takes the mean off and scales.
+    """Crops, mirrors, takes the mean off and scales, as a layer's `transform_param` and phase say.
 
-    Parameters
-    ----------
-    layer : Layer
-        Its `transform_param` and phase say what is done, its name stands in errors.
-
-    Notes
-    -----
     In training a crop lies anywhere, in testing in the middle; mirroring is random in both.
     """
 
@@ -52,15 +45,7 @@ class DataTransformer:
         return channels, crop, crop
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """Transform one image.
-
-        Parameters
-        ----------
-        image : ndarray, shape (channels, height, width)
-
-        Returns
-        -------
-        float32 ndarray
+        """Transform one image, (channels, height, width), to float32.
 
         Raises
         ------

@@ -10,12 +10,7 @@ import numpy as np
 def decode(data: bytes, color: bool | None) -> np.ndarray | None:
     """Return an encoded image as (channels, height, width), blue first; None: not an image.
 
-    Parameters
-    ----------
-    data : bytes
-        Of a PNG, JPEG, ... file.
-    color : bool, optional
-        Whether three channels or one are wanted; None: as it is.
+    With three channels if `color`, else with one; by None as it is.
     """
     import cv2
 

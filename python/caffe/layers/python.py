@@ -62,14 +62,7 @@ class Python(Layer):
 
 
 def _module(name: str, where: str) -> ModuleType:
-    """Import a user's module.
-
-    Raises
-    ------
-    CaffeError
-        If it is not there or cannot be imported; begins with `where`, and names file and line of
-        what is wrong in it.
-    """
+    """Import a user's module; an error begins with `where` and names file and line of the fault."""
     if not all(name.split(".")):
         # Python takes a leading dot for "beside this file": beside the engine's.
         raise CaffeError(

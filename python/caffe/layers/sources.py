@@ -27,13 +27,7 @@ _LONGEST = max(len(beginning) for beginning, _ in _BEGINNINGS)
 
 
 def kind_of(path: str) -> str:
-    """Return what a file or folder is, such as "an HDF5 file", or "" if that is not known.
-
-    Parameters
-    ----------
-    path : str
-        Of something that exists.
-    """
+    """Return what is at a path, such as "an HDF5 file", or "" if that is not known."""
     if os.path.isdir(path):
         if os.path.isfile(os.path.join(path, "data.mdb")):
             return "an LMDB database"
@@ -53,14 +47,7 @@ def kind_of(path: str) -> str:
 
 
 def told(path: str, wanted: str) -> str:
-    """Return the sentence about a file that is missing, or is not what is wanted.
-
-    Parameters
-    ----------
-    path : str
-    wanted : str
-        What it should be, such as "an HDF5 file".
-    """
+    """Return the sentence about a file that is missing, or is not what is wanted, in words."""
     if not os.path.exists(path):
         return missing(path)
     kind = kind_of(path)
@@ -68,13 +55,7 @@ def told(path: str, wanted: str) -> str:
 
 
 def read_list(path: str, entries: str) -> str:
-    """Return the text of a file that lists others.
-
-    Parameters
-    ----------
-    path : str
-    entries : str
-        What each line of it names, such as "the path of an HDF5 file".
+    """Return the text of a file that lists others: `entries` says what each line names.
 
     Raises
     ------

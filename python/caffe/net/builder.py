@@ -45,14 +45,9 @@ def _has_inner_layer(param: caffe_pb2.LayerParameter) -> bool:
 
 
 class NetBuilder:
-    """Makes the layers, blobs and parameters of a net from its description.
+    """Makes the layers, blobs and parameters of a net from its description, `source` in errors.
 
-    Parameters
-    ----------
-    param : caffe_pb2.NetParameter
-        Filtered by state and with splits inserted.
-    source : str
-        Where it comes from, a file as a rule.
+    The description is filtered by state and has splits inserted.
     """
 
     def __init__(self, param: caffe_pb2.NetParameter, source: str) -> None:

@@ -34,21 +34,14 @@ def _rule_holds(state: caffe_pb2.NetState, rule: caffe_pb2.NetStateRule, layer: 
 
 
 def filter_net(param: caffe_pb2.NetParameter) -> caffe_pb2.NetParameter:
-    """Return a copy of the net with the layers that its state admits.
+    """Return a copy of a net of the current format with the layers that its `state` admits.
 
-    Parameters
-    ----------
-    param : caffe_pb2.NetParameter
-        In the current format; `param.state` has phase, level and stages.
+    A layer stays if one of its include rules holds, or none of its exclude rules.
 
     Raises
     ------
     CaffeError
         If a layer has both include and exclude rules.
-
-    Notes
-    -----
-    A layer stays if one of its include rules holds, or none of its exclude rules.
     """
     kept = caffe_pb2.NetParameter()
     kept.CopyFrom(param)

@@ -43,14 +43,9 @@ def _listed(names: list[str]) -> str:
 def insert_splits(
     param: caffe_pb2.NetParameter, whole: caffe_pb2.NetParameter | None = None
 ) -> caffe_pb2.NetParameter:
-    """Return a copy of the net in which no blob has more than one reader.
+    """Return a copy of the net, as `filter_net` returns it, in which no blob has several readers.
 
-    Parameters
-    ----------
-    param : caffe_pb2.NetParameter
-        As `filter_net` returns it.
-    whole : caffe_pb2.NetParameter, optional
-        The net before: errors name the layers that were left out.
+    Of the `whole` net, before that, errors name the layers that were left out.
 
     Raises
     ------

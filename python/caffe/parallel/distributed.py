@@ -52,10 +52,7 @@ class Rank:
 def from_environment() -> Rank | None:
     """Return which process of several this is, if torchrun or its like has started it.
 
-    Returns
-    -------
-    Rank or None
-        None if RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT are not all set, or for one process.
+    None if RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT are not all set, or for one process.
 
     Raises
     ------
@@ -246,13 +243,7 @@ def _train_in_processes(training: _Training, devices: tuple[int | str, ...]) -> 
 
 
 def _look_after(started: list[_Started]) -> None:
-    """Wait until process 0 has finished.
-
-    Raises
-    ------
-    CaffeError
-        If one of them fails first.
-    """
+    """Wait until process 0 has finished; raise a `CaffeError` if another one fails first."""
     running = list(started)
     lost, deadline = "", math.inf
     with contextlib.ExitStack() as signals:

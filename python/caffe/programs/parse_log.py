@@ -15,19 +15,9 @@ from caffe.programs.run import run_program
 
 
 def parse_log(path_to_log: str | os.PathLike) -> tuple[list[Row], list[Row]]:
-    """Read the outputs of a training.
+    """Read the outputs of a training from its log: the rows of the tables.
 
-    Parameters
-    ----------
-    path_to_log : path
-        What the training wrote to standard error.
-
-    Returns
-    -------
-    train_dict_list, test_dict_list : lists of dict
-        One row for each time outputs were printed: "NumIters", "Seconds" since the training began,
-        "LearningRate" (the last printed before them: that of the row before), then the outputs by
-        name.
+    They are those of `caffe.programs.log_parser.TrainingLog`.
 
     Raises
     ------
@@ -68,15 +58,7 @@ def write_csv(
 ) -> None:
     """Write rows as a table with one line of names; no file for no rows.
 
-    Parameters
-    ----------
-    output_filename : path
-    dict_list : sequence of dict
-        Where a row lacks what another has, its cell is empty.
-    delimiter : str
-        One character.
-    verbose : bool
-        Say what is written.
+    What a row lacks and another has is an empty cell.
     """
     if not dict_list:
         if verbose:

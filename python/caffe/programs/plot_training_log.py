@@ -57,17 +57,7 @@ CHARTS = [
 
 
 def make_figure(chart_type: int, log_files: Sequence[str | os.PathLike]) -> Figure:
-    """Plot one line for each log.
-
-    Parameters
-    ----------
-    chart_type : int
-        Place in `CHARTS`.
-    log_files : sequence of paths
-
-    Returns
-    -------
-    matplotlib.figure.Figure
+    """Plot one line for each log, of a type that is an index in `CHARTS`.
 
     Raises
     ------

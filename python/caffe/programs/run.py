@@ -38,10 +38,7 @@ class Stopped(KeyboardInterrupt):
 def run_program(main: Callable[[Sequence[str] | None], int | None]) -> None:
     """Run a program's `main` and leave the process with the right exit status.
 
-    Parameters
-    ----------
-    main : callable
-        Takes the arguments (None: the command line's), returns the exit status or None for 0.
+    `main` takes the arguments, None for the command line's, and returns the status, None for 0.
 
     Notes
     -----

@@ -104,11 +104,8 @@ def _upgrade_net(net: caffe_pb2.NetParameter, source: str, target: str) -> int:
 def _tell(source: str, target: str, needed: bool, complete: bool = True) -> int:
     """Log whether there was anything to do and whether it could be done; return the exit status.
 
-    Raises
-    ------
-    CaffeError
-        If it could not, and the file is to be upgraded in place: what is left out would be lost.
-        Genuine Caffe writes it all the same.
+    Raises `CaffeError` if it could not, and the file is to be upgraded in place: what is left out
+    would be lost. Genuine Caffe writes it all the same.
     """
     if not needed:
         log_error(f"File already in latest proto format: {source}")

@@ -116,10 +116,7 @@ def adam_in_one(
 ) -> list[Callable[[], torch.Tensor]]:
     """Regularise and update parameters by Adam in one launch, in place of a dozen.
 
-    Returns
-    -------
-    list of callable
-        What makes the update of each, until the next one.
+    Returns what makes the update of each, until the next one.
     """
     means, squares = histories
     # PyTorch corrects the root before it adds delta. After so many steps it corrects no more.

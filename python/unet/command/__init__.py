@@ -37,17 +37,7 @@ def help_text() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int | None:
-    """Run the program that the first argument names with the others.
-
-    Parameters
-    ----------
-    argv : sequence of str, optional
-        By default the command line's.
-
-    Returns
-    -------
-    int or None
-        Exit status; None is 0.
+    """Run the program that the first argument names with the others; return its exit status.
 
     Raises
     ------

@@ -17,12 +17,7 @@ from unet.machine.signals import Stopped
 class _Stream:
     """A text stream that takes everything, also where the reader has gone or the disk is full.
 
-    Attributes
-    ----------
-    error : OSError or None
-        Why some of it could not be written.
-    decides : bool
-        Whether that ends the program.
+    The first `error` is kept; where the stream `decides`, it ends the program.
     """
 
     def __init__(self, stream: TextIO, name: str) -> None:

@@ -71,16 +71,7 @@ def _largest(place: str, dataset: Dataset) -> int:
 class Dataset(NamedTuple):
     """Where a data set is and what tells it from others.
 
-    Attributes
-    ----------
-    folder : str
-        Name of its folder and, with .zip, of its archive.
-    size : tuple of int
-        (height, width) of its frames.
-    sha256 : str, optional
-        Checksum of the archive.
-    address : str
-        Where the archive is.
+    Its folder is named like its archive, less .zip; its frames are of one size, (height, width).
     """
 
     folder: str
@@ -105,15 +96,10 @@ DATASETS = {
 
 
 class Found(NamedTuple):
-    """What there is of a sequence.
+    """What there is of a sequence, DATASET/NN.
 
-    Attributes
-    ----------
-    path : pathlib.Path
-        DATASET/NN.
-    frames, gold, silver, markers, tracks : int
-        Frames; those with cells in NN_GT/SEG and in NN_ST/SEG; those with markers; lines of
-        man_track.txt.
+    Numbers of frames: all, those with cells in NN_GT/SEG and in NN_ST/SEG, those with markers; and
+    of the lines of man_track.txt.
     """
 
     path: Path
@@ -242,15 +228,6 @@ def _unpack(source: Path, fresh: Path, dataset: Dataset) -> None:
 
 def check(name: str, folder: PathLike) -> list[Found]:
     """Check that a folder holds sequences of a data set.
-
-    Parameters
-    ----------
-    name : {"phc-u373", "dic-hela"}
-    folder : path
-
-    Returns
-    -------
-    list of Found
 
     Raises
     ------

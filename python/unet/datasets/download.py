@@ -31,10 +31,6 @@ def download(url: str, folder: PathLike, sha256: str | None = None, retries: int
     retries : int
         How often to try again; what has arrived is kept in NAME.part, from run to run, too.
 
-    Returns
-    -------
-    pathlib.Path
-
     Raises
     ------
     InputError

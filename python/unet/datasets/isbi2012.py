@@ -155,12 +155,7 @@ def _demand(source: Path, found: Container[str]) -> None:
 
 
 def check(path: Path) -> str:
-    """Check that a file is one of the stacks, by its pixels.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        Named as in the archive.
+    """Check by its pixels that a file, named as in the archive, is one of the stacks.
 
     Returns
     -------

@@ -153,12 +153,7 @@ def touching_cells(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Make pictures of colonies of cells, between which there is a seam that is faint in places.
 
-    Parameters
-    ----------
-    slices : int
-    size : int
-        Height and width in pixels, at least 64.
-    seed : int, not negative
+    Parameters are those of `phantom`.
 
     Returns
     -------

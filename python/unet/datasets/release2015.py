@@ -89,10 +89,6 @@ def fetch(
     overwrite : bool
         Whether files that are there are replaced if they differ from those of the source.
 
-    Returns
-    -------
-    Release
-
     Raises
     ------
     InputError

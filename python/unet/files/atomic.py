@@ -55,18 +55,7 @@ class CannotWrite(InputError):
 
 @contextlib.contextmanager
 def writing(target: str | os.PathLike) -> Iterator[None]:
-    """Turn what the system says of a write that fails into a sentence that names the output.
-
-    Parameters
-    ----------
-    target : path
-        As the user knows it.
-
-    Raises
-    ------
-    CannotWrite
-        In place of every OSError.
-    """
+    """Turn every OSError into `CannotWrite`, which names the output as the user does."""
     try:
         yield
     except OSError as error:
@@ -76,17 +65,9 @@ def writing(target: str | os.PathLike) -> Iterator[None]:
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
-    """Give a temporary path, which replaces `path` on success; else it is removed.
+    """Give a temporary path of the same name, which replaces `path` on success; else it is removed.
 
-    Parameters
-    ----------
-    path : path
-        The file to be written. Its folder is created.
-
-    Yields
-    ------
-    pathlib.Path
-        The path to write to, of the same name; nothing is there yet.
+    Nothing is there yet. The folder of `path` is created.
 
     Raises
     ------
@@ -113,14 +94,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Give an empty folder that takes the place of `path` on success, else is removed.
 
-    Parameters
-    ----------
-    path : pathlib.Path
-        Its parent is created. Whoever calls makes sure that what is there may be replaced.
-
-    Yields
-    ------
-    pathlib.Path
+    Its parent is created. Whoever calls makes sure that what is there may be replaced.
 
     Raises
     ------
@@ -154,10 +128,6 @@ def atomic_parts(
     order : callable
         Key by which the parts are moved, smallest first: last comes what tells that all is there.
 
-    Yields
-    ------
-    pathlib.Path
-
     Raises
     ------
     InputError
@@ -183,14 +153,8 @@ def replace_parts(
 ) -> None:
     """Fill a new folder, check it, and move what is in it into `folder`, in place of what is there.
 
-    Parameters
-    ----------
-    folder, order
-        As for `atomic_parts`.
-    source : pathlib.Path
-        Where the files come from: what errors name.
-    fill, check : callable
-        Called with the new folder; what they raise leaves `folder` as it was.
+    What `fill` and `check` raise, called with the new folder, leaves `folder` as it was. Errors
+    name `source`, where the files come from; `order` is that of `atomic_parts`.
 
     Raises
     ------
@@ -211,25 +175,14 @@ def is_temporary(name: str) -> bool:
 
 
 def sweep_parts(folder: str | os.PathLike) -> None:
-    """Remove what a killed `atomic_parts` left in a folder; a move it had begun is finished first.
-
-    Parameters
-    ----------
-    folder : path
-        May be missing.
-    """
+    """Remove what a killed `atomic_parts` left in a folder; a move it had begun is finished."""
     sweep(folder, lambda name: name == _PARTS)
 
 
 def sweep(folder: str | os.PathLike, of: Callable[[str], bool]) -> None:
     """Remove what killed programs left of outputs in a folder; what a program still writes stays.
 
-    Parameters
-    ----------
-    folder : path
-        May be missing.
-    of : callable
-        Tells by the name of an output whether it is meant.
+    The folder may be missing; `of` tells by the name of an output whether it is meant.
     """
     try:
         names = os.listdir(folder)

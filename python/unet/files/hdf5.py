@@ -45,18 +45,7 @@ def open_hdf5_file(path: PathLike) -> h5py.File:
 
 
 def find(file: h5py.File, name: str) -> h5py.Group | h5py.Dataset | None:
-    """Return the group or dataset that a name means, by links within the file.
-
-    Parameters
-    ----------
-    file : h5py.File
-    name : str
-        With slashes between groups.
-
-    Returns
-    -------
-    h5py.Group, h5py.Dataset or None
-        None: there is nothing of that name.
+    """Return what a name, with slashes between groups, means by links within the file; or None.
 
     Raises
     ------
@@ -279,13 +268,7 @@ class _File(io.RawIOBase):
 
 
 class Hdf5Output:
-    """An HDF5 file to write; a context manager.
-
-    Parameters
-    ----------
-    path : path
-    mode : str
-        "w" makes it anew, "r+" changes what is there.
+    """An HDF5 file to write, anew ("w") or in part ("r+"); a context manager.
 
     Examples
     --------

@@ -19,15 +19,8 @@ _UNPRINTABLE = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 def printable(text: str) -> str:
     r"""Return a name, or a text with one, so that any program can print, store and split it.
 
-    Parameters
-    ----------
-    text : str
-
-    Returns
-    -------
-    str
-        Valid UTF-8 in one line: control characters, and bytes that were no UTF-8 in the name of a
-        file, are written as escapes.
+    It is valid UTF-8 in one line: control characters, and bytes that were no UTF-8 in the name of a
+    file, are written as escapes.
 
     Examples
     --------
@@ -58,14 +51,7 @@ def natural_key(name: str) -> list:
 def path_in_prototxt(path: str | os.PathLike[str]) -> str:
     """Return a path as it can stand in a message of protobuf, which holds text.
 
-    Parameters
-    ----------
-    path : path
-
-    Returns
-    -------
-    str
-        The path itself, or else from the working folder: the folders above may be no text.
+    The path itself, or else from the working folder: the folders above may be no text.
 
     Raises
     ------

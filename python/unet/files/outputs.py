@@ -13,14 +13,7 @@ from unet.files.provenance import is_folder, refuse_foreign
 
 
 class Output(NamedTuple):
-    """What a program is going to write.
-
-    Attributes
-    ----------
-    path : path
-    kind : str
-        As `unet.files.provenance` names it.
-    """
+    """What a program is going to write, of a kind of `unet.files.provenance`."""
 
     path: PathLike
     kind: str

@@ -77,18 +77,9 @@ def is_folder(path: str | os.PathLike, kind: str) -> bool:
 def may_replace(path: str | os.PathLike, kind: str) -> bool:
     """Tell whether nothing is lost when a program writes an output of a kind in this place.
 
-    Parameters
-    ----------
-    path : path
-    kind : str
-        `STACK`, `TRAINING_SET`, `PICTURE`, `RESULT`, `SCORE_FILE` or `NETWORK`.
-
-    Returns
-    -------
-    bool
-        True if nothing is there, the file or folder is empty, or it carries the mark of this kind
-        and, if it is a folder, an HDF5 file or a Zarr array, holds nothing that the programs do not
-        write into such.
+    So it is if nothing is there, the file or folder is empty, or it carries the mark of this kind
+    and, if it is a folder, an HDF5 file or a Zarr array, holds nothing that the programs do not
+    write into such.
     """
     path = Path(path)
     if path.is_dir():

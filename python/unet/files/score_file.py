@@ -15,11 +15,7 @@ from unet.files.provenance import KEY, SCORE_FILE, mark
 def write_scores(path: str | os.PathLike[str], scores: Mapping[str, Any]) -> None:
     """Write scores as JSON, whole or not at all.
 
-    Parameters
-    ----------
-    path : path
-    scores : mapping of str to anything that JSON has
-        NaN and infinities, which JSON does not have, become null.
+    NaN and infinities, which JSON does not have, become null.
 
     Raises
     ------

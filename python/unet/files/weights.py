@@ -23,10 +23,7 @@ class StoredBlob(NamedTuple):
 def stored_blobs(path: PathLike) -> dict[str, list[StoredBlob]]:
     """Return the blobs of each layer that a file has weights for.
 
-    Parameters
-    ----------
-    path : path
-        .caffemodel of the current format or of V1, or HDF5 as Caffe writes it.
+    It is a .caffemodel of the current format or of V1, or HDF5 as Caffe writes it.
 
     Raises
     ------

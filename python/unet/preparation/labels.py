@@ -56,10 +56,6 @@ def annotate(labels: np.ndarray, kind: str, ignore: int | None = None) -> Annota
     ignore : int, optional
         The label that means "not annotated".
 
-    Returns
-    -------
-    Annotation
-
     Raises
     ------
     InputError

@@ -246,10 +246,6 @@ def make_training_set(
         What else is recorded as attributes of the file.
     progress : bool
 
-    Returns
-    -------
-    Summary
-
     Raises
     ------
     InputError

@@ -95,10 +95,6 @@ def contingency_table(first: np.ndarray, second: np.ndarray) -> ContingencyTable
     first, second : ndarray of int, same shape
         Number of the region of each pixel, 0 or more.
 
-    Returns
-    -------
-    ContingencyTable
-
     Raises
     ------
     ValueError
