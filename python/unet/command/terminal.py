@@ -17,7 +17,7 @@ from unet.machine.signals import Stopped
 class _Stream:
     """A text stream that takes everything, also where the reader has gone or the disk is full.
 
-    The first `error` is kept; where the stream `decides`, it ends the program.
+    Its `error` says why some could not be written; where it `decides`, that ends the program.
     """
 
     def __init__(self, stream: TextIO, name: str) -> None:
