@@ -1,14 +1,18 @@
-"""From a stack and its labels, or from a sequence, to a training set: the way there from Python."""
+"""From a stack and its labels, or from a sequence, to a training set, slice by slice."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from unet.errors import InputError
+import numpy as np
+from tqdm import tqdm
+
+from unet.errors import InputError, few
 from unet.files.names import PathLike
 from unet.files.outputs import Output, guard_outputs
 from unet.files.provenance import PICTURE, TRAINING_SET
@@ -22,17 +26,30 @@ from unet.preparation.ctc_sequence import (
     open_annotated,
     slices_of_frames,
 )
-from unet.preparation.make_training_set import (
-    Summary,
-    TrainingSetOptions,
-    annotated_slice,
-    make_training_set,
+from unet.preparation.labels import (
+    IGNORED,
+    KINDS,
+    Annotation,
+    annotate,
+    class_counts,
+    class_weights,
+    detect_kind,
+    touch,
+    whole,
+    without_ignored,
 )
+from unet.preparation.options import TrainingSetOptions
 from unet.preparation.partial_annotation import IgnoreRule
-from unet.preparation.training_set import TrainingSet
-from unet.volumes import Stack, Volume, as_volume, chosen_slices
+from unet.preparation.summary import Summary
+from unet.preparation.training_set import TrainingSet, TrainingSetWriter
+from unet.preparation.weight_map import check_parameters, weight_map
+from unet.volumes import Stack, Volume, as_volume, chosen_slices, intensity_range
+from unet.volumes.row_strips import values_of
 
 __all__ = ["Summary", "TrainingSetOptions", "prepare"]
+
+# So many times as far as nearly all grey values reach, none belongs to what is seen.
+_FAR = 20
 
 
 def prepare(
@@ -189,3 +206,268 @@ def _with_preview(
         image, weights = training_set.raw(index), training_set.weights(index)
     save_preview(path, image, annotation, weights, f"{labels.path}, slice {slices[index]}")
     return summary._replace(preview=path)
+
+
+def annotated_slice(labels: Volume, index: int, kind: str, ignore: int | None) -> Annotation:
+    """Return the classes and cells of one slice of a label stack; errors name file and slice."""
+    try:
+        return annotate(labels[index], kind, ignore)
+    except InputError as error:
+        raise _placed(error, labels, f": slice {index}") from None
+
+
+def _whole_slice(labels: Volume, index: int) -> np.ndarray:
+    """Return one slice of a label stack as it is; errors name file and slice."""
+    try:
+        return whole(labels[index])
+    except InputError as error:
+        raise _placed(error, labels, f": slice {index}") from None
+
+
+def _placed(error: InputError, labels: Volume, place: str = "") -> InputError:
+    """Return an error that names the labels, as those of reading them do already."""
+    text = str(error)
+    return error if text.startswith(labels.path) else InputError(f"{labels.path}{place}: {text}")
+
+
+def make_training_set(
+    path: PathLike,
+    raw: Volume,
+    labels: Volume,
+    options: TrainingSetOptions,
+    *,
+    slices: Sequence[int] | None = None,
+    balance_slices: Sequence[int] | None = None,
+    notes: Mapping[str, Any] | None = None,
+    progress: bool = False,
+) -> Summary:
+    """Make a training set of a stack and its labels that are open, slice by slice.
+
+    Parameters
+    ----------
+    path : path
+        The HDF5 file.
+    raw : Volume, shape (slices, height, width) or (slices, channels, height, width)
+    labels : Volume, shape (slices, height, width)
+    options : TrainingSetOptions
+        Its slices and those of sequences are not looked at.
+    slices, balance_slices : sequence of int, optional
+        In place of those of the options.
+    notes : mapping, optional
+        What else is recorded as attributes of the file.
+    progress : bool
+
+    Raises
+    ------
+    InputError
+        As `prepare`.
+    """
+    shown = partial(tqdm, unit="slice", disable=None if progress else True, leave=False)
+    _check_stacks(raw, labels)
+    check_parameters(options.w0, options.sigma)
+    if options.label_kind not in ("auto", *KINDS):
+        raise InputError(f"label kind {options.label_kind!r}: give auto or {', '.join(KINDS)}")
+    slices = range(raw.shape[0]) if slices is None else slices
+    balance_slices = slices if balance_slices is None else balance_slices
+    raw.demand(slices)
+    labels.demand([*slices, *balance_slices])
+    kind = options.label_kind
+    if kind == "auto":
+        try:
+            kind = detect_kind(
+                (_whole_slice(labels, z) for z in shown(slices, desc="look")), options.ignore_label
+            )
+        except InputError as error:
+            raise _placed(error, labels) from None
+
+    census = _count(labels, kind, options, slices, balance_slices, shown)
+    counts, balance_counts = census.counts, census.balance_counts
+    _demand_classes(labels, counts, kind)
+    if not balance_counts.any():
+        raise InputError(
+            f"{labels.path}: no pixel of the slices to balance by is annotated: every label is the "
+            f"ignored one"
+        )
+    classes = max(2, int(np.nonzero(counts + balance_counts)[0][-1]) + 1)
+    weights = class_weights(balance_counts[:classes], options.balance)
+
+    low, high = intensity_range(raw, slices)
+    attributes = {
+        "classes": classes,
+        "grey_low": low,
+        "grey_high": high,
+        "normalise": options.normalise,
+        "w0": options.w0,
+        "sigma": options.sigma,
+        "class_weights": weights,
+        "class_counts": counts[:classes],
+        "class_balance": options.balance,
+        "label_kind": kind,
+        "raw_source": raw.path,
+        "labels_source": labels.path,
+        "slices": np.asarray(slices, np.int64),
+        "balance_slices": np.asarray(balance_slices, np.int64),
+    }
+    if options.ignore_label is not None:
+        attributes["ignore_label"] = options.ignore_label
+    attributes.update(notes or {})
+    largest = 0.0
+    flat: list[int] = []
+    far: list[int] = []
+    is_grey = raw.channels is not None and raw.channels > 1
+    shape = (len(slices),) + labels.shape[1:]
+    with TrainingSetWriter(path, shape, raw.dtype, attributes, raw.channels) as writer:
+        for index, z in enumerate(shown(slices, desc="write")):
+            annotation = annotated_slice(labels, z, kind, options.ignore_label)
+            w = weight_map(
+                annotation.instances,
+                weights,
+                labels=annotation.classes,
+                w0=options.w0,
+                sigma=options.sigma,
+            )
+            largest = max(largest, float(w.max()))
+            image = raw[z]
+            darkest, brightest = float(image.min()), float(image.max())
+            if darkest == brightest:
+                flat.append(z)
+            elif max(low - darkest, brightest - high) > _FAR * (high - low):
+                far.append(z)
+            is_grey = is_grey and bool((image == image[:1]).all())
+            writer.write(index, image, annotation.classes, w)
+            del annotation, image, w
+        if len(flat) == len(slices):
+            raise InputError(
+                f"{raw.path}: all pixels of each slice taken are of one grey value: there is "
+                f"nothing to see; is this the stack of pictures?"
+            )
+    remarks = _remarks_on_labels(census, classes, labels.path)
+    if is_grey:
+        remarks.append(
+            f"the {raw.channels} channels of {raw.path} are the same, and the network takes as "
+            f"many: save it as grey pictures"
+        )
+    if far:
+        remarks.append(
+            f"slices {few(far)} of {raw.path} hold grey values far from {low:g} to {high:g}, where "
+            f"nearly all are: dead or hot pixels, or another unit?"
+        )
+    if flat:
+        remarks.append(f"all pixels are of one grey value in slices {few(flat)} of {raw.path}")
+    return Summary(
+        os.fspath(path),
+        os.path.getsize(path),
+        shape,
+        None if options.normalise else (low, high),
+        options.w0,
+        options.sigma,
+        kind,
+        counts[:classes],
+        weights,
+        census.pixels - int(counts.sum()),
+        census.cells,
+        census.vanished,
+        largest,
+        tuple(remarks),
+    )
+
+
+@dataclass
+class _Census:
+    """What the labels of the slices taken hold, and of those to balance by the classes."""
+
+    counts: np.ndarray
+    balance_counts: np.ndarray
+    pixels: int = 0
+    cells: int = 0
+    vanished: int = 0
+    unannotated: list[int] = field(default_factory=list)
+    merged: list[int] = field(default_factory=list)
+
+
+def _count(
+    labels: Volume,
+    kind: str,
+    options: TrainingSetOptions,
+    slices: Sequence[int],
+    balance_slices: Sequence[int],
+    shown: partial,
+) -> _Census:
+    """Count classes, cells and what is unusual, slice by slice."""
+    census = _Census(np.zeros(IGNORED, np.int64), np.zeros(IGNORED, np.int64))
+    for z in shown(sorted({*slices, *balance_slices}), desc="count"):
+        annotation = annotated_slice(labels, z, kind, options.ignore_label)
+        found = class_counts(annotation.classes)
+        if z in balance_slices:
+            census.balance_counts += found
+        if z in slices:
+            census.counts += found
+            census.pixels += annotation.classes.size
+            census.cells += int(np.count_nonzero(values_of(annotation.instances)))
+            census.vanished += annotation.vanished
+            if not found.any():
+                census.unannotated.append(z)
+            is_binary = options.label_kind == "binary"
+            if is_binary and touch(without_ignored(labels[z], options.ignore_label)):
+                census.merged.append(z)
+        # Not to be there while the next one is made.
+        del annotation
+    return census
+
+
+def _demand_classes(labels: Volume, counts: np.ndarray, kind: str) -> None:
+    """Refuse slices in which at most one class occurs."""
+    present = np.flatnonzero(counts)
+    if len(present) > 1:
+        return
+    if not len(present):
+        raise InputError(f"{labels.path}: no pixel is annotated: every label is the ignored one")
+    if present[0] == 0:
+        what = "background (label 0)"
+    elif kind == "classes":
+        what = f"of class {present[0]}"
+    else:
+        what = "inside cells (none has the label 0, which is background)"
+    raise InputError(
+        f"{labels.path}: all annotated pixels of the slices taken are {what}, and a network learns "
+        f"to tell classes apart; are these the labels, and the slices that are annotated?"
+    )
+
+
+def _remarks_on_labels(census: _Census, classes: int, path: str) -> list[str]:
+    """Say which classes do not occur where they should, and what else is unusual."""
+    told = []
+    counts, balance_counts = census.counts[:classes], census.balance_counts[:classes]
+    absent = np.flatnonzero(counts == 0).tolist()
+    if absent:
+        told.append(
+            f"class numbers {few(absent)} do not occur, but the network gets scores for all of "
+            f"0 to {classes - 1}: number the classes without gaps"
+        )
+    unbalanced = np.flatnonzero((balance_counts == 0) & (counts > 0)).tolist()
+    if unbalanced:
+        told.append(f"class {few(unbalanced)} does not occur in the slices to balance by: weight 1")
+    if census.unannotated:
+        told.append(f"no pixel is annotated in slices {few(census.unannotated)} of {path}")
+    if census.merged:
+        told.append(
+            f"labels of different numbers touch in slices {few(census.merged)} of {path}, and are "
+            f"taken for one cell: --label-kind instances tells them apart"
+        )
+    return told
+
+
+def _check_stacks(raw: Volume, labels: Volume) -> None:
+    if os.path.realpath(raw.path) == os.path.realpath(labels.path):
+        raise InputError(f"{raw.path}: is given for the pictures and for their labels as well")
+    if labels.channels is not None:
+        raise InputError(
+            f"{labels.path}: labels have one number a pixel, not {labels.channels} channels "
+            f"(colour?): save them as grey numbers"
+        )
+    if (raw.shape[0],) + raw.shape[-2:] != labels.shape:
+        raise InputError(
+            f"{labels.path}: the labels are {labels.shape} (slices, height, width), but "
+            f"{raw.path} is {(raw.shape[0],) + raw.shape[-2:]}; give labels of the same slices, "
+            f"in the same size"
+        )

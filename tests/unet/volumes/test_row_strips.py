@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from unet.preparation.labels import annotate, bounding_boxes, class_counts, class_weights
-from unet.preparation.make_training_set import TrainingSetOptions, make_training_set
+from unet.preparation.prepare import TrainingSetOptions, make_training_set
 from unet.preparation.training_set import TrainingSet
 from unet.preparation.weight_map import weight_map
 from unet.volumes import intensity_range, open_volume, row_strips, write_volume

@@ -1,0 +1,86 @@
+"""How a training set is made: its options, checked before anything is opened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from unet.errors import InputError
+
+
+@dataclass(frozen=True)
+class TrainingSetOptions:
+    """How labels become weights, and intensities input.
+
+    Attributes
+    ----------
+    label_kind : {"auto", "binary", "classes", "instances"}
+        binary: 0 and anything else; classes: 0, 1, 2, ...; instances: a number for each cell, which
+        get borders where they touch; auto: by the number of values.
+    ignore_label : int, optional
+        The label that means "not annotated".
+    w0, sigma : float
+        Weight of the gaps between cells, and its reach in pixels (Eq. 2 of the paper).
+    balance : bool
+        Whether the classes are balanced; else all weigh 1.
+    normalise : bool
+        Whether each slice is brought to the same mean and standard deviation when it is read.
+    slices : range or slice, optional
+        The slices to take; by default all.
+    balance_slices : range or slice, optional
+        The slices whose class frequencies are balanced, so that held-out slices can be kept out; by
+        default those taken.
+    frames, balance_frames : range, optional
+        The same for the frames of a sequence, of which the annotated ones are taken.
+    annotations : {"gt", "st"}
+        Of a sequence: cells from NN_GT/SEG, drawn by people, or NN_ST/SEG.
+    unannotated : {"none", "surroundings", "markers"}
+        Of a sequence: where no cell is drawn is background, or unknown farther than `reach` from
+        every cell, or within it of markers without a cell (see
+        `unet.preparation.partial_annotation.IgnoreRule`).
+    reach : float, optional
+        In pixels; by default, for markers, as far as a drawn cell reaches from its own.
+    field_of_interest : int
+        Of a sequence: where no cell is drawn in so many pixels at the edges is unknown.
+    """
+
+    label_kind: str = "auto"
+    ignore_label: int | None = None
+    w0: float = 10.0
+    sigma: float = 5.0
+    balance: bool = True
+    normalise: bool = False
+    slices: range | slice | None = None
+    balance_slices: range | slice | None = None
+    frames: range | None = None
+    balance_frames: range | None = None
+    annotations: str = "gt"
+    unannotated: str = "none"
+    reach: float | None = None
+    field_of_interest: int = 0
+
+    def check_for_stack(self) -> None:
+        """Raise `InputError` if there are options of a sequence."""
+        for name in ("frames", "balance_frames", "reach"):
+            if getattr(self, name) is not None:
+                raise InputError(f"--{name.replace('_', '-')} is for sequences, DATASET/NN")
+        if self.annotations != "gt" or self.unannotated != "none" or self.field_of_interest:
+            raise InputError(
+                "--annotations, --unannotated and --field-of-interest are for sequences, DATASET/NN"
+            )
+
+    def check_for_sequence(self) -> None:
+        """Raise `InputError` if there are options of a stack, or those of a sequence do not fit."""
+        for name, given, remedy in (
+            ("--label-kind", self.label_kind not in ("auto", "instances"), "they are instances"),
+            ("--ignore-label", self.ignore_label is not None, "see --unannotated"),
+            ("--slices", self.slices is not None, "use --frames"),
+            ("--balance-slices", self.balance_slices is not None, "use --balance-frames"),
+        ):
+            if given:
+                raise InputError(f"{name} is not for the labels of a sequence: {remedy}")
+        if self.reach is not None and self.unannotated == "none":
+            raise InputError("--reach belongs to --unannotated surroundings or markers")
+        if self.reach is None and self.unannotated == "surroundings":
+            raise InputError("--unannotated surroundings needs --reach PIXELS")
+        if self.reach is not None and not self.reach > 0:
+            raise InputError(f"--reach {self.reach:g}: give pixels, more than 0")
