@@ -31,6 +31,7 @@ def folder(tmp_path: Path) -> Path:
         ("prepare.py no.tif labels.tif -o x.h5", "no.tif: there is no such file or folder"),
         ("track.py labels.tif -o mine", "mine: exists, and is not a tracking result"),
         ("evaluate.py labels.tif no.tif --json s.json", "no.tif: there is no such file or folder"),
+        ("segment.py cut.tif --weights 01_GT -o x.tif", "01_GT"),
         ("evaluate.py labels.tif cut.tif --json s.json", "cut.tif"),
         ("evaluate.py 01_GT 01_RES --json s.json", "01_RES: has no mask003.tif"),
     ],

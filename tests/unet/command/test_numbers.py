@@ -80,14 +80,3 @@ def test_real_numbers(stack, tmp_path, main, words, value):
 def test_slices(stack, tmp_path, option, value):
     refused(prepare.main, "a.tif", "b.tif", "-o", "a.h5", f"{option}={value}")
     assert sorted(os.listdir(tmp_path)) == ["a.tif", "b.tif"]
-
-
-@pytest.mark.parametrize("value", [2**63 - 1, 2**64 - 1, -(2**63), 10**30])
-def test_labels_to_ignore_that_no_pixel_can_have(stack, tmp_path, value):
-    try:
-        prepare.main(
-            ["a.tif", "b.tif", "-o", "a.h5", "--label-kind=binary", f"--ignore-label={value}"]
-        )
-    except SystemExit as stop:
-        assert stop.code == 2
-    assert not (tmp_path / "a.h5").exists() or abs(value) < 10**30

@@ -14,8 +14,8 @@ import pytest
 import tifffile
 
 import caffe
-from tests.conftest import SmallDisk
-from tests.unet.small_net import write_training
+from tests.conftest import REPOSITORY, SmallDisk
+from tests.unet.command.test_ending import full, gone
 from unet import nets
 from unet.command import fetch, prepare, segment, track
 from unet.command import score as evaluate
@@ -112,60 +112,12 @@ def test_no_room_is_a_sentence_that_names_the_output(
     assert (disk / "old.tif").read_text() == "old"
 
 
-@pytest.mark.parametrize("name", ["old.tif", "out.h5", "set.h5"])
-def test_the_process_ends_with_status_2_and_one_line(inputs, disk, name):
-    program, words = "segment", ["stack.tif", *MODEL]
-    if name == "set.h5":
-        program, words = "prepare", ["stack.tif", *LABELS]
-    tool = Path(__file__).parents[3] / "tools" / f"{program}.py"
-    command = [sys.executable, str(tool), *words, "-o", str(disk / name), "--overwrite"]
-    done = subprocess.run(command, cwd=inputs, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
-    assert done.stderr.startswith(f"{program}.py: {disk / name}: cannot be written: the ")
-    assert (disk / "old.tif").read_text() == "old"
-
-
-def _gone() -> int:
-    """Return the end of a pipe that nobody reads, as `| head -1` leaves it."""
-    reading, writing = os.pipe()
-    os.close(reading)
-    return writing
-
-
-def _full() -> int:
-    return os.open("/dev/full", os.O_WRONLY)
-
-
-@pytest.mark.parametrize("terminal", [_gone, _full])
-@pytest.mark.parametrize(
-    ("program", "words", "outputs"),
-    [
-        ("segment", ["stack.tif", *MODEL, "-o", "o.tif", "--overlay", "seen"], ["o.tif", "seen"]),
-        ("prepare", ["stack.tif", *LABELS, "-o", "s.h5", "--preview", "s.png"], ["s.h5", "s.png"]),
-        ("track", ["cells.tif", "-o", "RES"], ["RES"]),
-        ("train", ["solver.prototxt", "--device", "cpu"], ["run/small_iter_2.solverstate"]),
-        (
-            "evaluate",
-            ["labels.tif", "stack.tif", "--every-third", "--no-warping", "--json", "s.json"],
-            ["s.json"],
-        ),
-        ("evaluate", ["labels.tif", "stack.tif", "--every-third", "--no-warping"], []),
-    ],
-)
-def test_all_is_written_whatever_becomes_of_the_terminal(
-    inputs, tmp_path, program, words, outputs, terminal
-):
-    if program == "train":
-        write_training(tmp_path, max_iter=2)
-    for path in inputs.iterdir():
-        os.symlink(path, tmp_path / path.name)
-    tool = Path(__file__).parents[3] / "tools" / f"{program}.py"
-    done = subprocess.run(
-        [sys.executable, str(tool), *words], cwd=tmp_path, stdout=terminal(), stderr=terminal()
-    )
-    gone = 128 + signal.SIGPIPE if terminal is _gone else 2
-    # Where the table is all there is, the program ends as any other does.
-    assert done.returncode == (0 if outputs else gone)
-    for output in outputs:
-        assert (tmp_path / output).exists()
+@pytest.mark.parametrize(("terminal", "status"), [(gone, 128 + signal.SIGPIPE), (full, 2)])
+def test_scores_without_a_reader_are_an_error_unless_a_file_holds_them(inputs, terminal, status):
+    tool = str(REPOSITORY / "tools" / "evaluate.py")
+    words = ["labels.tif", "stack.tif", "--every-third", "--no-warping"]
+    for output, expected in (([], status), (["--json", "s.json", "--overwrite"], 0)):
+        command = [sys.executable, tool, *words, *output]
+        done = subprocess.run(command, cwd=inputs, stdout=terminal(), stderr=terminal())
+        assert done.returncode == expected
+    assert (inputs / "s.json").exists()
