@@ -6,7 +6,6 @@ import hashlib
 import io
 import os
 import shutil
-import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -223,27 +222,6 @@ def test_no_data_is_one_sentence_with_address_and_remedies(tmp_path, monkeypatch
     for needed in (address, str(status), str(tmp_path / "phc"), "CTC_DIR"):
         assert needed in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-def test_zip_bomb(tmp_path, dataset, monkeypatch):
-    monkeypatch.setattr(ctc, "_LARGEST_ARCHIVE", 1000)
-    (tmp_path / "a.zip").write_bytes(pack(dataset))
-    with pytest.raises(InputError, match=r"a\.zip: would unpack to"):
-        ctc.fetch(NAME, tmp_path / "out", tmp_path / "a.zip")
-
-
-def test_a_zip_of_zeros_takes_no_memory(tmp_path, dataset):
-    (tmp_path / "a.zip").write_bytes(pack(dataset))
-    with zipfile.ZipFile(tmp_path / "a.zip", "a", zipfile.ZIP_DEFLATED) as file:
-        file.writestr("02/t0003.tif", bytes(100 << 20))
-    tracemalloc.start()
-    try:
-        with pytest.raises(InputError, match=r"02/t0003\.tif would unpack to 104,857,600 bytes"):
-            ctc.fetch(NAME, tmp_path / "out", tmp_path / "a.zip")
-        assert tracemalloc.get_traced_memory()[1] < 32 << 20
-    finally:
-        tracemalloc.stop()
-    assert not files(tmp_path / "out")
 
 
 def test_sources_without_the_data(tmp_path):

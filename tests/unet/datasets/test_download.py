@@ -106,12 +106,6 @@ def test_part_that_is_whole_is_taken_and_one_too_long_is_not(tmp_path):
         path.unlink()
 
 
-def test_wrong_checksum(tmp_path):
-    with server() as (url, _), pytest.raises(InputError, match="is not the file expected"):
-        download(url, tmp_path, "0" * 64, retries=0)
-    assert not (tmp_path / "file.zip").exists()
-
-
 def test_what_is_there_stays_unless_the_right_file_comes(tmp_path):
     (tmp_path / "file.zip").write_bytes(b"an older one")
     with server() as (url, _), pytest.raises(InputError, match="is not the file expected"):

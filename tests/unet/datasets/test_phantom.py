@@ -7,6 +7,7 @@ import pytest
 import tifffile
 from scipy import ndimage
 
+from tests.unet.datasets.test_ctc import files
 from unet.datasets.phantom import SMALLEST_CELL, fetch, phantom, touching_cells
 from unet.errors import InputError
 from unet.preparation.labels import instances_from_binary
@@ -23,12 +24,6 @@ def test_shape_type_and_labels(tissue):
     assert volume.shape == labels.shape == (4, 192, 192)
     assert volume.dtype == labels.dtype == np.uint8
     assert np.unique(labels).tolist() == [0, 255]
-
-
-def test_seed_decides(tissue):
-    again = phantom(4, 192, seed=3)
-    assert all(np.array_equal(a, b) for a, b in zip(tissue, again))
-    assert not np.array_equal(phantom(4, 192, seed=4)[1], tissue[1])
 
 
 def test_membranes_are_dark_but_grey_values_alone_do_not_tell(tissue):
@@ -55,14 +50,6 @@ def test_slices_hang_together(tissue):
     beside = np.mean(labels[0] == labels[1])
     far = np.mean(labels[0] == np.rot90(labels[1]))
     assert far + 0.08 < beside < 0.98
-
-
-def test_the_files_of_isbi_are_written(tmp_path):
-    told = fetch("phantom", tmp_path / "new", slices=2, size=64, seed=5)
-    volume, labels = phantom(2, 64, 5)
-    assert np.array_equal(read_volume(tmp_path / "new" / "train-volume.tif"), volume)
-    assert np.array_equal(read_volume(tmp_path / "new" / "train-labels.tif"), labels)
-    assert "2 slices of 64 x 64" in told[0]
 
 
 @pytest.mark.parametrize("numbers", [(0, 64, 1), (1, 8, 1), (1, 64, -1)])
@@ -101,35 +88,36 @@ def test_seams_are_darker_than_cells_and_the_ground_darker_still(colonies):
     assert volume[~inside].mean() + 10 < seam < rest - 10
 
 
-def test_cells_are_those_of_the_seed(colonies):
-    assert all(np.array_equal(a, b) for a, b in zip(colonies, touching_cells(3, 160, seed=3)))
-    assert not np.array_equal(touching_cells(3, 160, seed=4)[1], colonies[1])
-
-
-def test_cells_and_their_numbers_are_written(tmp_path):
-    fetch("phantom-cells", tmp_path, slices=1, size=96, seed=2)
-    volume, labels = touching_cells(1, 96, 2)
-    assert np.array_equal(read_volume(tmp_path / "train-volume.tif"), volume)
-    assert np.array_equal(read_volume(tmp_path / "train-labels.tif"), labels)
+@pytest.mark.parametrize(
+    ("name", "make"), [("phantom", phantom), ("phantom-cells", touching_cells)]
+)
+def test_the_files_of_isbi_are_written_as_the_seed_decides(tmp_path, name, make):
+    told = fetch(name, tmp_path / "new", slices=2, size=96, seed=5)
+    volume, labels = make(2, 96, 5)
+    assert np.array_equal(read_volume(tmp_path / "new" / "train-volume.tif"), volume)
+    assert np.array_equal(read_volume(tmp_path / "new" / "train-labels.tif"), labels)
+    assert "2 slices of 96 x 96" in told[0]
+    assert not np.array_equal(make(2, 96, 4)[1], labels)
 
 
 def test_the_same_stacks_stay_whoever_wrote_them(tmp_path):
     fetch("phantom", tmp_path, 1, 64)
     for path in tmp_path.iterdir():
         tifffile.imwrite(path, read_volume(path), photometric="minisblack")
-    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    before = files(tmp_path)
     fetch("phantom", tmp_path, 1, 64)
-    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert files(tmp_path) == before
 
 
 def test_stacks_of_somebody_else_are_not_replaced(tmp_path):
     fetch("phantom", tmp_path, 1, 64)
     real = np.arange(256, dtype=np.uint8).reshape(1, 16, 16)
     tifffile.imwrite(tmp_path / "train-labels.tif", real, photometric="minisblack")
-    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    before = files(tmp_path)
     with pytest.raises(InputError, match=r"train-labels\.tif: exists"):
         fetch("phantom", tmp_path, 1, 64, seed=2)
-    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert files(tmp_path) == before
     fetch("phantom", tmp_path, 1, 64, seed=2, overwrite=True)
-    assert set(tmp_path.iterdir()) == set(before)
-    assert all(path.read_bytes() != content for path, content in before.items())
+    after = files(tmp_path)
+    assert after.keys() == before.keys()
+    assert all(after[name] != content for name, content in before.items())
