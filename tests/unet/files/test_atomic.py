@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import signal
 import subprocess
@@ -244,11 +243,3 @@ def test_a_place_in_which_no_folder_can_be_made_is_told():
     told = pytest.raises(InputError, match=r"/proc/a\.tif: cannot be written: no folder")
     with told, atomic_path("/proc/a.tif"):
         pass
-
-
-def test_a_record_of_parts_holds_their_inodes(tmp_path):
-    with atomic_parts(tmp_path) as fresh:
-        (fresh / "a").touch()
-        inode = (fresh / "a").stat().st_ino
-        files._move(fresh.parent, tmp_path, ["a"])
-        assert json.loads((fresh.parent / "parts.json").read_text()) == {"a": inode}

@@ -8,7 +8,7 @@ import time
 import psutil
 import pytest
 
-from unet.machine.cores import available_cores, run_tasks
+from unet.machine.cores import run_tasks
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -46,10 +46,6 @@ def test_stopping_does_not_wait_for_what_is_under_way():
 
 def test_no_tasks_give_no_results():
     assert list(run_tasks([], 4)) == []
-
-
-def test_there_is_a_core():
-    assert available_cores() >= 1
 
 
 def workers_of_this_process() -> list[psutil.Process]:

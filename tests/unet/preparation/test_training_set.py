@@ -226,15 +226,3 @@ def test_sources_whose_names_are_not_utf_8(tmp_path):
     with TrainingSet(tmp_path / "\udcb5.h5") as training_set:
         assert training_set.attributes["raw_source"] == "10 \\xb5m.tif"
         assert training_set.attributes["label_kind"] == "binary"
-
-
-@pytest.mark.parametrize("value", [np.ones((2, 2), int), np.bytes_(b"1 2")])
-def test_lists_that_are_none_are_refused(tmp_path, value):
-    write_training_set(tmp_path / "a.h5", *arrays(), attributes=ATTRIBUTES)
-    with h5py.File(tmp_path / "a.h5", "a") as file:
-        file["slices"] = value
-    refused(tmp_path / "a.h5", "/slices is no list of numbers")
-    with h5py.File(tmp_path / "a.h5", "a") as file:
-        del file["slices"]
-        file.create_dataset("slices", (1 << 50,), "i8")
-    refused(tmp_path / "a.h5", "/slices is no list of numbers")
