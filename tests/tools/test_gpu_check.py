@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -39,6 +40,7 @@ def find_spec(cls, name, path=None, target=None):
     return None if name.partition(".")[0] in {MISSING!r} else find(name, path, target)
 PathFinder.find_spec = classmethod(find_spec)
 """
+DEPLOY = REPOSITORY / "prototxt" / "unet_slim" / "deploy.prototxt"
 ON_CPU = ["--device", "cpu", "--net", "unet_slim"]
 
 
@@ -273,10 +275,9 @@ def test_a_network_is_trained_refined_scored_and_stored(bare, tmp_path, phantom)
     assert rates[0] == pytest.approx(0.001)
     assert rates[12] == pytest.approx(0.0003)
     assert sum("test_loss" in row for row in rows) == 2
-    net = REPOSITORY / "prototxt" / "unet_slim" / "deploy.prototxt"
     whole = joined(results, tmp_path / "unet.h5")
     trained = tmp_path / "work" / "train" / "refined" / "unet_slim_iter_12.caffemodel"
-    half, full = (caffe.Net(str(net), str(path), caffe.TEST) for path in (whole, trained))
+    half, full = (caffe.Net(str(DEPLOY), str(path), caffe.TEST) for path in (whole, trained))
     for name, blobs in full.params.items():
         for blob, stored in zip(blobs, half.params[name]):
             np.testing.assert_array_equal(stored.data, blob.data.astype(np.float16))
@@ -289,48 +290,45 @@ OFTEN = (
 )
 
 
-@pytest.mark.slow
-def test_a_training_that_is_killed_leaves_weights_and_curve_and_no_process(bare, tmp_path, phantom):
-    results, work = tmp_path / "results", tmp_path / "work"
+@contextlib.contextmanager
+def long_training(bare: Bare, folder: Path, phantom: str, *program: str):
+    """Begin a training of nearly an hour into folder/results and folder/work; end it after all."""
+    options = ["train", *ON_CPU, "--tile", "284", "--precision", "fp32", "--data", phantom]
+    options += ["--seconds", "3000", "-o", f"{folder}/results", "--work", f"{folder}/work"]
+    command = [bare.python, *program, *options]
     process = subprocess.Popen(
-        [bare.python, "-c", OFTEN, "train", *ON_CPU, "--tile", "284", "--precision", "fp32"]
-        + ["--data", phantom, "--seconds", "3000", "-o", str(results), "--work", str(work)],
-        env=bare.environment,
-        cwd=REPOSITORY,
+        command, env=bare.environment, cwd=REPOSITORY, stderr=subprocess.DEVNULL
     )
     try:
+        yield process
+    finally:
+        process.kill()
+
+
+@pytest.mark.slow
+def test_a_training_that_is_killed_leaves_weights_and_curve_and_no_process(bare, tmp_path, phantom):
+    results = tmp_path / "results"
+    with long_training(bare, tmp_path, phantom, "-c", OFTEN) as process:
         while not (results.is_dir() and find_parts(results)):
             assert process.poll() is None
             time.sleep(0.05)
-    finally:
-        process.kill()
     assert process.wait() == -signal.SIGKILL
     found = json.loads((results / "train.json").read_text())["found"]
     assert "plan" in found
     assert (results / "train.txt").read_text().startswith("unet_slim by adam")
     assert read_history(results / "curve.csv")
-    net = REPOSITORY / "prototxt" / "unet_slim" / "deploy.prototxt"
     whole = joined(results, tmp_path / "unet.h5")
-    caffe.Net(str(net), str(whole), caffe.TEST)
+    caffe.Net(str(DEPLOY), str(whole), caffe.TEST)
     deadline = time.monotonic() + 600
-    while running(str(work)):
+    while running(f"{tmp_path}/work"):
         assert time.monotonic() < deadline, "the training goes on"
         time.sleep(0.1)
 
 
 @pytest.mark.slow
 def test_a_training_that_is_asked_to_stop_brings_out_what_it_has_learnt(bare, tmp_path, phantom):
-    results = tmp_path / "results"
-    process = subprocess.Popen(
-        [bare.python, "tools/gpu_check.py", "train", *ON_CPU, "--tile", "284", "--precision"]
-        + ["fp32", "--data", phantom, "--seconds", "3000", "-o", str(results)]
-        + ["--work", str(tmp_path / "work")],
-        env=bare.environment,
-        cwd=REPOSITORY,
-        stderr=subprocess.DEVNULL,
-    )
-    log = tmp_path / "work" / "train" / "train.log"
-    try:
+    results, log = tmp_path / "results", tmp_path / "work" / "train" / "train.log"
+    with long_training(bare, tmp_path, phantom, "tools/gpu_check.py") as process:
         # The bar comes right before the first iteration, after which signals are answered.
         while not (log.exists() and "0%|" in log.read_text()):
             assert process.poll() is None
@@ -339,8 +337,6 @@ def test_a_training_that_is_asked_to_stop_brings_out_what_it_has_learnt(bare, tm
         assert not find_parts(results)
         process.terminate()
         assert process.wait(600) == 128 + signal.SIGTERM
-    finally:
-        process.kill()
     found = json.loads((results / "train.json").read_text())["found"]
     assert len(find_parts(results)) == 1
     assert found["weights"]["iteration"] == found["training"]["steps"] > 0
@@ -466,7 +462,7 @@ def test_parts_of_newer_weights_take_the_place_of_older_ones(tmp_path):
 
 
 def test_what_float16_cannot_hold_is_no_weight(tmp_path, monkeypatch):
-    net = caffe.Net(str(REPOSITORY / "prototxt" / "unet_slim" / "deploy.prototxt"), caffe.TEST)
+    net = caffe.Net(str(DEPLOY), caffe.TEST)
     net.params["conv_u0d-score"][1].data[...] = 1e5
     with pytest.raises(ValueError, match="layer 'conv_u0d-score'"):
         write_half(net, tmp_path / "half.h5")
