@@ -3,18 +3,82 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from unet.errors import InputError
 from unet.files.names import PathLike
+from unet.volumes.images import Volume
+from unet.volumes.row_strips import strips
 
 # Says how the input of the network beside it was scaled in training.
 INPUT = "input.json"
 # Standard deviations between a slice's mean, which becomes 0.5, and what becomes 0 and 1. So a
 # image of usual contrast hardly changes.
 _SPREAD = 3.0
+# Enough for percentiles of the grey values, few enough for a stack of any length.
+_RANGE_SLICES = 16
+_RANGE_ENDS = (0.1, 99.9)
+# As many pixels of types that are not counted, but sorted.
+_RANGE_PIXELS = 1 << 26
+
+
+def intensity_range(
+    volume: Volume | np.ndarray, slices: Sequence[int] | None = None
+) -> tuple[float, float]:
+    """Return the grey values that become 0 and 1 at the network's input.
+
+    Parameters
+    ----------
+    volume : Volume or ndarray, shape (slices, ...)
+    slices : sequence of int, optional
+        The slices that count; by default all.
+
+    Returns
+    -------
+    low, high : float
+        (0, 255) for uint8 and (0, 1) for bool, whatever occurs; for every other type the 0.1 and
+        99.9 percentiles over at most 16 evenly spaced slices, high = low + 1 where they are equal;
+        of more than 2^26 pixels of a type of more than 16 bit every second, third, ... one.
+    """
+    if volume.dtype == np.uint8:
+        return 0.0, 255.0
+    if volume.dtype == np.bool_:
+        return 0.0, 1.0
+    if slices is None:
+        missing = set(getattr(volume, "missing", ()))
+        slices = [z for z in range(volume.shape[0]) if z not in missing]
+    count = min(len(slices), _RANGE_SLICES)
+    chosen = np.linspace(0, len(slices) - 1, count).round().astype(int)
+    images = (np.asarray(volume[slices[k]]) for k in chosen)
+    if volume.dtype.itemsize <= 2 and volume.dtype.kind in "iu":
+        ends = _percentiles_of_counts(images, volume.dtype)
+    else:
+        size = int(np.prod(volume.shape[1:], dtype=np.int64)) * count
+        step = -(-size // _RANGE_PIXELS)
+        ends = np.percentile(np.concatenate([p.ravel()[::step] for p in images]), _RANGE_ENDS)
+    low, high = (float(np.float32(v)) for v in ends)
+    return (low, high) if high > low else (low, low + 1.0)
+
+
+def _percentiles_of_counts(images: Iterable[np.ndarray], dtype: np.dtype) -> list[float]:
+    """Return the percentiles that np.percentile does, without all pixels at once."""
+    lowest = int(np.iinfo(dtype).min)
+    counts = np.zeros(1 << 16, np.int64)
+    for image in images:
+        flat = image.reshape(-1, image.shape[-1])
+        for rows in strips(flat.shape):
+            counts += np.bincount(flat[rows].ravel().astype(np.int64) - lowest, minlength=1 << 16)
+    reached = np.cumsum(counts)
+    ends = []
+    for end in _RANGE_ENDS:
+        place = end / 100 * (reached[-1] - 1)
+        neighbours = (int(place), min(int(place) + 1, reached[-1] - 1))
+        a, b = (int(np.searchsorted(reached, k, side="right")) + lowest for k in neighbours)
+        ends.append(a + (b - a) * (place - int(place)))
+    return ends
 
 
 def normalised_range(image: np.ndarray) -> tuple[float, float]:

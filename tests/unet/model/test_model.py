@@ -115,7 +115,7 @@ def test_out_of_memory_is_a_sentence(model, monkeypatch):
     def fails(*_: object, **__: object) -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory\nmore")
 
-    monkeypatch.setattr("unet.model.segment_image", fails)
+    monkeypatch.setattr("unet.model.model.segment_image", fails)
     with pytest.raises(MemoryError, match="allocate memory; take a smaller --tile"):
         model.segment(STACK)
 

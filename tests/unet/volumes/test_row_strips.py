@@ -121,7 +121,7 @@ def test_grey_values_are_the_percentiles_of_numpy(dtype):
 
 def test_grey_values_of_large_slices_take_little_memory(monkeypatch):
     monkeypatch.setattr(row_strips, "STRIP", 1 << 14)
-    monkeypatch.setattr("unet.volumes._RANGE_PIXELS", 1 << 16)
+    monkeypatch.setattr("unet.volumes.intensity._RANGE_PIXELS", 1 << 16)
     for dtype in (np.uint16, np.float32):
         stack = np.tile(np.arange(1 << 16).reshape(1, 256, 256), (20, 4, 4)).astype(dtype)
         tracemalloc.start()

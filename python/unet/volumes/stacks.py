@@ -1,0 +1,169 @@
+"""Stacks of any format are opened, and the slices of them chosen that are asked for."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Union
+
+import h5py
+import numpy as np
+
+from unet.errors import InputError
+from unet.files.names import PathLike, split_name
+from unet.volumes.arrays import ZARR_MARKS, open_hdf5, open_zarr
+from unet.volumes.images import Volume, open_folder, open_image, open_tiff
+
+#: What `as_volume` takes; arrays of dask and Zarr too.
+Stack = Union[PathLike, np.ndarray, Volume]
+_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def open_volume(
+    path: PathLike, dataset: str | None = None, *, channels: int | None = None
+) -> Volume:
+    """Open a stack without reading its pixels.
+
+    Parameters
+    ----------
+    path : path
+        A TIFF, PNG or JPEG file; a folder of such files, one slice each, in natural order; an HDF5
+        file or a Zarr directory, also as FILE:/dataset. The content decides, not the suffix.
+    dataset : str, optional
+        Dataset of an HDF5 file or Zarr group; by default the only 3-D one.
+    channels : int, optional
+        How many channels the images must have; 1 demands grey images. By default any.
+
+    Returns
+    -------
+    Volume
+        `.shape` is (slices, height, width) or (slices, channels, height, width), `.dtype` the type
+        of the pixels, `[z]` reads one slice. One slice is in memory (of HDF5 and Zarr: one layer of
+        chunks).
+
+    Raises
+    ------
+    InputError
+        If there is no such file, it is of another format, damaged, empty or has other channels.
+    """
+    file, inner = split_name(os.fspath(path))
+    dataset = dataset if dataset is not None else inner
+    if file.is_dir():
+        is_zarr = any((file / mark).exists() for mark in ZARR_MARKS)
+        volume = open_zarr(file, dataset) if is_zarr else open_folder(file)
+    else:
+        if not file.exists():
+            raise InputError(f"{file}: there is no such file or folder")
+        with open(file, "rb") as opened:
+            magic = opened.read(4)
+        if not magic:
+            raise InputError(f"{file}: the file is empty")
+        if h5py.is_hdf5(str(file)):
+            volume = open_hdf5(file, dataset)
+        elif magic in _TIFF_MAGIC:
+            volume = open_tiff(file)
+        else:
+            volume = open_image(file)
+    if dataset is not None and volume.path == str(file):
+        volume.close()
+        raise InputError(f"{file}: has no datasets, so {dataset!r} cannot be chosen in it")
+    return _of_channels(volume, channels)
+
+
+def as_volume(stack: Stack, name: str, *, channels: int | None = None) -> Volume:
+    """Take a stack in any form: a path, an array, or a volume that is open.
+
+    Parameters
+    ----------
+    stack : path, Volume, or array, shape ([slices, [channels,]] height, width)
+        A path as `open_volume` takes it. Arrays of dask or Zarr are read slice by slice, too.
+    name : str
+        What messages call an array.
+    channels : int, optional
+        As for `open_volume`.
+
+    Returns
+    -------
+    Volume
+        To be closed, which leaves a volume that was given open.
+
+    Raises
+    ------
+    InputError
+        As `open_volume`; also if an array is no stack.
+
+    Examples
+    --------
+    >>> as_volume(np.zeros((512, 512), np.uint8), "labels").shape
+    (1, 512, 512)
+    """
+    if isinstance(stack, (str, os.PathLike)):
+        return open_volume(stack, channels=channels)
+    if isinstance(stack, Volume):
+        name, array = stack.path, stack
+    else:
+        array = stack if hasattr(stack, "dtype") else np.asarray(stack)
+        array = array[None] if array.ndim == 2 else array
+        if array.ndim not in (3, 4):
+            raise InputError(f"{name}: an array of shape {array.shape} is no slice and no stack")
+    missing = getattr(stack, "missing", ())
+    volume = Volume(name, array.shape, array.dtype, array.__getitem__, missing=missing)
+    return _of_channels(volume, channels)
+
+
+def _of_channels(volume: Volume, channels: int | None) -> Volume:
+    have = volume.channels or 1
+    if channels is not None and have != channels:
+        volume.close()
+        wanted = "grey pictures are" if channels == 1 else f"pictures with {channels} channels are"
+        raise InputError(f"{volume.path}: has {have} channels (colour?), but {wanted} needed here")
+    return volume
+
+
+def chosen_slices(chosen: range | slice | None, count: int, option: str = "--slices") -> range:
+    """Return the slices that are asked for of a stack that holds `count`.
+
+    Parameters
+    ----------
+    chosen : range or slice, optional
+        By default all. A stop of None or `sys.maxsize` is the end of the stack.
+    count : int
+    option : str
+        That gives them, for messages.
+
+    Raises
+    ------
+    InputError
+        If there are none, or the stack does not hold them.
+    """
+    if chosen is None:
+        return range(count)
+    is_open = chosen.stop in (None, sys.maxsize)
+    first, stop = chosen.start or 0, count if is_open else chosen.stop
+    if not 0 <= first < stop <= count:
+        raise InputError(
+            f"{option} {first}:{'' if is_open else stop}: give A:B with 0 <= A < B <= {count}, the "
+            f"slices of the stack"
+        )
+    return range(first, stop, chosen.step or 1)
+
+
+def read_volume(path: PathLike, dataset: str | None = None) -> np.ndarray:
+    """Read a whole stack.
+
+    Parameters
+    ----------
+    path, dataset
+        As for `open_volume`.
+
+    Returns
+    -------
+    ndarray, shape (slices, height, width) or (slices, channels, height, width)
+
+    Raises
+    ------
+    InputError
+        As `open_volume`; also if a slice is damaged or holds NaN.
+    """
+    with open_volume(path, dataset) as volume:
+        return volume[:]
