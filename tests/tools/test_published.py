@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tifffile
 
 import caffe
 from runner import main as run_recipe
 from tests import release2015
 from tests.conftest import REPOSITORY
+from tests.unet.ctc_cases import write_picture
 from unet.errors import InputError
 from unet.tracking.ctc_format import Track, read_tracks, write_tracks
 
@@ -82,9 +82,8 @@ def test_ground_truth_beside_the_frames_is_scored(place, tmp_path, capsys):
     half = np.zeros(SHAPE, np.uint16)
     half[: SHAPE[0] // 2 + 1] = 1
     for kind, name in (("SEG", "man_seg"), ("TRA", "man_track")):
-        (truth / kind).mkdir(parents=True)
         for t in range(FRAMES):
-            tifffile.imwrite(truth / kind / f"{name}{t:03d}.tif", half)
+            write_picture(truth / kind / f"{name}{t:03d}.tif", half)
     write_tracks(truth / "TRA" / "man_track.txt", [Track(1, 0, FRAMES - 1, 0)])
     main(
         ["--device", "cpu", "--from", str(release), "--data", str(tmp_path / "copy")]

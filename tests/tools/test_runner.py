@@ -13,13 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tifffile
 
 import recipes
 import runner
 from recipes import RECIPES, Choice, Split
 from runner import Way, at_hand, card, guard_model_folder, make_model_folder
 from tests.conftest import REPOSITORY
+from tests.unet.ctc_cases import write_picture
 from unet.errors import InputError
 from unet.volumes import read_volume
 
@@ -86,9 +86,7 @@ def test_a_sequence_is_trained_on_tracked_scored_and_has_a_card(tiny, monkeypatc
             (f"02_GT/SEG/man_seg{number:03d}", cells),
             (f"02_GT/TRA/man_track{number:03d}", cells),
         ):
-            path = data / f"{name}.tif"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            tifffile.imwrite(path, pixels)
+            write_picture(data / f"{name}.tif", pixels)
     (data / "02_GT/TRA/man_track.txt").write_text("1 0 3 0\n2 0 3 0\n")
     split = RECIPES["phc-u373"].splits["holdout"]
     recipe = replace(

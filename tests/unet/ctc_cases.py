@@ -56,7 +56,7 @@ def make_case(folder: Path, seed: int, errors: float) -> tuple[Path, Path]:
         seen.append(shown)
     _write(folder / "01_GT" / "TRA", "man_track", markers, _true_tracks(truth, rng))
     for number in sorted(rng.choice(FRAMES, 4, replace=False)):
-        _put(folder / "01_GT" / "SEG" / f"man_seg{number:03d}.tif", markers[number])
+        write_picture(folder / "01_GT" / "SEG" / f"man_seg{number:03d}.tif", markers[number])
     masks, tracks = _result(rng, seen, errors)
     _write(folder / "01_RES", "mask", masks, tracks)
     return folder / "01_GT", folder / "01_RES"
@@ -134,11 +134,12 @@ def _result(rng, seen, errors) -> tuple[list, list[Track]]:
 
 def _write(folder, prefix, masks, tracks) -> None:
     for number, mask in enumerate(masks):
-        _put(folder / f"{prefix}{number:03d}.tif", mask)
+        write_picture(folder / f"{prefix}{number:03d}.tif", mask)
     name = "man_track.txt" if prefix == "man_track" else "res_track.txt"
     write_tracks(folder / name, tracks)
 
 
-def _put(path, mask) -> None:
+def write_picture(path: Path, picture: np.ndarray) -> None:
+    """Write a TIFF as the challenge has them, and the folders it lies in."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    tifffile.imwrite(path, mask, photometric="minisblack")
+    tifffile.imwrite(path, picture, photometric="minisblack", compression="lzw")

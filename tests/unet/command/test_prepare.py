@@ -11,6 +11,7 @@ import tifffile
 from PIL import Image
 
 import unet
+from tests.unet.ctc_cases import write_picture
 from tools.prepare import main
 from unet import __version__
 from unet.errors import InputError
@@ -195,9 +196,7 @@ def sequence(tmp_path, raw, cells):
         if number % 2:
             pictures.append(("02_GT/SEG/man_seg", [drawn] * 4))
         for name, stack in pictures:
-            path = tmp_path / f"{name}{number:03d}.tif"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            tifffile.imwrite(path, stack[number], photometric="minisblack", compression="lzw")
+            write_picture(tmp_path / f"{name}{number:03d}.tif", stack[number])
     return tmp_path / "02"
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from tests.unet.ctc_cases import write_picture
 from tests.unet.datasets.test_download import server
 from unet.datasets import ctc
 from unet.errors import InputError
@@ -36,19 +37,17 @@ def dataset(tmp_path_factory):
     folder = tmp_path_factory.mktemp("any") / "PhC-C2DH-U373"
     rng = np.random.default_rng(0)
 
-    def put(name, picture):
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tifffile.imwrite(path, picture, photometric="minisblack", compression="lzw")
-
     for sequence in ("01", "02"):
         for number in range(3):
-            put(f"{sequence}/t{number:04d}.tif", rng.integers(0, 255, SIZE).astype(np.uint8))
+            write_picture(
+                folder / f"{sequence}/t{number:04d}.tif",
+                rng.integers(0, 255, SIZE).astype(np.uint8),
+            )
             cells = rng.integers(0, 3, SIZE).astype(np.uint16)
-            put(f"{sequence}_GT/TRA/man_track{number:04d}.tif", cells)
+            write_picture(folder / f"{sequence}_GT/TRA/man_track{number:04d}.tif", cells)
             if sequence == "01":
-                put(f"01_ST/SEG/man_seg{number:04d}.tif", cells)
-        put(f"{sequence}_GT/SEG/man_seg0002.tif", cells)
+                write_picture(folder / f"01_ST/SEG/man_seg{number:04d}.tif", cells)
+        write_picture(folder / f"{sequence}_GT/SEG/man_seg0002.tif", cells)
         (folder / f"{sequence}_GT" / "TRA" / "man_track.txt").write_text("1 0 2 0\n2 0 2 0\n")
     (folder / "notes.txt").write_text("of somebody else")
     return folder

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from tests.unet.ctc_cases import write_picture
 from unet.errors import InputError
 from unet.preparation.ctc_sequence import (
     UNKNOWN,
@@ -19,25 +20,22 @@ from unet.preparation.partial_annotation import IgnoreRule
 SIZE = (24, 30)
 
 
-def put(path, picture):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tifffile.imwrite(path, picture, photometric="minisblack", compression="lzw")
-
-
 @pytest.fixture
 def sequence(tmp_path):
     """Five frames; two cells drawn in frames 1 and 4; three marked, the third at (20, 25)."""
     rng = np.random.default_rng(0)
     for number in range(5):
-        put(tmp_path / "02" / f"t{number:03d}.tif", rng.integers(0, 99, SIZE).astype(np.uint8))
+        write_picture(
+            tmp_path / "02" / f"t{number:03d}.tif", rng.integers(0, 99, SIZE).astype(np.uint8)
+        )
         cells = np.zeros(SIZE, np.uint16)
         cells[3:8, 4:9], cells[3:8, 9:14] = 300, 7
         markers = np.zeros(SIZE, np.uint16)
         markers[5, 6], markers[5, 11], markers[20, 25] = 1, 2, 3
-        put(tmp_path / "02_GT" / "TRA" / f"man_track{number:03d}.tif", markers)
-        put(tmp_path / "02_ST" / "SEG" / f"man_seg{number:03d}.tif", cells)
+        write_picture(tmp_path / "02_GT" / "TRA" / f"man_track{number:03d}.tif", markers)
+        write_picture(tmp_path / "02_ST" / "SEG" / f"man_seg{number:03d}.tif", cells)
         if number in (1, 4):
-            put(tmp_path / "02_GT" / "SEG" / f"man_seg{number:03d}.tif", cells)
+            write_picture(tmp_path / "02_GT" / "SEG" / f"man_seg{number:03d}.tif", cells)
     return tmp_path / "02"
 
 
@@ -116,7 +114,7 @@ def test_no_markers(sequence):
 def test_markers_of_another_size(sequence):
     for number in (1, 4):
         path = sequence.parent / "02_GT" / "TRA" / f"man_track{number:03d}.tif"
-        put(path, np.zeros((5, 5), np.uint16))
+        write_picture(path, np.zeros((5, 5), np.uint16))
     with pytest.raises(InputError, match=r"TRA: markers are \(5, 5\).*SEG are \(24, 30\)"):
         open_annotated(find_sequence(sequence), IgnoreRule())
 

@@ -6,8 +6,8 @@ import shutil
 
 import numpy as np
 import pytest
-import tifffile
 
+from tests.unet.ctc_cases import write_picture
 from unet.scoring.comparison import agreement, find_truth
 from unet.tracking.ctc_format import write_masks
 
@@ -28,9 +28,8 @@ def test_agreement_counts_pixels_and_cells(tmp_path):
 def test_truth_of_other_frames_is_not_used(tmp_path, capsys):
     frames = np.random.default_rng(1).integers(0, 256, (2, 3, 20, 20)).astype(np.uint8)
     for name, stack in zip(("release", "dataset"), frames):
-        (tmp_path / name / "01").mkdir(parents=True)
         for t, frame in enumerate(stack):
-            tifffile.imwrite(tmp_path / name / "01" / f"t{t:03d}.tif", frame)
+            write_picture(tmp_path / name / "01" / f"t{t:03d}.tif", frame)
     truth = tmp_path / "dataset" / "01_GT"
     truth.mkdir()
     assert find_truth(tmp_path / "release" / "01", tmp_path / "dataset") is None

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from tests.unet.ctc_cases import write_picture
 from unet.errors import InputError
 from unet.tracking.ctc_format import (
     Track,
@@ -114,16 +115,12 @@ def test_tables_that_are_none_are_not_written(tmp_path):
         read_tracks(tmp_path / "res_track.txt")
 
 
-def put(path, picture):
-    tifffile.imwrite(path, picture, photometric="minisblack")
-
-
 def test_numbers_of_three_and_four_digits(tmp_path):
     for name in ("t0010.tif", "t999.tif", "t1000.tif", "mask003.tif", "t1.tif", "t005.txt"):
-        put(tmp_path / name, np.zeros((4, 5), np.uint8))
+        write_picture(tmp_path / name, np.zeros((4, 5), np.uint8))
     files = numbered_files(tmp_path, "t")
     assert list(files) == [10, 999, 1000]
-    put(tmp_path / "t010.tif", np.zeros((4, 5), np.uint8))
+    write_picture(tmp_path / "t010.tif", np.zeros((4, 5), np.uint8))
     with pytest.raises(InputError, match=r"t010\.tif: has the same number as t0010\.tif"):
         numbered_files(tmp_path, "t")
     with pytest.raises(InputError, match=r"holds no man_seg000\.tif, man_seg001\.tif"):
@@ -133,15 +130,15 @@ def test_numbers_of_three_and_four_digits(tmp_path):
 
 
 def test_masks_of_8_and_16_bit_are_one_stack(tmp_path):
-    put(tmp_path / "mask000.tif", np.full((4, 5), 7, np.uint8))
-    put(tmp_path / "mask001.tif", np.full((4, 5), 700, np.uint16))
+    write_picture(tmp_path / "mask000.tif", np.full((4, 5), 7, np.uint8))
+    write_picture(tmp_path / "mask001.tif", np.full((4, 5), 700, np.uint16))
     assert open_masks(tmp_path)[:][:, 0, 0].tolist() == [7, 700]
 
 
 @pytest.mark.parametrize("dtype", ["u4", "i4", "i8", "u8", "f4", "f8", "i2", ">u2"])
 def test_masks_of_other_types_are_taken_for_what_they_hold(tmp_path, dtype):
-    put(tmp_path / "mask000.tif", np.full((4, 5), 7, np.uint8))
-    put(tmp_path / "MASK001.TIF", np.full((4, 5), 30_000).astype(dtype))
+    write_picture(tmp_path / "mask000.tif", np.full((4, 5), 7, np.uint8))
+    write_picture(tmp_path / "MASK001.TIF", np.full((4, 5), 30_000).astype(dtype))
     masks = open_masks(tmp_path)[:]
     assert masks.dtype == np.uint16
     assert masks[:, 0, 0].tolist() == [7, 30_000]
@@ -158,23 +155,23 @@ def test_masks_of_other_types_are_taken_for_what_they_hold(tmp_path, dtype):
 def test_masks_of_numbers_that_masks_do_not_hold(tmp_path, value, dtype, message):
     picture = np.zeros((4, 5), dtype)
     picture[2, 2] = value
-    put(tmp_path / "mask000.tif", picture)
+    write_picture(tmp_path / "mask000.tif", picture)
     with pytest.raises(InputError, match=rf"mask000\.tif: {message}"):
         open_masks(tmp_path)[:]
 
 
 def test_names_in_capitals_and_digits_that_are_none(tmp_path):
     for name in ("T000.TIF", "t001.Tiff", "t00²3.tif", "t٠٠٣.tif"):
-        put(tmp_path / name, np.zeros((4, 5), np.uint8))
+        write_picture(tmp_path / name, np.zeros((4, 5), np.uint8))
     assert list(numbered_files(tmp_path, "t")) == [0, 1]
 
 
 def test_frames_that_do_not_fit(tmp_path):
-    put(tmp_path / "mask000.tif", np.zeros((4, 5), np.uint8))
-    put(tmp_path / "mask002.tif", np.zeros((4, 6), np.uint8))
+    write_picture(tmp_path / "mask000.tif", np.zeros((4, 5), np.uint8))
+    write_picture(tmp_path / "mask002.tif", np.zeros((4, 6), np.uint8))
     with pytest.raises(InputError, match=r"mask001\.tif is missing"):
         open_masks(tmp_path)[:]
-    put(tmp_path / "mask001.tif", np.zeros((4, 5), np.uint16))
+    write_picture(tmp_path / "mask001.tif", np.zeros((4, 5), np.uint16))
     with pytest.raises(InputError, match=r"mask002\.tif: is \(4, 6\).*mask000\.tif is \(4, 5\)"):
         open_masks(tmp_path)[:]
     (tmp_path / "mask002.tif").unlink()
@@ -183,9 +180,9 @@ def test_frames_that_do_not_fit(tmp_path):
 
 
 def test_what_is_no_mask(tmp_path):
-    put(tmp_path / "mask000.tif", np.zeros((3, 4, 5), np.uint8))
+    write_picture(tmp_path / "mask000.tif", np.zeros((3, 4, 5), np.uint8))
     with pytest.raises(InputError, match=r"mask000\.tif: holds 3 slices; only flat sequences"):
         open_masks(tmp_path)[:]
-    put(tmp_path / "man_seg_000_001.tif", np.zeros((4, 5), np.uint8))
+    write_picture(tmp_path / "man_seg_000_001.tif", np.zeros((4, 5), np.uint8))
     with pytest.raises(InputError, match=r"man_seg_000_001\.tif: is a slice of a volume"):
         numbered_files(tmp_path, "man_seg")
