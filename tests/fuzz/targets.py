@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,19 +36,22 @@ class Target:
     Attributes
     ----------
     read : callable of path
-        Reads a file, or raises a CaffeError.
+        Reads a file, or raises a CaffeError or an InputError.
     seeds : callable
         Gives valid files.
     mutate : callable of random generator and bytes
         Gives a damaged file.
     place : str
         A pattern of what each error has to name beside the file.
+    is_bounded : bool
+        Whether work and memory are bounded, and no other errors are allowed.
     """
 
     read: Callable[[Path], object]
     seeds: Callable[[], Sequence[bytes]]
     mutate: Callable[[random.Random, bytes], bytes]
     place: str
+    is_bounded: bool = True
 
 
 def _text_mutation(
@@ -118,9 +122,8 @@ test_iter: 3 test_interval: 100 max_iter: 9 snapshot_format: HDF5 snapshot_prefi
 """
 
 
-def _written(write: Callable[..., None], *args: object, suffix: str = "") -> bytes:
-    import tempfile
-
+def written(write: Callable[..., None], *args: object, suffix: str = "") -> bytes:
+    """Return what `write` writes into the file that it is given."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"file{suffix}"
         write(path, *args)
@@ -136,7 +139,7 @@ def _weight_seeds() -> list[bytes]:
     doubles.shape.dim.append(2)
     texts = [prototxt.parse_net(text) for text in (NETS["v1 net"], NETS["batch norm"])]
     return [
-        _written(caffemodel.write_caffemodel, net_of(_ARRAYS), _ARRAYS),
+        written(caffemodel.write_caffemodel, net_of(_ARRAYS), _ARRAYS),
         old.SerializeToString(),
         *(net.SerializeToString() for net in texts),
     ]
@@ -145,7 +148,7 @@ def _weight_seeds() -> list[bytes]:
 def _state_seeds(suffix: str = "") -> list[bytes]:
     history = [array for arrays in _ARRAYS.values() for array in arrays]
     state = caffemodel.SolverState(7, "w.caffemodel", history, 2)
-    return [_written(caffemodel.write_solverstate, state, suffix=suffix)]
+    return [written(caffemodel.write_solverstate, state, suffix=suffix)]
 
 
 def _blob_seeds() -> list[bytes]:
@@ -165,7 +168,7 @@ def _hdf5(build: Callable[[h5py.File], object]) -> bytes:
 def _hdf5_seeds() -> list[bytes]:
     packed = {"data": np.zeros((40, 50), np.float32), "compression": "gzip", "shuffle": True}
     return [
-        _written(caffemodel.write_weights_hdf5, _ARRAYS, _ARRAYS),
+        written(caffemodel.write_weights_hdf5, _ARRAYS, _ARRAYS),
         _hdf5(lambda file: file.create_dataset("data/conv/0", **packed)),
         _hdf5(
             lambda file: file.create_dataset("data/conv/0", (3,), "f8", chunks=(2,), fillvalue=1.0)

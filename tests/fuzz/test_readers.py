@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from tests.fuzz.readers import CORPUS
+from tests.fuzz import readers, targets
 
-SECONDS = 5
+SECONDS = 8
 
 
 @pytest.mark.slow
@@ -25,21 +25,19 @@ def test_readers_survive_the_corpus_and_a_short_fuzz(repository, tmp_path):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     results = [json.loads(line) for line in done.stdout.splitlines()[:-1]]
-    assert len(results) == 8
+    assert len(results) == len(readers.TARGETS)
     for result in results:
         # All of the corpus, and something beside it.
-        assert result["executions"] > len(list((CORPUS / result["reader"]).glob("*")))
+        assert result["executions"] > len(list((readers.CORPUS / result["reader"]).glob("*")))
 
 
 def test_a_reader_that_fails_is_found(tmp_path, monkeypatch):
-    from tests.fuzz import readers, targets
-
     def read(path) -> None:
         if b"7" in path.read_bytes():
             raise IndexError("seven")
 
     monkeypatch.setitem(
-        targets.TARGETS,
+        readers.TARGETS,
         "bad",
         targets.Target(read, lambda: [b"12345"], lambda rng, data: data + rng.randbytes(50), "."),
     )
@@ -49,19 +47,13 @@ def test_a_reader_that_fails_is_found(tmp_path, monkeypatch):
 
 
 def test_a_reader_that_works_too_much_is_found(tmp_path, monkeypatch):
-    from tests.fuzz import readers, targets
-
     def read(path) -> None:
         for _ in range(int(path.read_bytes())):
             (lambda: None)()
 
-    monkeypatch.setitem(targets.TARGETS, "slow", targets.Target(read, list, None, "."))
+    monkeypatch.setitem(readers.TARGETS, "slow", targets.Target(read, list, None, "."))
     path = tmp_path / "file"
     for calls, wrong in ((readers.MAX_WORK // 2, ""), (readers.MAX_WORK, "lines and calls")):
         path.write_text(str(calls))
         assert wrong in readers.verdict("slow", path, set())
         assert bool(readers.verdict("slow", path, set())) == bool(wrong)
-
-
-def test_the_corpus_is_small():
-    assert sum(path.stat().st_size for path in CORPUS.rglob("*") if path.is_file()) < 200_000
