@@ -1,4 +1,4 @@
-"""Parts of pycaffe's interface, used by the same script on both engines."""
+"""Coordinates and crops of nets, by the same script on both engines."""
 
 from __future__ import annotations
 
@@ -47,43 +47,3 @@ def test_coordinates_and_crops_equal_genuine_caffes(ours, reference):
     assert any("error" in key for key in wanted)
     for key, value in wanted.items():
         np.testing.assert_array_equal(got[key], value, err_msg=key)
-
-
-CLASSIFIER = """
-import numpy as np
-import caffe
-from exchange import draw_parameters, give, text_file
-
-net = text_file('''
-input: "data" input_dim: 10 input_dim: 3 input_dim: 8 input_dim: 9
-layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
-  convolution_param { num_output: 4 kernel_size: 3 } }
-layer { name: "pool" type: "Pooling" bottom: "conv" top: "pool"
-  pooling_param { pool: AVE global_pooling: true } }
-layer { name: "prob" type: "Softmax" bottom: "pool" top: "prob" }
-''')
-weights = text_file("", ".caffemodel")
-made = caffe.Net(net, caffe.TEST)
-draw_parameters(made)
-made.save(weights)
-pictures = [np.random.RandomState(n).rand(11, 12, 3) for n in range(2)]
-results = {}
-for name, options in {
-    "plain": {},
-    "all": dict(image_dims=(11, 12), mean=np.array([1.0, 2.0, 3.0]), input_scale=0.5,
-                raw_scale=10, channel_swap=(2, 1, 0)),
-}.items():
-    classifier = caffe.Classifier(net, weights, **options)
-    for oversample in (True, False):
-        results[name + str(oversample)] = classifier.predict(pictures, oversample)
-give(results)
-"""
-
-
-def test_a_classifier_equals_genuine_caffes(ours, reference):
-    got, wanted = ours.run(CLASSIFIER), reference.run(CLASSIFIER)
-    assert set(got) == set(wanted)
-    for key, value in wanted.items():
-        # Where pictures are resized the releases of scikit-image differ a little.
-        np.testing.assert_allclose(got[key], value, rtol=1e-4 if "all" in key else 2e-2)
-        assert got[key].shape == (2, *value.shape[1:])

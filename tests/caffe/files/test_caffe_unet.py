@@ -248,19 +248,18 @@ def test_weights_that_are_none_are_no_extension(tmp_path, capfd, monkeypatch):
     assert "BVLC" not in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("shape", [(2, 2, 6, 4), (2, 2, 5, 7), (2, 2, 7, 7)])
-def test_an_odd_difference_has_no_middle_and_is_refused(tmp_path, shape):
+@pytest.mark.parametrize(
+    ("shape", "told"),
+    [
+        *((shape, "bottom 1.*is odd") for shape in ((2, 2, 6, 4), (2, 2, 5, 7), (2, 2, 7, 7))),
+        *((shape, "bottom 0 is") for shape in ((2, 2, 5, 3), (1, 2, 5, 4), (3, 2, 5, 4))),
+        ((2, 2, 5), "bottom 0 is"),
+    ],
+)
+def test_odd_differences_smaller_bottoms_and_other_batches_are_refused(tmp_path, shape, told):
     text = input_of("a", 2, 2, 5, 4) + input_of("b", *shape)
     text += 'layer { name: "joined" type: "Concat" bottom: "a" bottom: "b" top: "joined" }'
-    with pytest.raises(CaffeError, match=r"net.prototxt:3:1: layer 'joined'.*bottom 1.*is odd"):
-        open_net(tmp_path, text)
-
-
-@pytest.mark.parametrize("shape", [(2, 2, 5, 3), (1, 2, 5, 4), (3, 2, 5, 4), (2, 2, 5)])
-def test_smaller_bottoms_and_other_batches_are_refused(tmp_path, shape):
-    text = input_of("a", 2, 2, 5, 4) + input_of("b", *shape)
-    text += 'layer { name: "joined" type: "Concat" bottom: "a" bottom: "b" top: "joined" }'
-    with pytest.raises(CaffeError, match=r"'joined'.*bottom 0 is"):
+    with pytest.raises(CaffeError, match=rf"net.prototxt:3:1: layer 'joined'.*{told}"):
         open_net(tmp_path, text)
 
 

@@ -5,6 +5,7 @@ On a stand-in, so that this is known without a GPU: see stand_in.py.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -15,7 +16,6 @@ import torch
 
 import caffe
 from caffe import common, late_checks
-from caffe.layer_types import LAYERS
 from caffe.layers.activation import Dropout
 from tests.caffe.stand_in import (
     META,
@@ -104,51 +104,34 @@ def test_a_matrix_of_a_file_goes_to_the_gpu_once(gpu, tmp_path):
 # -- what the stand-in finds -----------------------------------------------------------------------
 
 
-class OnTheCPU(Dropout):
-    """Makes its mask where it does not compute."""
-
-    def forward(self, bottom, top):
-        data = bottom[0].data_tensor()
-        top[0].set_data(data * torch.empty(data.shape).bernoulli_(0.5))
+def on_the_cpu(data: torch.Tensor) -> torch.Tensor:
+    return data * torch.empty(data.shape).bernoulli_(0.5)
 
 
-class OneNumberOnTheCPU(Dropout):
-    """Multiplies with a single number of the CPU, which CUDA would allow."""
-
-    def forward(self, bottom, top):
-        top[0].set_data(bottom[0].data_tensor() * torch.tensor(2.0))
+def one_number_on_the_cpu(data: torch.Tensor) -> torch.Tensor:
+    """Multiply by what CUDA would allow."""
+    return data * torch.tensor(2.0)
 
 
-class ForeignNumbers(Dropout):
-    """Draws with the CPU's generator."""
-
-    def forward(self, bottom, top):
-        mask = torch.empty_like(bottom[0].data_tensor())
-        top[0].set_data(mask.bernoulli_(0.5, generator=common.generator(torch.device("cpu"))))
+def foreign_numbers(data: torch.Tensor) -> torch.Tensor:
+    generator = common.generator(torch.device("cpu"))
+    return torch.empty_like(data).bernoulli_(0.5, generator=generator)
 
 
-class TopOnTheCPU(Dropout):
-    """Gives its top values on the CPU, which the blob would copy for every reader."""
-
-    def forward(self, bottom, top):
-        top[0].set_data(torch.ones(bottom[0].shape))
+def top_on_the_cpu(data: torch.Tensor) -> torch.Tensor:
+    """Return what the blob would copy for every reader."""
+    return torch.ones(data.shape)
 
 
-class Reads(Dropout):
-    """Lets Python look at a value."""
-
-    def forward(self, bottom, top):
-        data = bottom[0].data_tensor()
-        top[0].set_data(data * 2 if data.sum() > 0 else data.clone())
+def reads(data: torch.Tensor) -> torch.Tensor:
+    return data * 2 if data.sum() > 0 else data.clone()
 
 
-class Masks(Dropout):
-    """Chooses by a mask: as many values as it holds."""
-
-    def forward(self, bottom, top):
-        data = bottom[0].data_tensor().clone()
-        data[data > 0] = 1
-        top[0].set_data(data)
+def masks(data: torch.Tensor) -> torch.Tensor:
+    """Choose by a mask: as many values as it holds."""
+    data = data.clone()
+    data[data > 0] = 1
+    return data
 
 
 PLANTED = """
@@ -158,35 +141,38 @@ layer { name: "loss" type: "Reduction" bottom: "out" top: "loss" loss_weight: 1 
 """
 
 
-def planted(monkeypatch, kind: type) -> Case:
-    monkeypatch.setitem(LAYERS, "Dropout", kind)
+def planted(monkeypatch, change: Callable[[torch.Tensor], torch.Tensor]) -> Case:
+    def forward(self: caffe.Layer, bottom: list, top: list) -> None:
+        top[0].set_data(change(bottom[0].data_tensor()))
+
+    monkeypatch.setattr(Dropout, "forward", forward)
     return Case(PLANTED, {"in": np.ones((2, 3))}, phase=0, backward=False)
 
 
 @pytest.mark.parametrize(
-    ("kind", "told"),
+    ("change", "told"),
     [
-        (OnTheCPU, r"mul of tensors on two devices: \(2, 3\) on meta, \(2, 3\) on cpu"),
-        (OneNumberOnTheCPU, r"mul of tensors on two devices: \(2, 3\) on meta, \(\) on cpu"),
-        (ForeignNumbers, "bernoulli_ on the GPU with the random numbers of the CPU"),
+        (on_the_cpu, r"mul of tensors on two devices: \(2, 3\) on meta, \(2, 3\) on cpu"),
+        (one_number_on_the_cpu, r"mul of tensors on two devices: \(2, 3\) on meta, \(\) on cpu"),
+        (foreign_numbers, "bernoulli_ on the GPU with the random numbers of the CPU"),
     ],
 )
-def test_tensors_of_the_cpu_are_found(gpu, monkeypatch, kind, told):
+def test_tensors_of_the_cpu_are_found(gpu, monkeypatch, change, told):
     with pytest.raises(WrongDeviceError, match=told):
-        run_case(gpu, planted(monkeypatch, kind))
+        run_case(gpu, planted(monkeypatch, change))
 
 
 @pytest.mark.parametrize(
-    ("kind", "told"),
+    ("change", "told"),
     [
-        (TopOnTheCPU, r"what='upload'.*function='native'"),
-        (Reads, r"_local_scalar_dense, test_stand_in_layers.py forward"),
-        (Masks, r"index_put_, test_stand_in_layers.py forward"),
+        (top_on_the_cpu, r"what='upload'.*function='native'"),
+        (reads, r"_local_scalar_dense, test_stand_in_layers.py forward"),
+        (masks, r"index_put_, test_stand_in_layers.py forward"),
     ],
 )
-def test_uploads_and_waits_are_found(gpu, monkeypatch, kind, told):
+def test_uploads_and_waits_are_found(gpu, monkeypatch, change, told):
     with pytest.raises(AssertionError, match=told):
-        run_case(gpu, planted(monkeypatch, kind))
+        run_case(gpu, planted(monkeypatch, change))
 
 
 READERS = {

@@ -156,16 +156,6 @@ def test_who_looks_and_writes_between_steps_sees_and_changes_the_same(
     assert recorded
 
 
-def test_diffs_given_back_in_a_repeated_step_are_made_again(tmp_path, monkeypatch, recorded):
-    def train():
-        made = solver(tmp_path)
-        made.step(5)
-        return [blob.diff.copy() for blob in made.net.blobs.values()]
-
-    assert_same(*both_ways(monkeypatch, train))
-    assert recorded
-
-
 def test_another_shape_is_recorded_anew(tmp_path, monkeypatch, recorded):
     def train():
         found = []
