@@ -21,7 +21,6 @@ from unet.scoring.isbi import score_stack
 from unet.scoring.score import rescale, score
 from unet.volumes import open_volume
 
-PROGRAM = Path(__file__).parents[3] / "tools" / "evaluate.py"
 SCORES = ("rand_error", "pixel_error", "warping_error", "v_rand_thin", "v_info_thin")
 
 

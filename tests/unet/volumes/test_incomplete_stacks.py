@@ -154,19 +154,15 @@ def test_an_index_of_ndtiff_that_names_a_file_elsewhere_is_refused(tmp_path):
 # --- Zarr that is not all in its directory ----------------------------------------------------
 
 
-def make_zarr(path, written=None, **options):
-    written = stack() if written is None else written
-    if not zarr.__version__.startswith("2."):
-        options = {"zarr_format": 2, **options}
-    array = zarr.open(
-        str(path), mode="w", shape=written.shape, dtype="u1", chunks=(1, 20, 31), **options
-    )
-    array[...] = written
+def make_zarr(path):
+    form = {} if zarr.__version__.startswith("2.") else {"zarr_format": 2}
+    shape = {"shape": stack().shape, "dtype": "u1", "chunks": (1, 20, 31), "compressor": None}
+    zarr.open(str(path), mode="w", **shape, **form)[...] = stack()
 
 
 @pytest.mark.parametrize("what", ["chunk", "array", "group", "metadata"])
 def test_zarr_with_links_out_of_its_directory_is_refused(tmp_path, what):
-    make_zarr(tmp_path / "other/group/x", compressor=None)
+    make_zarr(tmp_path / "other/group/x")
     secret = tmp_path / "secret"
     secret.write_bytes(bytes(620))
     store = tmp_path / "a.zarr"
@@ -175,7 +171,7 @@ def test_zarr_with_links_out_of_its_directory_is_refused(tmp_path, what):
     )
     place = {"chunk": "x/1.0.0", "array": "x", "group": "group", "metadata": "x/.zarray"}[what]
     if what in ("chunk", "metadata"):
-        make_zarr(store / "x", compressor=None)
+        make_zarr(store / "x")
         target = secret if what == "chunk" else tmp_path / "other/group/x/.zarray"
         (store / place).unlink()
     else:
@@ -186,7 +182,7 @@ def test_zarr_with_links_out_of_its_directory_is_refused(tmp_path, what):
 
 
 def test_zarr_with_links_within_its_directory_is_read(tmp_path):
-    make_zarr(tmp_path / "a.zarr", compressor=None)
+    make_zarr(tmp_path / "a.zarr")
     (tmp_path / "a.zarr/2.0.0").unlink()
     (tmp_path / "a.zarr/2.0.0").symlink_to("0.0.0")
     (tmp_path / "linked").symlink_to(tmp_path / "a.zarr")
@@ -195,7 +191,7 @@ def test_zarr_with_links_within_its_directory_is_read(tmp_path):
 
 @pytest.mark.parametrize("key", ["compressor", "filters"])
 def test_zarr_that_would_run_a_program_is_refused(tmp_path, key):
-    make_zarr(tmp_path / "a.zarr", compressor=None)
+    make_zarr(tmp_path / "a.zarr")
     place = tmp_path / "a.zarr/.zarray"
     codec = {"id": "pickle", "protocol": 4}
     content = json.loads(place.read_text())
