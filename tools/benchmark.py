@@ -44,12 +44,8 @@ def _synthetic(net: str, tile: int, phase: str, folder: str) -> str:
 
     from caffe.proto import caffe_pb2
 
-    source = (
-        REPOSITORY
-        / "prototxt"
-        / net
-        / ("train_val.prototxt" if phase == "train" else "deploy.prototxt")
-    )
+    name = "train_val" if phase == "train" else "deploy"
+    source = REPOSITORY / "prototxt" / net / f"{name}.prototxt"
     param = text_format.Parse(source.read_text(), caffe_pb2.NetParameter())
     layers = [layer for layer in param.layer if layer.type not in ("Python", "Input")]
     del param.layer[:]
@@ -90,13 +86,11 @@ def _caffe_pass(options: argparse.Namespace) -> tuple[Callable[[], object], floa
         if train:
             solver = caffe.SGDSolver(path)
             network = solver.net
-            # As tools/train.py does it.
-            network.retain_data = False
             network.blobs["weight"].data[...] = rng.rand(*network.blobs["weight"].data.shape)
         else:
             network = caffe.Net(path, caffe.TEST)
-            # As tools/segment.py does it.
-            network.retain_data = False
+    # As tools/train.py and tools/segment.py do it.
+    network.retain_data = False
     network.blobs["data"].data[...] = rng.rand(1, 1, tile, tile)
     products = _products(network) * (3 if train else 1)
 

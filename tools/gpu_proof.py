@@ -87,7 +87,7 @@ def _machine(work: Path) -> tuple[str, dict[str, str]]:
         found["CPU"] = next(iter(re.findall(r"model name\s*: (.*)", text)), "unknown")
     # In a process of its own: this one is to hold nothing on the GPU.
     question = "import json, plain_pytorch; print(json.dumps(plain_pytorch.versions()))"
-    asked = Program(["-c", question], work / "versions.log", environment=_tools_path())
+    asked = Program(["-c", question], work / "versions.log")
     error = asked.wait(120)
     with contextlib.suppress(ValueError):
         found.update(json.loads(asked.said))
@@ -98,11 +98,6 @@ def _machine(work: Path) -> tuple[str, dict[str, str]]:
         said = subprocess.run(card, capture_output=True, text=True, timeout=30).stdout
         found["nvidia-smi"] = "; ".join(said.splitlines())
     return "\n".join(f"{name:12s}{value}" for name, value in found.items()), found
-
-
-def _tools_path() -> dict[str, str]:
-    folders = [REPOSITORY / "tools", REPOSITORY / "python", os.environ.get("PYTHONPATH", "")]
-    return {"PYTHONPATH": os.pathsep.join(filter(None, map(str, folders)))}
 
 
 class Bench:
@@ -409,15 +404,12 @@ def parity_table(rows: list[dict[str, Any]]) -> list[str]:
     if groups:
         lines.append(f"  {'against the CPU':26s}{'in':>12s}{'cases':>7s}{'worst':>9s}")
     for (suite, mode), group in sorted(groups.items()):
-        cases, wrong = (sum(counts) for counts in zip(*_counts(group)))
+        cases = sum(row["cases"] for row in group)
+        wrong = sum(len(row["mistakes"]) for row in group)
         worst = max(group, key=lambda row: row["worst"])
         remark = f"{wrong} TOO FAR OFF" if wrong else f"{worst['part']}: {worst['where']}"
         lines.append(f"  {suite:26s}{mode:>12s}{cases:7d}{worst['worst']:9.1e}  {remark}")
     return lines
-
-
-def _counts(rows: list[dict[str, Any]]) -> list[tuple[int, int]]:
-    return [(row["cases"], len(row["mistakes"])) for row in rows]
 
 
 def _last_error(text: str) -> str:

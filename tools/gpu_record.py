@@ -164,8 +164,8 @@ def ending(programs: Mapping[Any, Any]) -> Iterator[None]:
 
 def _search_path() -> dict[str, str]:
     """Return the variable by which programs find this repository where it is not installed."""
-    given = os.environ.get("PYTHONPATH", "")
-    return {"PYTHONPATH": os.pathsep.join(filter(None, [str(REPOSITORY / "python"), given]))}
+    folders = [REPOSITORY / "tools", REPOSITORY / "python", os.environ.get("PYTHONPATH", "")]
+    return {"PYTHONPATH": os.pathsep.join(filter(None, map(str, folders)))}
 
 
 def _die_with_parent() -> None:

@@ -7,15 +7,14 @@ Genuine Caffe, too, converts float16 to float32 when it reads. Parts are joined 
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
+
+from unet.files.atomic import atomic_path
 
 # Of a part.
 PART_BYTES = 15 * 2**20
@@ -44,15 +43,11 @@ def write_parts(whole: Path, folder: Path, size: int = PART_BYTES) -> list[Path]
     """
     count = max(1, -(-whole.stat().st_size // size))
     old = set(find_parts(folder))
-    cut = []
+    parts = [folder / f"{whole.name}.part{number}of{count}" for number in range(1, count + 1)]
     with open(whole, "rb") as source:
-        for number in range(1, count + 1):
-            part = whole.with_name(f"{whole.name}.part{number}of{count}")
-            part.write_bytes(source.read(size))
-            cut.append(part)
-    parts = [folder / part.name for part in cut]
-    for part, place in zip(cut, parts):
-        move(part, place)
+        for part in parts:
+            with atomic_path(part) as path:
+                path.write_bytes(source.read(size))
     for part in old - set(parts):
         part.unlink()
     return parts
@@ -61,14 +56,3 @@ def write_parts(whole: Path, folder: Path, size: int = PART_BYTES) -> list[Path]
 def find_parts(folder: Path) -> list[Path]:
     """Return the parts of files that lie in a folder."""
     return sorted(path for path in folder.iterdir() if _PART.fullmatch(path.name))
-
-
-def move(source: Path, target: Path) -> None:
-    """Move a file, also to another file system; `target` is whole at any moment."""
-    with contextlib.suppress(OSError):
-        os.replace(source, target)
-        return
-    beside = target.with_name(f"{target.name}.new")
-    shutil.copyfile(source, beside)
-    os.replace(beside, target)
-    source.unlink()

@@ -105,12 +105,7 @@ class Run:
     def run(self, step: Step) -> None:
         """Run a step unless its outputs are there, made by the same command from the same inputs.
 
-        Raises
-        ------
-        StepFailed
-            If the program fails.
-        KeyboardInterrupt
-            If the program, or this one, was asked to stop.
+        Raises `StepFailed` if the program fails, KeyboardInterrupt if it, or this one, is to stop.
         """
         print(f"\n== {step.title} ({time.monotonic() - self.began:.0f} s)\n$ {step}", flush=True)
         fingerprint = step.fingerprint()
@@ -151,12 +146,8 @@ class Run:
 def call(command: Sequence[str]) -> int:
     """Run a program to its end, also through Ctrl-C, which it gets itself; return its exit status.
 
-    SIGTERM and SIGHUP are passed on, so that a training writes its snapshot before it stops.
-
-    Raises
-    ------
-    Stopped
-        If one of them came, once the program has ended.
+    SIGTERM and SIGHUP are passed on, so that a training writes its snapshot before it stops. If one
+    of them came, `Stopped` is raised once the program has ended.
     """
     process: subprocess.Popen | None = None
     asked: list[int] = []

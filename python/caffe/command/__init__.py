@@ -28,18 +28,7 @@ VERSION = "1.0.0"
 
 
 def run(argv: Sequence[str] | None = None) -> int:
-    """Run the program; return its exit status.
-
-    Parameters
-    ----------
-    argv : sequence of str, optional
-        Without the program's name; by default the command line's.
-
-    Raises
-    ------
-    CaffeError
-        If a command cannot do what it is told.
-    """
+    """Run the program; return its exit status."""
     try:
         flags, words = arguments.parse(sys.argv[1:] if argv is None else argv)
     except arguments.FlagError as error:

@@ -99,12 +99,8 @@ def _make_parser() -> _Parser:
 def parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Read a command line: `-flag value`, `-flag=value`, `-bool`, `-nobool`, with one dash or two.
 
-    Beside the value of every flag it returns the words that are not flags: they may stand anywhere,
-    and all after "--" are.
-
-    Raises
-    ------
-    FlagError
+    Returns the value of every flag, and the words that are not flags: they may stand anywhere, and
+    all after "--" are. What cannot be read is a `FlagError`.
     """
     parser = _make_parser()
     end = words.index("--") if "--" in words else len(words)

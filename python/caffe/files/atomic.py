@@ -34,13 +34,7 @@ _REASONS = {
 
 
 def check_there(path: str) -> None:
-    """Refuse a file that does not exist; as genuine Caffe words it.
-
-    Raises
-    ------
-    CaffeError
-        Names the folder that a relative path counts from.
-    """
+    """Refuse a file that does not exist, in genuine Caffe's words and with the working folder."""
     if not os.path.exists(path):
         raise CaffeError(f"Could not open file {missing(path)}")
 
@@ -52,12 +46,7 @@ def missing(path: str) -> str:
 
 
 def refuse_own_input(output: str | os.PathLike, *inputs: str | os.PathLike) -> None:
-    """Refuse to write a file that is read, under whatever name.
-
-    Raises
-    ------
-    CaffeError
-    """
+    """Refuse to write a file that is read, under whatever name."""
     for path in inputs:
         if os.path.exists(output) and os.path.exists(path) and os.path.samefile(output, path):
             raise CaffeError(

@@ -70,11 +70,6 @@ def written_hdf5(path: str | os.PathLike) -> Iterator[h5py.File]:
     """Yield an HDF5 file that is made in memory, and written to `path` on success.
 
     HDF5 itself, where it cannot write, ends the process with a segmentation fault.
-
-    Raises
-    ------
-    CaffeError
-        If it cannot be written.
     """
     with (
         atomic_path(path) as temporary,

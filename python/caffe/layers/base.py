@@ -168,13 +168,7 @@ class Layer:
         prototxt.warn_beyond_bvlc(self._source, self.fail(what))
 
     def check_blob_counts(self, bottoms: int, tops: int) -> None:
-        """Refuse a number of bottoms or tops that this type does not take.
-
-        Raises
-        ------
-        CaffeError
-            Names the layer, what it takes and what it was given.
-        """
+        """Refuse a number of bottoms or tops that this type does not take; name what it takes."""
         for kind, count, (least, most) in (
             ("bottom", bottoms, self.bottom_range),
             ("top", tops, self.top_range),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -13,7 +12,7 @@ from caffe import common, device_memory
 from caffe.argument_checks import PATH, WHOLE, kind_of, not_converted, refused, takes
 from caffe.blob import Blob
 from caffe.containers import OrderedDict, Shown
-from caffe.errors import CaffeError, NotAKeyError, NotAnItemError
+from caffe.errors import CaffeError, NotAKeyError, NotAnItemError, did_you_mean
 from caffe.files import prototxt
 from caffe.files.atomic import check_there
 from caffe.layers import BlobVec, Layer
@@ -403,8 +402,7 @@ class Net:
         try:
             return self._layer_names.index(layer)
         except ValueError:
-            near = difflib.get_close_matches(str(layer), self._layer_names, n=3)
-            hint = f"; did you mean {' or '.join(near)}?" if near else ""
+            hint = did_you_mean(str(layer), self._layer_names)
             if layer in self._blob_names:
                 hint = "; it is a blob, start and end name layers"
             raise NotAnItemError(
@@ -413,8 +411,7 @@ class Net:
 
     def _blob(self, name: str) -> Blob:
         if name not in self.blobs:
-            near = difflib.get_close_matches(str(name), self._blob_names, n=3)
-            hint = f"; did you mean {' or '.join(near)}?" if near else ""
+            hint = did_you_mean(str(name), self._blob_names)
             raise NotAKeyError(f"{name!r}: the net has no blob of this name{hint}")
         return self.blobs[name]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Sequence
 
 from caffe.errors import CaffeError
@@ -62,9 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"Drew {options.input_net_proto_file} to {options.output_image_file}")
 
 
-def run() -> None:
-    """Run the program."""
-    run_program(main)
+run = functools.partial(run_program, main)
 
 
 if __name__ == "__main__":

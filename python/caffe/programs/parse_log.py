@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -102,9 +103,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
 
 
-def run() -> None:
-    """Run the program."""
-    run_program(main)
+run = functools.partial(run_program, main)
 
 
 if __name__ == "__main__":

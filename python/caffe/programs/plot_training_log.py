@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -113,9 +114,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         figure.savefig(temporary, format="png", dpi=150)
 
 
-def run() -> None:
-    """Run the program."""
-    run_program(main)
+run = functools.partial(run_program, main)
 
 
 if __name__ == "__main__":

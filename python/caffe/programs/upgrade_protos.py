@@ -5,6 +5,7 @@ Each returns its exit status: 1 if something in the file could not be kept, or a
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Sequence
 
@@ -116,16 +117,6 @@ def _tell(source: str, target: str, needed: bool, complete: bool = True) -> int:
     return EXIT_INCOMPLETE
 
 
-def run_net_text() -> None:
-    """Run the program upgrade_net_proto_text."""
-    run_program(upgrade_net_proto_text)
-
-
-def run_net_binary() -> None:
-    """Run the program upgrade_net_proto_binary."""
-    run_program(upgrade_net_proto_binary)
-
-
-def run_solver_text() -> None:
-    """Run the program upgrade_solver_proto_text."""
-    run_program(upgrade_solver_proto_text)
+run_net_text = functools.partial(run_program, upgrade_net_proto_text)
+run_net_binary = functools.partial(run_program, upgrade_net_proto_binary)
+run_solver_text = functools.partial(run_program, upgrade_solver_proto_text)

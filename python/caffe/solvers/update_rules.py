@@ -211,13 +211,7 @@ POLICIES: dict[str, Callable[[Param, int], float]] = {
 
 
 def check(param: Param, source: str) -> None:
-    """Refuse a solver whose numbers and names make no sense.
-
-    Raises
-    ------
-    CaffeError
-        Begins with `source`.
-    """
+    """Refuse a solver, `source` in errors, whose numbers and names make no sense."""
     if param.iter_size < 1:
         raise CaffeError(f"{source}: iter_size {param.iter_size} must be positive")
     if param.weight_decay and param.regularization_type not in REGULARISERS:

@@ -37,13 +37,7 @@ def help_text() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int | None:
-    """Run the program that the first argument names with the others; return its exit status.
-
-    Raises
-    ------
-    InputError
-        If there is no such program.
-    """
+    """Run the program that the first argument names with the others; return its exit status."""
     name, *rest = list(sys.argv[1:] if argv is None else argv) or [""]
     if name in ("", "-h", "--help"):
         print(help_text())

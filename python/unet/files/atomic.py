@@ -95,11 +95,6 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """Give an empty folder that takes the place of `path` on success, else is removed.
 
     Its parent is created. Whoever calls makes sure that what is there may be replaced.
-
-    Raises
-    ------
-    InputError
-        If it cannot be written.
     """
     path = Path(path)
     with _holder(path.parent, path.name, path) as holder:
@@ -127,11 +122,6 @@ def atomic_parts(
         Made if it is not there.
     order : callable
         Key by which the parts are moved, smallest first: last comes what tells that all is there.
-
-    Raises
-    ------
-    InputError
-        If it cannot be written.
     """
     folder = Path(folder)
     with _holder(folder, _PARTS, folder) as holder:
@@ -155,11 +145,6 @@ def replace_parts(
 
     What `fill` and `check` raise, called with the new folder, leaves `folder` as it was. Errors
     name `source`, where the files come from; `order` is that of `atomic_parts`.
-
-    Raises
-    ------
-    InputError
-        If `check` raises it.
     """
     with atomic_parts(folder, order) as fresh:
         fill(fresh)

@@ -210,10 +210,7 @@ def check_all_inside(file: h5py.File) -> None:
 def check_weights(path: PathLike) -> None:
     """Refuse weights in HDF5 of which anything lies in another file: an engine would go there.
 
-    Raises
-    ------
-    InputError
-        As `check_all_inside`. Files of other kinds are left to the engine.
+    Files of other kinds are left to the engine.
     """
     if h5py.is_hdf5(os.fspath(path)):
         with open_hdf5_file(path) as file:

@@ -97,13 +97,7 @@ def _is_no_matter(name: str) -> bool:
 
 
 def refuse_foreign(path: str | os.PathLike, kind: str) -> None:
-    """Refuse to replace what no program of this project has written as an output of this kind.
-
-    Raises
-    ------
-    InputError
-        Unless `may_replace`.
-    """
+    """Refuse to replace what no program of this project has written as an output of this kind."""
     if not may_replace(path, kind):
         raise InputError(
             f"{os.fspath(path)}: exists, and is not a {kind} that this program wrote, or something "

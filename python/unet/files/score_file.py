@@ -16,11 +16,6 @@ def write_scores(path: str | os.PathLike[str], scores: Mapping[str, Any]) -> Non
     """Write scores as JSON, whole or not at all.
 
     NaN and infinities, which JSON does not have, become null.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be written.
     """
     marked = {KEY: mark(SCORE_FILE), **scores}
     with atomic_path(path) as fresh:
