@@ -7,7 +7,6 @@ the training goes on, its curve and the weights of its newest snapshot are in th
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import re
 import shutil
@@ -28,7 +27,7 @@ from unet.model.open_net import find_weights
 from unet.plots import draw_curves
 from unet.scoring.tables import StackScores
 from unet.training import snapshots
-from unet.training.history import CSV_NAME, PNG_NAME, read_history
+from unet.training.history import CSV_NAME, PNG_NAME, read_history, write_history
 from unet.volumes import read_volume, write_volume
 
 TRAIN_SLICES, TEST_SLICES = "0:20", "20:30"
@@ -371,14 +370,7 @@ class _Check:
 
     def write_curve(self, rows: list[dict[str, float]]) -> None:
         """Put a curve and its picture into the output folder."""
-        columns = list(dict.fromkeys(key for row in rows for key in row))
-        with (
-            atomic_path(self.options.output / CSV_NAME) as path,
-            open(path, "w", newline="", encoding="utf-8") as file,
-        ):
-            writer = csv.DictWriter(file, columns, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows({**row, "iteration": int(row["iteration"])} for row in rows)
+        write_history(self.options.output / CSV_NAME, rows)
         with atomic_path(self.options.output / PNG_NAME) as path:
             draw_curves(rows, path)
 

@@ -8,6 +8,7 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,15 @@ def read_history(path: Path) -> list[dict[str, float]]:
                 )
             rows.append(values)
     return rows
+
+
+def write_history(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
+    """Write what `read_history` reads."""
+    columns = list(dict.fromkeys([*_FIRST, *(key for row in rows for key in row)]))
+    with atomic_path(path) as temporary, open(str(temporary), "w", newline="") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({**row, "iteration": int(row["iteration"])} for row in rows)
 
 
 class History:
@@ -81,14 +91,7 @@ class History:
 
     def flush(self) -> None:
         """Bring the CSV file and the events up to date."""
-        columns = list(_FIRST)
-        for row in self._rows:
-            columns.extend(key for key in row if key not in columns)
-        with atomic_path(self._path) as path, open(str(path), "w", newline="") as file:
-            writer = csv.DictWriter(file, columns, lineterminator="\n")
-            writer.writeheader()
-            for row in self._rows:
-                writer.writerow({**row, "iteration": int(row["iteration"])})
+        write_history(self._path, self._rows)
         if self._board is not None:
             self._board.flush()
 
