@@ -267,9 +267,8 @@ def rescale(prediction: np.ndarray, unscaled: bool) -> tuple[np.ndarray, str]:
             f"a prediction of type {dtype} has no known range: save it as float, uint8 or uint16"
         )
     top = np.iinfo(dtype).max
-    return prediction.astype(np.float32) / np.float32(
-        top
-    ), f"{dtype}, rescaled to [0, 1] by 1/{top}"
+    scaled = prediction.astype(np.float32) / np.float32(top)
+    return scaled, f"{dtype}, rescaled to [0, 1] by 1/{top}"
 
 
 def _doubts(cells: np.ndarray, probabilities: np.ndarray) -> list[str]:

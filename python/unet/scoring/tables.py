@@ -26,40 +26,58 @@ class StackScores(dict):
     """
 
     def __str__(self) -> str:
-        return _table_of_stack(self)
+        shown = [(key, title) for key, title in _SCORES if key in self]
+        size = f"{self['slices']} x {self['height']} x {self['width']}"
+        kind = ", instances with borders between them" if self["label_kind"] == "instances" else ""
+        lines = [
+            f"labels      {self['labels']}  ({size}{kind})",
+            f"prediction  {self['prediction']}  ({self['prediction_scaling']})",
+            "",
+            f"{'overall':<14}{'value':>11}  best above",
+        ]
+        lines += [
+            f"{title:<14}{_number(self[key], 11)}  {_threshold(self, key)}" for key, title in shown
+        ]
+        lines += _remarks(self)
+        lines += ["", "each slice by itself, with its own best thresholds"]
+        lines.append("slice" + "".join(f"{title:>20}" for _, title in shown))
+        for one in self["per_slice"]:
+            values = (
+                "-" if math.isnan(one[key]) else f"{one[key]:14.6f} > {_threshold(one, key)}"
+                for key, _ in shown
+            )
+            lines.append(f"{one['slice']:5d}" + "".join(f"{value:>20}" for value in values))
+        return "\n".join(lines)
 
 
 class SequenceScores(dict):
     """The cell tracking challenge's scores of a result, keys as those of `unet.scoring.ctc`."""
 
     def __str__(self) -> str:
-        return _table_of_sequence(self)
-
-
-def _table_of_stack(scores: dict[str, Any]) -> str:
-    """Write the scores as text: overall with the best thresholds, then slice by slice."""
-    shown = [(key, title) for key, title in _SCORES if key in scores]
-    size = f"{scores['slices']} x {scores['height']} x {scores['width']}"
-    kind = ", instances with borders between them" if scores["label_kind"] == "instances" else ""
-    lines = [
-        f"labels      {scores['labels']}  ({size}{kind})",
-        f"prediction  {scores['prediction']}  ({scores['prediction_scaling']})",
-        "",
-        f"{'overall':<14}{'value':>11}  best above",
-    ]
-    lines += [
-        f"{title:<14}{_number(scores[key], 11)}  {_threshold(scores, key)}" for key, title in shown
-    ]
-    lines += _remarks(scores)
-    lines += ["", "each slice by itself, with its own best thresholds"]
-    lines.append("slice" + "".join(f"{title:>20}" for _, title in shown))
-    for one in scores["per_slice"]:
-        values = (
-            "-" if math.isnan(one[key]) else f"{one[key]:14.6f} > {_threshold(one, key)}"
-            for key, _ in shown
-        )
-        lines.append(f"{one['slice']:5d}" + "".join(f"{value:>20}" for value in values))
-    return "\n".join(lines)
+        lines = [f"truth   {self['truth']}", f"result  {self['result']}", ""]
+        if "SEG" in self:
+            cells = f"{self['matched']} of {self['objects']} cells matched"
+            lines.append(f"SEG   {self['SEG']:.6f}  {len(self['per_frame'])} frames, {cells}")
+        if "TRA" in self:
+            counts = self["operations"]
+            lines += [
+                f"DET   {self['DET']:.6f}  of {counts['objects']} objects {counts['FN']} missing, "
+                f"{counts['FP']} false, {counts['NS']} to split",
+                f"TRA   {self['TRA']:.6f}  of {counts['links']} links {counts['EA']} missing, "
+                f"{counts['ED']} false, {counts['EC']} of the wrong kind",
+            ]
+            if self["surplus_frames"]:
+                lines.append(
+                    f"frames of the result after the last one of the truth, which do not count: "
+                    f"{self['surplus_frames']}"
+                )
+        if "SEG" in self:
+            lines += ["", f"frame{'SEG':>11}  matched"]
+            lines += [
+                f"{one['frame']:5d}{_number(one['SEG'], 11)}  {one['matched']} of {one['objects']}"
+                for one in self["per_frame"]
+            ]
+        return "\n".join(lines)
 
 
 def _number(value: float, width: int) -> str:
@@ -92,31 +110,3 @@ def _of_slices(numbers: Sequence[int], what: str) -> str:
     """Say that slices hold something."""
     several = len(numbers) > 1
     return f"slice{'s' * several} {few(numbers)} hold{'s' * (not several)} {what}"
-
-
-def _table_of_sequence(scores: dict[str, Any]) -> str:
-    """Write SEG, DET and TRA as text, what DET and TRA are made of, and SEG frame by frame."""
-    lines = [f"truth   {scores['truth']}", f"result  {scores['result']}", ""]
-    if "SEG" in scores:
-        cells = f"{scores['matched']} of {scores['objects']} cells matched"
-        lines.append(f"SEG   {scores['SEG']:.6f}  {len(scores['per_frame'])} frames, {cells}")
-    if "TRA" in scores:
-        counts = scores["operations"]
-        lines += [
-            f"DET   {scores['DET']:.6f}  of {counts['objects']} objects {counts['FN']} missing, "
-            f"{counts['FP']} false, {counts['NS']} to split",
-            f"TRA   {scores['TRA']:.6f}  of {counts['links']} links {counts['EA']} missing, "
-            f"{counts['ED']} false, {counts['EC']} of the wrong kind",
-        ]
-        if scores["surplus_frames"]:
-            lines.append(
-                f"frames of the result after the last one of the truth, which do not count: "
-                f"{scores['surplus_frames']}"
-            )
-    if "SEG" in scores:
-        lines += ["", f"frame{'SEG':>11}  matched"]
-        lines += [
-            f"{one['frame']:5d}{_number(one['SEG'], 11)}  {one['matched']} of {one['objects']}"
-            for one in scores["per_frame"]
-        ]
-    return "\n".join(lines)
