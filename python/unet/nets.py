@@ -20,7 +20,7 @@ from unet.files.atomic import atomic_parts
 from unet.files.provenance import NETWORK_LINE
 from unet.layers import GEOMETRY
 from unet.network.geometry import Geometry
-from unet.network.u_net import LEVELS, u_shape, weighted_softmax_loss
+from unet.network.u_net import LEVELS, u_net, weighted_softmax_loss
 from unet.preparation.training_set import TrainingSet
 from unet.volumes import chosen_slices
 from unet.volumes.intensity import INPUT, input_text
@@ -95,12 +95,12 @@ def train_val_net(
     """Return the net that is trained and tested: from tiles to loss, in phase TEST to accuracy.
 
     Of its feeds, from `tiles`, phase and stage admit one. Its shape is levels and padded, as of
-    `unet.network.u_net.u_shape`.
+    `unet.network.u_net.u_net`.
     """
     n = NetSpec()
     # Stands for the data layers while the net is put together.
     n["data"], n["label"], n["weight"] = L.Python(name="tiles", ntop=3)
-    u_shape(n, WIDTHS[name], classes, **shape)
+    u_net(n, WIDTHS[name], classes, **shape)
     weighted_softmax_loss(n, "score", "weight", classes)
     n["accuracy"] = L.Accuracy(
         n["score"], n["label"], ignore_label=255, include=dict(phase=caffe.TEST)
@@ -123,7 +123,7 @@ def deploy_net(
     """Return the net that segments, shaped alike: `data` in, `score` and its soft-max out."""
     n = NetSpec()
     n["data"] = L.Input(shape=dict(dim=[1, channels, tile, tile]))
-    u_shape(n, WIDTHS[name], classes, **shape)
+    u_net(n, WIDTHS[name], classes, **shape)
     n["prob"] = L.Softmax(n["score"])
     net = n.to_proto()
     net.name = name
@@ -235,7 +235,7 @@ def own_files(
     method : {"SGD", "Adam"}, optional
         As of `solver`; by default what suits the network.
     levels, padded
-        As of `unet.network.u_net.u_shape`.
+        As of `unet.network.u_net.u_net`.
 
     Raises
     ------

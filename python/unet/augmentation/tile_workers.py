@@ -83,7 +83,7 @@ class _Worker:
     def _death(self) -> str:
         status = self.process.wait()
         if status < 0:
-            hint = ", perhaps for want of memory: use fewer workers" if status == -9 else ""
+            hint = ", probably out of memory: use fewer workers" if status == -9 else ""
             return f"a tile worker was killed by {signal.Signals(-status).name}{hint}"
         self.complaints.seek(0)
         lines = self.complaints.read().decode(errors="replace").split("\n")

@@ -40,7 +40,7 @@ def run_tasks(tasks: Sequence[tuple[Callable, tuple]], workers: int) -> Iterator
             yield future.result()
     except BrokenProcessPool as error:
         raise MemoryError(
-            "a worker process was killed, most likely for want of memory: use fewer workers"
+            "a worker process was killed, probably out of memory: use fewer workers"
         ) from error
     except BaseException:
         # Asked to stop, for one: nobody waits for what is still under way.

@@ -9,7 +9,7 @@ import caffe
 from caffe import NetSpec
 from caffe import layers as L
 from caffe.proto import caffe_pb2
-from unet.network.u_net import u_shape
+from unet.network.u_net import u_net
 
 NAME = "phseg_v5"
 WIDTH, CLASSES = 64, 2
@@ -29,7 +29,7 @@ def phseg_v5_train_val() -> caffe_pb2.NetParameter:
     n = NetSpec()
     # Stands for the data layers while the net is put together.
     n["data"], n["label"] = L.HDF5Data(name="loaddata", ntop=2)
-    u_shape(n, WIDTH, CLASSES, as_published=True)
+    u_net(n, WIDTH, CLASSES, as_published=True)
     n["loss"] = L.SoftmaxWithLoss(n["score"], n["label"], loss_param=dict(ignore_label=IGNORED))
     n["accuracy"] = L.Accuracy(
         n["score"], n["label"], ignore_label=IGNORED, include=dict(phase=caffe.TEST)
@@ -52,7 +52,7 @@ def phseg_v5_deploy() -> caffe_pb2.NetParameter:
     """Return the net that segments: `data` in, `score` and its soft-max `prob` out."""
     n = NetSpec()
     n["data"] = L.Input(shape=dict(dim=[1, 1, TILE, TILE]))
-    u_shape(n, WIDTH, CLASSES, as_published=True)
+    u_net(n, WIDTH, CLASSES, as_published=True)
     n["prob"] = L.Softmax(n["score"])
     net = n.to_proto()
     net.name = NAME

@@ -62,7 +62,7 @@ def up_crop_concat(
     n[f"u{level}b"] = L.Concat(n[up], n[skip], name=f"concat_{skip}_{up}-b", axis=1)
 
 
-def u_shape(
+def u_net(
     n: NetSpec,
     width: int,
     classes: int,

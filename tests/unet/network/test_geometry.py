@@ -12,7 +12,7 @@ from caffe.proto import caffe_pb2
 from tests import caffe_unet, release2015
 from unet.errors import InputError
 from unet.network.geometry import Geometry
-from unet.network.u_net import u_shape
+from unet.network.u_net import u_net
 
 ENGINES = ["ours", pytest.param("reference", marks=pytest.mark.reference)]
 
@@ -20,7 +20,7 @@ ENGINES = ["ours", pytest.param("reference", marks=pytest.mark.reference)]
 def u(levels: int, padded: bool, tile: int = 64) -> caffe_pb2.NetParameter:
     n = NetSpec()
     n["data"] = L.Input(shape=dict(dim=[1, 1, tile, tile]))
-    u_shape(n, 2, 2, levels=levels, padded=padded)
+    u_net(n, 2, 2, levels=levels, padded=padded)
     return n.to_proto()
 
 

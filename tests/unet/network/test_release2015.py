@@ -14,7 +14,7 @@ from caffe import layers as L
 from caffe.proto import caffe_pb2
 from tests import release2015
 from unet.network import release2015 as phseg_v5
-from unet.network.u_net import u_shape
+from unet.network.u_net import u_net
 
 WIDTH = 4
 SHAPE = (188, 204)
@@ -45,7 +45,7 @@ def test_layers_and_blobs_are_called_and_joined_as_in_the_release():
 def narrow_deploy(path: Path) -> None:
     n = NetSpec()
     n["data"] = L.Input(shape=dict(dim=[1, 1, *SHAPE]))
-    u_shape(n, WIDTH, 2, as_published=True)
+    u_net(n, WIDTH, 2, as_published=True)
     path.write_text(str(n.to_proto()))
 
 

@@ -12,7 +12,7 @@ import caffe
 from unet.errors import InputError
 from unet.nets import deploy_net
 from unet.network.geometry import Geometry
-from unet.network.u_net import u_shape
+from unet.network.u_net import u_net
 from unet.segmentation.segment import TTA, score_image, segment_image, softmax
 from unet.segmentation.tiles import Tiling
 
@@ -129,7 +129,7 @@ def test_tiles_off_the_grid_would_show(net):
 def test_tiles_of_a_net_of_any_depth_show_no_seam(tmp_path, levels, padded):
     n = caffe.NetSpec()
     n["data"] = caffe.layers.Input(shape=dict(dim=[1, 1, 64, 64]))
-    u_shape(n, 2, 2, levels=levels, padded=padded)
+    u_net(n, 2, 2, levels=levels, padded=padded)
     geometry = Geometry.of(n.to_proto())
     n = str(n.to_proto()).replace("dim: 64", f"dim: {geometry.smallest}")
     (tmp_path / "net.prototxt").write_text(n)
