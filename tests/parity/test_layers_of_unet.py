@@ -1,4 +1,4 @@
-"""The U-Net's own layers, and what random cases seldom meet: ties, many channels, Python."""
+"""Every standard layer type that the networks of prototxt/ use, held against genuine Caffe."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from tests.parity.harness import Case, assert_close, at_once, run_cases
 RANDOM = np.random.default_rng(20)
 
 
-def values(*shape: int) -> np.ndarray:
+def values(*shape: int, positive: bool = False) -> np.ndarray:
     """Draw distinct float32 values, away from the kinks of ReLU and max pooling."""
     count = int(np.prod(shape))
-    spread = (np.arange(count) + 0.5) / count * 2 - 1
+    spread = (np.arange(count) + 0.5) / count * 2 - (0 if positive else 1)
     return RANDOM.permutation(spread).reshape(shape).astype(np.float32)
 
 
@@ -50,8 +50,8 @@ def convolution(options: str, kind: str = "Convolution") -> str:
     )
 
 
-def simple(kind: str, options: str = "") -> str:
-    return f'layer {{ name: "layer" type: "{kind}" BOTTOMS top: "out" {options} }}'
+def simple(kind: str, options: str = "", tops: str = 'top: "out"') -> str:
+    return f'layer {{ name: "layer" type: "{kind}" BOTTOMS {tops} {options} }}'
 
 
 X = (2, 3, 7, 9)
@@ -59,6 +59,11 @@ X = (2, 3, 7, 9)
 CASES = {
     "convolution 3x3": layer_case(
         convolution("num_output: 4 kernel_size: 3"), values(*X), tops={"out": (2, 4, 5, 7)}
+    ),
+    "convolution 3x3 without bias": layer_case(
+        convolution("num_output: 4 kernel_size: 3 bias_term: false"),
+        values(*X),
+        tops={"out": (2, 4, 5, 7)},
     ),
     "convolution 3x3 of many channels": layer_case(
         convolution("num_output: 256 kernel_size: 3 weight_filler { type: 'msra' }"),
@@ -76,6 +81,13 @@ CASES = {
     "convolution 1x1": layer_case(
         convolution("num_output: 2 kernel_size: 1"), values(*X), tops={"out": (2, 2, 7, 9)}
     ),
+    "convolution with padding, stride, dilation and groups": layer_case(
+        convolution(
+            "num_output: 4 kernel_h: 3 kernel_w: 2 pad_h: 2 pad_w: 1 stride: 2 dilation: 2 group: 2"
+        ),
+        values(2, 4, 9, 8),
+        tops={"out": (2, 4, 5, 4)},
+    ),
     "deconvolution 2x2": layer_case(
         convolution("num_output: 2 kernel_size: 2 stride: 2", "Deconvolution"),
         values(*X),
@@ -89,9 +101,22 @@ CASES = {
         values(*X),
         tops={"out": (2, 2, 21, 18)},
     ),
+    "deconvolution with padding and groups": layer_case(
+        convolution(
+            "num_output: 4 kernel_size: 4 stride: 2 pad: 1 group: 2 bias_term: false",
+            "Deconvolution",
+        ),
+        values(1, 2, 5, 6),
+        tops={"out": (1, 4, 10, 12)},
+    ),
     "max pooling 2x2": layer_case(
         simple("Pooling", "pooling_param { pool: MAX kernel_size: 2 stride: 2 }"),
         values(2, 3, 8, 10),
+        tops={"out": (2, 3, 4, 5)},
+    ),
+    "max pooling rounds up": layer_case(
+        simple("Pooling", "pooling_param { pool: MAX kernel_size: 2 stride: 2 }"),
+        values(2, 3, 7, 9),
         tops={"out": (2, 3, 4, 5)},
     ),
     "max pooling of equal values": layer_case(
@@ -99,14 +124,106 @@ CASES = {
         np.ones((1, 2, 4, 4), np.float32),
         tops={"out": (1, 2, 2, 2)},
     ),
+    "relu": layer_case(simple("ReLU"), values(*X), tops={"out": X}),
+    "leaky relu": layer_case(
+        simple("ReLU", "relu_param { negative_slope: 0.1 }"), values(*X), tops={"out": X}
+    ),
     "relu at zero": layer_case(simple("ReLU"), np.zeros(X, np.float32), tops={"out": X}),
+    "crop from an offset": layer_case(
+        simple("Crop", "crop_param { axis: 2 offset: 1 offset: 3 }"),
+        values(*X),
+        values(2, 3, 4, 5),
+        tops={"out": (2, 3, 4, 5)},
+    ),
+    "crop with one offset for all axes": layer_case(
+        simple("Crop", "crop_param { axis: 2 offset: 2 }"),
+        values(*X),
+        values(1, 1, 4, 5),
+        tops={"out": (2, 3, 4, 5)},
+    ),
+    "concat": layer_case(
+        simple("Concat", "concat_param { axis: 1 }"),
+        values(2, 3, 4, 5),
+        values(2, 1, 4, 5),
+        tops={"out": (2, 4, 4, 5)},
+    ),
+    "eltwise product": layer_case(
+        simple("Eltwise", "eltwise_param { operation: PROD }"),
+        values(*X),
+        values(*X),
+        tops={"out": X},
+    ),
+    "eltwise sum with coefficients": layer_case(
+        simple("Eltwise", "eltwise_param { operation: SUM coeff: 1 coeff: -1 }"),
+        values(*X),
+        values(*X),
+        tops={"out": X},
+    ),
+    "eltwise maximum of three": layer_case(
+        simple("Eltwise", "eltwise_param { operation: MAX }"),
+        values(*X),
+        values(*X),
+        values(*X),
+        tops={"out": X},
+    ),
     "eltwise maximum of equal values": layer_case(
         simple("Eltwise", "eltwise_param { operation: MAX }"),
         np.ones(X, np.float32),
         np.ones(X, np.float32),
         tops={"out": X},
     ),
+    "slice into equal parts": layer_case(
+        simple("Slice", "slice_param { axis: 1 }", 'top: "a" top: "b" top: "c"'),
+        values(*X),
+        tops={"a": (2, 1, 7, 9), "b": (2, 1, 7, 9), "c": (2, 1, 7, 9)},
+    ),
+    "slice at a point": layer_case(
+        simple("Slice", "slice_param { axis: 1 slice_point: 2 }", 'top: "a" top: "b"'),
+        values(*X),
+        tops={"a": (2, 2, 7, 9), "b": (2, 1, 7, 9)},
+    ),
+    "exp": layer_case(simple("Exp"), values(*X), tops={"out": X}),
+    "exp with base, scale and shift": layer_case(
+        simple("Exp", "exp_param { base: 2 scale: 0.5 shift: 1 }"), values(*X), tops={"out": X}
+    ),
+    "log": layer_case(simple("Log"), values(*X, positive=True), tops={"out": X}),
+    "log with base, scale and shift": layer_case(
+        simple("Log", "log_param { base: 10 scale: 2 shift: 1 }"),
+        values(*X, positive=True),
+        tops={"out": X},
+    ),
+    "power": layer_case(
+        simple("Power", "power_param { power: 2 scale: 0.5 shift: 3 }"), values(*X), tops={"out": X}
+    ),
+    "power of a half": layer_case(
+        simple("Power", "power_param { power: 0.5 shift: 3 }"), values(*X), tops={"out": X}
+    ),
+    "reduction to a sum": layer_case(
+        simple("Reduction"), values(*X, positive=True), tops={"out": ()}
+    ),
+    "reduction to a mean, scaled": layer_case(
+        simple("Reduction", "reduction_param { operation: MEAN coeff: -2 }"),
+        values(*X, positive=True),
+        tops={"out": ()},
+    ),
+    "reduction as a loss": layer_case(
+        simple("Reduction", "reduction_param { operation: MEAN coeff: 2 } loss_weight: 3"),
+        values(*X, positive=True),
+    ),
+    "reduction along the last axes": layer_case(
+        simple("Reduction", "reduction_param { operation: SUMSQ axis: 2 }"),
+        values(*X, positive=True),
+        tops={"out": (2, 3)},
+    ),
+    "softmax": layer_case(simple("Softmax"), values(*X), tops={"out": X}),
     "softmax far apart": layer_case(simple("Softmax"), 1e4 * values(*X), tops={"out": X}),
+    "dropout in phase TEST": layer_case(simple("Dropout"), values(*X), tops={"out": X}),
+    "accuracy": layer_case(
+        simple("Accuracy", "accuracy_param { ignore_label: 255 }"),
+        values(2, 2, 7, 9),
+        RANDOM.choice([0, 1, 255], (2, 1, 7, 9)).astype(np.float32),
+        backward=False,
+    ),
     "accuracy of equal scores": layer_case(
         simple("Accuracy"),
         np.zeros((2, 2, 7, 9), np.float32),
@@ -119,6 +236,7 @@ CASES = {
         np.full((2, 1, 7, 9), 255, np.float32),
         backward=False,
     ),
+    "silence": layer_case(simple("Silence", tops=""), values(*X)),
     # A blob that two layers read: the diffs of both add up.
     "split": Case(
         """

@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import shutil
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -282,3 +283,17 @@ def test_the_real_sequence(tmp_path, shared_data, monkeypatch):
         f"{tmp_path}/02: 115 frames; cells drawn in 19 (GT) and 0 (ST); markers in 115, 12 tracks"
     ]
     assert len(files(tmp_path)) == 115 + 19 + 115 + 1
+
+
+def test_a_zip_of_zeros_takes_no_memory(tmp_path, dataset):
+    (tmp_path / "a.zip").write_bytes(pack(dataset))
+    with zipfile.ZipFile(tmp_path / "a.zip", "a", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("02/t0003.tif", bytes(100 << 20))
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match=r"02/t0003\.tif would unpack to 104,857,600 bytes"):
+            ctc.fetch(NAME, tmp_path / "out", tmp_path / "a.zip")
+        assert tracemalloc.get_traced_memory()[1] < 32 << 20
+    finally:
+        tracemalloc.stop()
+    assert not files(tmp_path / "out")

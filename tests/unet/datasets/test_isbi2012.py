@@ -204,3 +204,13 @@ def test_zip_bomb(tmp_path, monkeypatch, archive):
     (tmp_path / "a.zip").write_bytes(archive)
     with pytest.raises(InputError, match="would unpack to"):
         isbi2012.fetch(tmp_path / "out", tmp_path / "a.zip")
+
+
+def test_zip_that_wants_to_be_elsewhere_is_unpacked_into_the_folder(tmp_path, stacks):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        file.write(stacks / "train-volume.tif", "../../train-volume.tif")
+        file.write(stacks / "train-labels.tif", "/etc/train-labels.tif")
+        file.writestr("../evil.txt", "evil")
+    isbi2012.fetch(tmp_path / "deep" / "out", tmp_path / "a.zip")
+    assert names(tmp_path / "deep" / "out") == ["train-labels.tif", "train-volume.tif"]
+    assert names(tmp_path) == ["a.zip", "deep"]

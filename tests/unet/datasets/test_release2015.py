@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import shutil
 import tarfile
 from pathlib import Path
@@ -184,3 +185,23 @@ def test_other_things_are_told(tmp_path):
     (tmp_path / "phseg_v5.caffemodel").write_bytes(b"weights")
     with pytest.raises(InputError, match=r"no network in the V1 format"):
         release2015.fetch(tmp_path / "new", tmp_path)
+
+
+def with_member(release: Path, info: tarfile.TarInfo, content: bytes = b"") -> bytes:
+    """Return the archive with one more member."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        archive.add(release, made.FOLDER)
+        info.size = len(content)
+        archive.addfile(info, io.BytesIO(content))
+    return packed.getvalue()
+
+
+def test_what_unpacks_to_too_much_is_refused(tmp_path, release, monkeypatch):
+    monkeypatch.setattr(release2015, "_LARGEST_ARCHIVE", 1 << 20)
+    data = with_member(release, tarfile.TarInfo("zeros"), bytes(1 << 22))
+    assert len(data) < 1 << 20
+    (tmp_path / "local.tar.gz").write_bytes(data)
+    with pytest.raises(InputError, match=r"more than 1,048,576 bytes"):
+        release2015.fetch(tmp_path / "new", tmp_path / "local.tar.gz")
+    assert not (tmp_path / "new").exists()

@@ -241,3 +241,48 @@ except KeyboardInterrupt:
 """
     command = [sys.executable, "-c", script, str(tmp_path / "a.h5")]
     assert subprocess.run(command, capture_output=True, text=True).stdout == "written\nstopped\n"
+
+
+def test_groups_in_groups_cost_no_more_than_they_are(tmp_path, monkeypatch):
+    path, depth = tmp_path / "a.h5", 3000
+    with h5py.File(path, "w") as file:
+        group = file.id
+        for _ in range(depth):
+            group = h5py.h5g.create(group, b"a")
+        h5py.Group(group)["x"] = STACK
+    opened = []
+    open_entry = hdf5.h5o.open
+
+    def counted(group, name):
+        opened.append(name)
+        return open_entry(group, name)
+
+    monkeypatch.setattr(hdf5.h5o, "open", counted)
+    with open_volume(path) as volume:
+        assert np.array_equal(volume[:], STACK)
+        assert volume.path.endswith("/a/a/x")
+    # Once to look, once to go there; none of them by a path, which costs its length.
+    assert len(opened) <= 2 * depth + 10
+    assert max(map(len, opened)) == 1
+
+
+def test_a_flipped_bit_is_a_sentence(tmp_path):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("group/x", data=STACK, chunks=(1, 3, 4), compression="gzip")
+        file["other"] = "text"
+        file.attrs["format"] = np.bytes_(b"unet-training-set")
+    whole = path.read_bytes()
+    damaged = 0
+    for place in range(0, len(whole), 7):
+        flipped = bytearray(whole)
+        flipped[place] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        for read in (read_volume, TrainingSet, hdf5.check_weights):
+            try:
+                read(path)
+            except (InputError, MemoryError) as error:
+                assert str(path) in str(error) or isinstance(error, MemoryError)
+                assert "\n" not in str(error)
+                damaged += 1
+    assert damaged > 50

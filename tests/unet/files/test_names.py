@@ -6,6 +6,7 @@ import os
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from unet.command import nets
@@ -74,3 +75,11 @@ def test_networks_are_not_written_where_no_prototxt_can_name_them(tmp_path, monk
     with pytest.raises(InputError, match="is not UTF-8, as names in a prototxt must be"):
         nets.main(["unet_slim", "--data", "a.h5", "-o", "\udcb5"])
     assert os.listdir(".") == []
+
+
+def test_a_tiff_of_no_text_in_its_name_that_is_damaged_is_told(tmp_path):
+    tifffile.imwrite(tmp_path / "\udcb5.tif", np.zeros((3, 4, 5), np.uint8), photometric=0)
+    data = (tmp_path / "\udcb5.tif").read_bytes()
+    (tmp_path / "\udcb5.tif").write_bytes(data[:40])
+    with pytest.raises(InputError, match="\udcb5"):
+        read_volume(tmp_path / "\udcb5.tif")

@@ -76,7 +76,7 @@ def test_a_stopped_acquisition_by_the_header_of_imagej(tmp_path, header, shape, 
         assert np.array_equal(np.reshape(volume[0], (-1, 20, 31))[0], written[0])
 
 
-def write_ome(folder, files):
+def write_ome(folder, files, size=None):
     """Write a.ome.tif, the first file, whose header names one page of each file."""
     blocks = "".join(
         f'<TiffData FirstZ="{z}" IFD="0" PlaneCount="1"><UUID FileName="{file}">urn:uuid:{z}</UUID>'
@@ -86,7 +86,7 @@ def write_ome(folder, files):
     header = (
         '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" '
         'UUID="urn:uuid:0"><Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYZCT" '
-        f'Type="uint8" SizeX="31" SizeY="20" SizeZ="{len(files)}" SizeC="1" SizeT="1">'
+        f'Type="uint8" SizeX="31" SizeY="20" SizeZ="{size or len(files)}" SizeC="1" SizeT="1">'
         f'<Channel ID="Channel:0" SamplesPerPixel="1"/>{blocks}</Pixels></Image></OME>'
     )
     tifffile.imwrite(folder / files[0], stack()[0], description=header, metadata=None)
@@ -206,3 +206,31 @@ def test_zarr_that_would_run_a_program_is_refused(tmp_path, key):
         (tmp_path / f"a.zarr/{z}.0.0").write_bytes(pickle.dumps(Program()))
     refused(tmp_path / "a.zarr", "pickle")
     assert not (tmp_path / "made").exists()
+
+
+def test_what_an_ome_header_claims_takes_no_memory(tmp_path):
+    write_ome(tmp_path, ["a.ome.tif"], size=999_999_999)
+    refused(tmp_path / "a.ome.tif", "promises .999999999, 1, 1. pages")
+
+
+def test_zarr_of_groups_in_groups(tmp_path):
+    place = tmp_path / "a.zarr"
+    for _ in range(150):
+        place.mkdir()
+        (place / ".zgroup").write_text('{"zarr_format": 2}')
+        place = place / "g"
+    make_zarr(place)
+    assert np.array_equal(read_volume(tmp_path / "a.zarr"), stack())
+
+
+def test_a_header_that_asks_for_more_pieces_than_there_are_costs_nothing(tmp_path, monkeypatch):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, stack(), tile=(16, 16), metadata=None)
+    whole = path.read_bytes()
+    for page in (0, 1):
+        path.write_bytes(whole)
+        with tifffile.TiffFile(path, mode="r+") as tiff:
+            tiff.pages[page].tags["ImageWidth"].overwrite(100_000_000)
+        monkeypatch.setattr(tifffile.TiffPage, "asarray", lambda *_: pytest.fail("is decoded"))
+        with pytest.raises(InputError, match=rf"a\.tif: slice {page} is \(20, 100000000\)"):
+            open_volume(path)[page]

@@ -441,3 +441,17 @@ def test_a_link_to_a_tiff_in_another_folder_is_read(tmp_path):
     write_volume(tmp_path / "there" / "a.tif", np.zeros((2, 3, 4), np.uint8))
     (tmp_path / "a.tif").symlink_to("there/a.tif")
     assert read_volume(tmp_path / "a.tif").shape == (2, 3, 4)
+
+
+def test_absurd_size_is_no_crash(tmp_path):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, stack((1, 20, 31)), metadata=None)
+    with tifffile.TiffFile(path, mode="r+") as tiff:
+        tiff.pages[0].tags["ImageLength"].overwrite(2_000_000_000)
+        tiff.pages[0].tags["ImageWidth"].overwrite(2_000_000_000)
+    with pytest.raises((InputError, MemoryError)):
+        read_volume(path)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("x", (1 << 40, 512, 512), "u1", chunks=(1, 512, 512))
+    with open_volume(tmp_path / "a.h5") as volume:
+        assert volume[1 << 39].max() == 0
