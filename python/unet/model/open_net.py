@@ -73,7 +73,11 @@ def find_weights(weights: PathLike) -> Path:
             )
         return found
     if not weights.is_file():
-        raise InputError(f"{weights}: there is no such file with weights, nor a model folder")
+        names = ", ".join(shipped())
+        raise InputError(
+            f"{weights}: there is no such file with weights, nor a model folder, nor a network of "
+            f"this name that comes with the project: {names or 'none does'}"
+        )
     if weights.name.endswith(SUFFIX):
         beside = weights.with_name(weights.name[: -len(SUFFIX)] + WEIGHTS_SUFFIX)
         if not beside.is_file():

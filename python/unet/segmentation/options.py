@@ -24,8 +24,8 @@ class SegmentationOptions:
     tta : {"none", "mirror", "rotate", "dihedral"}, optional
         Test-time augmentation: the mean over 4 mirrored, 4 rotated or all 8 orientations of each
         slice. None is "none".
-    tile : tuple of int, optional
-        (height, width) of the network's input; by default the one that costs least.
+    tile : int or tuple of int, optional
+        Size, or (height, width), of the network's input; by default the one that costs least.
     memory : float, optional
         Bytes that a pass may take; by default most of what is free, half of it on a GPU.
     intensity : tuple of float, optional
@@ -49,7 +49,7 @@ class SegmentationOptions:
     """
 
     tta: str | None = None
-    tile: tuple[int, int] | None = None
+    tile: int | tuple[int, int] | None = None
     memory: float | None = None
     intensity: tuple[float, float] | None = None
     normalise: bool | None = None
@@ -60,6 +60,8 @@ class SegmentationOptions:
     def __post_init__(self) -> None:
         if self.tta not in (None, *TTA):
             raise InputError(f"tta {self.tta!r}: give one of {', '.join(TTA)}")
+        if isinstance(self.tile, (int, np.integer)):
+            object.__setattr__(self, "tile", (int(self.tile),) * 2)
         if self.memory is not None and not self.memory > 0:
             raise InputError(f"--memory {self.memory / 2**30:g}: must be above 0")
         if self.intensity is not None:

@@ -94,6 +94,7 @@ def test_slices_are_read_when_their_turn_comes(model):
         (dict(procedure="2016"), "procedure '2016'"),
         (dict(slices=slice(1, 9)), "0 <= A < B <= 2"),
         (dict(tile=(500, 572)), "nearest are 492 and 508"),
+        (dict(tile=500), "nearest are 492 and 508"),
         (dict(memory=1.0), "smallest tiles, 204x204"),
         (dict(rules=InstanceRules(threshold=2)), "threshold 2"),
     ],
@@ -101,6 +102,11 @@ def test_slices_are_read_when_their_turn_comes(model):
 def test_what_cannot_be_is_refused(model, options, told):
     with pytest.raises(InputError, match=told):
         model.segment(STACK, **options)
+
+
+def test_a_name_that_no_network_has_is_told_with_those_that_have_one():
+    with pytest.raises(InputError, match=r"isbi2013: there is no .* project: isbi2012, isbi2012_s"):
+        unet.load("isbi2013")
 
 
 def test_other_channels_and_missing_slices_are_refused(model):
