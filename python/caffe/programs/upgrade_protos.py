@@ -99,6 +99,12 @@ def _upgrade_net(net: caffe_pb2.NetParameter, source: str, target: str) -> int:
         complete = upgrade.upgrade_net_as_needed(net, source)
     except ValueError as error:
         raise CaffeError(f"{source}: a name in it is no UTF-8: {error}") from None
+    for layer in net.layer:
+        pooling = layer.pooling_param
+        # The word of other Caffes, which genuine Caffe does not read.
+        if pooling.HasField("ceil_mode"):
+            pooling.round_mode = pooling.CEIL if pooling.ceil_mode else pooling.FLOOR
+            pooling.ClearField("ceil_mode")
     return _tell(source, target, needed, complete)
 
 

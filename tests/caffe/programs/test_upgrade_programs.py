@@ -166,3 +166,15 @@ def test_in_place_nothing_is_left_out(tmp_path, program):
         with pytest.raises(CaffeError, match=r"is the input .*, which would be lost"):
             PROGRAMS[program]([str(tmp_path / "net"), str(tmp_path / name)])
         assert (tmp_path / "net").read_bytes() == (tmp_path / name).read_bytes() == before
+
+
+@pytest.mark.parametrize(("given", "written"), [("true", "CEIL"), ("false", "FLOOR")])
+def test_ceil_mode_becomes_the_word_that_genuine_caffe_reads(tmp_path, given, written):
+    (tmp_path / "a").write_text(
+        f"{INPUT} layer {{ name: 'p' type: 'Pooling' bottom: 'a' top: 'p' "
+        f"pooling_param {{ kernel_size: 2 ceil_mode: {given} }} }}"
+    )
+    assert upgrade_protos.upgrade_net_proto_text([str(tmp_path / "a"), str(tmp_path / "b")]) == 0
+    text = (tmp_path / "b").read_text()
+    assert f"round_mode: {written}" in text
+    assert "ceil_mode" not in text
