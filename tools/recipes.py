@@ -77,8 +77,10 @@ class Recipe:
         The target of the Makefile, of which a card tells.
     title, about, use, cite : str
         Of the card.
-    scores : dict of str to str
-        Those on the card, and how each is written.
+    scores : tuple of str
+        Those on the card.
+    digits : int
+        Behind the point, of each of them.
     """
 
     data: str

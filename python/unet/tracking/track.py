@@ -62,7 +62,7 @@ def track(
     Parameters
     ----------
     instances : array, or path as `unet.open_volume` takes it, shape (frames, height, width)
-        0 is background, every other number a cell of its frame, such as `unet segment --labels`
+        0 is background, every other number a cell of its frame, such as `unet segment --instances`
         writes.
     output : path, optional
         A folder for the result in the cell tracking challenge's format: mask000.tif, mask001.tif,
