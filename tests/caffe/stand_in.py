@@ -47,7 +47,7 @@ class Place(NamedTuple):
 
     @property
     def key(self) -> str:
-        """Return it without the line: "nonzero, layers/select.py reshape"."""
+        """Return it without the line: "nonzero, layers/argmax_filter.py reshape"."""
         return f"{self.what}, {self.file} {self.function}"
 
 

@@ -486,7 +486,7 @@ class _Slow(BaseHTTPRequestHandler):
 @contextlib.contextmanager
 def _server(place: Path) -> Iterator[None]:
     """Serve a data set slowly, from a process of its own."""
-    from unet.datasets import ctc
+    from unet.datasets import cell_tracking_challenge as ctc
 
     _in_child(write_sequences, place / "served.zip", 0)
     http = ThreadingHTTPServer(("127.0.0.1", 0), _Slow)

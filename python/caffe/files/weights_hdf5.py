@@ -15,7 +15,7 @@ from h5py import h5d, h5g, h5i, h5o, h5s, h5t
 
 from caffe.errors import CaffeError
 from caffe.files import limits
-from caffe.files.hdf5 import ElsewhereError, find, lies_elsewhere, written_hdf5
+from caffe.files.hdf5_links import ElsewhereError, find, lies_elsewhere, written_hdf5
 
 _MAGIC = b"\x89HDF\r\n\x1a\n"
 

@@ -11,7 +11,7 @@ from h5py import h5d, h5o
 
 from caffe import common, device_memory
 from caffe.errors import CaffeError
-from caffe.files.hdf5 import ElsewhereError, find, lies_elsewhere, written_hdf5
+from caffe.files.hdf5_links import ElsewhereError, find, lies_elsewhere, written_hdf5
 from caffe.layer_types import register
 from caffe.layers.base import Blobs, BuiltInLayer
 from caffe.layers.sources import read_list, told

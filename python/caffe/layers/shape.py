@@ -1,4 +1,4 @@
-"""Layers that move values without computing: Split, Concat, Slice, Crop, Flatten, Tile, ..."""
+"""Layers that move values without computing: Split, Concat, Slice, Flatten, Tile, ..."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _axis(layer: BuiltInLayer, param: Message, older: str, shape: tuple[int, ...
     return layer.canonical_axis(getattr(param, older), shape)
 
 
-def _alone(part: torch.Tensor) -> torch.Tensor:
+def alone(part: torch.Tensor) -> torch.Tensor:
     """Return a part of a larger tensor without the rest of it, which it would keep in memory.
 
     On a GPU time matters more than memory.
@@ -31,7 +31,7 @@ def _alone(part: torch.Tensor) -> torch.Tensor:
     return part if part.device.type != "cpu" else part.clone(memory_format=torch.preserve_format)
 
 
-class _SharingLayer(BuiltInLayer):
+class SharingLayer(BuiltInLayer):
     """A layer whose bottoms and top may lie in one memory as long as nobody writes there."""
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:
@@ -79,7 +79,7 @@ class Split(BuiltInLayer):
 
 
 @register("Concat")
-class Concat(_SharingLayer):
+class Concat(SharingLayer):
     """Join blobs along an axis (1 by default).
 
     Notes
@@ -160,7 +160,7 @@ class Concat(_SharingLayer):
             if down and window is None:
                 blob.set_diff(part)
             elif down:
-                blob.diff_memory.set_window(window, _alone(part))
+                blob.diff_memory.set_window(window, alone(part))
 
 
 @register("Slice")
@@ -218,52 +218,6 @@ class Slice(BuiltInLayer):
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         if propagate_down[0] and not self.shares_tops:
             bottom[0].set_diff(torch.cat([b.diff_tensor() for b in top], self.axis))
-
-
-@register("Crop")
-class Crop(_SharingLayer):
-    """Cut the first bottom, from `axis` on and at `offset`, to the size of the second."""
-
-    bottom_range = (2, 2)
-    top_range = (1, 1)
-
-    def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        param = self.layer_param.crop_param
-        shape, reference = bottom[0].shape, bottom[1].shape
-        axis = self.canonical_axis(param.axis, shape)
-        cropped = len(shape) - axis
-        if len(reference) != len(shape):
-            raise self.fail(f"both bottoms need the same number of axes: {shape} and {reference}")
-        if len(param.offset) not in (0, 1, cropped):
-            raise self.fail(f"needs 0, 1 or {cropped} offsets, has {len(param.offset)}")
-        offsets = list(param.offset) or [0]
-        if len(offsets) == 1:
-            offsets *= cropped
-        window = []
-        for index, (size, wanted) in enumerate(zip(shape, reference)):
-            if index < axis:
-                window.append(slice(0, size))
-                continue
-            start = offsets[index - axis]
-            if start + wanted > size:
-                raise self.fail(
-                    f"offset {start} + size {wanted} exceeds {size} on axis {index}: "
-                    f"cannot crop {shape} to {reference}"
-                )
-            window.append(slice(start, start + wanted))
-        self.window = tuple(window)
-        top[0].reshape(*(part.stop - part.start for part in window))
-
-    def forward(self, bottom: Blobs, top: Blobs) -> None:
-        # A view where that may be: what reads it next (a Concat as a rule) copies anyway.
-        top[0].set_data(bottom[0].data_memory.native()[self.window])
-        if not self.may_share(bottom, 0, top[0]):
-            top[0].set_data(top[0].data_memory.native().clone())
-
-    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
-        if propagate_down[0]:
-            part = _alone(top[0].diff_memory.native())
-            bottom[0].diff_memory.set_window(self.window, part)
 
 
 @register("Silence")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from caffe.errors import CaffeError
 from caffe.files.atomic import atomic_path, refuse_own_input
-from caffe.programs.log_parser import Point, TrainingLog, read_training_log
+from caffe.programs.parse_log import Point, TrainingLog, read_training_log
 from caffe.programs.run import run_program
 
 if TYPE_CHECKING:

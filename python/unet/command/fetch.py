@@ -11,10 +11,10 @@ import argparse
 from collections.abc import Sequence
 
 from unet.command.options import add_overwrite, whole
-from unet.datasets import ctc, isbi2012, phantom, release2015
+from unet.datasets import cell_tracking_challenge, isbi2012, phantom, release2015
 from unet.errors import InputError
 
-NAMES = ("isbi2012", *ctc.DATASETS, "release-2015", *phantom.KINDS)
+NAMES = ("isbi2012", *cell_tracking_challenge.DATASETS, "release-2015", *phantom.KINDS)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -36,8 +36,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     elif options.name == "release-2015":
         told = release2015.describe(release2015.fetch(source=options.source, **more))
     else:
-        sequences = ctc.fetch(options.name, source=options.source, **more)
-        told = ctc.describe(options.name, next(iter(sequences.values())).parent)
+        sequences = cell_tracking_challenge.fetch(options.name, source=options.source, **more)
+        told = cell_tracking_challenge.describe(options.name, next(iter(sequences.values())).parent)
     print("\n".join(told))
 
 

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from unet.command.options import add_overwrite, whole
 from unet.errors import InputError
 from unet.segmentation import release2015
+from unet.tracking.linking import TRACKERS
 from unet.tracking.track import track
-from unet.tracking.trackers import TRACKERS
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -38,10 +38,10 @@ from unet.preparation.labels import (
     whole,
     without_ignored,
 )
-from unet.preparation.options import TrainingSetOptions
 from unet.preparation.partial_annotation import IgnoreRule
 from unet.preparation.summary import Summary
 from unet.preparation.training_set import TrainingSet, TrainingSetWriter
+from unet.preparation.training_set_options import TrainingSetOptions
 from unet.preparation.weight_map import check_parameters, weight_map
 from unet.volumes import Stack, Volume, as_volume, chosen_slices, intensity_range
 from unet.volumes.row_strips import values_of

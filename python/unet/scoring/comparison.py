@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from unet.scoring.ctc import score_seg, score_tracking
-from unet.scoring.ctc_metrics import match_objects, seg
+from unet.scoring.score_sequence import score_seg, score_tracking
+from unet.scoring.seg_det_tra import match_objects, seg
 from unet.tracking.ctc_format import numbered_files, open_frames
 
 

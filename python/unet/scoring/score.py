@@ -10,8 +10,8 @@ import numpy as np
 from unet.errors import InputError, few
 from unet.preparation.ctc_sequence import is_sequence
 from unet.preparation.labels import MOST_CLASSES, LabelSurvey, annotate
-from unet.scoring.ctc import is_ground_truth, score_sequence
-from unet.scoring.isbi import score_stack
+from unet.scoring.score_sequence import is_ground_truth, score_sequence
+from unet.scoring.score_stack import score_stack
 from unet.scoring.tables import SequenceScores, StackScores
 from unet.volumes import Stack, Volume, as_volume, chosen_slices
 

@@ -21,8 +21,8 @@ _SCORES = (
 class StackScores(dict):
     """The ISBI 2012 challenge's scores of a stack, as `unet.scoring.score.score` gives them.
 
-    Keys are those of `unet.scoring.isbi.score_stack` and of the JSON that the program writes; as
-    text it is the table that the program prints.
+    Keys are those of `unet.scoring.score_stack.score_stack` and of the JSON that the program
+    writes; as text it is the table that the program prints.
     """
 
     def __str__(self) -> str:
@@ -51,7 +51,7 @@ class StackScores(dict):
 
 
 class SequenceScores(dict):
-    """The cell tracking challenge's scores of a result, keys as those of `unet.scoring.ctc`."""
+    """The cell tracking challenge's scores of a result, as `unet.scoring.score_sequence` names them."""
 
     def __str__(self) -> str:
         lines = [f"truth   {self['truth']}", f"result  {self['result']}", ""]

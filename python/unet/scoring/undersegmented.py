@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from unet.scoring.ctc_metrics import match_objects
+from unet.scoring.seg_det_tra import match_objects
 
 
 def undersegmented(truth: np.ndarray, found: np.ndarray) -> np.ndarray:

@@ -19,8 +19,8 @@ from unet.files.outputs import Output, guard_outputs
 from unet.files.provenance import RESULT
 from unet.tracking.ctc_format import Track, open_masks, write_masks
 from unet.tracking.detections import detect, number_cells
+from unet.tracking.linking import TRACKERS, Gap, Links
 from unet.tracking.split_merged import SplitMerged
-from unet.tracking.trackers import TRACKERS, Gap, Links
 from unet.volumes import Stack, Volume, as_volume
 
 _MOST_TRACKS = int(np.iinfo(np.uint16).max)

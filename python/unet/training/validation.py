@@ -8,11 +8,11 @@ from typing import Any, Callable
 import numpy as np
 from tqdm import tqdm
 
-from unet.scoring.isbi import THRESHOLDS, pixel_counts
+from unet.scoring.score_stack import THRESHOLDS, pixel_counts
 
 
 def cell_counts(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Count annotated pixels as `unet.scoring.isbi.pixel_counts`, of float32 scores (2, ...).
+    """Count annotated pixels as `score_stack.pixel_counts`, of float32 scores (2, ...).
 
     Labels (...) are 1 cell, 0 membrane, anything else: not annotated.
     """

@@ -31,7 +31,7 @@ from tests.parity.harness import Case
 from tests.parity.layer_cases import CASES, Draw
 
 # Layer type -> where it makes the host wait; all others do not.
-LAYERS_THAT_WAIT = {"Filter": {"nonzero, layers/select.py reshape"}}
+LAYERS_THAT_WAIT = {"Filter": {"nonzero, layers/argmax_filter.py reshape"}}
 
 
 def fed(case: Case) -> caffe.Net:

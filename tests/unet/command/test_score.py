@@ -16,9 +16,9 @@ from tests.unet.ctc_cases import make_case
 from unet.command import score as evaluate
 from unet.errors import InputError
 from unet.preparation.labels import separate_touching
-from unet.scoring.ctc import score_seg, score_tracking
-from unet.scoring.isbi import score_stack
 from unet.scoring.score import rescale, score
+from unet.scoring.score_sequence import score_seg, score_tracking
+from unet.scoring.score_stack import score_stack
 from unet.volumes import open_volume
 
 SCORES = ("rand_error", "pixel_error", "warping_error", "v_rand_thin", "v_info_thin")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from tests.unet.datasets.test_ctc import files
+from tests.unet.datasets.test_cell_tracking_challenge import files
 from tests.unet.datasets.test_download import server
 from unet.datasets import isbi2012
 from unet.errors import InputError

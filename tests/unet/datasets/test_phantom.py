@@ -7,7 +7,7 @@ import pytest
 import tifffile
 from scipy import ndimage
 
-from tests.unet.datasets.test_ctc import files
+from tests.unet.datasets.test_cell_tracking_challenge import files
 from unet.datasets.phantom import SMALLEST_CELL, fetch, phantom, touching_cells
 from unet.errors import InputError
 from unet.preparation.labels import instances_from_binary

@@ -15,7 +15,7 @@ import tifffile
 
 from caffe.proto import caffe_pb2
 from tests import release2015 as made
-from tests.unet.datasets.test_ctc import files
+from tests.unet.datasets.test_cell_tracking_challenge import files
 from tests.unet.datasets.test_download import server
 from unet.datasets import release2015
 from unet.errors import InputError

@@ -8,10 +8,10 @@ import tifffile
 from scipy import ndimage
 
 from unet.errors import InputError
-from unet.scoring.ctc_metrics import count_operations, det, match_objects, tra
+from unet.scoring.seg_det_tra import count_operations, det, match_objects, tra
 from unet.tracking.ctc_format import Track, open_masks, read_tracks, write_masks
+from unet.tracking.linking import TRACKERS, Gap, Links
 from unet.tracking.track import track_cells
-from unet.tracking.trackers import TRACKERS, Gap, Links
 
 SHAPE = (60, 90)
 

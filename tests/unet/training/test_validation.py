@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from unet.scoring import isbi as metrics
-from unet.scoring.isbi import THRESHOLDS
+from unet.scoring import score_stack as metrics
+from unet.scoring.score_stack import THRESHOLDS
 from unet.training.validation import Validation, cell_counts, pixel_error
 
 RANDOM = np.random.default_rng(8)

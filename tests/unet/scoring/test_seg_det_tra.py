@@ -14,8 +14,8 @@ from skimage.segmentation import expand_labels
 from tests.unet.ctc_cases import make_case
 from tests.unet.drawn import drawn
 from unet.errors import InputError
-from unet.scoring.ctc import score_seg, score_tracking
-from unet.scoring.ctc_metrics import Operations, count_operations, det, match_objects, seg, tra
+from unet.scoring.score_sequence import score_seg, score_tracking
+from unet.scoring.seg_det_tra import Operations, count_operations, det, match_objects, seg, tra
 from unet.tracking.ctc_format import Track, open_masks, read_tracks, write_masks, write_tracks
 
 

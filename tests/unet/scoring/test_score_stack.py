@@ -16,7 +16,13 @@ from tests.unet.drawn import drawn_cells
 from unet.errors import InputError
 from unet.preparation.labels import instances_from_binary
 from unet.scoring.contingency_table import ContingencyTable, contingency_table, f_score
-from unet.scoring.isbi import THRESHOLDS, WARPING_THRESHOLDS, pixel_counts, pixel_error, score_stack
+from unet.scoring.score_stack import (
+    THRESHOLDS,
+    WARPING_THRESHOLDS,
+    pixel_counts,
+    pixel_error,
+    score_stack,
+)
 from unet.scoring.thinning import thin_membranes
 
 ABOUT_THE_FILES = {"description", "label_bitdepth", "proposal_bitdepth"}

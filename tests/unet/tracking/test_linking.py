@@ -9,7 +9,7 @@ import pytest
 
 from unet.errors import InputError
 from unet.tracking.detections import detect
-from unet.tracking.trackers import LONGEST_GAP, STAYS, assign, link_by_assignment, link_greedily
+from unet.tracking.linking import LONGEST_GAP, STAYS, assign, link_by_assignment, link_greedily
 
 
 def disk(shape: tuple[int, int], y: float, x: float, radius: float) -> np.ndarray:

@@ -13,7 +13,7 @@ from caffe import NetSpec
 from caffe import layers as L
 from caffe.proto import caffe_pb2
 from tests import release2015
-from unet.network import release2015 as phseg_v5
+from unet.network import phseg_v5
 from unet.network.u_net import u_net
 
 WIDTH = 4
@@ -69,7 +69,7 @@ def test_scores_are_those_of_the_original_text(tmp_path):
 
 GENUINE = """
 import sys, numpy as np, caffe
-from unet.network import release2015 as phseg_v5
+from unet.network import phseg_v5
 given = np.load(sys.argv[1])
 net = caffe.Net("prototxt/phseg_v5/deploy.prototxt", caffe.TEST, weights=str(given["weights"]))
 net.blobs["data"].reshape(1, 1, 188, 204)

@@ -16,7 +16,7 @@ import tifffile
 
 from tests.unet.ctc_cases import write_picture
 from tests.unet.datasets.test_download import server
-from unet.datasets import ctc
+from unet.datasets import cell_tracking_challenge as ctc
 from unet.errors import InputError
 
 SIZE = (20, 30)

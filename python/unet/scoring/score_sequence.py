@@ -10,7 +10,7 @@ import numpy as np
 
 from unet.errors import InputError
 from unet.files.names import PathLike
-from unet.scoring.ctc_metrics import Matches, count_operations, det, match_objects, seg, tra
+from unet.scoring.seg_det_tra import Matches, count_operations, det, match_objects, seg, tra
 from unet.tracking.ctc_format import TRACKS_FILE, Track, numbered_files, open_frames, read_tracks
 
 
@@ -99,7 +99,7 @@ def score_tracking(truth: PathLike, result: PathLike) -> dict[str, Any]:
     -------
     dict
         DET, TRA; operations, a dict of how many there are of each kind (see
-        `unet.scoring.ctc_metrics.Operations`); surplus_frames, how many frames of the result come
+        `unet.scoring.seg_det_tra.Operations`); surplus_frames, how many frames of the result come
         after the last one of the truth: they do not count.
 
     Raises
