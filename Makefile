@@ -26,7 +26,7 @@ $(READY): pyproject.toml constraints.txt tools/setup
 	@tools/setup $(PYTHON)
 
 demo: $(READY) ## the whole way in 5 minutes, with as many training steps as fit: data, training, segmenting, scores, pictures
-	@$(RUN) tools/runner.py demo --device "$(DEVICE)"
+	@$(RUN) tools/run_recipe.py demo --device "$(DEVICE)"
 
 test: $(READY) ## all tests; PYTEST="-m 'not slow'" (or 'not reference': without genuine Caffe) passes options on
 	@$(RUN) -m pytest $(PYTEST)
@@ -39,7 +39,7 @@ format: $(READY) ## put code into format
 	@.venv/bin/ruff check --fix .
 	@.venv/bin/ruff format .
 
-TRAIN = @$(RUN) tools/runner.py $(1) --net "$(NET)" --split "$(SPLIT)" --solver "$(SOLVER)" \
+TRAIN = @$(RUN) tools/run_recipe.py $(1) --net "$(NET)" --split "$(SPLIT)" --solver "$(SOLVER)" \
 	--weighting "$(WEIGHTING)" --iterations "$(ITERATIONS)" --device "$(DEVICE)" --precision "$(PRECISION)"
 
 train-isbi: $(READY) ## train on ISBI 2012: NET=unet|unet_slim SPLIT=holdout|all SOLVER=sgd|adam WEIGHTING=paper|none ITERATIONS= DEVICE=auto|cpu|0 PRECISION=fp32|tf32|bf16
@@ -52,17 +52,17 @@ train-dic: $(READY) ## the same on DIC-C2DH-HeLa
 	$(call TRAIN,dic-hela)
 
 separation-demo: $(READY) ## what the weight of the gaps between cells is for: touching cells, with and without
-	@$(RUN) tools/runner.py separation --device "$(DEVICE)" --precision "$(PRECISION)"
+	@$(RUN) tools/run_recipe.py separation --device "$(DEVICE)" --precision "$(PRECISION)"
 
 segment-demo: $(READY) ## segment slices with the model that comes with the project
-	@$(RUN) tools/runner.py segment-demo --device "$(DEVICE)"
+	@$(RUN) tools/run_recipe.py segment-demo --device "$(DEVICE)"
 
 gpu-check: $(READY) ## prove GPU 0: tests and speed in 8 minutes, a training with its scores in 8 more; results in runs/gpu-check
 	@$(RUN) tools/gpu_check.py proof -o runs/gpu-check; proven=$$?; if ((proven > 1)); then exit $$proven; fi; \
 		$(RUN) tools/gpu_check.py train -o runs/gpu-check && exit $$proven
 
 benchmark-published: $(READY) ## the authors' network of 2015 on their frames, beside ours; RELEASE=folder or archive, else downloaded
-	@$(RUN) tools/runner.py published --from "$(RELEASE)" --device "$(DEVICE)"
+	@$(RUN) tools/run_recipe.py published --from "$(RELEASE)" --device "$(DEVICE)"
 
 caffe-reference: ## genuine Caffe 1.0, the judge of the tests; needs root, 1.5 GB
 	@tools/caffe-reference --install

@@ -80,7 +80,7 @@ def _caffe_pass(options: argparse.Namespace) -> tuple[Callable[[], object], floa
     rng = np.random.RandomState(0)
     train, tile = options.phase == "train", options.tile
     if options.device != "cpu":
-        from plain_pytorch import wait
+        from unet_in_pytorch import wait
     with tempfile.TemporaryDirectory() as folder:
         path = _synthetic(options.net, tile, options.phase, folder)
         if train:
@@ -157,13 +157,13 @@ def _products(network: object) -> int:
 def _built(options: argparse.Namespace) -> tuple[Callable[[], object], float]:
     """Return what runs the pass that options name, and its products in 1e9, if it counts them."""
     if options.phase == "product":
-        from plain_pytorch import matrix_product
+        from unet_in_pytorch import matrix_product
 
         size = CPU_PRODUCT_SIZE if options.device == "cpu" else PRODUCT_SIZE
         return matrix_product(size, options.device, options.precision), size**3 / 1e9
     if options.by == "torch":
-        from plain_pytorch import plain_step
         from unet.nets import WIDTHS
+        from unet_in_pytorch import plain_step
 
         train = options.phase == "train"
         width = WIDTHS[options.net]
@@ -205,7 +205,7 @@ class _Pass:
     def _memory(self, anew: bool = False) -> tuple[float, float]:
         if not self._on_gpu:
             return 0.0, 0.0
-        from plain_pytorch import gpu_gib
+        from unet_in_pytorch import gpu_gib
 
         return gpu_gib(anew)
 

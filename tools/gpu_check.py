@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,10 +20,21 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY / "python"))
 
-from gpu_proof import prove  # noqa: E402 - where it is not installed
-from gpu_record import Record  # noqa: E402
-from gpu_train import train  # noqa: E402
-from recipes import WEIGHTING, WEIGHTINGS, check_device, solver_type  # noqa: E402
+from child_programs import ending  # noqa: E402 - where it is not installed
+from findings import Findings  # noqa: E402
+from run_gpu_tests import run_tests  # noqa: E402
+from time_on_gpu import (  # noqa: E402
+    FEED_END,
+    LAST_SECONDS,
+    READY_SECONDS,
+    TIMINGS_END,
+    Bench,
+    machine_at_hand,
+    time_feed,
+    time_net,
+)
+from train_on_gpu import train  # noqa: E402
+from training_choice import WEIGHTING, WEIGHTINGS, check_device, solver_type  # noqa: E402
 from unet.command.options import real, whole  # noqa: E402
 from unet.command.running import run_program  # noqa: E402
 from unet.errors import InputError  # noqa: E402
@@ -32,6 +44,29 @@ from unet.machine.engine import PRECISIONS  # noqa: E402
 from unet.training.history import CSV_NAME, PNG_NAME  # noqa: E402
 
 SECONDS = 480
+
+
+def prove(findings: Findings, options: argparse.Namespace) -> None:
+    """Measure a device and test the engine on it: what is found goes into the findings.
+
+    Nothing is timed beside the tests: they start when all else is over. Raises `InputError` if
+    there is no GPU at all.
+    """
+    budget = findings.left
+    shutil.rmtree(options.work, ignore_errors=True)
+    benches = {precision: Bench(options, precision) for precision in options.precisions}
+    with ending(benches):
+        told, values = machine_at_hand(options.work)
+        findings.note("machine", told, **values)
+        if options.device != "cpu" and "GPU" not in values:
+            raise InputError(f"--device {options.device}: PyTorch finds no GPU here; name cpu")
+        for number, (precision, bench) in enumerate(benches.items()):
+            bench.wait_until_ready(READY_SECONDS)
+            left = TIMINGS_END * budget - findings.passed
+            time_net(findings, options, precision, bench, left / (len(benches) - number))
+            bench.kill()
+    time_feed(findings, options, FEED_END * budget - findings.passed)
+    run_tests(findings, options, findings.left - LAST_SECONDS)
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -122,11 +157,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one of the two."""
     options = parse(argv)
     guard(options)
-    record = Record(options.output, options.command, options.seconds)
-    options.run(record, options)
-    record.finish()
-    print(record.table)
-    return 1 if record.failed else 0
+    findings = Findings(options.output, options.command, options.seconds)
+    options.run(findings, options)
+    findings.finish()
+    print(findings.table)
+    return 1 if findings.failed else 0
 
 
 if __name__ == "__main__":

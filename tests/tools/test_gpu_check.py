@@ -20,12 +20,14 @@ import numpy as np
 import pytest
 
 import caffe
-import gpu_tests
-from gpu_proof import PASSES, Bench, parity_table, time_net
-from gpu_record import Program, Record, ending
-from half_weights import find_parts, write_half, write_parts
+import run_gpu_tests
+from child_programs import Program, ending
+from findings import Findings
+from half_precision_weights import find_parts, write_half, write_parts
+from run_gpu_tests import parity_table
 from tests.conftest import REPOSITORY
 from tests.gpu.compare import Row
+from time_on_gpu import PASSES, Bench, time_net
 from unet.training.history import read_history
 
 # What a machine with a GPU may lack; neither is the project installed there.
@@ -151,13 +153,13 @@ def caffe_torch_version() -> str:
 
 
 def test_what_fails_is_told_and_the_rest_goes_on(tmp_path):
-    record = Record(tmp_path, "proof", 900)
+    findings = Findings(tmp_path, "proof", 900)
     options = Namespace(device="77", net="unet_slim", tile=188, rounds=1, work=tmp_path / "work")
     bench = Bench(options, "fp32")
     with ending({"fp32": bench}):
-        time_net(record, options, "fp32", bench, 600)
-    record.finish()
-    assert record.failed
+        time_net(findings, options, "fp32", bench, 600)
+    findings.finish()
+    assert findings.failed
     found = json.loads((tmp_path / "proof.json").read_text())["found"]
     for name in PASSES:
         assert found[f"fp32, {name}"]["error"].startswith("Traceback")
@@ -177,11 +179,11 @@ class Stub(Bench):
 
 def timed_by(stub: type[Stub], folder: Path, seconds: float) -> dict:
     """Return what is found by a process that runs the stub's text."""
-    record = Record(folder, "proof", 900)
+    findings = Findings(folder, "proof", 900)
     options = Namespace(device="0", net="unet_slim", tile=188, rounds=1, work=folder / "work")
     bench = stub(options, "fp32")
     with ending({0: bench}):
-        time_net(record, options, "fp32", bench, seconds)
+        time_net(findings, options, "fp32", bench, seconds)
     return json.loads((folder / "proof.json").read_text())["found"]
 
 
@@ -286,8 +288,8 @@ def test_a_network_is_trained_refined_scored_and_stored(bare, tmp_path, phantom)
 
 # As `gpu_check.py`, with a snapshot after each step.
 OFTEN = (
-    "import sys; sys.path.insert(0, 'tools'); import gpu_check, gpu_train; "
-    "gpu_train.SNAPSHOT_SECONDS = gpu_train.LOOK_SECONDS = 0.01; gpu_check.main(sys.argv[1:])"
+    "import sys; sys.path.insert(0, 'tools'); import gpu_check, train_on_gpu; "
+    "train_on_gpu.SNAPSHOT_SECONDS = train_on_gpu.LOOK_SECONDS = 0.01; gpu_check.main(sys.argv[1:])"
 )
 
 
@@ -357,11 +359,11 @@ def running(text: str) -> list[str]:
 
 
 def test_findings_are_on_disk_at_once_and_replaced_by_later_ones(tmp_path):
-    record = Record(tmp_path, "proof", 100)
-    record.note("speed", "fast", ms=3.5)
-    record.fail("memory", "a\nb")
-    assert record.failed
-    record.note("speed", "faster", ms=2.5)
+    findings = Findings(tmp_path, "proof", 100)
+    findings.note("speed", "fast", ms=3.5)
+    findings.fail("memory", "a\nb")
+    assert findings.failed
+    findings.note("speed", "faster", ms=2.5)
     found = json.loads((tmp_path / "proof.json").read_text())["found"]
     assert found["speed"]["ms"] == 2.5
     assert found["memory"]["error"] == "a\nb"
@@ -387,8 +389,8 @@ def test_other():
 def test_processes_run_the_groups_of_tests_that_they_are_given_and_note_each(tmp_path):
     (tmp_path / "test_shared.py").write_text(TESTS)
     notes = tmp_path / "notes.jsonl"
-    command = [sys.executable, "tools/gpu_tests.py", str(notes), "-c", os.devnull]
-    given = "".join(gpu_tests.NUMBER % number for number in (2, 0, 3)).encode()
+    command = [sys.executable, "tools/run_gpu_tests.py", str(notes), "-c", os.devnull]
+    given = "".join(run_gpu_tests.NUMBER % number for number in (2, 0, 3)).encode()
     subprocess.run(
         [*command, f"{tmp_path}/test_shared.py"],
         input=given,

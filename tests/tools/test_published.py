@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import caffe
-from runner import main as run_recipe
+from run_recipe import main as run_recipe
 from tests import release2015
 from tests.conftest import REPOSITORY
 from tests.unet.ctc_cases import write_picture
@@ -47,7 +47,7 @@ def place(tmp_path_factory) -> Path:
 
 
 def run(place: Path, out: Path, *words: str | Path) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(REPOSITORY / "tools" / "runner.py"), "published"]
+    command = [sys.executable, str(REPOSITORY / "tools" / "run_recipe.py"), "published"]
     command += ["--device", "cpu", "--data", out / "release", "--model", place / "model"]
     command += ["-o", out / "results", "--truth", out / "none", *words]
     return subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd="/tmp")
@@ -99,7 +99,7 @@ def test_where_nothing_can_be_had_it_says_so(place, tmp_path):
     done = run(place, tmp_path, "--from", tmp_path / "absent.tar.gz")
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
-        f"runner.py: {tmp_path}/absent.tar.gz: there is no such folder or archive"
+        f"run_recipe.py: {tmp_path}/absent.tar.gz: there is no such folder or archive"
     ]
     assert not (tmp_path / "results").exists()
 

@@ -7,10 +7,11 @@ import shlex
 
 import pytest
 
-import recipes
-from recipes import CPU_SECONDS, RECIPES, WEIGHTINGS, Choice, choose
-from runner import RUNNERS, Way, parse
+import training_choice
+from recipes import RECIPES
+from run_recipe import RUNNERS, Way, parse
 from tests.conftest import REPOSITORY
+from training_choice import CPU_SECONDS, WEIGHTINGS, Choice, choose
 from unet.command import prepare, score, segment, track
 from unet.command.fetch import parse as parse_fetch
 from unet.command.options import parse_slices
@@ -32,7 +33,7 @@ def test_the_options_of_a_recipe_are_those_of_the_programs(name, tmp_path):
 def test_what_a_recipe_names_is_there(name, tmp_path):
     recipe = RECIPES[name]
     makefile = (REPOSITORY / "Makefile").read_text()
-    assert f"runner.py {name} " in makefile or f"$(call TRAIN,{name})" in makefile
+    assert f"run_recipe.py {name} " in makefile or f"$(call TRAIN,{name})" in makefile
     assert not recipe.weights or (REPOSITORY / recipe.weights / "deploy.prototxt").is_file()
     assert not recipe.make or f"\n{recipe.make}: " in makefile
     way = Way(recipe, tmp_path, "cpu")
@@ -53,7 +54,7 @@ def test_what_a_recipe_names_is_there(name, tmp_path):
 
 @pytest.fixture
 def no_gpu(monkeypatch):
-    monkeypatch.setattr(recipes, "gpu_works", lambda device: False)
+    monkeypatch.setattr(training_choice, "gpu_works", lambda device: False)
 
 
 def chosen(*arguments: str) -> Choice:
@@ -70,7 +71,7 @@ def test_without_a_gpu_the_slim_net_is_trained_and_told_what_the_papers_takes(no
 
 
 def test_with_a_gpu_the_papers_net_is_trained_as_its_solver_says(monkeypatch):
-    monkeypatch.setattr(recipes, "gpu_works", lambda device: True)
+    monkeypatch.setattr(training_choice, "gpu_works", lambda device: True)
     assert chosen() == Choice("unet", 30_000, "SGD", "paper", "fp32")
     choice = chosen("--net", "unet_slim", "--iterations", "7", "--solver", "sgd")
     assert choice.variables() == (
@@ -84,7 +85,7 @@ def test_a_card_names_the_precision_that_was_computed_in(no_gpu, monkeypatch, ca
     choice = chosen("--net", "unet_slim", "--precision", "bf16")
     assert choice.variables().endswith("PRECISION=fp32")
     assert capfd.readouterr().err.count("bf16 would be slower than float32") == 1
-    assert recipes.computed_in("cpu", "tf32") == "tf32"
+    assert training_choice.computed_in("cpu", "tf32") == "tf32"
 
 
 @pytest.mark.parametrize(

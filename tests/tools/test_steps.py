@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-import steps
-from steps import TRIED, WARM, Plan, Run, Step, StepFailed, call, measure, plan
+import training_budget
+from steps import Run, Step, StepFailed, call
 from tests.conftest import REPOSITORY
+from training_budget import TRIED, WARM, Plan, measure, plan
 from unet.machine.signals import Stopped
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
@@ -225,7 +226,7 @@ class Machine(Run):
 @pytest.fixture
 def clock(monkeypatch):
     now = [30.0]
-    monkeypatch.setattr(steps.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(training_budget.time, "monotonic", lambda: now[0])
     return now
 
 

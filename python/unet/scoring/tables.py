@@ -51,7 +51,7 @@ class StackScores(dict):
 
 
 class SequenceScores(dict):
-    """The cell tracking challenge's scores of a result, as `unet.scoring.score_sequence` names them."""
+    """The cell tracking challenge's scores of a result, keys as of `score_sequence`."""
 
     def __str__(self) -> str:
         lines = [f"truth   {self['truth']}", f"result  {self['result']}", ""]

@@ -15,11 +15,13 @@ import numpy as np
 import pytest
 
 import recipes
-import runner
-from recipes import RECIPES, Choice, Split
-from runner import Way, at_hand, card, guard_model_folder, make_model_folder
+import run_recipe
+from model_folder import card, guard_model_folder, make_model_folder
+from recipes import RECIPES, Split
+from run_recipe import Way, at_hand
 from tests.conftest import REPOSITORY
 from tests.unet.ctc_cases import write_picture
+from training_choice import Choice
 from unet.errors import InputError
 from unet.volumes import read_volume
 
@@ -30,8 +32,8 @@ CHOICE = Choice("unet_slim", 2, "Adam", "none", "fp32")
 def place(tmp_path, monkeypatch):
     """Work in a folder with the trainings' prototxt, in place of the repository."""
     (tmp_path / "prototxt").symlink_to(REPOSITORY / "prototxt")
-    monkeypatch.setattr(runner, "REPOSITORY", tmp_path)
-    monkeypatch.setattr(runner, "choose", lambda options, recipe: CHOICE)
+    monkeypatch.setattr(run_recipe, "REPOSITORY", tmp_path)
+    monkeypatch.setattr(run_recipe, "choose", lambda options, recipe: CHOICE)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -42,7 +44,7 @@ def tiny(place, monkeypatch):
 
     def run(name: str, recipe: recipes.Recipe, *words: str) -> None:
         monkeypatch.setitem(RECIPES, name, replace(recipe, nets="--tile 284", iterations=2))
-        assert runner.main([name, "--device", "cpu", *words]) is None
+        assert run_recipe.main([name, "--device", "cpu", *words]) is None
 
     return run
 
@@ -164,7 +166,7 @@ def test_where_nothing_judges_what_was_learnt_is_shown_and_not_scored(tmp_path, 
 )
 def test_what_is_not_there_is_one_sentence(arguments, said):
     finished = subprocess.run(
-        [sys.executable, str(REPOSITORY / "tools" / "runner.py"), "isbi2012", *arguments],
+        [sys.executable, str(REPOSITORY / "tools" / "run_recipe.py"), "isbi2012", *arguments],
         capture_output=True,
         text=True,
     )
@@ -190,7 +192,7 @@ def test_the_model_folder_is_made_anew_as_long_as_its_card_says_what_it_is(tmp_p
     assert "| rand_error | 0.250000 |" in text
     for earlier in ("runner", "model_folder"):
         make_model_folder(target, run, model, deploy, text, scored=True)
-        lines = (target / "README.md").read_text().replace("runner.py:", f"{earlier}.py:")
+        lines = (target / "README.md").read_text().replace("model_folder.py:", f"{earlier}.py:")
         (target / "README.md").write_text(lines)
     make_model_folder(target, run, model, deploy, text, scored=True)
     (target / "README.md").write_text("my notes")
@@ -226,8 +228,8 @@ def test_folders_of_the_users_data_count_from_where_the_user_is(place, monkeypat
     (place / "here").mkdir()
     monkeypatch.chdir(place / "here")
     seen = []
-    monkeypatch.setitem(runner.RUNNERS, "demo", lambda *_: seen.append(os.getcwd()))
-    runner.main(["demo"])
+    monkeypatch.setitem(run_recipe.RUNNERS, "demo", lambda *_: seen.append(os.getcwd()))
+    run_recipe.main(["demo"])
     assert seen == [str(place)]
     assert os.environ["ISBI_DIR"] == str(place / "here" / "mine")
     assert os.environ["CTC_DIR"] == ""

@@ -1,6 +1,6 @@
 """Runs the recipes: from the data to a trained network, its pictures and its scores.
 
-    tools/runner.py demo | isbi2012 | phc-u373 | dic-hela | separation | published | segment-demo
+    tools/run_recipe.py demo|isbi2012|phc-u373|dic-hela|separation|published|segment-demo
 
 One way leads through all of them: get the data, prepare a training set, write the network, train,
 segment, track where there are cells to follow, score, write a card.
@@ -12,7 +12,6 @@ import argparse
 import json
 import os
 import shlex
-import shutil
 import time
 import urllib.request
 from collections.abc import Sequence
@@ -23,45 +22,40 @@ from typing import Callable
 import numpy as np
 
 import unet
+from compare_published import compare_published
+from model_folder import card, guard_model_folder, make_model_folder
 from recipes import (
-    CPU_NET,
     DEMO_SECONDS,
     LEAST_ITERATIONS,
     RECIPES,
     REPOSITORY,
     SEPARATION_W0,
-    WEIGHTINGS,
-    Choice,
     Recipe,
     Split,
+)
+from steps import Run, Step, StepFailed
+from training_budget import TRIED, Plan, measure
+from training_choice import (
+    CPU_NET,
+    WEIGHTINGS,
     check_device,
     choose,
     computed_in,
     number,
     solver_type,
 )
-from steps import TRIED, Plan, Run, Step, StepFailed, measure, timed
 from unet.command.options import add_device, add_overwrite, parse_slices, real
 from unet.command.running import run_program
-from unet.datasets import isbi2012, release2015
-from unet.errors import InputError
-from unet.files.atomic import atomic_parts, is_temporary
+from unet.datasets import isbi2012
 from unet.files.outputs import Output, guard_outputs
-from unet.files.provenance import PICTURE, RESULT, SCORE_FILE, STACK
+from unet.files.provenance import PICTURE, SCORE_FILE
 from unet.files.score_file import write_scores
 from unet.plots import save_undersegmented
 from unet.preparation.ctc_sequence import find_sequence
-from unet.scoring.comparison import agreement, find_truth, known_scores, table
 from unet.scoring.undersegmented import undersegmented
 from unet.training import snapshots
 from unet.training.history import CSV_NAME
 from unet.volumes import read_volume
-from unet.volumes.intensity import INPUT
-
-_CARD = "README.md"
-# Says in the card that the folder may be made anew; earlier ones name another file.
-_LINE = "<!-- Written by tools/runner.py: the folder is replaced when the model is. -->"
-_LINES = (_LINE, _LINE.replace("runner", "model_folder"))
 
 
 class Way:
@@ -215,31 +209,6 @@ def train(name: str, recipe: Recipe, options: argparse.Namespace) -> None:
     print(f"Use it: tools/segment.py STACK --weights {target}/weights.caffemodel -o OUT")
 
 
-def card(recipe: Recipe, split: str, choice: Choice, scores: dict[str, float]) -> str:
-    """Return the model's card."""
-    about = recipe.splits[split]
-    lines = [
-        f"# {choice.net}, {recipe.title}",
-        "",
-        recipe.about,
-        "",
-        f"Trained on {about.learnt}:",
-        "",
-        f"    make {recipe.make} SPLIT={split} {choice.variables()}",
-        "",
-    ]
-    if scores:
-        lines += [
-            f"Scores on {about.told}:",
-            "",
-            "| score | value |",
-            "| --- | --- |",
-            *(f"| {key} | {scores[key]:.{recipe.digits}f} |" for key in recipe.scores),
-            "",
-        ]
-    return "\n".join([*lines, recipe.use, "", recipe.cite, ""])
-
-
 def at_hand(recipe: Recipe) -> tuple[Recipe, str]:
     """Return the recipe of ISBI 2012 where its stack can be had, else of a phantom; and a word."""
     what = "the ISBI 2012 stack"
@@ -339,95 +308,6 @@ def separate(name: str, recipe: Recipe, options: argparse.Namespace) -> None:
     for label, count in result["merged"].items():
         print(f"  {label:>7}: {count:4d} cells merged, {result['found'][label]:4d} found")
     print(f"the picture: {picture}")
-
-
-def compare_published(name: str, recipe: Recipe, options: argparse.Namespace) -> None:
-    """Segment and track the frames of the authors' release of 2015, by their network and by ours.
-
-    Theirs by their own procedure, ours with the options of its training. One table: scores where
-    there is ground truth, time and main memory of the programs, and how far the two agree. Ground
-    truth is that beside the frames, or that of the challenge's data for the same frames.
-    """
-    release = release2015.fetch(options.data, options.release or None, overwrite=options.overwrite)
-    print("\n".join(release2015.describe(release)), flush=True)
-    if not release.sequences:
-        raise InputError(f"{options.data}: the release holds no frames of {release2015.FRAMES}")
-    ours, output = RECIPES["phc-u373"], Path(options.output)
-    networks = {"authors": ("the authors', 2015", release.weights, recipe)}
-    if Path(options.model).is_dir():
-        networks["ours"] = ("ours", Path(options.model), ours)
-    else:
-        print(f"{options.model}: there is no such model folder, so nothing to compare with")
-    folders = [
-        output / f"{sequence.name}_{whose}" for sequence in release.sequences for whose in networks
-    ]
-    outputs = [Output(output / "scores.json", SCORE_FILE)]
-    for folder in folders:
-        outputs += [Output(folder / "cells.tif", STACK), Output(folder / "result", RESULT)]
-    inputs = [release.net, release.weights, *release.sequences, options.model, options.truth]
-    inputs += [sequence.with_name(f"{sequence.name}_GT") for sequence in release.sequences]
-    guard_outputs(outputs, inputs, options.overwrite)
-    rows, overwrite = [], ["--overwrite"] * options.overwrite
-    for sequence, count in release.sequences.items():
-        truth, results = find_truth(sequence, Path(options.truth)), []
-        for whose, (label, weights, how) in networks.items():
-            folder = output / f"{sequence.name}_{whose}"
-            folder.mkdir(parents=True, exist_ok=True)
-            cells, result = folder / "cells.tif", folder / "result"
-            words = ("segment", sequence, "--weights", weights, "--device", options.device)
-            words += ("--instances", cells, *shlex.split(how.segment), *overwrite)
-            spent = [timed(Step.unet("segment", *words))]
-            words = ("track", cells, "-o", result, *shlex.split(how.track), *overwrite)
-            spent.append(timed(Step.unet("track", *words)))
-            seconds, peaks = zip(*spent)
-            row = {"sequence": sequence.name, "network": label, "seconds": sum(seconds) / count}
-            rows.append({**row, "peak_gib": max(peaks), **known_scores(truth, result)})
-            results.append(result)
-        if len(results) == 2:
-            rows[-1]["agreement"] = agreement(*results)
-    print(f"\n{table(rows)}")
-    write_scores(output / "scores.json", {"rows": rows})
-    print(f"written: {output / 'scores.json'}")
-
-
-def guard_model_folder(target: Path) -> None:
-    """Refuse to make a model folder in the place of anything but an earlier one, by its card."""
-    if not os.path.lexists(target):
-        return
-    card = target / _CARD
-    ours = target.is_dir() and (
-        all(is_temporary(name) for name in os.listdir(target))
-        or (card.is_file() and set(_LINES) & set(card.read_text("utf-8", "replace").splitlines()))
-    )
-    if not ours:
-        raise InputError(
-            f"{target}: exists, and its {_CARD} does not say that it is a model folder made here; "
-            "move it away"
-        )
-
-
-def make_model_folder(
-    target: Path, run: Path, model: Path, deploy: Path, card: str, scored: bool
-) -> None:
-    """Copy a training's results into a folder, with a card, its README.md.
-
-    From the folder of the run: overlay.png and, if scored, scores.json; curves.png lies beside the
-    weights, input.json beside the network.
-    """
-    guard_model_folder(target)
-    files = {
-        "weights.caffemodel": model,
-        "deploy.prototxt": deploy,
-        INPUT: deploy.parent / INPUT,
-        "curves.png": model.parent / "curves.png",
-        "overlay.png": run / "overlay.png",
-    }
-    if scored:
-        files["scores.json"] = run / "scores.json"
-    with atomic_parts(target, lambda name: (name == _CARD, name)) as fresh:
-        for name, source in files.items():
-            shutil.copyfile(source, fresh / name)
-        (fresh / _CARD).write_text(f"{card}\n{_LINE}\n", encoding="utf-8")
 
 
 # Who runs a recipe; the others are trainings.

@@ -1,4 +1,4 @@
-"""Train on ISBI 2012 for as long as a budget allows: the second half of tools/gpu_check.py.
+"""Train on ISBI 2012 for as long as a budget allows: `tools/gpu_check.py train`.
 
 What comes before and after the training is tried first, all at once, and its time kept back. While
 the training goes on, its curve and the weights of its newest snapshot are in the output folder.
@@ -16,9 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from gpu_record import Program, Record, ending
-from half_weights import find_parts, write_half, write_parts
-from recipes import WEIGHTING, WEIGHTINGS
+from child_programs import Program, ending
+from findings import Findings
+from half_precision_weights import find_parts, write_half, write_parts
+from recipes import RECIPES
+from training_budget import tried_steps
+from training_choice import WEIGHTING, WEIGHTINGS
 from unet.errors import InputError
 from unet.files.atomic import atomic_path
 from unet.files.names import path_in_prototxt
@@ -30,7 +33,8 @@ from unet.training import snapshots
 from unet.training.history import CSV_NAME, PNG_NAME, read_history, write_history
 from unet.volumes import read_volume, write_volume
 
-TRAIN_SLICES, TEST_SLICES = "0:20", "20:30"
+RECIPE = RECIPES["isbi2012"]
+SPLIT = RECIPE.splits["holdout"]
 # Seconds between two snapshots, two tests, two looks at the training.
 SNAPSHOT_SECONDS, LOOK_SECONDS = 60.0, 5.0
 # Steps that are tried, and how many of them only warm up: on a GPU until all is recorded as graphs,
@@ -46,11 +50,13 @@ _BLUR = 1.5
 
 
 class Failed(Exception):
-    """A program has failed; what it said is in the record."""
+    """A program has failed; what it said is in the findings."""
 
 
-def train(record: Record, options: argparse.Namespace) -> None:
-    """Train, score and store: the findings go into the record, which says how much time is left.
+def train(findings: Findings, options: argparse.Namespace) -> None:
+    """Train, score and store: what is found goes into the findings.
+
+    They say how much time is left.
 
     Raises `InputError` if there is no such GPU, no such file of weights or no data.
     """
@@ -61,11 +67,11 @@ def train(record: Record, options: argparse.Namespace) -> None:
         question = f"from unet.machine.engine import open_engine; open_engine({options.device!r})"
         asked = Program(["-c", question], options.work / "device.log")
         with ending({"device": asked}):
-            if asked.wait(record.left):
+            if asked.wait(findings.left):
                 raise InputError(
                     f"--device {options.device}: the engine finds no such GPU here; name cpu"
                 )
-    check = _Check(record, options)
+    check = _Check(findings, options)
     try:
         check.prepare()
         check.try_everything()
@@ -76,8 +82,8 @@ def train(record: Record, options: argparse.Namespace) -> None:
 
 
 class _Check:
-    def __init__(self, record: Record, options: argparse.Namespace) -> None:
-        self.record, self.options = record, options
+    def __init__(self, findings: Findings, options: argparse.Namespace) -> None:
+        self.findings, self.options = findings, options
         self.work: Path = options.work
         self.net_folder, self.training = self.work / "net", self.work / "training"
         # Of the refinement.
@@ -103,9 +109,9 @@ class _Check:
 
     def demand(self, title: str, program: Program) -> None:
         """Wait for a program's end, and see that all went well."""
-        error = program.wait(self.record.left)
+        error = program.wait(self.findings.left)
         if error:
-            self.record.fail(title, error)
+            self.findings.fail(title, error)
             raise Failed
 
     def prepare(self) -> None:
@@ -126,7 +132,7 @@ class _Check:
             folder: self.start(
                 f"prepare-{folder.name}",
                 *("tools/prepare.py", self.volume, self.labels, "-o", f"{folder}.h5"),
-                *("--normalise", *WEIGHTINGS[weighting].split()),
+                *(*RECIPE.prepare.split(), *WEIGHTINGS[weighting].split()),
             )
             for folder, weighting in folders.items()
         }
@@ -137,14 +143,14 @@ class _Check:
                 self.demand("prepare", program)
                 self.write_net(folder)
         what = "a phantom" if options.data is None else "the stack"
-        self.record.note(
+        self.findings.note(
             "training set",
             f"{options.net} by {self.solver.lower()}, weights {self.weighting}, "
             f"{options.precision}, on slices 1 to 20 of {what}, "
             f"from {options.weights or 'fillers'}\n"
-            f"made in {self.record.passed:.1f} s",
+            f"made in {self.findings.passed:.1f} s",
             data=str(self.volume),
-            seconds=round(self.record.passed, 1),
+            seconds=round(self.findings.passed, 1),
         )
 
     def write_net(self, folder: Path) -> None:
@@ -152,7 +158,7 @@ class _Check:
         from unet import nets
 
         options = self.options
-        train, test = (range(*map(int, s.split(":"))) for s in (TRAIN_SLICES, TEST_SLICES))
+        train, test = (range(*map(int, s.split(":"))) for s in (SPLIT.train, SPLIT.test))
         files = nets.own_files(
             options.net,
             f"{folder}.h5",
@@ -190,34 +196,33 @@ class _Check:
             blurred = self.work / "blurred.tif"
             write_volume(blurred, self.blurred_labels())
             programs["try scoring"] = self.start("try-scoring", *self.score_command(blurred))
-            while len(seconds) < 1 + len(programs) and self.record.left > 0:
+            while len(seconds) < 1 + len(programs) and self.findings.left > 0:
                 for title, program in programs.items():
                     if title not in seconds and program.process.poll() is not None:
                         seconds[title] = program.seconds
                 time.sleep(0.05)
             # Without scores the weights are worth something, too.
             for title, program in programs.items():
-                error = program.wait(self.record.left)
+                error = program.wait(self.findings.left)
                 if error:
-                    self.record.fail(title, error)
+                    self.findings.fail(title, error)
                     if title == "try training":
                         raise Failed
                     # It has not shown how long it takes: as long as the rest, say.
                     seconds[title] = max(seconds.values())
         for path in (self.work / "probabilities.tif", self.work / "scores.json"):
             path.unlink(missing_ok=True)
-        ends = [row["seconds"] for row in read_history(tried / CSV_NAME) if "loss" in row]
-        warm = WARM[on_gpu]
-        step = (ends[-1] - ends[warm - 1]) / (len(ends) - warm)
-        self.rest = seconds["try training"] - ends[-1]
+        step, trained = tried_steps(tried, WARM[on_gpu])
+        self.rest = seconds["try training"] - trained
         self.after = sum(seconds.values()) - seconds["try training"]
-        shutil.rmtree(tried)
         self.set_intervals(step)
         lines = ["tried, with the seconds that each took:"]
         lines += [f"  {title:20s}{took:7.1f}" for title, took in seconds.items()]
         lines.append(f"  a step takes {1000 * step:.1f} ms")
         rounded = {title: round(took, 2) for title, took in seconds.items()}
-        self.record.note("tried", "\n".join(lines), seconds=rounded, step_ms=round(1000 * step, 2))
+        self.findings.note(
+            "tried", "\n".join(lines), seconds=rounded, step_ms=round(1000 * step, 2)
+        )
 
     def set_intervals(self, step: float) -> None:
         """Let the trainings test and write snapshots at distances of seconds."""
@@ -233,7 +238,7 @@ class _Check:
         """Return the held-out labels as a network would give them, in [0, 1]."""
         from scipy import ndimage
 
-        cells = read_volume(self.labels)[slice(*map(int, TEST_SLICES.split(":")))] > 0
+        cells = read_volume(self.labels)[slice(*map(int, SPLIT.test.split(":")))] > 0
         return ndimage.gaussian_filter(cells.astype(np.float32), (0, _BLUR, _BLUR))
 
     def train_command(self, net: Path, folder: Path, *more: str) -> list[str]:
@@ -249,15 +254,16 @@ class _Check:
 
     def segment_command(self) -> list[str]:
         return [
-            *("tools/segment.py", self.volume, "--slices", TEST_SLICES),
-            *("--weights", str(self.half), "--net", str(self.deploy), "--tta", "dihedral"),
+            *("tools/segment.py", self.volume, "--slices", SPLIT.test),
+            *("--weights", str(self.half), "--net", str(self.deploy)),
+            *RECIPE.segment.split(),
             *("--device", self.options.device, "--precision", self.options.precision),
             *("-o", str(self.work / "probabilities.tif"), "--overwrite"),
         ]
 
     def score_command(self, prediction: Path) -> list[str]:
         return [
-            *("tools/evaluate.py", self.labels, str(prediction), "--slices", TEST_SLICES),
+            *("tools/evaluate.py", self.labels, str(prediction), "--slices", SPLIT.test),
             *("--json", str(self.work / "scores.json")),
         ]
 
@@ -269,10 +275,10 @@ class _Check:
         reserve = RESERVE * (self.rest + self.after)
         if options.refine:
             reserve += self.rest
-        seconds = max(LEAST_SECONDS, self.record.left - reserve)
+        seconds = max(LEAST_SECONDS, self.findings.left - reserve)
         refine = min(options.refine, seconds / 2)
-        began = self.record.passed
-        self.record.note(
+        began = self.findings.passed
+        self.findings.note(
             "plan",
             f"{seconds:.0f} s for training"
             + (f", the last {refine:.0f} with weights {REFINED}" if refine else "")
@@ -287,8 +293,8 @@ class _Check:
             rate = REFINED_RATE * (options.rate or nets.RATES[self.solver][options.net])
             weights = ("--weights", str(self.half), "--rate", str(rate))
             # Many steps take longer to be written down and drawn than the few that were tried.
-            self.rest = max(self.rest, self.record.passed - began - (seconds - refine))
-            left = self.record.left - RESERVE * (self.rest + self.after)
+            self.rest = max(self.rest, self.findings.passed - began - (seconds - refine))
+            left = self.findings.left - RESERVE * (self.rest + self.after)
             refine = max(min(LEAST_SECONDS, refine), min(refine, left))
             self.train_for(refine, "refine", self.refined_net, *weights)
 
@@ -298,7 +304,7 @@ class _Check:
         program = self.start(title, *self.train_command(net, self.training, *more, *limit))
         with ending({title: program}):
             try:
-                while program.process.poll() is None and self.record.left > self.after:
+                while program.process.poll() is None and self.findings.left > self.after:
                     time.sleep(min(LOOK_SECONDS, 0.1 * seconds))
                     self.bring_out()
             except KeyboardInterrupt:
@@ -309,10 +315,10 @@ class _Check:
             if program.process.poll() is None:
                 # With a snapshot of what it has learnt.
                 program.process.terminate()
-            error = program.wait(max(self.rest, self.record.left))
+            error = program.wait(max(self.rest, self.findings.left))
             self.bring_out()
             if error:
-                self.record.fail(title, error)
+                self.findings.fail(title, error)
             if self.iteration is None:
                 raise Failed
 
@@ -335,7 +341,7 @@ class _Check:
             last = rows[-100:]
             loss = float(np.mean([row["loss"] for row in last]))
             pace = 1000 * (last[-1]["seconds"] - last[0]["seconds"]) / max(1, len(last) - 1)
-            self.record.note(
+            self.findings.note(
                 "training",
                 f"{len(rows)} steps in {last[-1]['seconds']:.0f} s, {pace:.1f} ms a step at last, "
                 f"loss {loss:.4f}",
@@ -389,7 +395,7 @@ class _Check:
         shutil.copyfile(self.half, named)
         parts = write_parts(named, self.options.output)
         named.unlink()
-        self.record.note(
+        self.findings.note(
             "weights",
             f"weights after {self.iteration} steps, float16: {len(parts)} parts, "
             f"{self.half.stat().st_size:,} bytes\n"
@@ -405,7 +411,7 @@ class _Check:
         took = self.run("segment", *self.segment_command())
         took += self.run("score", *self.score_command(self.work / "probabilities.tif"))
         scores = json.loads((self.work / "scores.json").read_text(encoding="utf-8"))
-        self.record.note(
+        self.findings.note(
             "scores",
             "slices 21 to 30, mean of 8 rotations and mirrorings, weights in float16:\n"
             + str(StackScores(scores)),

@@ -1,8 +1,6 @@
-"""What a GPU computes, and how fast: the first half of tools/gpu_check.py.
+"""How fast a GPU computes: the network beside the same one written by hand in PyTorch, in turns.
 
-The network is timed beside the same one written by hand in PyTorch, in turns; then a slice from
-file to probabilities, the tiles that the feed cuts, and last, with all time that is left, the tests
-that need a GPU.
+Then a slice from file to probabilities, and the tiles that the feed cuts.
 """
 
 from __future__ import annotations
@@ -10,22 +8,18 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import re
-import shutil
 import signal
 import statistics
 import subprocess
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import gpu_tests
-from gpu_record import REPOSITORY, Program, Record, ending
-from unet.errors import InputError
+from child_programs import Program, ending
+from findings import Findings
 from unet.machine.cores import available_cores
 
 # Until which part of the time each measurement may go on; the tests get the rest.
@@ -53,40 +47,17 @@ PASSES: dict[str, dict[str, Any]] = {
 # Worker processes of the feed, and the tiles that each cuts.
 WORKERS, TILES = (1, 4, 8, 15), 20
 # Kept back for the last word.
-_LAST_SECONDS = 3.0
+LAST_SECONDS = 3.0
 
 
-def prove(record: Record, options: argparse.Namespace) -> None:
-    """Measure a device and test the engine on it: the findings go into the record.
-
-    Nothing is timed beside the tests: they start when all else is over. Raises `InputError` if
-    there is no GPU at all.
-    """
-    budget = record.left
-    shutil.rmtree(options.work, ignore_errors=True)
-    benches = {precision: Bench(options, precision) for precision in options.precisions}
-    with ending(benches):
-        told, values = _machine(options.work)
-        record.note("machine", told, **values)
-        if options.device != "cpu" and "GPU" not in values:
-            raise InputError(f"--device {options.device}: PyTorch finds no GPU here; name cpu")
-        for number, (precision, bench) in enumerate(benches.items()):
-            bench.wait_until_ready(READY_SECONDS)
-            left = TIMINGS_END * budget - record.passed
-            time_net(record, options, precision, bench, left / (len(benches) - number))
-            bench.kill()
-    time_feed(record, options, FEED_END * budget - record.passed)
-    run_tests(record, options, record.left - _LAST_SECONDS)
-
-
-def _machine(work: Path) -> tuple[str, dict[str, str]]:
+def machine_at_hand(work: Path) -> tuple[str, dict[str, str]]:
     """Return what the machine is: a table and values."""
     found = {"cores": str(available_cores())}
     with contextlib.suppress(OSError):
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
         found["CPU"] = next(iter(re.findall(r"model name\s*: (.*)", text)), "unknown")
     # In a process of its own: this one is to hold nothing on the GPU.
-    question = "import json, plain_pytorch; print(json.dumps(plain_pytorch.versions()))"
+    question = "import json, unet_in_pytorch; print(json.dumps(unet_in_pytorch.versions()))"
     asked = Program(["-c", question], work / "versions.log")
     error = asked.wait(120)
     with contextlib.suppress(ValueError):
@@ -165,7 +136,7 @@ class Bench:
 
 
 def time_net(
-    record: Record, options: argparse.Namespace, precision: str, bench: Bench, seconds: float
+    findings: Findings, options: argparse.Namespace, precision: str, bench: Bench, seconds: float
 ) -> None:
     """Time the passes of the engine and of plain PyTorch in turns, and the device's peak.
 
@@ -180,14 +151,14 @@ def time_net(
         if answer is None:
             return
         if "error" in answer:
-            record.fail(f"{precision}, {name}", answer["error"])
+            findings.fail(f"{precision}, {name}", answer["error"])
             del answers[name]
         else:
             answers[name].append(answer)
 
     def note() -> None:
         told, values = _net_table(options, precision, answers)
-        record.note(precision, told, **values)
+        findings.note(precision, told, **values)
 
     with bench.limited(seconds):
         for name in PASSES:
@@ -204,7 +175,7 @@ def time_net(
                 note()
         note()
     if bench.error:
-        record.fail(f"{precision}, process", bench.error)
+        findings.fail(f"{precision}, process", bench.error)
 
 
 def _net_table(
@@ -259,7 +230,7 @@ def not_measured(name: str) -> str:
     return f"  {name:30s} not measured"
 
 
-def time_feed(record: Record, options: argparse.Namespace, seconds: float) -> None:
+def time_feed(findings: Findings, options: argparse.Namespace, seconds: float) -> None:
     """Count the augmented tiles that worker processes cut in a second."""
     cores = available_cores()
     counts = [count for count in WORKERS if count <= cores] or [1]
@@ -278,140 +249,6 @@ def time_feed(record: Record, options: argparse.Namespace, seconds: float) -> No
         else not_measured(f"{count} workers")
         for count in counts
     ]
-    record.note("feed", "\n".join(lines), rates=rates)
+    findings.note("feed", "\n".join(lines), rates=rates)
     if error and feed.process.returncode != -signal.SIGKILL:
-        record.fail("feed, all", error)
-
-
-def files_of_gpu_tests() -> list[str]:
-    """Return the files of tests that need a GPU: others may need what is not there."""
-    tests = sorted((REPOSITORY / "tests").rglob("test_*.py"))
-    return [str(test) for test in tests if "mark.gpu" in test.read_text(encoding="utf-8")]
-
-
-def run_tests(record: Record, options: argparse.Namespace, seconds: float) -> None:
-    """Run the tests that need a GPU, in several processes, for as long as there is time."""
-    over = time.monotonic() + seconds
-    # Two cores are left to the system and the GPU's own threads.
-    count = max(1, available_cores() - 2)
-    notes = [options.work / f"tests-{number}.jsonl" for number in range(count)]
-    # Plugins of pytest that happen to be installed may want what is not.
-    environment = {
-        "OMP_NUM_THREADS": "1",
-        "OPENBLAS_NUM_THREADS": "1",
-        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
-    }
-    how = ["-m", "gpu", "-q", "-p", "no:cacheprovider", "--continue-on-collection-errors"]
-    # Each process takes from here what to run next.
-    given, numbers = os.pipe()
-    programs = {
-        number: Program(
-            ["tools/gpu_tests.py", str(path), *how, *files_of_gpu_tests()],
-            path.with_suffix(".log"),
-            given=given,
-            environment=environment,
-        )
-        for number, path in enumerate(notes)
-    }
-    os.close(given)
-    with ending(programs):
-        # All collect the same: one tells what there is.
-        while time.monotonic() < over and not any(map(_lines, notes)):
-            if all(program.process.poll() is not None for program in programs.values()):
-                break
-            time.sleep(0.1)
-        lines = [line for path in notes for line in _lines(path)]
-        names = next((line["groups"] for line in lines if "groups" in line), [])
-        # Whole networks take longest: none of them is to be the last.
-        order = sorted(range(len(names)), key=lambda number: "networks" not in names[number])
-        with contextlib.suppress(BrokenPipeError):
-            os.write(numbers, "".join(gpu_tests.NUMBER % number for number in order).encode())
-        os.close(numbers)
-        late = list(programs)
-        while late and time.monotonic() < over:
-            time.sleep(min(1.0, max(0.0, over - time.monotonic())))
-            _note_tests(record, notes)
-            late = [number for number in late if programs[number].process.poll() is None]
-    left = _note_tests(record, notes)
-    if left:
-        told = f"tests that were not run or not ended: {left}"
-        record.note("tests, not run", told, tests=left)
-    for number, program in programs.items():
-        # 0: passed; 1: failed, which is noted of each test; 5: there was none.
-        if number not in late and program.process.returncode not in (0, 1, 5):
-            status = f"exit status {program.process.returncode}"
-            record.fail(f"tests, process {number}", f"{program.said}\n{status}")
-
-
-def _lines(notes: Path) -> list[dict[str, Any]]:
-    """Return what a process has noted so far."""
-    found = []
-    for line in notes.read_text(encoding="utf-8").splitlines() if notes.exists() else []:
-        # The last may be under way.
-        with contextlib.suppress(ValueError):
-            found.append(json.loads(line))
-    return found
-
-
-def _note_tests(record: Record, notes: list[Path]) -> int:
-    """Note what tests have said so far; return how many have not ended."""
-    planned, results, running = 0, {}, []
-    for path in notes:
-        begun = None
-        for found in _lines(path):
-            planned = max(planned, found.get("tests", 0))
-            begun = found.get("begins", begun)
-            if "outcome" in found:
-                # What cannot be collected, all processes find.
-                results[found["test"]] = found
-                begun = None
-        if begun:
-            running.append(begun)
-    counts = Counter(found["outcome"] for found in results.values())
-    failed = [found for found in results.values() if found["outcome"] == "failed"]
-    parity = [
-        value
-        for found in results.values()
-        for name, value in found.get("properties", ())
-        if name == "gpu_parity"
-    ]
-    ended = ", ".join(f"{number} {outcome}" for outcome, number in sorted(counts.items()))
-    lines = [f"tests that need a GPU: {planned}; {ended or 'none ended'}"]
-    lines += parity_table(parity)
-    lines += [f"  FAILED {found['test']}\n      {_last_error(found['text'])}" for found in failed]
-    record.note(
-        "tests",
-        "\n".join(lines),
-        planned=planned,
-        counts=dict(counts),
-        parity=parity,
-        running=running,
-        failed=[{key: found[key] for key in ("test", "text")} for found in failed],
-    )
-    record.failed = record.failed or bool(failed)
-    return planned - sum("seconds" in found for found in results.values())
-
-
-def parity_table(rows: list[dict[str, Any]]) -> list[str]:
-    """Return lines with the largest difference of each kind of cases from the CPU's float32.
-
-    Of the rows, as tests/gpu records them, `worst` is a fraction of the largest value of an array.
-    """
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault((row["suite"], row["mode"]), []).append(row)
-    lines = []
-    if groups:
-        lines.append(f"  {'against the CPU':26s}{'in':>12s}{'cases':>7s}{'worst':>9s}")
-    for (suite, mode), group in sorted(groups.items()):
-        cases = sum(row["cases"] for row in group)
-        wrong = sum(len(row["mistakes"]) for row in group)
-        worst = max(group, key=lambda row: row["worst"])
-        remark = f"{wrong} TOO FAR OFF" if wrong else f"{worst['part']}: {worst['where']}"
-        lines.append(f"  {suite:26s}{mode:>12s}{cases:7d}{worst['worst']:9.1e}  {remark}")
-    return lines
-
-
-def _last_error(text: str) -> str:
-    lines = [line for line in text.splitlines() if line.startswith("E ")] or text.splitlines()[-1:]
-    return lines[0][:200] if lines else ""
+        findings.fail("feed, all", error)
