@@ -74,7 +74,7 @@ def test_the_wheel_gives_the_programs_and_the_networks_by_name(installed):
         "python", "-c", "import caffe, unet; print(caffe.__file__, unet.__file__)"
     )
     assert all(name.startswith(str(installed.folder / "venv")) for name in where.split())
-    text = "from unet.model.shipped import shipped; print(*shipped())"
+    text = "from unet.model.open_net import shipped; print(*shipped())"
     assert installed.run("python", "-c", text).split() == NETWORKS
     assert installed.run("unet", "--help").startswith("  unet segment STACK")
     assert "caffe version" in installed.run("caffe", "-version")

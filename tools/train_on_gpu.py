@@ -28,7 +28,7 @@ from unet.files.names import path_in_prototxt
 from unet.machine.engine import open_engine
 from unet.model.open_net import find_weights
 from unet.plots import draw_curves
-from unet.scoring.tables import StackScores
+from unet.scoring.score_tables import StackScores
 from unet.training import snapshots
 from unet.training.history import CSV_NAME, PNG_NAME, read_history, write_history
 from unet.volumes import read_volume, write_volume

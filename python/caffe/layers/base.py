@@ -15,7 +15,7 @@ from caffe.blob import Blob
 from caffe.containers import Shown, Vector
 from caffe.errors import CaffeError
 from caffe.files import prototxt
-from caffe.layers import fillers, scalars
+from caffe.layers import fillers, scalars_on_gpu
 from caffe.proto import caffe_pb2
 
 Blobs = Sequence[Blob]
@@ -211,7 +211,7 @@ class Layer:
             return self.fail(f"{what} must lie in 0..{stop - 1}, found {int(least)} to {int(most)}")
 
         least, most = numbers.aminmax()
-        if scalars.on_host(numbers):
+        if scalars_on_gpu.on_host(numbers):
             if not 0 <= int(least) <= int(most) < stop:
                 raise error()
             return numbers

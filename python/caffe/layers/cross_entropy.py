@@ -10,7 +10,7 @@ from caffe.files import caffemodel
 from caffe.layer_types import register
 from caffe.layers.base import Blobs, NeuronLayer
 from caffe.layers.loss import LabelledLoss, split_at_classes
-from caffe.layers.scalars import Scalar, at_least, or_if_zero, scalar, truncated
+from caffe.layers.scalars_on_gpu import Scalar, at_least, or_if_zero, scalar, truncated
 from caffe.proto import caffe_pb2
 
 # Probabilities below count as this in logarithms.

@@ -10,7 +10,7 @@ import torch
 from caffe.blob import Blob
 from caffe.layer_types import register
 from caffe.layers.base import Blobs, BuiltInLayer
-from caffe.layers.scalars import Scalar, at_least, scalar
+from caffe.layers.scalars_on_gpu import Scalar, at_least, scalar
 from caffe.proto import caffe_pb2
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from caffe.layer_types import register
 from caffe.layers.base import Blobs, NeuronLayer
-from caffe.layers.scalars import inverse_or_zero, scalar
+from caffe.layers.scalars_on_gpu import inverse_or_zero, scalar
 from caffe.proto import caffe_pb2
 
 

@@ -23,7 +23,6 @@ from unet.files.names import PathLike
 from unet.files.weights import StoredBlob, stored_blobs
 from unet.machine.engine import in_full_precision
 from unet.model.modeldef import SUFFIX, WEIGHTS_SUFFIX, check_segments, read_modeldef
-from unet.model.shipped import shipped
 from unet.network.geometry import Geometry
 from unet.segmentation.tile_size import shape_net
 
@@ -34,6 +33,19 @@ WEIGHTS = ("weights.caffemodel", "weights.caffemodel.h5", "phseg_v5.caffemodel")
 _COMMENT = re.compile(r"#.*")
 _V1 = re.compile(r"\blayers\s*:?\s*\{")
 _INPUT = re.compile(r"(?m)^\s*input\s*:|\btype\s*:\s*[\"']Input[\"']")
+
+
+def shipped() -> dict[str, Path]:
+    """Return the folders of the networks that come with the project, by name.
+
+    They lie beside the package, where a wheel has put them, else in models/ of the checkout.
+    """
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / "models", package.parents[1] / "models"):
+        found = sorted(path.parent for path in folder.glob("*/deploy.prototxt"))
+        if found:
+            return {path.name: path for path in found}
+    return {}
 
 
 def find_model(weights: PathLike, net: PathLike | None = None) -> tuple[Path, Path]:

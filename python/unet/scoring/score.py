@@ -12,7 +12,7 @@ from unet.preparation.ctc_sequence import is_sequence
 from unet.preparation.labels import MOST_CLASSES, LabelSurvey, annotate
 from unet.scoring.score_sequence import is_ground_truth, score_sequence
 from unet.scoring.score_stack import score_stack
-from unet.scoring.tables import SequenceScores, StackScores
+from unet.scoring.score_tables import SequenceScores, StackScores
 from unet.volumes import Stack, Volume, as_volume, chosen_slices
 
 LABEL_KINDS = ("auto", "binary", "instances")

@@ -9,7 +9,7 @@ from google.protobuf import text_format
 import caffe
 from caffe import late_checks
 from caffe.errors import CaffeError
-from caffe.layers import scalars
+from caffe.layers import scalars_on_gpu
 from caffe.proto import caffe_pb2
 from tests.parity.harness import Case, assert_close
 from tests.parity.layer_cases import CASES, Draw
@@ -33,7 +33,7 @@ KINDS = (
 @pytest.fixture
 def far(monkeypatch):
     """Return what makes the layers take all tensors for those of a GPU."""
-    return lambda: monkeypatch.setattr(scalars, "on_host", lambda tensor: False)
+    return lambda: monkeypatch.setattr(scalars_on_gpu, "on_host", lambda tensor: False)
 
 
 def net_of(case: Case) -> caffe.Net:
