@@ -34,7 +34,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     net, weights = find_model(arguments.weights, arguments.net)
     inputs = [arguments.stack, *([files.truth] if files.truth else [])]
     guard_outputs(files.outputs(), [*inputs, net, weights, net.parent / INPUT], arguments.overwrite)
-    with open_volume(arguments.stack) as volume:
+    part = {name: getattr(arguments, name) for name in ("level", "channel", "time", "scene")}
+    with open_volume(arguments.stack, **part) as volume:
         volume.demand(chosen_slices(options.slices, len(volume)))
         model = load(weights, net, device=arguments.device, precision=arguments.precision)
         plan = model.plan(volume, options)
@@ -59,6 +60,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add, file = parser.add_argument, dict(type=Path, metavar="FILE")
     add("stack", help="TIFF, PNG, folder of them, HDF5 or Zarr (FILE:/dataset names one inside)")
+    add("--level", type=whole(0), metavar="N", help="of a pyramid (default: 0, the finest)")
+    add("--channel", type=whole(0), metavar="N", help="take this channel only, from 0")
+    add("--time", type=whole(0), metavar="N", help="take this time point only, from 0")
+    add("--scene", metavar="N|NAME", help="take this picture of a file that holds several")
     add(
         "--weights",
         required=True,

@@ -1,11 +1,13 @@
 """Read and write stacks: TIFF, PNG, folders of them, HDF5, Zarr."""
 
+from unet.volumes.calibration import Calibration
 from unet.volumes.images import Volume
 from unet.volumes.intensity import intensity_range
 from unet.volumes.stacks import Stack, as_volume, chosen_slices, open_volume, read_volume
 from unet.volumes.writers import VolumeWriter, write_volume
 
 __all__ = [
+    "Calibration",
     "Stack",
     "Volume",
     "VolumeWriter",

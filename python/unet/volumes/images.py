@@ -14,6 +14,7 @@ import numpy as np
 
 from unet.errors import InputError
 from unet.files.names import natural_key
+from unet.volumes.calibration import Calibration
 
 IMAGE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
 # TIFF dialects whose page order only tifffile's series know; plain files are read page by page.
@@ -40,6 +41,8 @@ class Volume:
         Of the pixels, in the byte order of this machine.
     missing : tuple of int
         Slices that the file promises and does not hold, as of an acquisition that was stopped.
+    calibration : Calibration
+        What its axes are, and how far its pixels lie apart.
 
     Notes
     -----
@@ -55,6 +58,7 @@ class Volume:
         read: Callable[[int], np.ndarray],
         close: Callable[[], None] = lambda: None,
         missing: Iterable[int] = (),
+        calibration: Calibration | None = None,
     ) -> None:
         self.path = path
         self.shape = tuple(int(size) for size in shape)
@@ -62,6 +66,7 @@ class Volume:
         self.read = read
         self.close = close
         self.missing = tuple(sorted(missing))
+        self.calibration = calibration or Calibration("ZYX" if len(self.shape) < 4 else "ZCYX")
         if min(self.shape) < 1:
             close()
             raise InputError(f"{path}: is empty: its shape is {self.shape}")

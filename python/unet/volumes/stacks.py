@@ -20,7 +20,14 @@ _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 def open_volume(
-    path: PathLike, dataset: str | None = None, *, channels: int | None = None
+    path: PathLike,
+    dataset: str | None = None,
+    *,
+    channels: int | None = None,
+    level: int | None = None,
+    channel: int | None = None,
+    time: int | None = None,
+    scene: int | str | None = None,
 ) -> Volume:
     """Open a stack without reading its pixels.
 
@@ -33,6 +40,12 @@ def open_volume(
         Dataset of an HDF5 file or Zarr group; by default the only 3-D one.
     channels : int, optional
         How many channels the images must have; 1 demands grey images. By default any.
+    level : int, optional
+        Of a pyramid; 0, the default, is the finest.
+    channel, time : int, optional
+        The only channel, or time point, that is read; counted from 0. By default all.
+    scene : int or str, optional
+        Which picture of a file that holds several, by number from 0 or name.
 
     Returns
     -------
@@ -67,6 +80,10 @@ def open_volume(
     if dataset is not None and volume.path == str(file):
         volume.close()
         raise InputError(f"{file}: has no datasets, so {dataset!r} cannot be chosen in it")
+    for option, given in (("level", level), ("channel", channel), ("time", time), ("scene", scene)):
+        if given is not None:
+            volume.close()
+            raise InputError(f"{file}: --{option} {given}: it does not tell what it has of these")
     return _of_channels(volume, channels)
 
 
@@ -106,8 +123,14 @@ def as_volume(stack: Stack, name: str, *, channels: int | None = None) -> Volume
         array = array[None] if array.ndim == 2 else array
         if array.ndim not in (3, 4):
             raise InputError(f"{name}: an array of shape {array.shape} is no slice and no stack")
-    missing = getattr(stack, "missing", ())
-    volume = Volume(name, array.shape, array.dtype, array.__getitem__, missing=missing)
+    volume = Volume(
+        name,
+        array.shape,
+        array.dtype,
+        array.__getitem__,
+        missing=getattr(stack, "missing", ()),
+        calibration=getattr(stack, "calibration", None),
+    )
     return _of_channels(volume, channels)
 
 
