@@ -43,12 +43,16 @@ class Volume:
         Slices that the file promises and does not hold, as of an acquisition that was stopped.
     calibration : Calibration
         What its axes are, and how far its pixels lie apart.
+    names : tuple of str
+        Of a folder: the file of each slice. Empty where slices have no names of their own.
 
     Notes
     -----
     `volume[z]` is a new array, (height, width) or (channels, height, width); `volume[a:b]` stacks
     several; iterating gives slice after slice. Pixels that are NaN or infinite raise `InputError`.
     """
+
+    names: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -418,4 +422,6 @@ def join_files(
                     raise InputError(f"{volume.path}: is {given}, but {files[0].name} is {wanted}")
             return volume[0]
 
-    return Volume(str(path), (len(files),) + shape, dtype, read)
+    volume = Volume(str(path), (len(files),) + shape, dtype, read)
+    volume.names = tuple(file.name for file in files)
+    return volume

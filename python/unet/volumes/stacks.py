@@ -131,6 +131,7 @@ def as_volume(stack: Stack, name: str, *, channels: int | None = None) -> Volume
         missing=getattr(stack, "missing", ()),
         calibration=getattr(stack, "calibration", None),
     )
+    volume.names = stack.names if isinstance(stack, Volume) else ()
     return _of_channels(volume, channels)
 
 

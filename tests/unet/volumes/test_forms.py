@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import zarr
+from PIL import Image
 
 from unet.errors import InputError
 from unet.volumes import as_volume, chosen_slices, open_volume, write_volume
@@ -60,3 +61,11 @@ def test_chosen_slices(chosen, expected):
 def test_slices_that_are_not_there_are_named(chosen):
     with pytest.raises(InputError, match=r"--frames .*: give A:B with 0 <= A < B <= 5"):
         chosen_slices(chosen, 5, "--frames")
+
+
+def test_slices_of_a_folder_bear_the_names_of_their_files(tmp_path):
+    for name in ("z10.png", "z9.png"):
+        Image.fromarray(np.zeros((4, 5), np.uint8)).save(tmp_path / name)
+    with open_volume(tmp_path) as volume:
+        assert volume.names == as_volume(volume, "stack").names == ("z9.png", "z10.png")
+    assert as_volume(np.zeros((2, 4, 5)), "stack").names == ()
