@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 import h5py
 
@@ -59,13 +59,20 @@ def mark(kind: str) -> str:
     return f"{_NAME} {VERSION}, {kind}"
 
 
-def save_marked_png(path: str | os.PathLike, picture: Image.Image, kind: str) -> None:
-    """Write a picture of Pillow as PNG, with the mark of its kind."""
+def save_marked_png(
+    path: str | os.PathLike,
+    picture: Image.Image,
+    kind: str,
+    more: Mapping[str, str] | None = None,
+    **options: Any,
+) -> None:
+    """Write a picture of Pillow as PNG, with the mark of its kind, more texts, Pillow's options."""
     from PIL.PngImagePlugin import PngInfo
 
     texts = PngInfo()
-    texts.add_text(PNG_KEY, mark(kind))
-    picture.save(os.fspath(path), format="PNG", pnginfo=texts)
+    for key, text in {PNG_KEY: mark(kind), **(more or {})}.items():
+        texts.add_text(key, text)
+    picture.save(os.fspath(path), format="PNG", pnginfo=texts, **options)
 
 
 def is_folder(path: str | os.PathLike, kind: str) -> bool:

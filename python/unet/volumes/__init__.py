@@ -4,7 +4,7 @@ from unet.volumes.calibration import Calibration
 from unet.volumes.images import Volume
 from unet.volumes.intensity import intensity_range
 from unet.volumes.stacks import Stack, as_volume, chosen_slices, open_volume, read_volume
-from unet.volumes.writers import VolumeWriter, write_volume
+from unet.volumes.writers.volume_writer import VolumeWriter, write_volume
 
 __all__ = [
     "Calibration",

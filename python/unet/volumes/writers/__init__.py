@@ -1,0 +1,1 @@
+"""Stacks out: each format, and the one class that writes them all."""

@@ -1,0 +1,80 @@
+"""What is to be written of a stack, whatever the format: shape, type, axes, blocks, provenance."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Callable
+
+import numpy as np
+
+from unet.volumes.calibration import Calibration
+
+#: Takes slice, rows, columns and their values, ([channels,] height, width).
+Put = Callable[[int, slice, slice, np.ndarray], None]
+# Whole slices are chunks up to here; of larger ones a chunk is a square of at most so much.
+_CHUNK_BYTES = 4 << 20
+_SQUARE = 1024
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A stack that is going to be written.
+
+    Attributes
+    ----------
+    path : pathlib.Path
+    shape : tuple of int
+        (slices, height, width) or (slices, channels, height, width).
+    dtype : numpy.dtype
+    calibration : Calibration
+    blocks : (int, int), optional
+        Height and width of the chunks; by default a slice, or squares of one that is large.
+    note : mapping
+        Provenance, of what JSON holds.
+    dataset : str
+        Name in HDF5.
+    labels : bool
+        Whether the values are numbers of classes or objects, which no mean may be taken of.
+    zarr_format : {2, 3}, optional
+        2 is NGFF 0.4, 3 is 0.5; by default the newest that the package zarr writes.
+    """
+
+    path: Path
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    calibration: Calibration = field(default_factory=Calibration)
+    blocks: tuple[int, int] | None = None
+    note: Mapping[str, Any] = field(default_factory=dict)
+    dataset: str = "volume"
+    labels: bool = False
+    zarr_format: int | None = None
+
+    @property
+    def axes(self) -> str:
+        """Axes of `shape`; those of the calibration, where they are as many."""
+        axes = self.calibration.axes
+        if len(axes) == len(self.shape):
+            return axes
+        return axes[0] + ("CYX" if len(self.shape) == 4 else "YX")
+
+    @property
+    def chunk(self) -> tuple[int, int]:
+        """Height and width of a chunk of one slice and one channel."""
+        height, width = self.shape[-2:]
+        if self.blocks is not None:
+            return min(self.blocks[0], height), min(self.blocks[1], width)
+        if height * width * self.dtype.itemsize <= _CHUNK_BYTES:
+            return height, width
+        return min(_SQUARE, height), min(_SQUARE, width)
+
+    def note_text(self) -> str:
+        """Return the note as JSON, for formats that hold text."""
+        return json.dumps(dict(self.note), indent=1, default=str, sort_keys=True)
+
+
+def visible(image: np.ndarray) -> np.ndarray:
+    """Return masks as 0 and 255: that is how viewers show them and how ISBI's labels are."""
+    return image.astype(np.uint8) * 255 if image.dtype == np.bool_ else image
