@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import fields
 from pathlib import Path
 
@@ -41,7 +42,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         plan = model.plan(volume, options)
         print(plan, flush=True)
         begin = time.perf_counter()
-        flat = write_segmentation(model.run(volume, plan, progress=True), plan, files)
+        with closing(model.run(volume, plan, progress=True)) as results:
+            flat = write_segmentation(results, plan, files)
         seconds = time.perf_counter() - begin
     print(
         f"{seconds:.1f} s, {seconds / len(plan.slices):.2f} s a slice, "

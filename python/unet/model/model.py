@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,6 +19,7 @@ from unet.model.modeldef import read_modeldef
 from unet.model.open_net import find_model, is_modeldef, load_net
 from unet.network.geometry import Geometry
 from unet.segmentation import release2015
+from unet.segmentation.beside_passes import ahead
 from unet.segmentation.instances import InstanceRules, find_instances
 from unet.segmentation.options import Plan, SegmentationOptions
 from unet.segmentation.segment import segment_image
@@ -170,8 +172,10 @@ class Model:
 
     def _each(self, stack: Stack, options: SegmentationOptions) -> Iterator[np.ndarray]:
         with as_volume(stack, "stack") as volume:
-            for _, probabilities in self.run(volume, self.plan(volume, options)):
-                yield probabilities
+            results = self.run(volume, self.plan(volume, options))
+            with closing(results):
+                for _, probabilities in results:
+                    yield probabilities
 
     def plan(self, volume: Volume, options: SegmentationOptions) -> Plan:
         """Resolve what the options mean for a stack, before anything is computed.
@@ -257,13 +261,14 @@ class Model:
         MemoryError
         """
         hidden = None if progress else True
-        with tqdm(total=plan.passes, unit="pass", disable=hidden, leave=False) as bar:
-            for z in plan.slices:
-                image = volume[z]
+        images = ((z, image, plan.input(image)) for z in plan.slices for image in (volume[z],))
+        bar = tqdm(total=plan.passes, unit="pass", disable=hidden, leave=False)
+        with bar, closing(ahead(images)) as coming:
+            for z, image, scaled in coming:
                 try:
                     probabilities = segment_image(
                         self.net,
-                        plan.input(image),
+                        scaled,
                         plan.tiling,
                         plan.tta,
                         together=self._together,

@@ -14,6 +14,7 @@ from unet.files.atomic import atomic_parts, atomic_path, writing
 from unet.files.outputs import Output
 from unet.files.provenance import PICTURE, STACK
 from unet.plots import save_overlay
+from unet.segmentation.beside_passes import behind
 from unet.segmentation.instances import as_stored, find_instances
 from unet.segmentation.options import Plan
 from unet.volumes import Volume, VolumeWriter, open_volume
@@ -99,7 +100,8 @@ def write_segmentation(
         truth, offset = _open_truth(files.truth, plan, opened)
         writers = _open_writers(files, plan, opened)
         drawings = _open_overlay(files.overlay, plan, opened)
-        for z, (image, probabilities) in zip(plan.slices, results):
+
+        def write(z: int, image: np.ndarray, probabilities: np.ndarray) -> None:
             if image.min() == image.max():
                 flat.append(z)
             for what, writer in writers.items():
@@ -108,6 +110,10 @@ def write_segmentation(
                 known = None if truth is None else truth[z - offset].reshape(plan.size)
                 with writing(files.overlay):
                     save_overlay(drawings[z], plan.input(image), probabilities, known)
+
+        with behind(write) as write_behind:
+            for z, (image, probabilities) in zip(plan.slices, results):
+                write_behind(z, image, probabilities)
     return flat
 
 

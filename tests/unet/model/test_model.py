@@ -74,17 +74,18 @@ def test_instances_are_those_of_the_probabilities(model):
     assert given.max() > 1
 
 
-def test_slices_are_read_when_their_turn_comes(model):
+def test_slices_are_read_one_ahead_of_their_turn(model):
     read = []
 
     def slice_of(z: int) -> np.ndarray:
         read.append(z)
-        return STACK[z]
+        return STACK[0]
 
-    stream = model.stream(Volume("stack", STACK.shape, STACK.dtype, slice_of), **RANGE)
+    stream = model.stream(Volume("stack", (9, *STACK.shape[1:]), STACK.dtype, slice_of), **RANGE)
     assert read == []
     np.testing.assert_array_equal(next(stream), model.segment(STACK[0], **RANGE)[0])
-    assert read == [0]
+    assert read in ([0], [0, 1])
+    stream.close()
 
 
 @pytest.mark.parametrize(

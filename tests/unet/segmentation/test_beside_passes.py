@@ -1,0 +1,118 @@
+"""Reading ahead and writing behind: in order, one item away, with the errors in their places."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from unet.segmentation.beside_passes import ahead, behind
+
+# Seconds after which a thread that should have come has not.
+LONG = 30
+
+
+def test_the_next_item_is_taken_while_the_last_one_is_in_use():
+    taken = [threading.Event() for _ in range(4)]
+
+    def items():
+        for number, event in enumerate(taken):
+            event.set()
+            yield number
+
+    for number in ahead(items()):
+        assert taken[min(number + 1, 3)].wait(LONG)
+        # Not more: each may be as large as the memory.
+        assert not any(event.is_set() for event in taken[number + 2 :])
+
+
+def test_items_are_taken_by_another_thread_and_come_in_order():
+    threads = list(ahead(threading.get_ident() for _ in range(3)))
+    assert threading.get_ident() not in threads
+    assert list(ahead(range(100))) == list(range(100))
+    assert list(ahead([])) == []
+
+
+def test_an_error_comes_in_the_place_of_the_item_that_could_not_be_taken():
+    def items():
+        yield "a"
+        yield "b"
+        raise OSError("slice 2 is broken")
+
+    seen = []
+    with pytest.raises(OSError, match="slice 2 is broken"):
+        for item in ahead(items()):
+            seen.append(item)
+    assert seen == ["a", "b"]
+
+
+def test_who_stops_early_leaves_no_thread():
+    before = threading.active_count()
+    coming = ahead(range(100))
+    next(coming)
+    coming.close()
+    assert threading.active_count() == before
+
+
+def test_calls_are_made_behind_in_their_order():
+    started, may_end, done = threading.Event(), threading.Event(), []
+
+    def write(number):
+        started.set()
+        assert may_end.wait(LONG)
+        done.append(number)
+
+    with behind(write) as put:
+        put(0)
+        assert started.wait(LONG)
+        assert done == []
+        may_end.set()
+        for number in range(1, 50):
+            put(number)
+    assert done == list(range(50))
+
+
+def test_no_more_than_one_call_waits():
+    running, most, lock = [], [0], threading.Lock()
+
+    def write(item):
+        with lock:
+            running.append(item)
+            most[0] = max(most[0], len(running))
+        with lock:
+            running.remove(item)
+
+    with behind(write) as put:
+        for number in range(100):
+            put(number)
+    assert most == [1]
+
+
+def test_after_an_error_nothing_more_is_written():
+    done = []
+
+    def write(number):
+        if number == 1:
+            raise OSError("no space left")
+        done.append(number)
+
+    with pytest.raises(OSError, match="no space left"), behind(write) as put:
+        for number in range(5):
+            put(number)
+    assert done == [0]
+
+
+def test_the_error_of_the_last_call_is_raised():
+    def write(number):
+        raise OSError("no space left")
+
+    with pytest.raises(OSError, match="no space left"), behind(write) as put:
+        put(0)
+
+
+def test_an_error_between_the_calls_waits_for_the_one_under_way():
+    done = []
+    with pytest.raises(KeyError), behind(done.append) as put:
+        put(0)
+        raise KeyError
+    assert done == [0]
