@@ -46,7 +46,9 @@ _NAME = "unet-in-caffe"
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_ZARR_FILE = re.compile(r"\.zarray|\.zattrs|zarr\.json|\d+(\.\d+)*")
+# A kill leaves of the chunk that zarr was writing a file with `partial` in its name.
+_ZARR_FILE = re.compile(r"\.zarray|\.zattrs|zarr\.json|\d+(\.\d+)*(\.[0-9a-f]+\.partial)?")
+_ZARR_GROUP_FILE = re.compile(r"\.zgroup|\.zattrs|zarr\.json")
 _SLICE_FILE = re.compile(r"slice_\d+\.png")
 _RESULT_FILE = re.compile(r"mask\d{3,}\.tif|res_track\.txt")
 _TABLE = "res_track.txt"
@@ -176,16 +178,46 @@ def _is_network(path: Path) -> bool:
 
 
 def _is_zarr(path: Path, names: list[str], kind: str) -> bool:
-    texts = [path / name for name in (".zattrs", "zarr.json") if name in names]
-    if not texts or not all(_ZARR_FILE.fullmatch(name) for name in _files(path)):
-        return False
+    """Tell whether a folder is an OME-Zarr image of ours, or the single array of older versions."""
     try:
-        content = json.loads(texts[0].read_text(encoding="utf-8"))
-        attributes = content.get("attributes") if texts[0].name == "zarr.json" else content
-        is_array = content.get("node_type") == "array" or ".zarray" in names
-        return is_array and _fits(attributes.get(KEY), kind)
-    except (OSError, ValueError, AttributeError):
+        attributes = _zarr_attributes(path)
+        if attributes is None or not _fits(attributes.get(KEY), kind):
+            return False
+        if _is_zarr_array(path):
+            return _holds_chunks_alone(path, names)
+        ome = attributes.get("ome", attributes)
+        levels = {str(level["path"]) for level in ome["multiscales"][0]["datasets"]}
+    except (OSError, ValueError, LookupError, AttributeError, TypeError):
         return False
+    # While an image is being written its metadata name the first level alone, and a level may be
+    # there that they do not name yet.
+    if attributes.get("complete") is False:
+        levels |= {name for name in names if name.isdigit()}
+    return all(
+        _ZARR_GROUP_FILE.fullmatch(name)
+        or (name in levels and _holds_chunks_alone(path / name, os.listdir(path / name)))
+        for name in names
+    )
+
+
+def _zarr_attributes(path: Path) -> dict[str, Any] | None:
+    if (path / "zarr.json").exists():
+        return json.loads((path / "zarr.json").read_text(encoding="utf-8")).get("attributes")
+    if (path / ".zattrs").exists():
+        return json.loads((path / ".zattrs").read_text(encoding="utf-8"))
+    return None
+
+
+def _is_zarr_array(path: Path) -> bool:
+    if (path / "zarr.json").exists():
+        content = json.loads((path / "zarr.json").read_text(encoding="utf-8"))
+        return content.get("node_type") == "array"
+    return (path / ".zarray").exists()
+
+
+def _holds_chunks_alone(path: Path, names: list[str]) -> bool:
+    is_array = ".zarray" in names or "zarr.json" in names
+    return is_array and all(_ZARR_FILE.fullmatch(name) for name in _files(path))
 
 
 def _files(folder: Path) -> Iterator[str]:

@@ -37,6 +37,8 @@ def open_hdf5_output(layout: Layout) -> Iterator[Put]:
                 layout.shape,
                 layout.dtype,
                 chunks=(1, *channels, *layout.chunk),
+                # The same stack makes the same file.
+                track_times=False,
                 **packing,
             )
             _calibrate(array, layout)

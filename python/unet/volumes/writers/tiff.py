@@ -6,6 +6,7 @@ ImageJ opens the first as a calibrated hyperstack; Fiji, napari and bioio open b
 from __future__ import annotations
 
 import contextlib
+import uuid
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
@@ -39,25 +40,20 @@ def open_tiff_output(layout: Layout) -> Iterator[Put]:
         # Pixels lie one after the other, so the file is laid out first and parts are put into it.
         # Not through a memory map: on a full disk that ends in a signal instead of an error.
         imagej = not big and stored.name in _IMAGEJ_TYPES
-        ome = not imagej and stored.name in _OME_TYPES
-        metadata: dict[str, Any] = {"axes": layout.axes}
-        tags: dict[str, Any] = {}
+        tags: dict[str, Any] = {"metadata": {"axes": layout.axes}}
         if imagej:
-            metadata.update(_imagej_metadata(layout))
+            tags["metadata"].update(_imagej_metadata(layout))
             tags.update(_resolution(layout))
             if layout.note:
                 info = {"Info": layout.note_text()}
-                tags["extratags"] = tifffile.imagej_metadata_tag(info, "<")
-        elif ome:
-            metadata.update(_ome_metadata(layout))
-        with tifffile.TiffWriter(
-            str(temporary), bigtiff=big, byteorder="<", imagej=imagej, ome=ome
-        ) as tiff:
+                tags["extratags"] = tifffile.tifffile.imagej_metadata_tag(info, "<")
+        elif stored.name in _OME_TYPES:
+            tags.update(metadata=None, description=_ome_xml(layout, stored))
+        with tifffile.TiffWriter(str(temporary), bigtiff=big, byteorder="<", imagej=imagej) as tiff:
             offset, _ = tiff.write(
                 shape=shape,
                 dtype=stored,
                 photometric="minisblack",
-                metadata=metadata,
                 software=mark(STACK),
                 returnoffset=True,
                 **tags,
@@ -131,9 +127,15 @@ def _resolution(layout: Layout) -> dict[str, Any]:
     return {"resolution": (1 / size[2], 1 / size[1])}
 
 
-def _ome_metadata(layout: Layout) -> dict[str, Any]:
+def _ome_xml(layout: Layout, stored: np.dtype) -> str:
+    """Return OME's description, in ASCII as TIFF has it; other characters by their numbers."""
+    import tifffile
+
     calibration = layout.calibration
-    metadata: dict[str, Any] = {}
+    # The same stack makes the same file, to the bit: no time and no chance go into its number.
+    told = f"{layout.path.name} {layout.shape} {stored} {layout.note_text()}"
+    number = str(uuid.uuid5(uuid.NAMESPACE_OID, told))
+    metadata: dict[str, Any] = {"Name": layout.path.stem}
     for axis, size in zip("ZYX", calibration.pixel_size or ()):
         if size is not None:
             metadata[f"PhysicalSize{axis}"] = size
@@ -143,4 +145,13 @@ def _ome_metadata(layout: Layout) -> dict[str, Any]:
         metadata["TimeIncrementUnit"] = calibration.interval_unit or "s"
     if layout.note:
         metadata["Description"] = layout.note_text()
-    return metadata
+    pages = int(np.prod(layout.shape[:-2]))
+    xml = tifffile.OmeXml(Creator=mark(STACK), UUID=number)
+    xml.addimage(
+        stored,
+        layout.shape,
+        (pages, 1, 1, *layout.shape[-2:], 1),
+        axes=layout.axes,
+        **metadata,
+    )
+    return xml.tostring(declaration=True).encode("ascii", "xmlcharrefreplace").decode("ascii")
