@@ -73,6 +73,34 @@ def parse_slices(text: str | None, option: str = "--slices") -> range | None:
     return chosen
 
 
+def parse_classes(text: str | None) -> list[int] | None:
+    """Return the labels that "0,1,200" or "0:3" name, from A up to, not including, B; None is None.
+
+    Raises
+    ------
+    InputError
+        If it names none.
+
+    Examples
+    --------
+    >>> parse_classes("200,0:3")
+    [200, 0, 1, 2]
+    """
+    if text is None:
+        return None
+    labels: list[int] = []
+    for part in text.split(","):
+        found = re.fullmatch(r"\s*(-?[0-9]{1,18})(?::(-?[0-9]{1,18}))?\s*", part)
+        if not found:
+            raise InputError(
+                f"--classes {text[:40]}: give labels, background first, as 0,1,200 or 0:3"
+            )
+        first = int(found[1])
+        # Far fewer are taken, which is told where they are counted.
+        labels += range(first, min(int(found[2]), first + 1000)) if found[2] else [first]
+    return labels
+
+
 def parse_tile(text: str | None) -> tuple[int, int] | None:
     """Return (height, width) of "N" or "HxW"; None is None."""
     if text is None:
@@ -95,6 +123,27 @@ def add_device(parser: argparse.ArgumentParser, precision: bool = True) -> None:
         choices=PRECISIONS,
         default="fp32",
         help="of convolutions; bf16 where the hardware has it, else fp32 (%(default)s)",
+    )
+
+
+def add_label_threshold(parser: argparse.ArgumentParser) -> None:
+    """Add --label-threshold."""
+    parser.add_argument(
+        "--label-threshold",
+        type=real(-(2.0**63), 2.0**64),
+        metavar="N",
+        help="labels above N are inside cells, all others are not: of masks that were scaled or "
+        "saved as JPEG, of probabilities",
+    )
+
+
+def add_by_order(parser: argparse.ArgumentParser) -> None:
+    """Add --by-order."""
+    parser.add_argument(
+        "--by-order",
+        action="store_true",
+        help="files of folders belong together in the order of their names, whatever the numbers "
+        "in these (by these numbers)",
     )
 
 

@@ -9,7 +9,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from unet.command.options import add_overwrite, parse_slices, whole
+from unet.command.options import (
+    add_by_order,
+    add_label_threshold,
+    add_overwrite,
+    parse_classes,
+    parse_slices,
+    whole,
+)
 from unet.preparation.ctc_sequence import ANNOTATIONS
 from unet.preparation.labels import KINDS
 from unet.preparation.partial_annotation import RULES
@@ -21,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = vars(parse(argv))
     for name in ("slices", "balance_slices", "frames", "balance_frames"):
         options[name] = parse_slices(options[name], f"--{name.replace('_', '-')}")
+    options["classes"] = parse_classes(options["classes"])
     print(prepare(**options, progress=True))
 
 
@@ -54,6 +62,14 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="N",
         help="the label that means: not annotated",
     )
+    add_label_threshold(parser)
+    parser.add_argument(
+        "--classes",
+        metavar="N,N,...",
+        help="the labels that are classes 0, 1, 2, ..., background first: 0,1,200; --classes=-1,1; "
+        "0:3 is 0,1,2",
+    )
+    add_by_order(parser)
     parser.add_argument(
         "--w0", type=float, default=10.0, help="weight of the gaps between cells (10)"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,16 @@ from unet.files.names import PathLike
 from unet.files.outputs import Output, guard_outputs
 from unet.files.provenance import PICTURE, TRAINING_SET
 from unet.plots import save_preview
+from unet.preparation.census import (
+    annotated_slice,
+    count_labels,
+    demand_classes,
+    placed,
+    refuse_gaps,
+    remarks_on,
+    understood,
+    whole_slice,
+)
 from unet.preparation.ctc_sequence import (
     ANNOTATIONS,
     UNKNOWN,
@@ -26,25 +36,16 @@ from unet.preparation.ctc_sequence import (
     open_annotated,
     slices_of_frames,
 )
-from unet.preparation.labels import (
-    IGNORED,
-    KINDS,
-    Annotation,
-    annotate,
-    class_counts,
-    class_weights,
-    detect_kind,
-    touch,
-    whole,
-    without_ignored,
-)
+from unet.preparation.label_kind import detect_kind
+from unet.preparation.label_values import above, numbered
+from unet.preparation.labels import IGNORED, KINDS, class_weights
 from unet.preparation.partial_annotation import IgnoreRule
 from unet.preparation.summary import Summary
 from unet.preparation.training_set import TrainingSet, TrainingSetWriter
 from unet.preparation.training_set_options import TrainingSetOptions
 from unet.preparation.weight_map import check_parameters, weight_map
 from unet.volumes import Stack, Volume, as_volume, chosen_slices, intensity_range
-from unet.volumes.row_strips import values_of
+from unet.volumes.file_numbers import chosen, places_of
 
 __all__ = ["Summary", "TrainingSetOptions", "prepare"]
 
@@ -143,23 +144,54 @@ def _of_stack(
     preview: PathLike | None,
     progress: bool,
 ) -> Summary:
-    with as_volume(stack, "the stack") as raw, as_volume(labels, "the labels") as truth:
+    with as_volume(stack, "the stack") as given, as_volume(labels, "the labels") as truth:
+        _check_labels(given, truth)
+        places = range(len(given)) if options.by_order else places_of(truth, given)
+        raw = chosen(given, places)
         count = len(raw)
         slices = chosen_slices(options.slices, count)
         balance = options.balance_slices
+        balance = balance and chosen_slices(balance, count, "--balance-slices")
+        notes: dict[str, Any] = {"slices": [places[z] for z in slices]}
+        notes["balance_slices"] = [places[z] for z in balance or slices]
+        if options.label_threshold is not None:
+            notes["label_threshold"] = options.label_threshold
+        if options.classes is not None:
+            notes["label_classes"] = list(options.classes)
+        remarks = []
+        if count < len(given):
+            remarks.append(
+                f"{len(given) - count} of the {len(given)} pictures of {given.path} have no labels "
+                f"of their number in {truth.path}, and are left out"
+            )
+        truth, known = _by_values(truth, options)
         summary = make_training_set(
             output,
             raw,
             truth,
-            options,
+            known,
             slices=slices,
-            balance_slices=balance and chosen_slices(balance, count, "--balance-slices"),
+            balance_slices=balance,
+            notes=notes,
             progress=progress,
         )
         if options.ignore_label is not None and not summary.ignored:
-            remark = f"no pixel has the label {options.ignore_label} of --ignore-label"
-            summary = summary._replace(remarks=(*summary.remarks, remark))
+            remarks.append(f"no pixel has the label {options.ignore_label} of --ignore-label")
+        summary = summary._replace(remarks=(*summary.remarks, *remarks))
         return _with_preview(summary, truth, slices, preview)
+
+
+def _by_values(labels: Volume, options: TrainingSetOptions) -> tuple[Volume, TrainingSetOptions]:
+    """Return labels as --label-threshold or --classes understand them, and options for these."""
+    ignore = options.ignore_label
+    ignored = None if ignore is None else IGNORED
+    if options.label_threshold is not None:
+        labels = above(labels, options.label_threshold, ignore)
+        return labels, replace(options, label_kind="binary", ignore_label=ignored)
+    if options.classes is not None:
+        labels = numbered(labels, options.classes, ignore)
+        return labels, replace(options, label_kind="classes", ignore_label=ignored)
+    return labels, options
 
 
 def _of_sequence(
@@ -208,28 +240,6 @@ def _with_preview(
     return summary._replace(preview=path)
 
 
-def annotated_slice(labels: Volume, index: int, kind: str, ignore: int | None) -> Annotation:
-    """Return the classes and cells of one slice of a label stack; errors name file and slice."""
-    try:
-        return annotate(labels[index], kind, ignore)
-    except InputError as error:
-        raise _placed(error, labels, f": slice {index}") from None
-
-
-def _whole_slice(labels: Volume, index: int) -> np.ndarray:
-    """Return one slice of a label stack as it is; errors name file and slice."""
-    try:
-        return whole(labels[index])
-    except InputError as error:
-        raise _placed(error, labels, f": slice {index}") from None
-
-
-def _placed(error: InputError, labels: Volume, place: str = "") -> InputError:
-    """Return an error that names the labels, as those of reading them do already."""
-    text = str(error)
-    return error if text.startswith(labels.path) else InputError(f"{labels.path}{place}: {text}")
-
-
 def make_training_set(
     path: PathLike,
     raw: Volume,
@@ -263,7 +273,7 @@ def make_training_set(
         As `prepare`.
     """
     shown = partial(tqdm, unit="slice", disable=None if progress else True, leave=False)
-    _check_stacks(raw, labels)
+    _check_sizes(raw, labels)
     check_parameters(options.w0, options.sigma)
     if options.label_kind not in ("auto", *KINDS):
         raise InputError(f"label kind {options.label_kind!r}: give auto or {', '.join(KINDS)}")
@@ -275,20 +285,25 @@ def make_training_set(
     if kind == "auto":
         try:
             kind = detect_kind(
-                (_whole_slice(labels, z) for z in shown(slices, desc="look")), options.ignore_label
+                (whole_slice(labels, z) for z in shown(slices, desc="look")), options.ignore_label
             )
         except InputError as error:
-            raise _placed(error, labels) from None
+            raise placed(error, labels) from None
 
-    census = _count(labels, kind, options, slices, balance_slices, shown)
+    census = count_labels(labels, kind, options, slices, balance_slices, shown)
     counts, balance_counts = census.counts, census.balance_counts
-    _demand_classes(labels, counts, kind)
+    demand_classes(labels, counts, kind)
     if not balance_counts.any():
         raise InputError(
             f"{labels.path}: no pixel of the slices to balance by is annotated: every label is the "
             f"ignored one"
         )
     classes = max(2, int(np.nonzero(counts + balance_counts)[0][-1]) + 1)
+    if options.classes is not None:
+        classes = len(options.classes)
+    elif kind == "classes":
+        present = np.flatnonzero(counts + balance_counts).tolist()
+        refuse_gaps(labels, present, classes, options.ignore_label)
     weights = class_weights(balance_counts[:classes], options.balance)
 
     low, high = intensity_range(raw, slices)
@@ -341,7 +356,7 @@ def make_training_set(
                 f"{raw.path}: all pixels of each slice taken are of one grey value: there is "
                 f"nothing to see; is this the stack of pictures?"
             )
-    remarks = _remarks_on_labels(census, classes, labels.path)
+    remarks = remarks_on(census, classes, labels.path)
     if is_grey:
         remarks.append(
             f"the {raw.channels} channels of {raw.path} are the same, and the network takes as "
@@ -362,102 +377,19 @@ def make_training_set(
         options.w0,
         options.sigma,
         kind,
+        understood(kind, options, census),
         counts[:classes],
         weights,
         census.pixels - int(counts.sum()),
         census.cells,
         census.vanished,
+        tuple(census.empty),
         largest,
         tuple(remarks),
     )
 
 
-@dataclass
-class _Census:
-    """What the labels of the slices taken hold, and of those to balance by the classes."""
-
-    counts: np.ndarray
-    balance_counts: np.ndarray
-    pixels: int = 0
-    cells: int = 0
-    vanished: int = 0
-    unannotated: list[int] = field(default_factory=list)
-    merged: list[int] = field(default_factory=list)
-
-
-def _count(
-    labels: Volume,
-    kind: str,
-    options: TrainingSetOptions,
-    slices: Sequence[int],
-    balance_slices: Sequence[int],
-    shown: partial,
-) -> _Census:
-    """Count classes, cells and what is unusual, slice by slice."""
-    census = _Census(np.zeros(IGNORED, np.int64), np.zeros(IGNORED, np.int64))
-    for z in shown(sorted({*slices, *balance_slices}), desc="count"):
-        annotation = annotated_slice(labels, z, kind, options.ignore_label)
-        found = class_counts(annotation.classes)
-        if z in balance_slices:
-            census.balance_counts += found
-        if z in slices:
-            census.counts += found
-            census.pixels += annotation.classes.size
-            census.cells += int(np.count_nonzero(values_of(annotation.instances)))
-            census.vanished += annotation.vanished
-            if not found.any():
-                census.unannotated.append(z)
-            is_binary = options.label_kind == "binary"
-            if is_binary and touch(without_ignored(labels[z], options.ignore_label)):
-                census.merged.append(z)
-        # Not to be there while the next one is made.
-        del annotation
-    return census
-
-
-def _demand_classes(labels: Volume, counts: np.ndarray, kind: str) -> None:
-    """Refuse slices in which at most one class occurs."""
-    present = np.flatnonzero(counts)
-    if len(present) > 1:
-        return
-    if not len(present):
-        raise InputError(f"{labels.path}: no pixel is annotated: every label is the ignored one")
-    if present[0] == 0:
-        what = "background (label 0)"
-    elif kind == "classes":
-        what = f"of class {present[0]}"
-    else:
-        what = "inside cells (none has the label 0, which is background)"
-    raise InputError(
-        f"{labels.path}: all annotated pixels of the slices taken are {what}, and a network learns "
-        f"to tell classes apart; are these the labels, and the slices that are annotated?"
-    )
-
-
-def _remarks_on_labels(census: _Census, classes: int, path: str) -> list[str]:
-    """Say which classes do not occur where they should, and what else is unusual."""
-    told = []
-    counts, balance_counts = census.counts[:classes], census.balance_counts[:classes]
-    absent = np.flatnonzero(counts == 0).tolist()
-    if absent:
-        told.append(
-            f"class numbers {few(absent)} do not occur, but the network gets scores for all of "
-            f"0 to {classes - 1}: number the classes without gaps"
-        )
-    unbalanced = np.flatnonzero((balance_counts == 0) & (counts > 0)).tolist()
-    if unbalanced:
-        told.append(f"class {few(unbalanced)} does not occur in the slices to balance by: weight 1")
-    if census.unannotated:
-        told.append(f"no pixel is annotated in slices {few(census.unannotated)} of {path}")
-    if census.merged:
-        told.append(
-            f"labels of different numbers touch in slices {few(census.merged)} of {path}, and are "
-            f"taken for one cell: --label-kind instances tells them apart"
-        )
-    return told
-
-
-def _check_stacks(raw: Volume, labels: Volume) -> None:
+def _check_labels(raw: Volume, labels: Volume) -> None:
     if os.path.realpath(raw.path) == os.path.realpath(labels.path):
         raise InputError(f"{raw.path}: is given for the pictures and for their labels as well")
     if labels.channels is not None:
@@ -465,6 +397,9 @@ def _check_stacks(raw: Volume, labels: Volume) -> None:
             f"{labels.path}: labels have one number a pixel, not {labels.channels} channels "
             f"(colour?): save them as grey numbers"
         )
+
+
+def _check_sizes(raw: Volume, labels: Volume) -> None:
     if (raw.shape[0],) + raw.shape[-2:] != labels.shape:
         raise InputError(
             f"{labels.path}: the labels are {labels.shape} (slices, height, width), but "

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from unet.errors import few
 from unet.files.names import PathLike
 
 
@@ -25,6 +26,8 @@ class Summary(NamedTuple):
     w0, sigma : float
     kind : str
         Kind of the labels: binary, classes or instances.
+    understood : str
+        Which labels mean what.
     counts : ndarray of int64, shape (K,)
         Annotated pixels of each class, over all slices written.
     weights : ndarray of float64, shape (K,)
@@ -35,6 +38,8 @@ class Summary(NamedTuple):
         Cells, counted in every slice by itself.
     vanished : int
         Cells so thin that the borders between touching cells took all of their pixels in a slice.
+    empty : tuple of int
+        Slices of which every annotated pixel is background.
     largest : float
         Largest weight.
     remarks : tuple of str
@@ -52,11 +57,13 @@ class Summary(NamedTuple):
     w0: float
     sigma: float
     kind: str
+    understood: str
     counts: np.ndarray
     weights: np.ndarray
     ignored: int
     cells: int
     vanished: int
+    empty: tuple[int, ...]
     largest: float
     remarks: tuple[str, ...]
     preview: PathLike | None = None
@@ -71,8 +78,10 @@ class Summary(NamedTuple):
             intensity = f"{low:g} becomes 0, {high:g} becomes 1"
         lines = [
             f"grey values  {intensity}",
-            f"labels       {self.kind}, {self.cells:,} cells in all slices",
+            f"labels       {self.kind}, {self.cells:,} cells in all slices: {self.understood}",
         ]
+        if self.empty:
+            lines.append(f"no cell      in slices {few(self.empty)}")
         lines += [
             f"class {number}      {count / annotated:7.2%} of the pixels, weight {weight:.4f}"
             for number, (count, weight) in enumerate(zip(self.counts, self.weights))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from unet.errors import InputError
+from unet.preparation.labels import IGNORED
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,13 @@ class TrainingSetOptions:
         get borders where they touch; auto: by the number of values.
     ignore_label : int, optional
         The label that means "not annotated".
+    label_threshold : float, optional
+        Labels above it are cells, the others are not: of masks that were scaled, of probabilities.
+    classes : sequence of int, optional
+        The labels that are classes 0, 1, 2, ..., background first; no others may occur.
+    by_order : bool
+        Whether the files of two folders are paired in the order of their names, whatever their
+        numbers.
     w0, sigma : float
         Weight of the gaps between cells, and its reach in pixels (Eq. 2 of the paper).
     balance : bool
@@ -45,6 +54,9 @@ class TrainingSetOptions:
 
     label_kind: str = "auto"
     ignore_label: int | None = None
+    label_threshold: float | None = None
+    classes: Sequence[int] | None = None
+    by_order: bool = False
     w0: float = 10.0
     sigma: float = 5.0
     balance: bool = True
@@ -67,12 +79,36 @@ class TrainingSetOptions:
             raise InputError(
                 "--annotations, --unannotated and --field-of-interest are for sequences, DATASET/NN"
             )
+        self._check_labels()
+
+    def _check_labels(self) -> None:
+        ways = {
+            "--label-threshold": (self.label_threshold is not None, ("auto", "binary")),
+            "--classes": (self.classes is not None, ("auto", "classes")),
+        }
+        given = [name for name, (is_given, _) in ways.items() if is_given]
+        if len(given) > 1:
+            raise InputError("--label-threshold and --classes: give one of them")
+        if given and self.label_kind not in ways[given[0]][1]:
+            raise InputError(
+                f"{given[0]} says that labels are {ways[given[0]][1][1]}, not {self.label_kind}"
+            )
+        if self.classes is not None:
+            if not 2 <= len(self.classes) <= IGNORED:
+                raise InputError(f"--classes: name 2 to {IGNORED} labels")
+            if len({*self.classes, self.ignore_label}) != len(self.classes) + 1:
+                raise InputError(
+                    "--classes: name each label once, and the one of --ignore-label not at all"
+                )
 
     def check_for_sequence(self) -> None:
         """Raise `InputError` if there are options of a stack, or those of a sequence do not fit."""
         for name, given, remedy in (
             ("--label-kind", self.label_kind not in ("auto", "instances"), "they are instances"),
             ("--ignore-label", self.ignore_label is not None, "see --unannotated"),
+            ("--label-threshold", self.label_threshold is not None, "they are instances"),
+            ("--classes", self.classes is not None, "they are instances"),
+            ("--by-order", self.by_order, "frames go by their numbers"),
             ("--slices", self.slices is not None, "use --frames"),
             ("--balance-slices", self.balance_slices is not None, "use --balance-frames"),
         ):

@@ -9,7 +9,8 @@ import numpy as np
 
 from unet.errors import InputError, few
 from unet.preparation.ctc_sequence import is_sequence
-from unet.preparation.labels import MOST_CLASSES, LabelSurvey, annotate
+from unet.preparation.label_kind import MOST_CLASSES, LabelSurvey
+from unet.preparation.labels import annotate
 from unet.scoring.score_sequence import is_ground_truth, score_sequence
 from unet.scoring.score_stack import score_stack
 from unet.scoring.score_tables import SequenceScores, StackScores

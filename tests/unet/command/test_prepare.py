@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from scipy import ndimage
 
 import unet
 from tests.unet.ctc_cases import write_picture
@@ -81,14 +82,154 @@ def test_instance_labels_get_borders(tmp_path, raw, cells):
             assert np.array_equal(got.weights(z), expected)
 
 
-def test_class_labels_with_ignored_pixels_and_no_balance(tmp_path, raw):
+def test_class_labels_with_ignored_pixels_and_no_balance(tmp_path, raw, capsys):
     labels = np.random.default_rng(1).integers(0, 4, SHAPE).astype(np.uint8)
-    options = ["--label-kind", "classes", "--ignore-label", "0", "--no-class-balance", "--w0", "0"]
-    with prepared(tmp_path, raw, labels, *options) as got:
-        assert got.classes == 4
-        assert got.attributes["ignore_label"] == 0
-        assert np.array_equal(got.labels(2), np.where(labels[2] == 0, 255, labels[2]))
+    options = ["--ignore-label", "0", "--no-class-balance", "--w0", "0"]
+    # As ilastik has them: 0 is not annotated, classes count from 1.
+    said = r"are 1, 2, 3, and none is 0, .*say --classes 1,2,3 to number .* background first$"
+    refused(tmp_path, raw, labels, said, *options, "--label-kind", "classes")
+    with prepared(tmp_path, raw, labels, *options, "--classes", "1,2,3") as got:
+        assert got.classes == 3
+        assert got.attributes["label_classes"].tolist() == [1, 2, 3]
+        assert got.attributes["ignore_label"] == 255
+        assert np.array_equal(got.labels(2), np.where(labels[2] == 0, 255, labels[2] - 1))
         assert np.array_equal(got.weights(2), (labels[2] > 0).astype(np.float32))
+    assert "1 is class 0; 2 is class 1; 3 is class 2" in capsys.readouterr().out
+
+
+def test_class_numbers_with_large_gaps_are_refused_or_numbered_anew(tmp_path, raw, cells):
+    labels = np.array([0, 1, 200], np.uint8)[cells % 3]
+    said = r"are 0, 1, 200, .* all of 0 to 200: say --classes 0,1,200 .*--classes 0:201"
+    refused(tmp_path, raw, labels, said, "--label-kind", "classes")
+    with prepared(tmp_path, raw, labels, "--classes", "0,1,200") as got:
+        assert got.classes == 3
+        assert np.array_equal(got.labels(1), cells[1] % 3)
+    with prepared(tmp_path, raw, labels, "--classes", "0:201") as got:
+        assert got.classes == 201
+        assert np.array_equal(got.labels(1), labels[1])
+    said = r"labels\.tif: slice 0 holds the labels 200, which --classes 0,1 does not name"
+    refused(tmp_path, raw, labels, said, "--classes", "0,1")
+
+
+def test_labels_1_and_2_are_classes_in_the_order_named(tmp_path, raw, cells, capsys):
+    labels = (1 + cells % 2).astype(np.uint8)
+    refused(tmp_path, raw, labels, r"labels\.tif: the labels are 1 and 2, and none is 0")
+    for classes, cell in (("1,2", 2), ("2,1", 1)):
+        with prepared(tmp_path, raw, labels, "--classes", classes) as got:
+            assert got.classes == 2
+            assert np.array_equal(got.labels(3), labels[3] == cell)
+
+
+def test_signed_masks(tmp_path, raw, cells, capsys):
+    signed = np.where(cells % 2, 1, -1).astype(np.int8)
+    refused(tmp_path, raw, signed, r"labels\.tif: the label -1 is negative.*--classes=-1,1")
+    with prepared(tmp_path, raw, signed, "--classes=-1,1") as got:
+        assert np.array_equal(got.labels(0), cells[0] % 2)
+    signed[:, :5] = 0
+    refused(tmp_path, raw, signed, r"the label -1 is negative.*--ignore-label -1")
+    with prepared(tmp_path, raw, signed, "--ignore-label", "-1") as got:
+        assert np.array_equal(got.labels(0), np.where(signed[0] < 0, 255, signed[0].astype(int)))
+    # Written as unsigned.
+    unsigned = cells.copy()
+    unsigned[:, :5] = 65535
+    refused(tmp_path, raw, unsigned, r"the label 65535 is the largest that uint16 holds")
+    with prepared(tmp_path, raw, unsigned, "--ignore-label", "65535") as got:
+        assert (got.labels(0)[:5] == 255).all()
+    prepared(tmp_path, raw, unsigned, "--label-kind", "instances").close()
+
+
+def test_scaled_masks_and_probabilities_are_binary_above_a_threshold(tmp_path, raw, cells, capsys):
+    mask = (cells // 6 % 2 > 0) * np.uint8(255)
+    spoilt = ndimage.gaussian_filter(mask, (0, 0.7, 0.7))
+    refused(tmp_path, raw, spoilt, r"labels\.tif: the labels .*--label-threshold")
+    with prepared(tmp_path, raw, spoilt, "--label-threshold", "127") as got:
+        assert np.array_equal(got.labels(2), spoilt[2] > 127)
+    assert "cells in all slices: above 127 is inside cells" in capsys.readouterr().out
+    likely = spoilt / np.float32(255)
+    refused(tmp_path, raw, likely, r"not whole numbers.*--label-threshold 0\.5")
+    with prepared(tmp_path, raw, likely, "--label-threshold", "0.5", "--ignore-label", "0") as got:
+        assert np.array_equal(got.labels(2), np.where(likely[2] == 0, 255, likely[2] > 0.5))
+
+
+def test_slices_without_a_cell_are_told(tmp_path, raw, cells, capsys):
+    labels = (cells % 3 > 0) * np.uint8(255)
+    labels[1] = 0
+    prepared(tmp_path, raw, labels).close()
+    said = capsys.readouterr().out
+    count = sum(ndimage.label(one)[1] for one in labels)
+    assert f"binary, {count} cells in all slices: 255 inside cells, 0 is background\n" in said
+    assert "no cell      in slices 1\n" in said
+    labels[2:] = 0
+    prepared(tmp_path, raw, labels).close()
+    said = capsys.readouterr().out
+    assert "3 of the 4 slices have no cell: if nobody annotated them, leave them out with" in said
+
+
+def save_folder(folder, prefix, slices):
+    """Write slices, by their numbers, as the files of a folder."""
+    folder.mkdir()
+    for number, image in slices.items():
+        Image.fromarray(image).save(folder / f"{prefix}{number:02d}.png")
+    return str(folder)
+
+
+def test_folders_are_paired_by_the_numbers_in_their_names(tmp_path, raw, cells, capsys):
+    masks = (cells % 3 > 0) * np.uint8(255)
+    stack = save_folder(tmp_path / "pictures", "img_", dict(enumerate(raw, 1)))
+    labels = save_folder(tmp_path / "masks", "m", {2: masks[1], 4: masks[3]})
+    out = str(tmp_path / "out.h5")
+    main([stack, labels, "-o", out])
+    with TrainingSet(out) as got:
+        assert got.attributes["slices"].tolist() == [1, 3] == [*got.attributes["balance_slices"]]
+        for index, z in enumerate((1, 3)):
+            assert np.array_equal(got.raw(index)[0], raw[z] / np.float32(255))
+            assert np.array_equal(got.labels(index), masks[z] > 0)
+    assert "2 of the 4 pictures of" in capsys.readouterr().out
+    others = save_folder(tmp_path / "others", "m", dict(zip((1, 2, 4, 5), masks)))
+    with pytest.raises(InputError, match=r"others: m05\.png has no picture .*--by-order"):
+        main([stack, others, "-o", out])
+    main([stack, others, "-o", out, "--by-order"])
+    with TrainingSet(out) as got:
+        assert np.array_equal(got.labels(3), masks[3] > 0)
+    with pytest.raises(InputError, match=r"the labels are \(2, 40, 52\)"):
+        main([stack, labels, "-o", out, "--by-order"])
+
+
+def test_folders_whose_names_are_not_utf_8(tmp_path, raw, cells, capsys):
+    stack = save_folder(tmp_path / "10 \udcb5m", "\udce4_", dict(enumerate(raw)))
+    masks = dict(enumerate((cells % 3 > 0) * np.uint8(255)))
+    labels = save_folder(tmp_path / "gr\udcfcn", "\udcfc_", masks)
+    main([stack, labels, "-o", str(tmp_path / "out.h5"), "--preview", str(tmp_path / "p.png")])
+    with TrainingSet(tmp_path / "out.h5") as got:
+        assert got.shape == SHAPE
+        assert got.attributes["raw_source"].endswith("10 \\xb5m")
+    (tmp_path / "gr\udcfcn" / "\udcfc_03.png").unlink()
+    with pytest.raises(InputError, match="has no picture"):
+        main([labels, stack, "-o", str(tmp_path / "out.h5")])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--classes", "0,1", "--label-threshold", "3"], "give one of them"),
+        (
+            ["--classes", "0,1", "--label-kind", "binary"],
+            "says that labels are classes, not binary",
+        ),
+        (
+            ["--label-threshold", "1", "--label-kind", "instances"],
+            "labels are binary, not instances",
+        ),
+        (["--classes", "0"], "name 2 to 255 labels"),
+        (["--classes", "0:999999999"], "name 2 to 255 labels"),
+        (["--classes", "0,1,1"], "name each label once"),
+        (["--classes", "0,1", "--ignore-label", "1"], "--ignore-label not at all"),
+        (["--classes", "0;1"], "--classes 0;1: give labels, background first, as 0,1,200"),
+    ],
+)
+def test_options_of_labels_that_make_no_sense(tmp_path, raw, cells, options, said):
+    with pytest.raises(InputError, match=said):
+        prepared(tmp_path, raw, cells % 2, *options)
 
 
 def test_frequencies_of_the_training_slices_only(tmp_path, raw):
@@ -148,10 +289,13 @@ def test_preview_is_written(tmp_path, raw, cells):
 
 
 def refused(folder, raw, labels, message, *options):
+    out = folder / "out.h5"
+    before = out.read_bytes() if out.exists() else None
     with pytest.raises(InputError, match=message) as caught:
         prepared(folder, raw, labels, *options)
     assert "\n" not in str(caught.value)
-    assert not [name for name in os.listdir(folder) if "out.h5" in name]
+    assert (out.read_bytes() if out.exists() else None) == before
+    assert not [name for name in os.listdir(folder) if name.endswith(".part")]
 
 
 def test_stacks_that_do_not_fit(tmp_path, raw, cells):
@@ -301,7 +445,8 @@ def test_no_labels_and_no_sequence(tmp_path, raw):
     [
         (np.zeros(SHAPE, np.uint8), [], r"are background \(label 0\)"),
         (np.full(SHAPE, 255, np.uint8), [], "are inside cells"),
-        (1 + np.indices(SHAPE).sum(0) % 2, [], "are inside cells"),
+        (1 + np.indices(SHAPE).sum(0) % 2, [], "none is 0, which is background.*--classes 1,2"),
+        (np.full(SHAPE, 1, np.uint8), [], "are inside cells.*--classes 1,2"),
         (np.full(SHAPE, 2, np.uint8), ["--label-kind", "classes"], "are of class 2"),
         (np.full(SHAPE, 7, np.uint8), ["--ignore-label", "7"], "no pixel is annotated"),
         (np.indices(SHAPE)[0] // 3, ["--slices", "0:3"], "are background"),

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 import pytest
-from PIL import Image
-from scipy import ndimage
 
 from tests.unet.drawn import drawn
 from unet.errors import InputError
 from unet.preparation.labels import (
-    LabelSurvey,
     annotate,
     bounding_boxes,
     class_counts,
     class_weights,
-    detect_kind,
     instances_from_binary,
     separate_touching,
 )
@@ -136,102 +130,3 @@ def test_bounding_boxes_of_numbers_with_gaps():
         (900, slice(0, 1), slice(1, 3)),
     ]
     assert bounding_boxes(np.zeros((3, 3), int)) == []
-
-
-# --- their kind, told by their values and how these lie ---------------------------------------
-
-
-@pytest.fixture
-def discs() -> np.ndarray:
-    """Six round cells, numbered from 1."""
-    rows, columns = np.mgrid[:64, :96]
-    labels = np.zeros((64, 96), np.uint8)
-    for number in range(6):
-        y, x = 16 + 32 * (number // 3), 16 + 32 * (number % 3)
-        labels[(rows - y) ** 2 + (columns - x) ** 2 < 90] = number + 1
-    return labels
-
-
-def test_kind_by_the_number_of_values():
-    assert detect_kind([np.array([[0, 0]]), np.array([[255, 0]])]) == "binary"
-    assert detect_kind([np.array([[0, 1, 2]])], ignore=2) == "binary"
-    assert detect_kind([np.arange(20)[None], np.arange(20, 40)[None]]) == "instances"
-    with pytest.raises(InputError, match=r"3 values \(0, 1, 2\).*--label-kind"):
-        detect_kind([np.array([[0, 1]]), np.array([[2, 0]])])
-
-
-def test_cells_of_many_slices_are_instances(discs):
-    slices = [np.where(discs > 0, discs + 6 * z, 0) for z in range(6)]
-    assert detect_kind(slices) == "instances"
-    with pytest.raises(InputError, match=r"7 values \(0, 1, 2, 3 \.\.\.\), which can be classes"):
-        detect_kind(slices[:1])
-
-
-def jpeg(mask: np.ndarray) -> np.ndarray:
-    file = io.BytesIO()
-    Image.fromarray(mask).save(file, "JPEG", quality=75)
-    return np.asarray(Image.open(file))
-
-
-@pytest.mark.parametrize(
-    "spoil",
-    [
-        lambda mask: ndimage.gaussian_filter(mask, 0.7),
-        lambda mask: np.asarray(Image.fromarray(mask).resize((150, 100), Image.BILINEAR)),
-        # Few values: of the smallest smoothing.
-        lambda mask: np.where(ndimage.uniform_filter(mask, 2) % 255, np.uint8(128), mask),
-        jpeg,
-    ],
-)
-def test_masks_that_were_smoothed_scaled_or_saved_as_jpeg_are_told(discs, spoil):
-    spoilt = spoil((discs > 0) * np.uint8(255))
-    assert len(np.unique(spoilt)) > 2
-    with pytest.raises(InputError, match=r"(smoothing, scaling or JPEG|as in a picture)"):
-        detect_kind([spoilt])
-
-
-def test_how_a_smoothed_mask_is_told():
-    mask = np.zeros((20, 20), np.uint8)
-    mask[5:15, 5:15] = 255
-    mask[4, 5:15] = 100
-    with pytest.raises(
-        InputError, match=r"are 0 and 255, but for 2\.50% of the pixels with 1 other values \(100\)"
-    ):
-        detect_kind([mask])
-
-
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_pictures_are_no_labels(dtype):
-    noise = np.random.default_rng(0).normal(size=(64, 96))
-    picture = 100 + 40 * ndimage.gaussian_filter(noise, 1.5) * 4 + 5 * noise
-    with pytest.raises(InputError, match=r"as in a picture.*is this the label stack"):
-        detect_kind([np.clip(picture, 0, 255).astype(dtype)])
-
-
-def test_probabilities_are_no_labels():
-    with pytest.raises(InputError, match="not whole numbers"):
-        detect_kind([np.array([[0.0, 0.5]])])
-
-
-@pytest.mark.parametrize(
-    ("labels", "touching"),
-    [
-        ([[1, 0, 2]], False),
-        ([[1, 1, 1]], False),
-        ([[1, 2, 0]], True),
-        ([[1], [2]], True),
-        ([[1, 0], [0, 2]], True),
-        ([[0, 1], [2, 0]], True),
-    ],
-)
-def test_cells_touch_at_edges_and_corners(labels, touching):
-    survey = LabelSurvey()
-    survey.add(np.array(labels))
-    assert survey.touching is touching
-
-
-def test_what_is_ignored_does_not_count():
-    survey = LabelSurvey(ignore=9)
-    survey.add(np.array([[1, 9, 2]]))
-    assert survey.values == [1, 2]
-    assert not survey.touching

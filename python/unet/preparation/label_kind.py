@@ -1,0 +1,203 @@
+"""Of what kind labels are, told by their values and by how these lie."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+import numpy as np
+
+from unet.errors import InputError
+from unet.preparation.labels import listed, whole, without_ignored
+
+# More distinct values than any list of tissue classes, fewer than the cells of a stack.
+MOST_CLASSES = 32
+# Smoothing, scaling and JPEG touch the rims of cells only, a smaller part of the pixels.
+_RIM = 0.5
+# Between these lie the values of a mask of 8 bit that was scaled or saved as JPEG.
+_OF_MASK = [0, 255]
+
+
+class LabelSurvey:
+    """The values of a label stack, and how they lie.
+
+    Parameters
+    ----------
+    ignore : int, optional
+        The label that means "not annotated"; it is not counted.
+
+    Attributes
+    ----------
+    pixels : Counter
+        Pixels of each value.
+    touching : bool
+        Whether pixels of two values other than 0 are neighbours, corners included.
+    """
+
+    def __init__(self, ignore: int | None = None) -> None:
+        self._ignore = ignore
+        self._solid: set = set()
+        self._small = False
+        self.pixels: Counter = Counter()
+        self.touching = False
+
+    def add(self, labels: np.ndarray) -> None:
+        """Look at a slice, (height, width); raise `InputError` if labels are not whole numbers."""
+        labels = whole(labels)
+        values, counts = np.unique(labels, return_counts=True)
+        self.pixels.update(dict(zip(values.tolist(), counts.tolist())))
+        self.pixels.pop(self._ignore, None)
+        self._small |= min(labels.shape) < 3
+        self._solid.update(np.unique(labels[1:-1, 1:-1][_in_blocks(labels)]).tolist())
+        if not self.touching:
+            self.touching = touch(without_ignored(labels, self._ignore))
+
+    @property
+    def values(self) -> list:
+        """The values that there are, sorted."""
+        return sorted(self.pixels)
+
+    def _main_and_others(self) -> tuple[list, list]:
+        """Return the two values that most pixels have, and the others; sorted."""
+        main = sorted(value for value, _ in self.pixels.most_common(2))
+        return main, [value for value in self.values if value not in main]
+
+    def lie_as_labels(self) -> bool:
+        """Tell whether values fill 3 x 3 pixels somewhere, as those of labels do."""
+        loose = [value for value in self.pixels if value not in self._solid]
+        others = self._main_and_others()[1]
+        return self._small or not others or 2 * len(loose) <= len(others)
+
+    def refuse_pictures(self) -> None:
+        """Raise `InputError` if values lie as those of pictures, or of a mask that was spoilt.
+
+        Most of those, or most beside two that nearly all pixels have, fill 3 x 3 pixels hardly
+        anywhere; or there are 0, 255, and many values between that fewer pixels have.
+        """
+        main, others = self._main_and_others()
+        is_mask = main == _OF_MASK and max(self.pixels) == 255 and len(others) > MOST_CLASSES
+        if self.lie_as_labels() and not is_mask:
+            return
+        share = sum(self.pixels[value] for value in others) / sum(self.pixels.values())
+        if self._solid.issuperset(main) and share < _RIM:
+            raise InputError(
+                f"the labels are {main[0]} and {main[1]}, but for {share:.2%} of the pixels with "
+                f"{len(others)} other values ({_shown(others)}), as smoothing, scaling or JPEG "
+                f"leaves them: say --label-threshold {sum(main) // 2} to take what is above for "
+                f"cells, or --label-kind instances if each value is a cell"
+            )
+        raise InputError(
+            f"the labels have {len(self.pixels)} values, most of which nowhere fill 3 x 3 pixels: "
+            f"they lie as in a picture or a smoothed mask, not as labels do; is this the label "
+            f"stack? Say --label-threshold N if what is above N is cells, or --label-kind "
+            f"instances if cells are as small as that"
+        )
+
+    def refuse_strange_values(self) -> None:
+        """Raise `InputError` if a value is below 0, or if there are two and none of them is 0."""
+        values = self.values
+        if values and values[0] < 0:
+            raise InputError(
+                f"the label {values[0]} is negative, and there are {_shown(values)}: say "
+                f"--ignore-label {values[0]} if it means not annotated, or name the classes, "
+                f"background first: --classes={_background_first(values)}"
+            )
+        if len(values) == 2 and values[0] != 0:
+            raise InputError(
+                f"the labels are {values[0]} and {values[1]}, and none is 0, which is background: "
+                f"name the classes, background first, --classes {values[0]},{values[1]} or "
+                f"--classes {values[1]},{values[0]}, or say --label-kind instances if these are "
+                f"two cells without background"
+            )
+
+
+def _background_first(values: list) -> str:
+    """Write labels as --classes takes them; 0, if it is one, is background."""
+    return listed(sorted(values, key=lambda value: (value != 0, value)))
+
+
+def _shown(values: list) -> str:
+    return ", ".join(map(str, values[:4])) + (" ..." if len(values) > 4 else "")
+
+
+def _in_blocks(labels: np.ndarray) -> np.ndarray:
+    """Tell which inner pixels are of the value of all their 8 neighbours: (height - 2, width - 2).
+
+    A slice of less than 3 rows or columns has none.
+    """
+    if min(labels.shape) < 3:
+        return np.zeros(labels[1:-1, 1:-1].shape, bool)
+    across = labels[:, 1:] == labels[:, :-1]
+    rows = across[:, 1:] & across[:, :-1]
+    down = labels[1:, 1:-1] == labels[:-1, 1:-1]
+    return rows[:-2] & rows[1:-1] & rows[2:] & down[1:] & down[:-1]
+
+
+def touch(cells: np.ndarray) -> bool:
+    """Tell whether pixels of two numbers other than 0 are neighbours, corners included."""
+    whole = slice(None)
+    ahead, behind = slice(1, None), slice(None, -1)
+    for a, b in (
+        ((whole, ahead), (whole, behind)),
+        ((ahead, whole), (behind, whole)),
+        ((ahead, ahead), (behind, behind)),
+        ((ahead, behind), (behind, ahead)),
+    ):
+        first, second = cells[a], cells[b]
+        if ((first != second) & (first != 0) & (second != 0)).any():
+            return True
+    return False
+
+
+def detect_kind(slices: Iterable[np.ndarray], ignore: int | None = None) -> str:
+    """Tell what kind of labels a stack holds: up to two values are binary, more than 32 instances.
+
+    Slices are read until the answer is known; `ignore` is the label that means "not annotated".
+
+    Raises
+    ------
+    InputError
+        If there are 3 to 32 values, which may mean either classes or cells; two of which none is 0;
+        one that is negative; or if they lie as those of pictures do.
+    """
+    survey = LabelSurvey(ignore)
+    for labels in slices:
+        survey.add(labels)
+        if len(survey.pixels) > MOST_CLASSES:
+            break
+    survey.refuse_strange_values()
+    if len(survey.pixels) <= 2:
+        return "binary"
+    survey.refuse_pictures()
+    if len(survey.pixels) > MOST_CLASSES:
+        return "instances"
+    raise InputError(
+        f"the labels have {len(survey.pixels)} values ({_shown(survey.values)}), which can be "
+        f"classes as well as cells; say --label-kind classes or --label-kind instances, and "
+        f"--ignore-label N where one of them means not annotated"
+    )
+
+
+def refuse_largest(values: Iterable[int], dtype: np.dtype) -> None:
+    """Refuse a largest number of an unsigned type far above all others: -1, written as unsigned.
+
+    Parameters
+    ----------
+    values : iterable of int
+        Of instances, without the one that means: not annotated.
+    dtype : dtype
+        Of the stack.
+
+    Raises
+    ------
+    InputError
+    """
+    values = sorted(values)
+    if dtype.kind != "u" or len(values) < 2 or values[-1] != np.iinfo(dtype).max:
+        return
+    if values[-2] < values[-1] // 2:
+        raise InputError(
+            f"the label {values[-1]} is the largest that {dtype} holds, the others end with "
+            f"{values[-2]}: say --ignore-label {values[-1]} if it means not annotated, or "
+            f"--label-kind instances if it is a cell"
+        )
