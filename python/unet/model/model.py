@@ -20,6 +20,7 @@ from unet.model.open_net import find_model, is_modeldef, load_net
 from unet.network.geometry import Geometry
 from unet.segmentation import release2015
 from unet.segmentation.beside_passes import ahead
+from unet.segmentation.blocks import Block
 from unet.segmentation.instances import InstanceRules, find_instances
 from unet.segmentation.options import Plan, SegmentationOptions
 from unet.segmentation.segment import segment_image
@@ -214,6 +215,7 @@ class Model:
             slices=slices,
             intensity=self._intensity(volume, options),
             tiling=tiling,
+            block=shape,
             tta=options.tta or "none",
             cost=cost,
             rules=options.rules,
@@ -239,7 +241,7 @@ class Model:
     def run(
         self, volume: Volume, plan: Plan, *, progress: bool = False
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield each slice of a plan, and the probabilities of its classes.
+        """Yield each block of a plan, and the probabilities of its classes.
 
         Parameters
         ----------
@@ -251,8 +253,8 @@ class Model:
 
         Yields
         ------
-        image : ndarray, shape (height, width) or (channels, height, width)
-        probabilities : float32 ndarray, shape (classes, height, width)
+        image, probabilities : ndarray
+            As of `run_block`, of each of the plan's blocks in order.
 
         Raises
         ------
@@ -261,29 +263,58 @@ class Model:
         MemoryError
         """
         hidden = None if progress else True
-        images = ((z, image, plan.input(image)) for z in plan.slices for image in (volume[z],))
+        read = ((block, *self._read(volume, plan, block)) for block in plan.blocks)
         bar = tqdm(total=plan.passes, unit="pass", disable=hidden, leave=False)
-        with bar, closing(ahead(images)) as coming:
-            for z, image, scaled in coming:
-                try:
-                    probabilities = segment_image(
-                        self.net,
-                        scaled,
-                        plan.tiling,
-                        plan.tta,
-                        together=self._together,
-                        bar=bar,
-                    )
-                except FloatingPointError as error:
-                    raise InputError(
-                        f"{volume.path}: slice {z}: {error}: its grey values are far from those "
-                        f"that the network learnt from; see --grey and --normalise"
-                    ) from None
-                except RuntimeError as error:
-                    if "memory" not in str(error):
-                        raise
-                    reason = str(error).splitlines()[0]
-                    raise MemoryError(
-                        f"{reason}; take a smaller --tile, or less --memory"
-                    ) from None
-                yield image, probabilities
+        with bar, closing(ahead(read)) as coming:
+            for block, image, scaled in coming:
+                yield image, self._segmented(volume, plan, block, scaled, bar)
+
+    def run_block(self, volume: Volume, plan: Plan, block: Block) -> tuple[np.ndarray, np.ndarray]:
+        """Return a block of a plan, and the probabilities of its classes.
+
+        They are the same, bit for bit, in whatever order and process blocks are computed.
+
+        Parameters
+        ----------
+        volume : Volume
+        plan : Plan
+            As of `plan`.
+        block : Block
+            One of `plan.blocks`.
+
+        Returns
+        -------
+        image : ndarray, shape ([channels,] height, width)
+        probabilities : float32 ndarray, shape (classes, height, width)
+
+        Raises
+        ------
+        InputError, MemoryError
+            As `run`.
+        """
+        image, scaled = self._read(volume, plan, block)
+        return image, self._segmented(volume, plan, block, scaled, None)
+
+    def _read(self, volume: Volume, plan: Plan, block: Block) -> tuple[np.ndarray, np.ndarray]:
+        """Return a block, and what the network is given of it."""
+        image = volume.region(*block)
+        return image, plan.input(image)
+
+    def _segmented(
+        self, volume: Volume, plan: Plan, block: Block, scaled: np.ndarray, bar: tqdm | None
+    ) -> np.ndarray:
+        """Return the probabilities of a block that was read."""
+        try:
+            return segment_image(
+                self.net, scaled, plan.tiling, plan.tta, together=self._together, bar=bar
+            )
+        except FloatingPointError as error:
+            raise InputError(
+                f"{volume.path}: slice {block.z}: {error}: its grey values are far from those "
+                f"that the network learnt from; see --grey and --normalise"
+            ) from None
+        except RuntimeError as error:
+            if "memory" not in str(error):
+                raise
+            reason = str(error).splitlines()[0]
+            raise MemoryError(f"{reason}; take a smaller --tile, or less --memory") from None

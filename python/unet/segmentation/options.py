@@ -8,6 +8,7 @@ import numpy as np
 
 from unet.errors import InputError
 from unet.segmentation import release2015
+from unet.segmentation.blocks import Block, blocks_of
 from unet.segmentation.instances import InstanceRules, check_rules
 from unet.segmentation.segment import TTA
 from unet.segmentation.tile_size import PassCost
@@ -101,6 +102,8 @@ class Plan:
     intensity : tuple of float or None
         The values that become 0 and 1; None: each slice is normalised.
     tiling : Tiling
+    block : tuple of int
+        (height, width) of what is computed and written at a time.
     tta : str
     cost : PassCost
     rules : InstanceRules
@@ -112,6 +115,7 @@ class Plan:
     slices: range
     intensity: tuple[float, float] | None
     tiling: Tiling
+    block: tuple[int, int]
     tta: str
     cost: PassCost
     rules: InstanceRules
@@ -120,6 +124,11 @@ class Plan:
     def size(self) -> tuple[int, int]:
         """(height, width) of a slice."""
         return self.shape[-2:]
+
+    @property
+    def blocks(self) -> list[Block]:
+        """What is computed at a time, in order: a slice is one block while it fits in memory."""
+        return blocks_of(self.slices, self.size, self.block)
 
     @property
     def passes(self) -> int:
@@ -133,7 +142,7 @@ class Plan:
 
     def input(self, image: np.ndarray) -> np.ndarray:
         """Return a slice as the network is given it, float32 (channels, height, width)."""
-        return scale_intensity(image.reshape((-1,) + self.size), self.intensity)
+        return scale_intensity(image.reshape((-1,) + image.shape[-2:]), self.intensity)
 
     def __str__(self) -> str:
         (height, width), tile, cost = self.size, self.tiling.tile, self.cost
