@@ -2,8 +2,8 @@
 
 Written is the result format of the cell tracking challenge: a folder with mask000.tif, mask001.tif,
 ... of 16 bit, each cell with the number of its track, and res_track.txt, a line for each track: its
-number, its first and last frame, and its parent, or 0. Instances are those of tools/segment.py
---instances.
+number, its first and last frame, and its parent, or 0. The files of a folder keep their numbers.
+Instances are those of tools/segment.py --instances.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import argparse
 import time
 from collections.abc import Sequence
 
-from unet.command.options import add_overwrite, whole
+from unet.command.options import add_by_order, add_label_threshold, add_overwrite, whole
 from unet.errors import InputError
 from unet.segmentation import release2015
+from unet.tracking.label_maps import LABEL_KINDS
 from unet.tracking.linking import TRACKERS
 from unet.tracking.track import track
 
@@ -35,6 +36,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         options.output,
         tracker=tracker,
         field_of_interest=border,
+        label_kind=options.label_kind,
+        label_threshold=options.label_threshold,
+        by_order=options.by_order,
         overwrite=options.overwrite,
     )
     print(f"{options.instances}: {result}; {time.perf_counter() - begin:.1f} s")
@@ -70,5 +74,14 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         choices=("2015",),
         help="as the authors in 2015: --tracker greedy --field-of-interest 50",
     )
+    add(
+        "--label-kind",
+        choices=LABEL_KINDS,
+        default="auto",
+        help="binary: cells are the connected regions of what is not 0; instances: every number is "
+        "a cell (auto: instances, but for maps of foreground, which are refused)",
+    )
+    add_label_threshold(parser)
+    add_by_order(parser)
     add_overwrite(parser)
     return parser.parse_args(argv)

@@ -53,7 +53,9 @@ _SLICE_FILE = re.compile(r"slice_\d+\.png")
 _RESULT_FILE = re.compile(r"mask\d{3,}\.tif|res_track\.txt")
 _TABLE = "res_track.txt"
 # What file managers leave in a folder that was looked at.
-_OF_SYSTEM = {".DS_Store", "Thumbs.db", "desktop.ini"}
+_OF_SYSTEM = re.compile(
+    r"\.DS_Store|\._.*|Thumbs\.db|ehthumbs\.db|desktop\.ini|\.directory|\.localized|Icon\r"
+)
 
 
 def mark(kind: str) -> str:
@@ -102,7 +104,7 @@ def may_replace(path: str | os.PathLike, kind: str) -> bool:
 
 
 def _is_no_matter(name: str) -> bool:
-    return name in _OF_SYSTEM or is_temporary(name)
+    return _OF_SYSTEM.fullmatch(name) is not None or is_temporary(name)
 
 
 def refuse_foreign(path: str | os.PathLike, kind: str) -> None:
@@ -223,7 +225,7 @@ def _holds_chunks_alone(path: Path, names: list[str]) -> bool:
 def _files(folder: Path) -> Iterator[str]:
     """Yield the names of all files below a folder, and of all folders but those of chunks."""
     for _, folders, files in os.walk(folder):
-        yield from (name for name in files if name not in _OF_SYSTEM)
+        yield from (name for name in files if not _OF_SYSTEM.fullmatch(name))
         yield from (name for name in folders if not re.fullmatch(r"c|\d+", name))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from unet.errors import InputError, few
 from unet.scoring.score_sequence import score_seg, score_tracking
 from unet.scoring.seg_det_tra import match_objects, seg
 from unet.tracking.ctc_format import numbered_files, open_frames
@@ -32,7 +33,8 @@ def find_truth(sequence: Path, dataset: Path) -> Path | None:
         return None
     files = [numbered_files(folder, "t") for folder in (sequence, other)]
     with open_frames(files[0], masks=False) as given, open_frames(files[1], masks=False) as known:
-        same = given.shape == known.shape and all(
+        same = list(files[0]) == list(files[1]) and given.shape == known.shape
+        same = same and all(
             np.array_equal(given[z], known[z]) for z in (0, len(given) // 2, len(given) - 1)
         )
     if not same:
@@ -64,9 +66,17 @@ def agreement(first: Path, second: Path) -> dict[str, float]:
     dict
         pixels, the share of pixels that both call a cell or both call background; SEG, of the
         second's cells with the first's in the place of the truth, NaN where there are none.
+
+    Raises
+    ------
+    InputError
+        If their frames do not have the same numbers, or one is damaged.
     """
     same, total, frames = 0, 0, []
     files = [numbered_files(folder, "mask") for folder in (first, second)]
+    alone = sorted(set(files[0]) ^ set(files[1]))
+    if alone:
+        raise InputError(f"{first} and {second}: only one of them has frames {few(alone)}")
     with open_frames(files[0], masks=True) as one, open_frames(files[1], masks=True) as other:
         for a, b in zip(one, other):
             same += int(np.count_nonzero((a > 0) == (b > 0)))

@@ -119,6 +119,8 @@ def write_tracks(path: PathLike, tracks: Iterable[Track]) -> None:
 def numbered_files(folder: PathLike, prefix: str) -> dict[int, Path]:
     """Find the numbered pictures of a folder, in order: PREFIXNNN.tif, also in capitals.
 
+    Numbers need not be padded: t0.tif to t119.tif are 120 frames.
+
     Parameters
     ----------
     folder : path
@@ -138,7 +140,7 @@ def numbered_files(folder: PathLike, prefix: str) -> dict[int, Path]:
     for path in sorted(folder.iterdir()):
         if re.fullmatch(rf"{prefix}_[0-9]+_[0-9]+\.tiff?", path.name, re.IGNORECASE):
             raise InputError(f"{path}: is a slice of a volume; only flat sequences are read")
-        match = re.fullmatch(rf"{prefix}([0-9]{{3,}})\.tiff?", path.name, re.IGNORECASE)
+        match = re.fullmatch(rf"{prefix}([0-9]{{1,9}})\.tiff?", path.name, re.IGNORECASE)
         if match is None:
             continue
         number = int(match.group(1))
@@ -200,10 +202,10 @@ def open_masks(folder: PathLike, prefix: str = "mask") -> Volume:
     """Open all masks of a folder as a stack: of a result, or the markers of a ground truth.
 
     It is uint16 (frames, height, width), 0 is background; raises `InputError` as `numbered_files`
-    and `open_frames`, and if frames are missing between 0 and the last.
+    and `open_frames`, and if frames are missing between the first and the last.
     """
     files = numbered_files(folder, prefix)
-    lost = next((k for k, number in enumerate(files) if k != number), None)
+    lost = next((k for k, number in enumerate(files, min(files)) if k != number), None)
     if lost is not None:
         raise InputError(f"{folder}: {prefix}{lost:03d}.tif is missing")
     return open_frames(files, masks=True)
@@ -214,18 +216,23 @@ def write_masks(
     masks: Iterable[np.ndarray],
     tracks: Iterable[Track] | None = None,
     *,
+    numbers: Sequence[int] | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write a result: mask000.tif, mask001.tif, ..., and res_track.txt.
+
+    The challenge wants all names of one length: of four digits as soon as a number has four.
 
     Parameters
     ----------
     folder : path
         Appears whole; an older result in its place is replaced.
-    masks : iterable of ndarray of int, shape (height, width)
+    masks : sequence or iterable of ndarray of int, shape (height, width)
         Frame after frame; 0 is background, every other number a cell, up to 65535.
     tracks : iterable of Track, optional
         None: masks alone, whose numbers say nothing from frame to frame.
+    numbers : sequence of int, optional
+        Of the frames, one a mask; by default from 0 on, as many as `masks`, then a sequence, has.
     overwrite : bool
         Whether a folder is replaced that holds other things than a result of this function, whose
         masks carry the mark of `unet.files.provenance`.
@@ -243,8 +250,10 @@ def write_masks(
         refuse_foreign(folder, RESULT)
     tracks = None if tracks is None else list(tracks)
     _check_tracks(tracks or [], [f"{folder}, track {track.label}" for track in tracks or []])
+    numbers = range(len(masks)) if numbers is None else numbers
+    digits = 3 if max(numbers, default=0) < 1000 else len(str(max(numbers)))
     with atomic_folder(folder) as temporary:
-        for number, mask in enumerate(masks):
+        for number, mask in zip(numbers, masks):
             if mask.min() < 0 or mask.max() > _LARGEST_LABEL:
                 raise InputError(
                     f"{folder}: frame {number} has the numbers {mask.min()} to {mask.max()}, but "
@@ -252,7 +261,7 @@ def write_masks(
                 )
             # zlib, as tifffile needs no other package for it.
             tifffile.imwrite(
-                str(temporary / f"mask{number:03d}.tif"),
+                str(temporary / f"mask{number:0{digits}d}.tif"),
                 mask.astype(np.uint16),
                 photometric="minisblack",
                 compression="zlib",

@@ -67,8 +67,8 @@ def detect(frames: Sequence[np.ndarray]) -> Detections:
     Raises
     ------
     InputError
-        If numbers are negative or not whole, or change from most pixels to the next; frames differ
-        in size; or all cells of all frames have the number 255: a map of foreground.
+        If numbers are negative or not whole, or change from most pixels to the next; or frames
+        differ in size.
     """
     cells: list[FrameDetections] = []
     shared: list[sparse.csr_matrix] = []
@@ -81,11 +81,6 @@ def detect(frames: Sequence[np.ndarray]) -> Detections:
         shared.append(shared_pixels(previous, index, rows, len(found.labels)))
         cells.append(found)
         previous, rows = index, len(found.labels)
-    if {int(label) for found in cells for label in found.labels} == {255}:
-        raise InputError(
-            "holds a map of foreground, 0 and 255, instead of a number for each cell: give what "
-            "tools/segment.py --instances writes"
-        )
     return Detections(cells, shared)
 
 
@@ -117,7 +112,8 @@ def number_cells(labels: np.ndarray, t: int) -> tuple[np.ndarray, np.ndarray]:
     if labels.dtype.kind == "f" and (labels != np.rint(labels)).any():
         raise InputError(
             f"frame {t} holds numbers that are not whole: give cells' numbers, as tools/segment.py "
-            f"--instances writes them, not probabilities"
+            f"--instances writes them, not probabilities, of which --label-threshold 0.5 makes "
+            f"cells"
         )
     if labels.dtype.kind != "b" and labels.min() < 0:
         raise InputError(f"frame {t} holds the negative number {labels.min()}, which is no cell's")

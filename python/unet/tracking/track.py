@@ -13,15 +13,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from unet.errors import InputError
+from unet.errors import InputError, few
 from unet.files.names import PathLike
 from unet.files.outputs import Output, guard_outputs
 from unet.files.provenance import RESULT
 from unet.tracking.ctc_format import Track, open_masks, write_masks
 from unet.tracking.detections import detect, number_cells
+from unet.tracking.label_maps import LABEL_KINDS, components, refuse_maps
 from unet.tracking.linking import TRACKERS, Gap, Links
 from unet.tracking.split_merged import SplitMerged
 from unet.volumes import Stack, Volume, as_volume
+from unet.volumes.file_numbers import frame_numbers
 
 _MOST_TRACKS = int(np.iinfo(np.uint16).max)
 
@@ -36,17 +38,29 @@ class Tracks(NamedTuple):
     masks : ndarray, Volume or iterator of uint16, shape (frames, height, width)
         The number of the track of each pixel, 0 is none.
     frames : int
+    first : int
+        The number of the first frame, as its file names it.
+    missing : tuple of int
+        The numbers of frames between others of which there was no file.
     """
 
     tracks: list[Track]
     masks: np.ndarray | Volume | Iterator[np.ndarray]
     frames: int
+    first: int = 0
+    missing: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         children = sum(track.parent > 0 for track in self.tracks)
-        return (
+        told = (
             f"{len(self.tracks)} tracks, {children} of them with a parent, in {self.frames} frames"
         )
+        if self.missing:
+            told += (
+                f"; look at this: there is no file of frame {few(self.missing)}, taken for "
+                f"{'a frame' if len(self.missing) == 1 else 'frames'} in which no cell was seen"
+            )
+        return told
 
 
 def track(
@@ -55,6 +69,9 @@ def track(
     *,
     tracker: str = "assignment",
     field_of_interest: int = 0,
+    label_kind: str = "auto",
+    label_threshold: float | None = None,
+    by_order: bool = False,
     overwrite: bool = False,
 ) -> Tracks:
     """Follow cells through a sequence, from the instances of each frame.
@@ -63,7 +80,8 @@ def track(
     ----------
     instances : array, or path as `unet.open_volume` takes it, shape (frames, height, width)
         0 is background, every other number a cell of its frame, such as `unet segment --instances`
-        writes.
+        writes. The files of a folder are the frames of the numbers in their names; one that is
+        missing in between is a frame in which no cell was seen.
     output : path, optional
         A folder for the result in the cell tracking challenge's format: mask000.tif, mask001.tif,
         ... of 16 bit, and res_track.txt.
@@ -72,6 +90,13 @@ def track(
         the authors in 2015.
     field_of_interest : int
         Leave out cells that lie wholly in so many pixels at the edges.
+    label_kind : {"auto", "binary", "instances"}
+        binary: cells are the 4-connected components of what is not 0. auto: instances, but for maps
+        of foreground or classes, which are refused.
+    label_threshold : float, optional
+        Cells are the 4-connected components of what is above it.
+    by_order : bool
+        Count the files of a folder in the order of their names, whatever their numbers.
     overwrite : bool
         Replace an output that is no earlier result.
 
@@ -83,8 +108,8 @@ def track(
     Raises
     ------
     InputError
-        If there are no instances in it, the field of interest is empty, there are more tracks than
-        16 bit can number, or the output would damage something.
+        If these are no instances, the field of interest is empty, there are more tracks than 16 bit
+        can number, more frames are missing than there are, or the output would damage something.
 
     References
     ----------
@@ -103,16 +128,63 @@ def track(
     if output is not None:
         inputs = [instances] if isinstance(instances, (str, os.PathLike)) else []
         guard_outputs([Output(output, RESULT)], inputs, overwrite)
+    if label_kind not in LABEL_KINDS:
+        raise InputError(f"label kind {label_kind!r}: give {', '.join(LABEL_KINDS)}")
+    if label_threshold is not None and label_kind == "instances":
+        raise InputError("--label-threshold says that labels are binary, not instances")
     with as_volume(instances, "instances", channels=1) as frames:
+        numbers = range(len(frames)) if by_order else _numbers(frames)
+        every = range(numbers[0], numbers[-1] + 1)
         try:
-            result = track_cells(frames, tracker, field_of_interest)
+            seen = frames
+            if label_kind == "binary" or label_threshold is not None:
+                seen = components(frames, label_threshold)
+            elif label_kind == "auto":
+                refuse_maps(frames)
+            result = track_cells(_with_gaps(seen, numbers), tracker, field_of_interest)
         except InputError as error:
             where = "" if str(error).startswith(frames.path) else f"{frames.path}: "
             raise InputError(f"{where}{error}") from None
+        first = every[0]
+        result = result._replace(
+            tracks=[
+                one._replace(begin=one.begin + first, end=one.end + first) for one in result.tracks
+            ],
+            first=first,
+            missing=tuple(sorted(set(every) - set(numbers))),
+        )
         if output is None:
             return result._replace(masks=np.stack(list(result.masks)))
-        write_masks(output, result.masks, result.tracks, overwrite=overwrite)
+        write_masks(output, result.masks, result.tracks, numbers=every, overwrite=overwrite)
     return result._replace(masks=open_masks(output))
+
+
+def _numbers(frames: Volume) -> Sequence[int]:
+    """Return the numbers of the frames: those that their files have, or else from 0 on."""
+    numbers = frame_numbers(frames) if frames.names else None
+    if numbers is None:
+        return range(len(frames))
+    lost = numbers[-1] - numbers[0] + 1 - len(numbers)
+    if lost > len(numbers):
+        raise InputError(
+            f"{frames.path}: its {len(numbers)} files are numbered {few(numbers, 3)}, so {lost} "
+            f"frames are missing in between: say --by-order to count them from 0 instead"
+        )
+    return numbers
+
+
+def _with_gaps(frames: Volume, numbers: Sequence[int]) -> Volume:
+    """Return frames by their numbers, from that of the first on; those missing hold no cell."""
+    place = {number - numbers[0]: z for z, number in enumerate(numbers)}
+    count = numbers[-1] - numbers[0] + 1
+    if count == len(frames):
+        return frames
+
+    def read(t: int) -> np.ndarray:
+        return frames[place[t]] if t in place else np.zeros(frames.shape[-2:], frames.dtype)
+
+    shape = (count,) + frames.shape[-2:]
+    return Volume(frames.path, shape, frames.dtype, read)
 
 
 def track_cells(frames: Sequence[np.ndarray], tracker: str, field_of_interest: int = 0) -> Tracks:

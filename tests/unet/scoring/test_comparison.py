@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.unet.ctc_cases import write_picture
+from unet.errors import InputError
 from unet.scoring.comparison import agreement, find_truth
 from unet.tracking.ctc_format import write_masks
 
@@ -23,6 +24,9 @@ def test_agreement_counts_pixels_and_cells(tmp_path):
     # 20 of 25 pixels are in both; 5 of 100 differ.
     assert found == {"pixels": pytest.approx(0.95), "SEG": pytest.approx(0.8)}
     assert np.isnan(agreement(tmp_path / "none", tmp_path / "first")["SEG"])
+    write_masks(tmp_path / "later", first, numbers=[1, 2])
+    with pytest.raises(InputError, match="later: only one of them has frames 0, 2"):
+        agreement(tmp_path / "first", tmp_path / "later")
 
 
 def test_truth_of_other_frames_is_not_used(tmp_path, capsys):

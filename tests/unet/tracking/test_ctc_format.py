@@ -31,7 +31,7 @@ def masks():
 
 
 def test_masks_and_tracks_come_back(tmp_path, masks):
-    write_masks(tmp_path / "02_RES", iter(masks), iter(TRACKS))
+    write_masks(tmp_path / "02_RES", iter(masks), iter(TRACKS), numbers=range(3))
     got = open_masks(tmp_path / "02_RES")[:]
     assert got.dtype == np.uint16
     assert np.array_equal(got, masks)
@@ -119,7 +119,7 @@ def test_numbers_of_three_and_four_digits(tmp_path):
     for name in ("t0010.tif", "t999.tif", "t1000.tif", "mask003.tif", "t1.tif", "t005.txt"):
         write_picture(tmp_path / name, np.zeros((4, 5), np.uint8))
     files = numbered_files(tmp_path, "t")
-    assert list(files) == [10, 999, 1000]
+    assert list(files) == [1, 10, 999, 1000]
     write_picture(tmp_path / "t010.tif", np.zeros((4, 5), np.uint8))
     with pytest.raises(InputError, match=r"t010\.tif: has the same number as t0010\.tif"):
         numbered_files(tmp_path, "t")
@@ -127,6 +127,26 @@ def test_numbers_of_three_and_four_digits(tmp_path):
         numbered_files(tmp_path, "man_seg")
     with pytest.raises(InputError, match=r"elsewhere: there is no such folder"):
         numbered_files(tmp_path / "elsewhere", "t")
+
+
+def test_numbers_that_are_not_padded_are_frames_all_the_same(tmp_path):
+    for number in range(120):
+        write_picture(tmp_path / f"t{number}.tif", np.full((4, 5), number, np.uint8))
+    files = numbered_files(tmp_path, "t")
+    assert list(files) == list(range(120))
+    assert open_frames(files, masks=False)[:][:, 0, 0].tolist() == list(range(120))
+
+
+def test_names_are_of_one_length_as_the_challenge_wants_them(tmp_path):
+    picture = np.zeros((2, 2), np.uint8)
+    write_masks(tmp_path / "short", [picture] * 1000)
+    write_masks(tmp_path / "long", [picture] * 1001)
+    short, long = (sorted(os.listdir(tmp_path / name)) for name in ("short", "long"))
+    assert short == [f"mask{t:03d}.tif" for t in range(1000)]
+    assert long == [f"mask{t:04d}.tif" for t in range(1001)]
+    assert len(open_masks(tmp_path / "long")) == 1001
+    write_masks(tmp_path / "few", [picture] * 2, numbers=[7, 1234])
+    assert sorted(os.listdir(tmp_path / "few")) == ["mask0007.tif", "mask1234.tif"]
 
 
 def test_masks_of_8_and_16_bit_are_one_stack(tmp_path):
@@ -164,6 +184,12 @@ def test_names_in_capitals_and_digits_that_are_none(tmp_path):
     for name in ("T000.TIF", "t001.Tiff", "t00²3.tif", "t٠٠٣.tif"):
         write_picture(tmp_path / name, np.zeros((4, 5), np.uint8))
     assert list(numbered_files(tmp_path, "t")) == [0, 1]
+
+
+def test_a_sequence_may_begin_later_than_with_frame_0(tmp_path):
+    for number in (5, 6):
+        write_picture(tmp_path / f"mask{number:03d}.tif", np.full((4, 5), number, np.uint8))
+    assert open_masks(tmp_path)[:][:, 0, 0].tolist() == [5, 6]
 
 
 def test_frames_that_do_not_fit(tmp_path):
