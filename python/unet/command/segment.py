@@ -8,6 +8,7 @@ tells which cell each pixel belongs to: 0 none, 1, 2, ... in each slice anew.
 from __future__ import annotations
 
 import argparse
+import shlex
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -20,10 +21,17 @@ from unet.files.outputs import guard_outputs
 from unet.model import find_model, load
 from unet.segmentation.instances import InstanceRules
 from unet.segmentation.options import SegmentationOptions
+from unet.segmentation.provenance import describe
 from unet.segmentation.segment import TTA
 from unet.segmentation.write import SegmentationFiles, write_segmentation
 from unet.volumes import chosen_slices, open_volume
 from unet.volumes.intensity import INPUT
+
+# The options that the values depend on, but for what is a cell.
+_OF_VALUES = (
+    *("level", "channel", "time", "scene", "weights", "net", "tta", "procedure", "tile", "slices"),
+    *("grey", "normalise"),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -41,9 +49,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         model = load(weights, net, device=arguments.device, precision=arguments.precision)
         plan = model.plan(volume, options)
         print(plan, flush=True)
+        note = describe(plan, weights, command_of(arguments))
         begin = time.perf_counter()
         with closing(model.run(volume, plan, progress=True)) as results:
-            flat = write_segmentation(results, plan, files)
+            flat = write_segmentation(results, plan, files, note)
         seconds = time.perf_counter() - begin
     print(
         f"{seconds:.1f} s, {seconds / len(plan.slices):.2f} s a slice, "
@@ -81,6 +90,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--instances", **file, help="write the cells' numbers")
     types = dict(choices=("float32", "uint8"))
     add("--dtype", **types, help="of probabilities; uint8 is 255 for 1, and what PNG holds")
+    zarr = dict(type=int, choices=(2, 3))
+    add("--zarr-format", **zarr, help="of .zarr: 2 is NGFF 0.4, 3 NGFF 0.5 (default: the newest)")
     add("--tta", choices=tuple(TTA), help="mean over 4 mirrored, 4 rotated or 8 orientations")
     add(
         "--procedure",
@@ -117,6 +128,21 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     kinds = dict(choices=("uint16", "uint32"), default="uint16")
     cells("--instance-dtype", **kinds, help="uint32 holds more than 65535 cells (%(default)s)")
     return parser.parse_args(argv)
+
+
+def command_of(arguments: argparse.Namespace) -> str:
+    """Return the command by all that the values depend on: neither machine nor names of outputs."""
+    rules = InstanceRules(*(getattr(arguments, name) for name in InstanceRules._fields))
+    values = {name: getattr(arguments, name) for name in _OF_VALUES}
+    command = ["unet", "segment", str(arguments.stack)]
+    for name, value in {**values, **rules.changed()}.items():
+        flag = "--" + name.replace("_", "-")
+        if isinstance(value, bool):
+            command += [flag if value else flag.replace("--", "--no-", 1)]
+        elif value is not None:
+            several = isinstance(value, (list, tuple))
+            command += [flag, *(map(str, value) if several else [str(value)])]
+    return shlex.join(command)
 
 
 def options_of(arguments: argparse.Namespace) -> SegmentationOptions:

@@ -219,6 +219,7 @@ class Model:
             tta=options.tta or "none",
             cost=cost,
             rules=options.rules,
+            calibration=volume.calibration,
         )
 
     def _intensity(

@@ -13,6 +13,7 @@ from unet.segmentation.instances import InstanceRules, check_rules
 from unet.segmentation.segment import TTA
 from unet.segmentation.tile_size import PassCost
 from unet.segmentation.tiles import Tiling
+from unet.volumes.calibration import Calibration
 from unet.volumes.intensity import scale_intensity
 
 
@@ -107,6 +108,8 @@ class Plan:
     tta : str
     cost : PassCost
     rules : InstanceRules
+    calibration : Calibration
+        Of the stack, and of what is written.
     """
 
     stack: str
@@ -119,6 +122,7 @@ class Plan:
     tta: str
     cost: PassCost
     rules: InstanceRules
+    calibration: Calibration = field(default_factory=Calibration)
 
     @property
     def size(self) -> tuple[int, int]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -41,6 +42,8 @@ class SegmentationFiles:
     instance_dtype : {"uint16", "uint32"}
     overwrite : bool
         As of `unet.files.outputs.guard_outputs`.
+    zarr_format : {2, 3}, optional
+        As of `VolumeWriter`.
 
     Raises
     ------
@@ -56,6 +59,7 @@ class SegmentationFiles:
     dtype: str | None = None
     instance_dtype: str = "uint16"
     overwrite: bool = False
+    zarr_format: int | None = None
 
     def __post_init__(self) -> None:
         if self.overlay and self.overlay.suffix.lower() not in ("", ".png"):
@@ -73,7 +77,10 @@ class SegmentationFiles:
 
 
 def write_segmentation(
-    results: Iterable[tuple[np.ndarray, np.ndarray]], plan: Plan, files: SegmentationFiles
+    results: Iterable[tuple[np.ndarray, np.ndarray]],
+    plan: Plan,
+    files: SegmentationFiles,
+    note: Mapping[str, Any] | None = None,
 ) -> list[int]:
     """Write a stack that is being segmented; the files appear when all of them are whole.
 
@@ -83,6 +90,8 @@ def write_segmentation(
         Of each slice its image and the probabilities of its classes: `unet.model.Model.run`.
     plan : Plan
     files : SegmentationFiles
+    note : mapping, optional
+        Provenance: `unet.segmentation.provenance.describe`.
 
     Returns
     -------
@@ -98,7 +107,7 @@ def write_segmentation(
     flat = []
     with contextlib.ExitStack() as opened:
         truth, offset = _open_truth(files.truth, plan, opened)
-        writers = _open_writers(files, plan, opened)
+        writers = _open_writers(files, plan, opened, note)
         drawings = _open_overlay(files.overlay, plan, opened)
 
         def write(z: int, image: np.ndarray, probabilities: np.ndarray) -> None:
@@ -133,7 +142,10 @@ def _open_truth(
 
 
 def _open_writers(
-    files: SegmentationFiles, plan: Plan, opened: contextlib.ExitStack
+    files: SegmentationFiles,
+    plan: Plan,
+    opened: contextlib.ExitStack,
+    note: Mapping[str, Any] | None,
 ) -> dict[str, VolumeWriter]:
     is_png = files.probabilities is not None and files.probabilities.suffix.lower() in ("", ".png")
     # Instances first: they alone can fail for what a slice holds.
@@ -148,7 +160,16 @@ def _open_writers(
         if path:
             channels = (plan.classes,) if what == "probabilities" and plan.classes > 2 else ()
             shape = (len(plan.slices), *channels, *plan.size)
-            writer = VolumeWriter(path, shape, np.dtype(dtype), overwrite=files.overwrite)
+            writer = VolumeWriter(
+                path,
+                shape,
+                np.dtype(dtype),
+                overwrite=files.overwrite,
+                calibration=plan.calibration,
+                note=note,
+                labels=what != "probabilities",
+                zarr_format=files.zarr_format,
+            )
             writers[what] = opened.enter_context(writer)
     return writers
 

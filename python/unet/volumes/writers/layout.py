@@ -62,17 +62,23 @@ class Layout:
 
     @property
     def chunk(self) -> tuple[int, int]:
-        """Height and width of a chunk of one slice and one channel."""
-        height, width = self.shape[-2:]
-        if self.blocks is not None:
-            return min(self.blocks[0], height), min(self.blocks[1], width)
-        if height * width * self.dtype.itemsize <= _CHUNK_BYTES:
-            return height, width
-        return min(_SQUARE, height), min(_SQUARE, width)
+        """Height and width of a chunk of one slice and one channel; blocks are whole chunks."""
+        block = tuple(map(min, self.blocks or self.shape[-2:], self.shape[-2:]))
+        if block[0] * block[1] * self.dtype.itemsize <= _CHUNK_BYTES:
+            return block
+        height, width = (
+            min(_SQUARE, size) if side == size else _largest_divisor(side)
+            for side, size in zip(block, self.shape[-2:])
+        )
+        return height, width
 
     def note_text(self) -> str:
         """Return the note as JSON, for formats that hold text."""
         return json.dumps(dict(self.note), indent=1, default=str, sort_keys=True)
+
+
+def _largest_divisor(side: int) -> int:
+    return next(part for part in range(min(_SQUARE, side), 0, -1) if side % part == 0)
 
 
 def visible(image: np.ndarray) -> np.ndarray:

@@ -132,10 +132,10 @@ def _ome_xml(layout: Layout, stored: np.dtype) -> str:
     import tifffile
 
     calibration = layout.calibration
-    # The same stack makes the same file, to the bit: no time and no chance go into its number.
-    told = f"{layout.path.name} {layout.shape} {stored} {layout.note_text()}"
+    # The same stack makes the same file under whatever name, to the bit.
+    told = f"{layout.shape} {stored} {layout.note_text()}"
     number = str(uuid.uuid5(uuid.NAMESPACE_OID, told))
-    metadata: dict[str, Any] = {"Name": layout.path.stem}
+    metadata: dict[str, Any] = {}
     for axis, size in zip("ZYX", calibration.pixel_size or ()):
         if size is not None:
             metadata[f"PhysicalSize{axis}"] = size
