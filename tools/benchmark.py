@@ -342,7 +342,14 @@ def tiles(options: argparse.Namespace) -> None:
                 print(told, flush=True)
 
 
-BENCHMARKS = {"engine": engine, "tiles": tiles, "work": work}
+def segment(options: argparse.Namespace) -> None:
+    """Time stacks and slices from file to probabilities, here and by others."""
+    from time_segmentation import segment
+
+    segment(options)
+
+
+BENCHMARKS = {"engine": engine, "segment": segment, "tiles": tiles, "work": work}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -379,6 +386,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--workers", type=whole(0, 4096), nargs="+", help="how many cut (tiles; 0 and --threads)"
     )
+    parser.add_argument("--model", default="isbi2012", help="a trained network (segment)")
+    parser.add_argument("--slices", type=whole(1), default=30, help="of the stack (segment)")
     options = parser.parse_args(argv)
     is_the_output()
     BENCHMARKS[options.what](options)

@@ -5,7 +5,7 @@ And what only PyTorch can say of a GPU: how fast it multiplies, the memory in us
 
 from __future__ import annotations
 
-from typing import Callable
+from typing import Any, Callable
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +34,20 @@ class PlainUNet(nn.Module):
         )
         self.score = nn.Conv2d(width, 2, 1)
         self.to(memory_format=torch.channels_last)
+
+    @classmethod
+    def of(cls, net: Any) -> PlainUNet:
+        """Return the module with the weights of a caffe.Net of this network."""
+        given = [layer.blobs for layer in net.layers if len(layer.blobs)]
+        module = cls(given[0][0].shape[0])
+        convolutions = [one for pair in module.down for one in pair]
+        for across, pair in zip(reversed(module.across), reversed(module.up)):
+            convolutions += [across, *pair]
+        with torch.no_grad():
+            for convolution, (weights, bias) in zip([*convolutions, module.score], given):
+                convolution.weight.copy_(torch.from_numpy(weights.data))
+                convolution.bias.copy_(torch.from_numpy(bias.data.ravel()))
+        return module
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the scores: (n, 2, height - 184, width - 184) of (n, 1, height, width)."""
