@@ -16,7 +16,13 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from unet.command.options import add_overwrite, parse_slices, whole
+from unet.command.options import (
+    add_by_order,
+    add_label_threshold,
+    add_overwrite,
+    parse_slices,
+    whole,
+)
 from unet.command.terminal import is_the_output
 from unet.files.outputs import Output, guard_outputs
 from unet.files.provenance import SCORE_FILE
@@ -37,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         arguments.labels,
         arguments.prediction,
         label_kind=arguments.label_kind,
+        label_threshold=arguments.label_threshold,
+        by_order=arguments.by_order,
         slices=parse_slices(arguments.slices),
         every_third=arguments.every_third,
         unscaled=arguments.unscaled,
@@ -80,6 +88,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "get thin borders where they touch, as in tools/prepare.py, also in a prediction of such "
         "numbers (auto: by how they lie)",
     )
+    add_label_threshold(parser)
+    add_by_order(parser)
     parser.add_argument(
         "--no-warping",
         dest="warping",

@@ -9,23 +9,27 @@ from collections.abc import Mapping
 from typing import Any
 
 from unet.files.atomic import atomic_path
+from unet.files.names import printable
 from unet.files.provenance import KEY, SCORE_FILE, mark
 
 
 def write_scores(path: str | os.PathLike[str], scores: Mapping[str, Any]) -> None:
     """Write scores as JSON, whole or not at all.
 
-    NaN and infinities, which JSON does not have, become null.
+    NaN and infinities, which JSON does not have, become null; names that are not UTF-8, which JSON
+    does not have either, are written as `unet.files.names.printable` does.
     """
     marked = {KEY: mark(SCORE_FILE), **scores}
     with atomic_path(path) as fresh:
-        text = json.dumps(_without_nan(marked), indent=1, allow_nan=False)
+        text = json.dumps(_as_json(marked), indent=1, allow_nan=False)
         fresh.write_text(text + "\n", encoding="utf-8")
 
 
-def _without_nan(value: Any) -> Any:
+def _as_json(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
+        return {key: _as_json(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_without_nan(item) for item in value]
+        return [_as_json(item) for item in value]
+    if isinstance(value, str):
+        return printable(value)
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from unet.scoring.score_sequence import is_ground_truth, score_sequence
 from unet.scoring.score_stack import score_stack
 from unet.scoring.score_tables import SequenceScores, StackScores
 from unet.volumes import Stack, Volume, as_volume, chosen_slices
+from unet.volumes.file_numbers import are_named, chosen, places_of
 
 LABEL_KINDS = ("auto", "binary", "instances")
 
@@ -24,6 +26,8 @@ def score(
     prediction: Stack,
     *,
     label_kind: str = "auto",
+    label_threshold: float | None = None,
+    by_order: bool = False,
     slices: range | slice | None = None,
     every_third: bool = False,
     unscaled: bool = False,
@@ -46,6 +50,11 @@ def score(
     label_kind : {"auto", "binary", "instances"}
         instances: numbers of cells, which get thin borders where they touch, as in training. auto:
         by how they lie.
+    label_threshold : float, optional
+        Labels above it are inside a cell, the others are membrane.
+    by_order : bool
+        Whether files of two folders belong together in the order of their names, whatever their
+        numbers; else by these.
     slices : range or slice, optional
         Of the labels; the prediction holds these or all.
     every_third : bool
@@ -102,6 +111,8 @@ def score(
         ("--every-third", every_third, False),
         ("--unscaled", unscaled, False),
         ("--label-kind", label_kind != "auto", False),
+        ("--label-threshold", label_threshold is not None, False),
+        ("--by-order", by_order, False),
         ("--no-warping", not warping, False),
         ("--frames", frames is not None, True),
         ("--no-tracking", not tracking, True),
@@ -112,8 +123,18 @@ def score(
     if of_folder:
         return SequenceScores(score_sequence(truth, prediction, frames, tracking=tracking))
 
-    labels, predicted, numbers = _read(truth, prediction, slices, every_third)
+    if label_threshold is not None and label_kind == "instances":
+        raise InputError("--label-threshold says that labels are binary, not instances")
+    labels, predicted, numbers, surplus = _read(truth, prediction, slices, every_third, by_order)
     names = [one if isinstance(one, Path) else "array" for one in (truth, prediction)]
+    bits = [one.dtype.itemsize * 8 for one in (labels, predicted)]
+    if label_threshold is not None:
+        labels, label_kind = labels > label_threshold, "binary"
+    elif labels.min() < 0:
+        raise InputError(
+            f"{names[0]}: the label {labels.min()} is negative: say --label-threshold 0 if what "
+            f"is above 0 alone is inside cells, or --slices A:B where slices are not annotated"
+        )
     cells, kind = _true_cells(labels, label_kind, names[0])
     if _are_cell_numbers(predicted):
         found, how = _true_cells(predicted, label_kind, names[1])
@@ -126,62 +147,70 @@ def score(
         of_slice["slice"] = number
     return StackScores(
         scores,
-        doubts=_doubts(cells, probabilities),
+        doubts=[*surplus, *_doubts(cells, probabilities)],
         labels=str(names[0]),
         prediction=str(names[1]),
         slices_without_cells=[one["slice"] for one in scores["per_slice"] if not one["cells"]],
         label_kind=kind,
-        label_bitdepth=labels.dtype.itemsize * 8,
-        proposal_bitdepth=predicted.dtype.itemsize * 8,
+        label_bitdepth=bits[0],
+        proposal_bitdepth=bits[1],
         prediction_scaling=scaling,
     )
 
 
 def _read(
-    truth: Stack, prediction: Stack, slices: range | slice | None, every_third: bool
-) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    truth: Stack,
+    prediction: Stack,
+    slices: range | slice | None,
+    every_third: bool,
+    by_order: bool,
+) -> tuple[np.ndarray, np.ndarray, list[int], list[str]]:
     """Read the slices to be scored of both stacks, (slices, height, width), and number them.
 
-    The numbers are those in the labels, from 1.
+    The numbers are those in the labels, from 1. Last come sentences on what is not scored.
     """
     with (
         as_volume(truth, "labels", channels=1) as labels,
         as_volume(prediction, "prediction", channels=1) as predicted,
     ):
-        of_labels, of_prediction = _choose(labels, predicted, slices, every_third)
+        of_labels, of_prediction = _choose(labels, predicted, slices, by_order)
+        surplus = len(predicted) - len(of_prediction) if slices is None else 0
+        told = [f"{surplus} of the {len(predicted)} predictions have no labels of their number"]
+        if every_third:
+            of_labels, of_prediction = of_labels[1::3], of_prediction[1::3]
+            if not of_labels:
+                raise InputError(
+                    "--every-third starts with slice 2, and there is only one: leave it out"
+                )
         labels.demand(of_labels)
         predicted.demand(of_prediction)
         numbers = [z + 1 for z in of_labels]
-        return _read_slices(labels, of_labels), _read_slices(predicted, of_prediction), numbers
+        pixels = _read_slices(labels, of_labels), _read_slices(predicted, of_prediction)
+        return (*pixels, numbers, told if surplus else [])
 
 
-def _read_slices(volume: Volume, chosen: range) -> np.ndarray:
+def _read_slices(volume: Volume, places: Sequence[int]) -> np.ndarray:
     """Read slices of a grey stack, shape (slices, height, width)."""
-    pixels = volume[chosen.start : chosen.stop : chosen.step]
+    pixels = chosen(volume, places)[:]
     return pixels.reshape((len(pixels),) + volume.shape[-2:])
 
 
 def _choose(
-    labels: Volume, prediction: Volume, chosen: range | slice | None, every_third: bool
-) -> tuple[range, range]:
-    """Return the slices to be scored: their places in the labels and in the prediction."""
-    of_labels, of_prediction = range(len(labels)), range(len(prediction))
-    if chosen is not None:
-        of_labels = chosen_slices(chosen, len(labels))
-        if len(prediction) == len(labels):
-            of_prediction = of_labels
+    labels: Volume, prediction: Volume, slices: range | slice | None, by_order: bool
+) -> tuple[Sequence[int], Sequence[int]]:
+    """Return the slices that are asked for: their places in the labels and in the prediction."""
+    of_labels = chosen_slices(slices, len(labels))
+    of_prediction: Sequence[int] = range(len(prediction))
+    if not by_order and are_named(labels, prediction):
+        of_prediction = places_of(chosen(labels, of_labels), prediction, "prediction")
+    elif slices is not None and len(prediction) == len(labels):
+        of_prediction = of_labels
     given, found = _describe(labels, len(of_labels)), _describe(prediction, len(of_prediction))
     if given != found:
-        remedy = "" if chosen else ", or say with --slices A:B which of the labels it holds"
+        remedy = "" if slices else ", or say with --slices A:B which of the labels it holds"
         raise InputError(
             f"the labels are {given} and the prediction is {found}: they must be the same{remedy}"
         )
-    if every_third:
-        of_labels, of_prediction = of_labels[1::3], of_prediction[1::3]
-        if not of_labels:
-            raise InputError(
-                "--every-third starts with slice 2, and there is only one: leave it out"
-            )
     return of_labels, of_prediction
 
 
@@ -217,7 +246,7 @@ def _true_cells(stack: np.ndarray, kind: str, path: Path) -> tuple[np.ndarray, s
     if asked == "auto" and cells.all() and len(survey.values) > 1:
         raise InputError(
             f"{path}: the values are {few(survey.values)}, and no pixel is 0, which is membrane: "
-            f"give membrane the value 0"
+            f"give membrane the value 0, or say --label-threshold N if what is not above N is it"
         )
     return cells, kind
 

@@ -94,14 +94,28 @@ def _refuse_twins(volume: Volume, keys: Sequence[Key]) -> None:
         seen[key] = name
 
 
-def places_of(labels: Volume, pictures: Volume) -> Sequence[int]:
+def are_named(first: Volume, second: Volume) -> bool:
+    """Tell whether the names of files say which slice of one belongs to which of the other.
+
+    So it is for two folders, but for those that `unet segment` has written, and of one file each.
+    """
+    return (
+        bool(first.names and second.names)
+        and not (_is_counted(first) or _is_counted(second))
+        and not len(first) == len(second) == 1
+    )
+
+
+def places_of(labels: Volume, pictures: Volume, what: str = "picture") -> Sequence[int]:
     """Return which picture belongs to each slice of labels, by numbers or words in their names.
 
     Parameters
     ----------
     labels, pictures : Volume
-        Where one of them is no folder, or was written by `unet segment`, slices belong together by
-        their places, and all places of the pictures are returned.
+        Unless `are_named`, slices belong together by their places, and all places of the pictures
+        are returned.
+    what : str
+        What the pictures are, for messages.
 
     Raises
     ------
@@ -109,11 +123,9 @@ def places_of(labels: Volume, pictures: Volume) -> Sequence[int]:
         If labels have no picture, or files of one folder have the same number.
     """
     by_place = range(len(pictures))
-    if not pictures.names or not labels.names or _is_counted(pictures) or _is_counted(labels):
+    if not are_named(labels, pictures):
         return by_place
-    if len(pictures) == len(labels) == 1:
-        return by_place
-    places = _places(pictures, labels)
+    places = _places(pictures, labels, what)
     return by_place if places == list(by_place) else places
 
 
@@ -121,7 +133,7 @@ def _is_counted(volume: Volume) -> bool:
     return all(_COUNTED.fullmatch(name) for name in volume.names)
 
 
-def _places(pictures: Volume, labels: Volume) -> list[int]:
+def _places(pictures: Volume, labels: Volume, what: str) -> list[int]:
     """Return which picture belongs to each of the labels."""
     lost = ""
     for keys_of_both in (_by_stem, _by_key):
@@ -134,7 +146,7 @@ def _places(pictures: Volume, labels: Volume) -> list[int]:
             return [place[key] for key in second]
         lost = few(alone, 3)
     raise InputError(
-        f"{labels.path}: {lost} {'has' if ',' not in lost else 'have'} no picture of that number "
+        f"{labels.path}: {lost} {'has' if ',' not in lost else 'have'} no {what} of that number "
         f"in {pictures.path} ({few(pictures.names, 3)}): give both the same numbers, {_FLAG}"
     )
 

@@ -19,7 +19,7 @@ from unet.preparation.labels import separate_touching
 from unet.scoring.score import rescale, score
 from unet.scoring.score_sequence import score_seg, score_tracking
 from unet.scoring.score_stack import score_stack
-from unet.volumes import open_volume
+from unet.volumes import open_volume, write_volume
 
 SCORES = ("rand_error", "pixel_error", "warping_error", "v_rand_thin", "v_info_thin")
 
@@ -304,6 +304,66 @@ def test_what_cannot_be_scored_is_told(spoil, options, message, labels, probabil
     arguments = [save("l.tif", labels), save("p.tif", spoil(probabilities))]
     with pytest.raises(InputError, match=message):
         evaluate.main(arguments + options)
+
+
+# --- labels that are not what they seem, and files by their names -----------------------------
+
+
+def test_signed_and_scaled_labels_are_asked_for(labels, probabilities, save):
+    prediction = save("p.tif", probabilities)
+    binary = run(save("l.tif", labels), prediction)
+    signed = save("s.tif", np.where(labels > 0, 1, -1).astype(np.int8))
+    with pytest.raises(InputError, match=r"s\.tif: the label -1 is negative.*--label-threshold 0"):
+        run(signed, prediction)
+    from_1 = save("t.tif", np.where(labels > 0, 2, 1).astype(np.uint8))
+    with pytest.raises(InputError, match=r"t\.tif: the values are 1, 2, .*--label-threshold N"):
+        run(from_1, prediction)
+    with pytest.raises(InputError, match="labels are binary, not instances"):
+        run(signed, prediction, "--label-threshold", "0", "--label-kind", "instances")
+    rims = np.where(labels > 0, 250, 3) + np.random.default_rng(0).integers(0, 4, labels.shape)
+    for given, threshold in ((signed, 0), (from_1, 1), (save("r.tif", rims.astype("u1")), 127)):
+        written = run(given, prediction, "--label-threshold", threshold)
+        assert {key: written[key] for key in SCORES} == {key: binary[key] for key in SCORES}
+
+
+def save_folder(folder: Path, prefix: str, slices: dict) -> Path:
+    folder.mkdir()
+    for number, image in slices.items():
+        tifffile.imwrite(folder / f"{prefix}{number:02d}.tif", image)
+    return folder
+
+
+def test_folders_are_paired_by_the_numbers_in_their_names(labels, probabilities, tmp_path, capsys):
+    truth = save_folder(tmp_path / "t", "label", {z: labels[z] for z in (1, 2, 4)})
+    made = save_folder(tmp_path / "p", "x_", dict(enumerate(probabilities)))
+    written = run(truth, made)
+    expected = score_stack(labels[[1, 2, 4]], probabilities[[1, 2, 4]])
+    assert written["rand_error"] == expected["rand_error"]
+    assert "3 of the 6 predictions have no labels of their number" in capsys.readouterr().out
+    part = run(truth, made, "--slices", "1:3")
+    assert part["rand_error"] == score_stack(labels[[2, 4]], probabilities[[2, 4]])["rand_error"]
+    fewer = save_folder(tmp_path / "q", "x_", {z: probabilities[z] for z in (1, 2, 3)})
+    with pytest.raises(
+        InputError, match=r"t: label04\.tif has no prediction of that number in .*q"
+    ):
+        run(truth, fewer)
+    assert run(truth, fewer, "--slices", "0:2")["slices"] == 2
+    mixed = score_stack(labels[[1, 2, 4]], probabilities[[1, 2, 3]])["rand_error"]
+    assert run(truth, fewer, "--by-order")["rand_error"] == mixed
+
+
+def test_what_segment_wrote_is_paired_by_place(labels, tmp_path):
+    truth = save_folder(tmp_path / "t", "label", dict(enumerate(labels, 1)))
+    write_volume(tmp_path / "segmented", labels)
+    assert run(truth, tmp_path / "segmented")["rand_error"] == 0
+
+
+def test_scores_of_files_whose_names_are_not_utf_8(labels, probabilities, tmp_path):
+    truth = save_folder(tmp_path / "\udce4", "\udcb5_", dict(enumerate(labels)))
+    made = save_folder(tmp_path / "\udcfc", "\udcb6_", dict(enumerate(probabilities)))
+    written = run(truth, made)
+    assert written["labels"].endswith("\\xe4")
+    json.dumps(written, ensure_ascii=False).encode()
 
 
 # --- results of the cell tracking challenge ---------------------------------------------------
