@@ -152,6 +152,7 @@ def score(
         prediction=str(names[1]),
         slices_without_cells=[one["slice"] for one in scores["per_slice"] if not one["cells"]],
         label_kind=kind,
+        label_threshold=label_threshold,
         label_bitdepth=bits[0],
         proposal_bitdepth=bits[1],
         prediction_scaling=scaling,

@@ -29,6 +29,8 @@ class StackScores(dict):
         shown = [(key, title) for key, title in _SCORES if key in self]
         size = f"{self['slices']} x {self['height']} x {self['width']}"
         kind = ", instances with borders between them" if self["label_kind"] == "instances" else ""
+        if self.get("label_threshold") is not None:
+            kind = f", above {self['label_threshold']:g} inside cells"
         lines = [
             f"labels      {self['labels']}  ({size}{kind})",
             f"prediction  {self['prediction']}  ({self['prediction_scaling']})",

@@ -309,7 +309,7 @@ def test_what_cannot_be_scored_is_told(spoil, options, message, labels, probabil
 # --- labels that are not what they seem, and files by their names -----------------------------
 
 
-def test_signed_and_scaled_labels_are_asked_for(labels, probabilities, save):
+def test_signed_and_scaled_labels_are_asked_for(labels, probabilities, save, capsys):
     prediction = save("p.tif", probabilities)
     binary = run(save("l.tif", labels), prediction)
     signed = save("s.tif", np.where(labels > 0, 1, -1).astype(np.int8))
@@ -324,6 +324,8 @@ def test_signed_and_scaled_labels_are_asked_for(labels, probabilities, save):
     for given, threshold in ((signed, 0), (from_1, 1), (save("r.tif", rims.astype("u1")), 127)):
         written = run(given, prediction, "--label-threshold", threshold)
         assert {key: written[key] for key in SCORES} == {key: binary[key] for key in SCORES}
+        assert written["label_threshold"] == threshold
+        assert f"(6 x 24 x 30, above {threshold} inside cells)" in capsys.readouterr().out
 
 
 def save_folder(folder: Path, prefix: str, slices: dict) -> Path:
