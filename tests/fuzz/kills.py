@@ -49,7 +49,8 @@ FRESH = 0.04
 AIMED = 0.6
 PATIENCE = 120
 # As both packages' atomic files name them; what a download keeps ends likewise.
-TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.part")
+# What is done of a segmentation is kept, too, until it is whole.
+TEMPORARY = re.compile(r"\..+(\.[0-9a-f]{8}\.part|\.progress)")
 EVENTS = re.compile(r"(run/)?tensorboard/events\.out\.tfevents\..*")
 # What changes files, and is counted to aim at.
 CALLS = ("replace", "rename", "fsync", "mkdir", "rmdir", "unlink", "chmod", "open", "listdir")

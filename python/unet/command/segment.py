@@ -8,23 +8,27 @@ tells which cell each pixel belongs to: 0 none, 1, 2, ... in each slice anew.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shlex
+import sys
 import time
-from collections.abc import Sequence
-from contextlib import closing
-from dataclasses import fields
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 
 from unet.command.options import add_device, add_overwrite, parse_slices, parse_tile, real, whole
 from unet.errors import InputError, few
+from unet.files.names import split_name
 from unet.files.outputs import guard_outputs
-from unet.model import find_model, load
+from unet.model import Model, find_model, load
 from unet.segmentation.instances import InstanceRules
-from unet.segmentation.options import SegmentationOptions
-from unet.segmentation.provenance import describe
+from unet.segmentation.options import Plan, SegmentationOptions
+from unet.segmentation.progress import Progress, changed_text, identity_of
+from unet.segmentation.provenance import describe, sha256_of
 from unet.segmentation.segment import TTA
-from unet.segmentation.write import SegmentationFiles, write_segmentation
-from unet.volumes import chosen_slices, open_volume
+from unet.segmentation.write import SegmentationFiles, fingerprint_of, write_segmentation
+from unet.volumes import Volume, chosen_slices, open_volume
 from unet.volumes.intensity import INPUT
 
 # The options that the values depend on, but for what is a cell.
@@ -49,19 +53,68 @@ def main(argv: Sequence[str] | None = None) -> None:
         model = load(weights, net, device=arguments.device, precision=arguments.precision)
         plan = model.plan(volume, options)
         print(plan, flush=True)
-        note = describe(plan, weights, command_of(arguments))
-        begin = time.perf_counter()
-        with closing(model.run(volume, plan, progress=True)) as results:
-            flat = write_segmentation(results, plan, files, note)
-        seconds = time.perf_counter() - begin
-    print(
-        f"{seconds:.1f} s, {seconds / len(plan.slices):.2f} s a slice, "
-        f"{plan.work / seconds / 1e9:.0f} G multiply-adds a second"
-    )
+        network = {
+            "weights": sha256_of(weights),
+            "network": sha256_of(net),
+            "device": arguments.device,
+            "precision": arguments.precision,
+            "part": [split_name(arguments.stack)[1], *part.values()],
+        }
+        fingerprint = fingerprint_of(plan, files, options, network)
+        identity = identity_of(arguments.stack)
+        begun = _begun(model, volume, plan, options, files.first, fingerprint, identity)
+        with begun as (progress, plan):
+            begin, done = time.perf_counter(), progress.count()
+            run = partial(model.run, volume, plan, progress=True)
+            note = describe(plan, weights, command_of(arguments))
+            flat = write_segmentation(run, plan, files, progress, note)
+            seconds = time.perf_counter() - begin
+    share = 1 - done / len(plan.blocks)
+    if share:
+        print(
+            f"{seconds:.1f} s, {seconds / share / len(plan.slices):.2f} s a slice, "
+            f"{plan.work * share / seconds / 1e9:.0f} G multiply-adds a second"
+        )
     for output in files.outputs():
         print(f"written: {output.path}")
     if flat:
         print(f"look at this: all pixels are of one grey value in slices {few(flat)}")
+
+
+@contextlib.contextmanager
+def _begun(
+    model: Model,
+    volume: Volume,
+    plan: Plan,
+    options: SegmentationOptions,
+    output: Path,
+    fingerprint: dict[str, object],
+    identity: str,
+) -> Iterator[tuple[Progress, Plan]]:
+    """Open what is done of the run, say so, and give the plan by which it goes on."""
+    chosen = {"tile": list(plan.tiling.tile)}
+    with Progress.open(output, fingerprint, identity=identity, chosen=chosen) as progress:
+        if progress.anew:
+            print(progress.anew)
+        if progress.chosen != chosen:
+            tile = tuple(progress.chosen["tile"])
+            try:
+                plan = model.plan(volume, replace(options, tile=tile))
+            except InputError:
+                # It does not fit into the memory that is free now.
+                progress.choose(chosen)
+        if not progress.is_same_stack:
+            changed = progress.drop_changed(plan.blocks, volume.region, identity)
+            if changed:
+                print(changed_text(changed))
+        if progress.count():
+            print(f"going on: {progress.count()} of {len(plan.blocks)} blocks are done", flush=True)
+        try:
+            yield progress, plan
+        except KeyboardInterrupt:
+            if progress.kept:
+                print(progress.kept, file=sys.stderr)
+            raise
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:

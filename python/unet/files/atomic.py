@@ -202,7 +202,7 @@ def _holder(folder: Path, name: str, target: Path) -> Iterator[Path]:
     try:
         with held(), writing(target):
             for _ in range(_CLAIMS):
-                made += _make_folders(folder)
+                made += make_folders(folder)
                 holder, lock = _claim(folder / f".{short}.{secrets.token_hex(4)}.part")
                 if holder is not None:
                     break
@@ -223,7 +223,7 @@ def _holder(folder: Path, name: str, target: Path) -> Iterator[Path]:
                 parent.rmdir()
 
 
-def _make_folders(folder: Path) -> list[Path]:
+def make_folders(folder: Path) -> list[Path]:
     """Make a folder and those above it; return those that were missing, the topmost first."""
     missing = [place for place in (folder, *folder.parents) if not place.exists()][::-1]
     folder.mkdir(parents=True, exist_ok=True)

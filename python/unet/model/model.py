@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from types import ModuleType
@@ -240,22 +240,29 @@ class Model:
         return None if normalise else intensity_range(volume)
 
     def run(
-        self, volume: Volume, plan: Plan, *, progress: bool = False
+        self,
+        volume: Volume,
+        plan: Plan,
+        blocks: Sequence[Block] | None = None,
+        *,
+        progress: bool = False,
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield each block of a plan, and the probabilities of its classes.
+        """Yield blocks of a plan, and the probabilities of its classes.
 
         Parameters
         ----------
         volume : Volume
         plan : Plan
             As of `plan`.
+        blocks : sequence of Block, optional
+            Those of the plan that are computed; by default all.
         progress : bool
             Whether a terminal shows how many passes are done.
 
         Yields
         ------
         image, probabilities : ndarray
-            As of `run_block`, of each of the plan's blocks in order.
+            As of `run_block`, of each of the blocks in order.
 
         Raises
         ------
@@ -264,8 +271,10 @@ class Model:
         MemoryError
         """
         hidden = None if progress else True
-        read = ((block, *self._read(volume, plan, block)) for block in plan.blocks)
-        bar = tqdm(total=plan.passes, unit="pass", disable=hidden, leave=False)
+        chosen = plan.blocks if blocks is None else blocks
+        read = ((block, *self._read(volume, plan, block)) for block in chosen)
+        done = plan.passes * (len(plan.blocks) - len(chosen)) // len(plan.blocks)
+        bar = tqdm(total=plan.passes, initial=done, unit="pass", disable=hidden, leave=False)
         with bar, closing(ahead(read)) as coming:
             for block, image, scaled in coming:
                 yield image, self._segmented(volume, plan, block, scaled, bar)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import numpy as np
 
@@ -14,10 +14,13 @@ from unet.errors import InputError
 from unet.files.atomic import atomic_parts, atomic_path, writing
 from unet.files.outputs import Output
 from unet.files.provenance import PICTURE, STACK
+from unet.files.version import VERSION
 from unet.plots import save_overlay
 from unet.segmentation.beside_passes import behind
+from unet.segmentation.blocks import Block
 from unet.segmentation.instances import as_stored, find_instances
-from unet.segmentation.options import Plan
+from unet.segmentation.options import Plan, SegmentationOptions
+from unet.segmentation.progress import Progress
 from unet.volumes import Volume, VolumeWriter, open_volume
 
 
@@ -75,21 +78,107 @@ class SegmentationFiles:
         outputs = [Output(path, STACK) for path in stacks if path]
         return outputs + ([Output(self.overlay, PICTURE)] if self.overlay else [])
 
+    @property
+    def first(self) -> Path:
+        """The output beside which it lies what of a run is done."""
+        return next(path for path in (self.probabilities, self.classes, self.instances) if path)
 
-def write_segmentation(
-    results: Iterable[tuple[np.ndarray, np.ndarray]],
-    plan: Plan,
-    files: SegmentationFiles,
-    note: Mapping[str, Any] | None = None,
-) -> list[int]:
-    """Write a stack that is being segmented; the files appear when all of them are whole.
+
+def fingerprint_of(
+    plan: Plan, files: SegmentationFiles, options: SegmentationOptions, network: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return all that what is stored of a block depends on, but for the pixels of the stack.
 
     Parameters
     ----------
-    results : iterable of (ndarray, ndarray)
-        Of each slice its image and the probabilities of its classes: `unet.model.Model.run`.
     plan : Plan
     files : SegmentationFiles
+    options : SegmentationOptions
+        A tile that was chosen by the memory that was free gives way to that of the run that began.
+    network : mapping
+        Of weights and network what tells them from others; and the device.
+    """
+    kept = {what: np.dtype(dtype).name for what, dtype in stored_types(files, plan).items()}
+    return {
+        "version": VERSION,
+        **network,
+        "shape": list(plan.shape),
+        "slices": [plan.slices.start, plan.slices.stop, plan.slices.step],
+        "grey values": None if plan.intensity is None else [float(one) for one in plan.intensity],
+        "tile": list(plan.tiling.tile) if options.tile or options.procedure else None,
+        "procedure": options.procedure,
+        "tta": plan.tta,
+        "rules": list(plan.rules) if files.instances else None,
+        "outputs": {**kept, "overlay": sorted(_drawn(files, plan))[:2]},
+    }
+
+
+def stored_types(files: SegmentationFiles, plan: Plan) -> dict[str, Any]:
+    """Return of what stacks are written the type of their pixels."""
+    is_png = files.probabilities is not None and files.probabilities.suffix.lower() in ("", ".png")
+    # Instances first: they alone can fail for what a slice holds.
+    types = {
+        "instances": files.instance_dtype,
+        "classes": np.bool_ if plan.classes == 2 else np.uint8,
+        "probabilities": files.dtype or ("uint8" if is_png else "float32"),
+    }
+    return {what: np.dtype(dtype) for what, dtype in types.items() if getattr(files, what)}
+
+
+def arrays_of(
+    block: Block,
+    image: np.ndarray,
+    probabilities: np.ndarray,
+    plan: Plan,
+    files: SegmentationFiles,
+) -> dict[str, np.ndarray]:
+    """Return what is kept of a block, for `Progress.put`: enough for all that is written.
+
+    Parameters
+    ----------
+    block : Block
+    image : ndarray, shape ([channels,] height, width)
+    probabilities : float32 ndarray, shape (classes, height, width)
+        As of `unet.model.Model.run_block`.
+    plan : Plan
+    files : SegmentationFiles
+
+    Raises
+    ------
+    InputError
+        If there are more instances than numbers.
+    """
+    arrays = {"range": np.array([image.min(), image.max()])}
+    is_part = probabilities.shape[1:] != plan.size
+    for what, dtype in stored_types(files, plan).items():
+        # Cells go over the edges of blocks.
+        if not (is_part and what == "instances"):
+            arrays[what] = _as_written(what, block.z, probabilities, plan, dtype)
+    if block.z in _drawn(files, plan):
+        arrays["image"] = image
+    if "image" in arrays or (is_part and files.instances):
+        arrays["all"] = probabilities
+    return arrays
+
+
+def write_segmentation(
+    run: Callable[[Sequence[Block]], Iterator[tuple[np.ndarray, np.ndarray]]],
+    plan: Plan,
+    files: SegmentationFiles,
+    progress: Progress,
+    note: Mapping[str, Any] | None = None,
+) -> list[int]:
+    """Compute what is not done of a stack, and write all; files appear when all of them are whole.
+
+    Parameters
+    ----------
+    run : callable
+        Gives of each of the blocks its image and the probabilities of its classes:
+        `unet.model.Model.run`.
+    plan : Plan
+    files : SegmentationFiles
+    progress : Progress
+        Of a run of `fingerprint_of`; finished at the end.
     note : mapping, optional
         Provenance: `unet.segmentation.provenance.describe`.
 
@@ -108,22 +197,70 @@ def write_segmentation(
     with contextlib.ExitStack() as opened:
         truth, offset = _open_truth(files.truth, plan, opened)
         writers = _open_writers(files, plan, opened, note)
-        drawings = _open_overlay(files.overlay, plan, opened)
+        drawings = _open_overlay(files, plan, opened)
+        slices = _Slices(plan)
 
-        def write(z: int, image: np.ndarray, probabilities: np.ndarray) -> None:
-            if image.min() == image.max():
-                flat.append(z)
+        def write(
+            block: Block, image: np.ndarray | None = None, given: np.ndarray | None = None
+        ) -> None:
+            if image is None:
+                arrays = progress.get(block)
+            else:
+                arrays = arrays_of(block, image, given, plan, files)
+                progress.put(block, arrays, image)
+            row = plan.slices.index(block.z)
             for what, writer in writers.items():
-                writer.write(_as_written(what, z, probabilities, plan, writer.dtype))
-            if z in drawings:
-                known = None if truth is None else truth[z - offset].reshape(plan.size)
+                if what in arrays:
+                    writer.put(row, block.rows, block.columns, arrays[what])
+            whole = slices.add(block, arrays)
+            if whole is None:
+                return
+            if whole["range"][0] == whole["range"][1]:
+                flat.append(block.z)
+            if "instances" in writers and "instances" not in arrays:
+                writer = writers["instances"]
+                cells = _as_written("instances", block.z, whole["all"], plan, writer.dtype)
+                writer.put(row, *(slice(0, size) for size in plan.size), cells)
+            if block.z in drawings:
+                known = None if truth is None else truth[block.z - offset].reshape(plan.size)
                 with writing(files.overlay):
-                    save_overlay(drawings[z], plan.input(image), probabilities, known)
+                    picture = plan.input(whole["image"])
+                    save_overlay(drawings[block.z], picture, whole["all"], known)
 
-        with behind(write) as write_behind:
-            for z, (image, probabilities) in zip(plan.slices, results):
-                write_behind(z, image, probabilities)
+        blocks = plan.blocks
+        done = [progress.done(block) for block in blocks]
+        missing = [block for block, is_done in zip(blocks, done) if not is_done]
+        with contextlib.closing(run(missing)) as results, behind(write) as write_behind:
+            for block, is_done in zip(blocks, done):
+                write_behind(block, *(() if is_done else next(results)))
+    progress.finish()
     return flat
+
+
+class _Slices:
+    """Puts slices together of blocks that come in order."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._last = {block.z: block for block in plan.blocks}
+        self._parts: dict[str, np.ndarray] = {}
+
+    def add(self, block: Block, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray] | None:
+        """Return range, image and probabilities of the slice, if this is its last block."""
+        if block.rows.start == block.columns.start == 0:
+            self._parts = {"range": arrays["range"]}
+        low, high = zip(self._parts["range"], arrays["range"])
+        self._parts["range"] = np.array([min(low), max(high)])
+        for name in ("image", "all"):
+            if name not in arrays:
+                continue
+            if arrays[name].shape[-2:] == self._plan.size:
+                self._parts[name] = arrays[name]
+                continue
+            shape = arrays[name].shape[:-2] + self._plan.size
+            whole = self._parts.setdefault(name, np.empty(shape, arrays[name].dtype))
+            whole[..., block.rows, block.columns] = arrays[name]
+        return self._parts if block == self._last[block.z] else None
 
 
 def _open_truth(
@@ -147,30 +284,21 @@ def _open_writers(
     opened: contextlib.ExitStack,
     note: Mapping[str, Any] | None,
 ) -> dict[str, VolumeWriter]:
-    is_png = files.probabilities is not None and files.probabilities.suffix.lower() in ("", ".png")
-    # Instances first: they alone can fail for what a slice holds.
-    types = {
-        "instances": files.instance_dtype,
-        "classes": np.bool_ if plan.classes == 2 else np.uint8,
-        "probabilities": files.dtype or ("uint8" if is_png else "float32"),
-    }
     writers = {}
-    for what, dtype in types.items():
-        path = getattr(files, what)
-        if path:
-            channels = (plan.classes,) if what == "probabilities" and plan.classes > 2 else ()
-            shape = (len(plan.slices), *channels, *plan.size)
-            writer = VolumeWriter(
-                path,
-                shape,
-                np.dtype(dtype),
-                overwrite=files.overwrite,
-                calibration=plan.calibration,
-                note=note,
-                labels=what != "probabilities",
-                zarr_format=files.zarr_format,
-            )
-            writers[what] = opened.enter_context(writer)
+    for what, dtype in stored_types(files, plan).items():
+        channels = (plan.classes,) if what == "probabilities" and plan.classes > 2 else ()
+        writer = VolumeWriter(
+            getattr(files, what),
+            (len(plan.slices), *channels, *plan.size),
+            dtype,
+            overwrite=files.overwrite,
+            calibration=plan.calibration,
+            blocks=None if plan.block == plan.size else plan.block,
+            note=note,
+            labels=what != "probabilities",
+            zarr_format=files.zarr_format,
+        )
+        writers[what] = opened.enter_context(writer)
     return writers
 
 
@@ -188,12 +316,21 @@ def _as_written(
     return (np.rint(shown * 255) if dtype == np.uint8 else shown).astype(dtype)
 
 
-def _open_overlay(path: Path | None, plan: Plan, opened: contextlib.ExitStack) -> dict[int, Path]:
+def _drawn(files: SegmentationFiles, plan: Plan) -> Sequence[int]:
+    """Return the slices that are drawn."""
+    if files.overlay is None:
+        return ()
+    return [plan.slices[len(plan.slices) // 2]] if files.overlay.suffix else plan.slices
+
+
+def _open_overlay(
+    files: SegmentationFiles, plan: Plan, opened: contextlib.ExitStack
+) -> dict[int, Path]:
     """Return the files that slices are drawn into, which appear together at the end."""
+    path, drawn = files.overlay, _drawn(files, plan)
     if path is None:
         return {}
     if path.suffix:
-        middle = plan.slices[len(plan.slices) // 2]
-        return {middle: opened.enter_context(atomic_path(path))}
+        return {z: opened.enter_context(atomic_path(path)) for z in drawn}
     folder = opened.enter_context(atomic_parts(path))
-    return {z: folder / f"slice_{z:04d}.png" for z in plan.slices}
+    return {z: folder / f"slice_{z:04d}.png" for z in drawn}
