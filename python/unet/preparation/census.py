@@ -23,6 +23,9 @@ from unet.preparation.training_set_options import TrainingSetOptions
 from unet.volumes import Volume
 from unet.volumes.row_strips import values_of
 
+# More need not be remembered to tell what labels are.
+_MOST_VALUES = 4096
+
 
 def annotated_slice(labels: Volume, index: int, kind: str, ignore: int | None) -> Annotation:
     """Return the classes and cells of one slice of a label stack; errors name file and slice."""
@@ -56,7 +59,7 @@ class Census:
         Annotated pixels of each class, in the slices taken and in those to balance by.
     pixels, cells, vanished, slices : int
     values : set of int
-        The labels, without the one that means: not annotated.
+        The labels, without the one that means: not annotated; of very many the ends and 0.
     unannotated, empty, merged : list of int
         Slices without an annotated pixel; of background alone; in which binary labels of several
         numbers touch.
@@ -72,6 +75,13 @@ class Census:
     empty: list[int] = field(default_factory=list)
     slices: int = 0
     merged: list[int] = field(default_factory=list)
+
+    def note(self, values: Sequence[int]) -> None:
+        """Add the labels of a slice to those that are known."""
+        self.values.update(values)
+        if len(self.values) > _MOST_VALUES:
+            ordered = sorted(self.values)
+            self.values = {*ordered[:8], *ordered[-8:], *({0} & self.values)}
 
 
 def count_labels(
@@ -100,7 +110,7 @@ def count_labels(
             elif not found[1:].any():
                 census.empty.append(z)
             image = labels[z]
-            census.values.update(values_of(image).tolist())
+            census.note(values_of(image).tolist())
             is_binary = options.label_kind == "binary"
             if is_binary and touch(without_ignored(image, options.ignore_label)):
                 census.merged.append(z)

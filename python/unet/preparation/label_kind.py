@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from unet.preparation.labels import listed, whole, without_ignored
 MOST_CLASSES = 32
 # Smoothing, scaling and JPEG touch the rims of cells only, a smaller part of the pixels.
 _RIM = 0.5
+# Of the pixels of cells, so many at most have not even two neighbours of their own number; where
+# numbers were scaled with smoothing, rims hold other cells' numbers: 1 % of the pixels and more.
+_LONELY = 0.005
 # Between these lie the values of a mask of 8 bit that was scaled or saved as JPEG.
 _OF_MASK = [0, 255]
 
@@ -38,6 +41,7 @@ class LabelSurvey:
         self._ignore = ignore
         self._solid: set = set()
         self._small = False
+        self._inside = self._lonely = 0
         self.pixels: Counter = Counter()
         self.touching = False
 
@@ -49,6 +53,9 @@ class LabelSurvey:
         self.pixels.pop(self._ignore, None)
         self._small |= min(labels.shape) < 3
         self._solid.update(np.unique(labels[1:-1, 1:-1][_in_blocks(labels)]).tolist())
+        inside = without_ignored(labels, self._ignore) != 0
+        self._inside += np.count_nonzero(inside)
+        self._lonely += np.count_nonzero(inside & _is_lonely(labels))
         if not self.touching:
             self.touching = touch(without_ignored(labels, self._ignore))
 
@@ -72,11 +79,13 @@ class LabelSurvey:
         """Raise `InputError` if values lie as those of pictures, or of a mask that was spoilt.
 
         Most of those, or most beside two that nearly all pixels have, fill 3 x 3 pixels hardly
-        anywhere; or there are 0, 255, and many values between that fewer pixels have.
+        anywhere; or there are 0, 255, and many values between that fewer pixels have; or cells'
+        numbers have others at their rims.
         """
         main, others = self._main_and_others()
         is_mask = main == _OF_MASK and max(self.pixels) == 255 and len(others) > MOST_CLASSES
         if self.lie_as_labels() and not is_mask:
+            self._refuse_scaled_numbers()
             return
         share = sum(self.pixels[value] for value in others) / sum(self.pixels.values())
         if self._solid.issuperset(main) and share < _RIM:
@@ -92,6 +101,16 @@ class LabelSurvey:
             f"stack? Say --label-threshold N if what is above N is cells, or --label-kind "
             f"instances if cells are as small as that"
         )
+
+    def _refuse_scaled_numbers(self) -> None:
+        many = len(self.pixels) > MOST_CLASSES and not self._small
+        if many and self._lonely > _LONELY * self._inside:
+            raise InputError(
+                f"the labels have {len(self.pixels)} values, and {self._lonely / self._inside:.1%} "
+                f"of the pixels that are not 0 differ from nearly all their neighbours, as where "
+                f"cells' numbers were scaled with smoothing: scale them by nearest neighbours, or "
+                f"say --label-kind instances if cells are as small as that"
+            )
 
     def refuse_strange_values(self) -> None:
         """Raise `InputError` if a value is below 0, or if there are two and none of them is 0."""
@@ -133,16 +152,28 @@ def _in_blocks(labels: np.ndarray) -> np.ndarray:
     return rows[:-2] & rows[1:-1] & rows[2:] & down[1:] & down[:-1]
 
 
+def _neighbours() -> Iterator[tuple[tuple[slice, slice], tuple[slice, slice]]]:
+    """Yield the two parts of a slice whose pixels are neighbours, for each of four directions."""
+    every, ahead, behind = slice(None), slice(1, None), slice(None, -1)
+    yield (every, ahead), (every, behind)
+    yield (ahead, every), (behind, every)
+    yield (ahead, ahead), (behind, behind)
+    yield (ahead, behind), (behind, ahead)
+
+
+def _is_lonely(labels: np.ndarray) -> np.ndarray:
+    """Tell which pixels have fewer than two of their 8 neighbours of their own value."""
+    alike = np.zeros(labels.shape, np.uint8)
+    for a, b in _neighbours():
+        same = labels[a] == labels[b]
+        alike[a] += same
+        alike[b] += same
+    return alike < 2
+
+
 def touch(cells: np.ndarray) -> bool:
     """Tell whether pixels of two numbers other than 0 are neighbours, corners included."""
-    whole = slice(None)
-    ahead, behind = slice(1, None), slice(None, -1)
-    for a, b in (
-        ((whole, ahead), (whole, behind)),
-        ((ahead, whole), (behind, whole)),
-        ((ahead, ahead), (behind, behind)),
-        ((ahead, behind), (behind, ahead)),
-    ):
+    for a, b in _neighbours():
         first, second = cells[a], cells[b]
         if ((first != second) & (first != 0) & (second != 0)).any():
             return True

@@ -137,6 +137,18 @@ def test_a_jpeg_mask_that_was_enlarged_without_smoothing_is_a_mask(discs):
         detect_kind([enlarged])
 
 
+@pytest.mark.parametrize("scale", [0.5, 1.5, 2, 3])
+def test_cells_numbers_that_were_scaled_with_smoothing_are_told(scale):
+    numbers = np.kron(np.arange(1, 101).reshape(10, 10), np.ones((12, 12), int))
+    numbers[::12] = numbers[:, ::12] = 0
+    size = (int(120 * scale), int(120 * scale))
+    picture = Image.fromarray(numbers.astype(np.int32))
+    assert detect_kind([np.asarray(picture.resize(size, Image.NEAREST))]) == "instances"
+    smooth = np.rint(np.asarray(Image.fromarray(numbers.astype("f4")).resize(size, Image.BILINEAR)))
+    with pytest.raises(InputError, match=r"scaled with smoothing: .*--label-kind instances"):
+        detect_kind([smooth.astype(np.uint16)])
+
+
 def test_cell_255_among_many_is_a_cell():
     numbers = np.kron(np.arange(256).reshape(16, 16), np.ones((4, 4), int)).astype(np.uint8)
     assert detect_kind([numbers]) == "instances"
