@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     inputs = [arguments.stack, *([files.truth] if files.truth else [])]
     guard_outputs(files.outputs(), [*inputs, net, weights, net.parent / INPUT], arguments.overwrite)
     part = {name: getattr(arguments, name) for name in ("level", "channel", "time", "scene")}
-    with open_volume(arguments.stack, **part) as volume:
+    with open_volume(arguments.stack, **part, colours=True) as volume:
         volume.demand(chosen_slices(options.slices, len(volume)))
         model = load(weights, net, device=arguments.device, precision=arguments.precision)
         plan = model.plan(volume, options)

@@ -172,7 +172,7 @@ class Model:
         return np.stack([find_instances(one, asked.rules) for one in self._each(stack, asked)])
 
     def _each(self, stack: Stack, options: SegmentationOptions) -> Iterator[np.ndarray]:
-        with as_volume(stack, "stack") as volume:
+        with as_volume(stack, "stack", colours=True) as volume:
             results = self.run(volume, self.plan(volume, options))
             with closing(results):
                 for _, probabilities in results:

@@ -16,7 +16,7 @@ from unet.files.atomic import atomic_folder, atomic_path
 from unet.files.names import PathLike
 from unet.files.provenance import RESULT, mark, refuse_foreign
 from unet.volumes import Volume, open_volume
-from unet.volumes.images import join_files
+from unet.volumes.readers.folders import join_files
 
 TRACKS_FILE = "res_track.txt"
 _LARGEST_LABEL = np.iinfo(np.uint16).max

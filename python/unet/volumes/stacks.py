@@ -11,8 +11,13 @@ import numpy as np
 
 from unet.errors import InputError
 from unet.files.names import PathLike, split_name
-from unet.volumes.arrays import ZARR_MARKS, open_hdf5, open_zarr
-from unet.volumes.images import Volume, open_folder, open_image, open_tiff
+from unet.volumes.images import Volume
+from unet.volumes.readers.axes import Selection
+from unet.volumes.readers.folders import open_folder
+from unet.volumes.readers.hdf5 import open_hdf5
+from unet.volumes.readers.ome_zarr import ZARR_MARKS, open_zarr
+from unet.volumes.readers.pictures import open_picture
+from unet.volumes.readers.tiff import open_tiff
 
 #: What `as_volume` takes; arrays of dask and Zarr too.
 Stack = Union[PathLike, np.ndarray, Volume]
@@ -28,6 +33,7 @@ def open_volume(
     channel: int | None = None,
     time: int | None = None,
     scene: int | str | None = None,
+    colours: bool = False,
 ) -> Volume:
     """Open a stack without reading its pixels.
 
@@ -46,6 +52,8 @@ def open_volume(
         The only channel, or time point, that is read; counted from 0. By default all.
     scene : int or str, optional
         Which picture of a file that holds several, by number from 0 or name.
+    colours : bool
+        Whether a palette means its colours, as in pictures; else its indices, as in labels.
 
     Returns
     -------
@@ -61,9 +69,10 @@ def open_volume(
     """
     file, inner = split_name(os.fspath(path))
     dataset = dataset if dataset is not None else inner
+    selection = Selection(level, channel, time, scene, channels, colours)
     if file.is_dir():
         is_zarr = any((file / mark).exists() for mark in ZARR_MARKS)
-        volume = open_zarr(file, dataset) if is_zarr else open_folder(file)
+        volume = open_zarr(file, dataset, selection) if is_zarr else open_folder(file, selection)
     else:
         if not file.exists():
             raise InputError(f"{file}: there is no such file or folder")
@@ -72,22 +81,20 @@ def open_volume(
         if not magic:
             raise InputError(f"{file}: the file is empty")
         if h5py.is_hdf5(str(file)):
-            volume = open_hdf5(file, dataset)
+            volume = open_hdf5(file, dataset, selection)
         elif magic in _TIFF_MAGIC:
-            volume = open_tiff(file)
+            volume = open_tiff(file, selection)
         else:
-            volume = open_image(file)
+            volume = open_picture(file, selection)
     if dataset is not None and volume.path == str(file):
         volume.close()
         raise InputError(f"{file}: has no datasets, so {dataset!r} cannot be chosen in it")
-    for option, given in (("level", level), ("channel", channel), ("time", time), ("scene", scene)):
-        if given is not None:
-            volume.close()
-            raise InputError(f"{file}: --{option} {given}: it does not tell what it has of these")
     return _of_channels(volume, channels)
 
 
-def as_volume(stack: Stack, name: str, *, channels: int | None = None) -> Volume:
+def as_volume(
+    stack: Stack, name: str, *, channels: int | None = None, colours: bool = False
+) -> Volume:
     """Take a stack in any form: a path, an array, or a volume that is open.
 
     Parameters
@@ -97,6 +104,7 @@ def as_volume(stack: Stack, name: str, *, channels: int | None = None) -> Volume
     name : str
         What messages call an array.
     channels : int, optional
+    colours : bool
         As for `open_volume`.
 
     Returns
@@ -115,7 +123,7 @@ def as_volume(stack: Stack, name: str, *, channels: int | None = None) -> Volume
     (1, 512, 512)
     """
     if isinstance(stack, (str, os.PathLike)):
-        return open_volume(stack, channels=channels)
+        return open_volume(stack, channels=channels, colours=colours)
     if isinstance(stack, Volume):
         name, array = stack.path, stack
     else:
@@ -140,7 +148,10 @@ def _of_channels(volume: Volume, channels: int | None) -> Volume:
     if channels is not None and have != channels:
         volume.close()
         wanted = "grey pictures are" if channels == 1 else f"pictures with {channels} channels are"
-        raise InputError(f"{volume.path}: has {have} channels (colour?), but {wanted} needed here")
+        raise InputError(
+            f"{volume.path}: has {have} channels (colour?), but {wanted} needed here"
+            f"{'; choose one with --channel' * (have > 1 and channels == 1)}"
+        )
     return volume
 
 

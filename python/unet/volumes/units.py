@@ -43,3 +43,49 @@ def seconds(calibration: Calibration) -> float | None:
     if calibration.interval is None or calibration.interval_unit not in TIMES:
         return None
     return calibration.interval * TIMES[calibration.interval_unit][1]
+
+
+# As people and programs write them, in small letters.
+_LENGTH_NAMES = dict.fromkeys(("um", "\u03bcm", "\\u00b5m", "micron", "microns"), "µm")
+_LENGTH_NAMES.update(dict.fromkeys(("a", "å", "angstrom"), "Å"))
+_LENGTH_NAMES.update(dict.fromkeys(("inch", "inches"), "in"))
+_TIME_NAMES = dict.fromkeys(("us", "usec", "\u03bcs", "\\u00b5s"), "µs")
+_TIME_NAMES.update(dict.fromkeys(("msec", "msecs"), "ms"))
+_TIME_NAMES.update(dict.fromkeys(("sec", "secs"), "s"))
+_TIME_NAMES.update(dict.fromkeys(("mins",), "min"))
+_TIME_NAMES.update(dict.fromkeys(("hr", "hrs"), "h"))
+
+
+def length_unit(text: str) -> str | None:
+    r"""Return a unit of length as OME writes it; None where it is none, such as pixels.
+
+    Examples
+    --------
+    >>> [length_unit(text) for text in ("micron", "\\u00B5m", "nanometers", "pixel")]
+    ['µm', 'µm', 'nm', None]
+    """
+    return _unit(text, LENGTHS, _LENGTH_NAMES)
+
+
+def time_unit(text: str) -> str | None:
+    """Return a unit of time as OME writes it; None where it is none.
+
+    Examples
+    --------
+    >>> [time_unit(text) for text in ("sec", "minutes", "frame")]
+    ['s', 'min', None]
+    """
+    return _unit(text, TIMES, _TIME_NAMES)
+
+
+def _unit(text: str, units: dict[str, tuple[str, float]], names: dict[str, str]) -> str | None:
+    text = text.strip()
+    if text in units:
+        return text
+    small = text.lower().replace("metre", "meter")
+    if small in names:
+        return names[small]
+    for unit, (name, _) in units.items():
+        if small in (unit, name, f"{name}s"):
+            return unit
+    return None
