@@ -144,7 +144,8 @@ def _of_stack(
     preview: PathLike | None,
     progress: bool,
 ) -> Summary:
-    with as_volume(stack, "the stack") as given, as_volume(labels, "the labels") as truth:
+    pictures = as_volume(stack, "the stack", colours=True)
+    with pictures as given, as_volume(labels, "the labels") as truth:
         _check_labels(given, truth)
         places = range(len(given)) if options.by_order else places_of(truth, given)
         raw = chosen(given, places)

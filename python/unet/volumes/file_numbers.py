@@ -190,6 +190,7 @@ def chosen(volume: Volume, places: Sequence[int]) -> Volume:
         volume.close,
         missing=[k for k, place in enumerate(places) if place in volume.missing],
         calibration=volume.calibration,
+        part=lambda z, rows, columns: volume.region(places[z], rows, columns),
     )
     part.names = tuple(volume.names[place] for place in places) if volume.names else ()
     return part

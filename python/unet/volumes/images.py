@@ -171,25 +171,6 @@ class Volume:
             raise InputError(f"{self.path}: slice {index} holds NaN or infinite values")
         return image.astype(self.dtype, copy=False)
 
-    def region(self, z: int, rows: slice, columns: slice) -> np.ndarray:
-        """Read a part of a slice.
-
-        Parameters
-        ----------
-        z : int
-        rows, columns : slice
-
-        Returns
-        -------
-        ndarray, shape ([channels,] rows, columns)
-
-        Raises
-        ------
-        InputError
-            As `volume[z]`.
-        """
-        return self[z][..., rows, columns]
-
     def __iter__(self) -> Iterator[np.ndarray]:
         return (self[z] for z in range(len(self)))
 

@@ -125,12 +125,16 @@ def as_volume(
     if isinstance(stack, (str, os.PathLike)):
         return open_volume(stack, channels=channels, colours=colours)
     if isinstance(stack, Volume):
-        name, array = stack.path, stack
+        name, array, part = stack.path, stack, stack.region
     else:
         array = stack if hasattr(stack, "dtype") else np.asarray(stack)
         array = array[None] if array.ndim == 2 else array
         if array.ndim not in (3, 4):
             raise InputError(f"{name}: an array of shape {array.shape} is no slice and no stack")
+
+        def part(z: int, rows: slice, columns: slice) -> np.ndarray:
+            return array[(z, ..., rows, columns)]
+
     volume = Volume(
         name,
         array.shape,
@@ -138,6 +142,7 @@ def as_volume(
         array.__getitem__,
         missing=getattr(stack, "missing", ()),
         calibration=getattr(stack, "calibration", None),
+        part=part,
     )
     volume.names = stack.names if isinstance(stack, Volume) else ()
     return _of_channels(volume, channels)
