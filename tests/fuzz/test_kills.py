@@ -93,3 +93,17 @@ def test_a_status_or_traceback_that_no_signal_explains_is_told(case, monkeypatch
     case.calls, case.seconds = 99, 60
     _, wrong = kills.kill(case, case.template, [], signal.SIGTERM, random.Random(0), fresh=False)
     assert wrong == ["torn: status 3: nothing said"]
+
+
+@pytest.mark.slow
+def test_a_segmentation_survives_a_dozen_kills(repository):
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.fuzz.kills", "--count", "12", "--seed", "5"]
+        + ["--only", "segment"],
+        capture_output=True,
+        text=True,
+        cwd=repository,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1].split() == ["all", "12", "0", "0", "0"]

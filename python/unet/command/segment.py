@@ -52,7 +52,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         volume.demand(chosen_slices(options.slices, len(volume)))
         model = load(weights, net, device=arguments.device, precision=arguments.precision)
         plan = model.plan(volume, options)
-        print(plan, flush=True)
         network = {
             "weights": sha256_of(weights),
             "network": sha256_of(net),
@@ -64,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         identity = identity_of(arguments.stack)
         begun = _begun(model, volume, plan, options, files.first, fingerprint, identity)
         with begun as (progress, plan):
+            print(plan, flush=True)
             begin, done = time.perf_counter(), progress.count()
             run = partial(model.run, volume, plan, progress=True)
             note = describe(plan, weights, command_of(arguments))

@@ -1,0 +1,244 @@
+"""A segmentation that was stopped goes on where it was, and its outputs show nothing of that."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+import caffe
+import unet.model.model
+from unet import nets
+from unet.command import segment
+from unet.errors import InputError
+from unet.segmentation.progress import Progress, progress_folder
+from unet.volumes import write_volume
+
+PROGRAM = Path(__file__).parents[3] / "tools" / "segment.py"
+OUTPUTS = ["out.tif", "out.h5", "out.zarr", "out"]
+SHAPE = (5, 40, 50)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a model folder, of a network of two channels."""
+    folder = tmp_path_factory.mktemp("model")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(nets.WIDTHS, "tiny", 2)
+        (folder / "deploy.prototxt").write_text(str(nets.deploy_net("tiny")))
+    caffe.set_mode_cpu()
+    caffe.set_random_seed(1)
+    net = caffe.Net(str(folder / "deploy.prototxt"), caffe.TEST)
+    net.save(str(folder / "weights.caffemodel"))
+    return folder
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the working folder, in which there is a stack."""
+    monkeypatch.chdir(tmp_path)
+    write(pixels())
+    return tmp_path
+
+
+def pixels() -> np.ndarray:
+    return np.random.default_rng(0).random(SHAPE, np.float32)
+
+
+def write(stack: np.ndarray) -> None:
+    tifffile.imwrite("stack.tif", stack, photometric="minisblack")
+
+
+@pytest.fixture
+def run(model: Path, work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+    """Return what runs the program here; gives what it printed and how many slices it computed."""
+    computed: list[int] = []
+    real = unet.model.model.segment_image
+
+    def counted(*arguments: object, **options: object) -> np.ndarray:
+        computed.append(1)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(unet.model.model, "segment_image", counted)
+
+    def call(*words: object) -> tuple[str, int]:
+        computed.clear()
+        fixed = ["--weights", str(model), "--device", "cpu", "--grey", "0", "1"]
+        segment.main(["stack.tif", *fixed, *(str(word) for word in words)])
+        return capsys.readouterr().out, len(computed)
+
+    return call
+
+
+def content(path: str) -> dict[str, bytes]:
+    """Return all files of an output."""
+    files = [Path(path)] if Path(path).is_file() else sorted(Path(path).rglob("*"))
+    return {str(file.relative_to(path)): file.read_bytes() for file in files if file.is_file()}
+
+
+@pytest.fixture(params=OUTPUTS)
+def words(request: pytest.FixtureRequest) -> list[str]:
+    """Return what is written, in one format after the other."""
+    return ["-o", request.param, "--instances", "cells.tif", "--overlay", "drawn.png"]
+
+
+def undisturbed(run, words: list[str]) -> list[dict[str, bytes]]:
+    """Return what is written without a stop; it is then gone."""
+    run(*words)
+    found = [content(name) for name in words[1::2]]
+    Path("whole").mkdir()
+    for name in words[1::2]:
+        os.replace(name, Path("whole", name))
+    assert not [name for name in os.listdir() if name.startswith(".")]
+    return found
+
+
+KEPT = r"; what is done, 3 blocks, is kept: the same command goes on$"
+
+
+def test_a_broken_slice_stops_it_and_it_goes_on_when_that_is_mended(run, words):
+    whole = undisturbed(run, words)
+    broken = pixels()
+    broken[3, 5, 5] = np.nan
+    write(broken)
+    with pytest.raises(InputError, match=rf"stack\.tif: slice 3 holds NaN.*{KEPT}"):
+        run(*words)
+    assert not any(Path(name).exists() for name in words[1::2] if name != "out.zarr")
+    write(pixels())
+    printed, computed = run(*words)
+    assert "going on: 3 of 5 blocks are done" in printed
+    assert computed == 2
+    assert [content(name) for name in words[1::2]] == whole
+    assert not [name for name in os.listdir() if name.startswith(".")]
+
+
+def test_after_kill_9_what_was_done_is_not_computed_again(run, model, words):
+    whole = undisturbed(run, words)
+    folder = progress_folder(words[1])
+    fixed = ["--weights", str(model), "--device", "cpu", "--grey", "0", "1"]
+    process = subprocess.Popen(
+        [sys.executable, str(PROGRAM), "stack.tif", *fixed, *words], stdout=subprocess.DEVNULL
+    )
+    while process.poll() is None and not list(folder.glob("blocks/*/[0-9]*")):
+        time.sleep(0.001)
+    process.kill()
+    killed = process.wait() == -signal.SIGKILL
+    done = len(list(folder.glob("blocks/*/[0-9]*")))
+    _, computed = run(*words)
+    assert computed == SHAPE[0] - done if killed or done else SHAPE[0]
+    assert [content(name) for name in words[1::2]] == whole
+    assert not [name for name in os.listdir() if name.startswith(".")]
+
+
+def stopped_after(number: int, monkeypatch: pytest.MonkeyPatch, run, *words: str) -> None:
+    """Run until so many slices are done, then stop as Ctrl-C does."""
+    real = Progress.put
+
+    def put(self: Progress, *arguments: object) -> None:
+        if self.count() == number:
+            raise KeyboardInterrupt
+        real(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Progress, "put", put)
+        with pytest.raises(KeyboardInterrupt):
+            run(*words)
+
+
+def test_ctrl_c_says_that_the_same_command_goes_on(run, monkeypatch, capsys):
+    stopped_after(2, monkeypatch, run, "-o", "out.tif")
+    assert "what is done, 2 blocks, is kept: the same command goes on\n" in capsys.readouterr().err
+    assert run("-o", "out.tif")[1] == 3
+
+
+def test_what_was_there_before_stays_until_the_new_is_whole(run, monkeypatch):
+    run("-o", "out.tif", "--tta", "mirror")
+    before = content("out.tif")
+    stopped_after(4, monkeypatch, run, "-o", "out.tif")
+    assert content("out.tif") == before
+    run("-o", "out.tif")
+    assert content("out.tif") != before
+
+
+def test_other_options_begin_anew_and_say_so(run, monkeypatch):
+    stopped_after(4, monkeypatch, run, "-o", "out.tif")
+    printed, computed = run("-o", "out.tif", "--tta", "mirror", "--dtype", "uint8")
+    assert "what an earlier run has done is of other tta, outputs: begun anew\n" in printed
+    assert computed == SHAPE[0]
+
+
+def test_slices_that_have_changed_meanwhile_are_computed_again(run, monkeypatch):
+    stopped_after(4, monkeypatch, run, "-o", "out.tif")
+    changed = pixels()
+    changed[2] = changed[2, ::-1]
+    write(changed)
+    printed, computed = run("-o", "out.tif")
+    assert "slices 2 have changed since they were computed: computed again\n" in printed
+    assert computed == 2
+    run("-o", "whole.tif")
+    assert content("out.tif") == content("whole.tif")
+
+
+def test_the_tile_stays_that_of_the_run_that_began(run, monkeypatch):
+    write_volume("stack.tif", np.random.default_rng(1).random((3, 60, 200), np.float32))
+    little = ["-o", "out.tif", "--memory", "0.0022"]
+    stopped_after(1, monkeypatch, run, *little)
+    printed, computed = run("-o", "out.tif")
+    assert "2 tiles of" in printed
+    assert computed == 2
+    run("-o", "whole.tif", *little[2:])
+    assert content("out.tif") == content("whole.tif")
+    # One that no longer fits gives way.
+    stopped_after(1, monkeypatch, run, "-o", "out.tif")
+    printed, computed = run(*little)
+    assert "2 tiles of" in printed
+    assert computed == 2
+
+
+def test_a_second_program_on_one_output_is_refused(run):
+    said = r"^out\.tif: another program is writing it; wait"
+    with Progress.open("out.tif", {}), pytest.raises(InputError, match=said):
+        run("-o", "out.tif")
+
+
+def test_a_full_disk_stops_it_and_it_goes_on_when_there_is_room(run, small_disk):
+    run("-o", "whole.tif")
+    output = small_disk / "out.tif"
+    status = os.statvfs(small_disk)
+    (small_disk / "filling").write_bytes(bytes(status.f_bavail * status.f_frsize - 60_000))
+    with pytest.raises(InputError, match=r"the disk is full; .* is kept: the same command goes on"):
+        run("-o", output)
+    (small_disk / "filling").unlink()
+    assert run("-o", output)[1] < SHAPE[0]
+    assert output.read_bytes() == Path("whole.tif").read_bytes()
+    assert os.listdir(small_disk) == ["out.tif"]
+
+
+def test_a_vanished_stack_stops_it_and_it_goes_on_when_it_is_back(run, monkeypatch):
+    for z, image in enumerate(pixels()):
+        Path("frames").mkdir(exist_ok=True)
+        tifffile.imwrite(f"frames/{z}.tif", image)
+    os.unlink("stack.tif")
+    os.symlink("frames", "stack.tif")
+    run("-o", "whole.tif")
+    real = Progress.put
+
+    def put(self: Progress, *arguments: object) -> None:
+        if self.count() == 1:
+            os.rename("frames", "elsewhere")
+        real(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Progress, "put", put)
+        with pytest.raises(InputError, match="is kept: the same command goes on"):
+            run("-o", "out.tif")
+    os.rename("elsewhere", "frames")
+    assert 0 < run("-o", "out.tif")[1] < SHAPE[0]
+    assert content("out.tif") == content("whole.tif")
