@@ -32,6 +32,8 @@ from unet.plots import save_overlay
 from unet.tracking.ctc_format import Track, write_masks
 from unet.volumes import write_volume
 from unet.volumes.intensity import input_text
+from unet.volumes.writers.layout import Layout
+from unet.volumes.writers.ome_zarr import create_store, open_store
 
 SLICES = np.arange(2 * 5 * 6, dtype=np.uint8).reshape(2, 5, 6)
 
@@ -120,6 +122,29 @@ def test_an_array_of_either_version_of_zarr(tmp_path, form):
     assert may_replace(path, STACK)
     (path / "labels").mkdir()
     assert not may_replace(path, STACK)
+
+
+@pytest.mark.parametrize("added", ["notes.txt", "labels/.zgroup", "0/notes.txt", "7/zarr.json"])
+def test_an_ome_zarr_image_to_which_something_was_added(tmp_path, form, added):
+    path = tmp_path / "a.zarr"
+    write_volume(path, np.zeros((1, 600, 5), np.uint8), **form)
+    assert may_replace(path, STACK)
+    (path / added).parent.mkdir(exist_ok=True)
+    (path / added).write_text("{}")
+    assert not may_replace(path, STACK)
+
+
+def test_what_a_kill_leaves_of_an_ome_zarr_image(tmp_path, form):
+    path = tmp_path / "a.zarr"
+    layout = Layout(path, SLICES.shape, SLICES.dtype, **form)
+    create_store(path, layout)
+    assert may_replace(path, STACK)
+    open_store(path, layout)(0, slice(0, 5), slice(0, 6), SLICES[0])
+    chunk = next(file for file in (path / "0").rglob("0") if file.is_file())
+    chunk.with_suffix(".0123456789abcdef.partial").write_bytes(b"torn")
+    assert may_replace(path, STACK)
+    write_volume(path, SLICES, **form)
+    assert list(path.rglob("*.partial")) == []
 
 
 @pytest.mark.parametrize("name", ["a.zarr", "folder", "02_RES"])

@@ -6,10 +6,13 @@ import hashlib
 import json
 
 import numpy as np
+import pytest
 import tifffile
 
 from unet.command.segment import main
-from unet.volumes import Calibration, write_volume
+from unet.volumes import Calibration, open_volume, write_volume
+
+OUTPUTS = ("--output", "--classes", "--instances")
 
 
 def segment(tmp_path, repository, *options):
@@ -43,3 +46,20 @@ def test_another_name_and_machine_make_the_same_file(tmp_path, repository):
     for name, memory in (("one.tif", "4"), ("two.tif", "5")):
         segment(tmp_path, repository, "-o", tmp_path / name, "--tile", 252, "--memory", memory)
     assert (tmp_path / "one.tif").read_bytes() == (tmp_path / "two.tif").read_bytes()
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".h5", ".zarr"])
+def test_probabilities_classes_and_instances_are_calibrated(tmp_path, repository, suffix):
+    if suffix == ".zarr":
+        pytest.importorskip("zarr")
+    outputs = {flag: tmp_path / f"{flag[2:]}{suffix}" for flag in OUTPUTS}
+    segment(tmp_path, repository, *(part for pair in outputs.items() for part in pair))
+    for path in outputs.values():
+        with open_volume(path) as volume:
+            assert volume.shape == (1, 60, 70)
+            assert volume.calibration == Calibration("ZYX", (50, 4, 4), "nm") or (
+                # Fiji's place in HDF5 is in micrometres.
+                suffix == ".h5"
+                and volume.calibration.unit == "µm"
+                and volume.calibration.pixel_size == pytest.approx((0.05, 0.004, 0.004))
+            )

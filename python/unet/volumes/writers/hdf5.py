@@ -70,4 +70,4 @@ def _calibrate(array: h5py.Dataset, layout: Layout) -> None:
     array.attrs["axistags"] = json.dumps({"axes": tags})
     # Fiji's HDF5 plugin reads z, y, x.
     if size is not None and None not in size:
-        array.attrs["element_size_um"] = np.array(size, np.float32)
+        array.attrs["element_size_um"] = np.array(size)

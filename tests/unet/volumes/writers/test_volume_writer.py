@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.unet.volumes.stacks import stack
-from unet.volumes import VolumeWriter, read_volume, write_volume
+from unet.volumes import Calibration, VolumeWriter, open_volume, read_volume, write_volume
 
 NAMES = ["a.tif", "a.h5", "a.zarr", "folder"]
 
@@ -94,3 +94,18 @@ def test_a_slice_in_parts_is_the_file_that_whole_slices_make(tmp_path, name):
         assert sum(map(len, whole.values())) == sum(map(len, in_parts.values()))
     else:
         assert whole == in_parts
+
+
+@pytest.mark.parametrize("dtype", ["float32", "uint32"])
+@pytest.mark.parametrize("name", ["a.tif", "a.h5", "a.zarr"])
+@pytest.mark.parametrize("axes", ["ZYX", "TYX", "ZCYX", "TCYX"])
+def test_what_is_written_is_read_with_its_calibration(tmp_path, axes, name, dtype):
+    values = stack((3, 2, 20, 31) if "C" in axes else (3, 20, 31), dtype)
+    time = (1.5, "s") if axes[0] == "T" else (None, None)
+    # Zarr has a spacing for its own axes alone.
+    z = None if axes[0] == "T" and name == "a.zarr" else 0.05
+    calibration = Calibration(axes, (z, 0.004, 0.005), "µm", *time)
+    write_volume(tmp_path / name, values, calibration=calibration)
+    with open_volume(tmp_path / name) as volume:
+        np.testing.assert_array_equal(volume[:], values)
+        assert volume.calibration == calibration
