@@ -151,6 +151,15 @@ def test_unpadded_names_are_frames_in_the_order_of_their_numbers(tmp_path):
     assert np.array_equal(masks_of(tmp_path / "res") > 0, np.stack(frames) > 0)
 
 
+def test_above_999_frames_all_names_have_four_digits(tmp_path):
+    frames = np.zeros((1001, 4, 6), np.uint8)
+    frames[:, 1:3, 1:4] = 7
+    unet.track(frames, tmp_path / "res")
+    names = [*(f"mask{t:04d}.tif" for t in range(1001)), "res_track.txt"]
+    assert sorted(os.listdir(tmp_path / "res")) == names
+    assert read_tracks(tmp_path / "res" / "res_track.txt") == [Track(1, 0, 1000, 0)]
+
+
 def test_numbers_that_leave_out_most_frames_are_refused_or_taken_in_order(tmp_path):
     frames = {10 * t: frame for t, frame in enumerate(moving_cells(4))}
     masks = save_frames(tmp_path / "m", "m{:02d}.tif", frames)
