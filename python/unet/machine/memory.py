@@ -54,3 +54,10 @@ def pass_memory(device: str) -> float:
     if free is not None:
         return _SHARE_OF_GPU * free
     return _SHARE_OF_RAM * free_ram() if device == "auto" else _GPU_BYTES
+
+
+def array_memory(device: str) -> float | None:
+    """Return the bytes that arrays may take beside passes; None: both come out of the same."""
+    if device == "cpu" or (device == "auto" and free_on_gpu(0) is None):
+        return None
+    return _SHARE_OF_RAM * free_ram()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -14,20 +15,20 @@ from tqdm import tqdm
 from unet.errors import InputError
 from unet.files.names import PathLike
 from unet.machine.engine import open_engine, tiles_together
-from unet.machine.memory import pass_memory
+from unet.machine.memory import array_memory, pass_memory
 from unet.model.modeldef import read_modeldef
 from unet.model.open_net import find_model, is_modeldef, load_net
 from unet.network.geometry import Geometry
 from unet.segmentation import release2015
 from unet.segmentation.beside_passes import ahead
-from unet.segmentation.blocks import Block
+from unet.segmentation.blocks import Block, bytes_a_pixel, choose_block
 from unet.segmentation.instances import InstanceRules, find_instances
 from unet.segmentation.options import Plan, SegmentationOptions
-from unet.segmentation.segment import segment_image
-from unet.segmentation.tile_size import PassCost, choose_tile
+from unet.segmentation.segment import Part, segment_image
+from unet.segmentation.tile_size import PassCost, choose_tile, tiled_area
 from unet.segmentation.tiles import Tiling
 from unet.volumes import Stack, Volume, as_volume, chosen_slices, intensity_range
-from unet.volumes.intensity import is_normalised
+from unet.volumes.intensity import is_normalised, normalised_range_of
 
 
 def load(
@@ -92,6 +93,9 @@ class Model:
         self.net, self.geometry, self.prototxt = net, geometry, prototxt
         self.channels, self.classes = net.blobs["data"].shape[1], net.blobs["score"].shape[1]
         self._device, self._together = device, tiles_together(caffe)
+        # Bytes of the smallest pass that did not fit.
+        self._too_much = np.inf
+        self._normalised: tuple[Volume, int, tuple[float, float]] | None = None
 
     def __repr__(self) -> str:
         channels = f"{self.channels} channel{'s' * (self.channels > 1)}"
@@ -173,10 +177,10 @@ class Model:
 
     def _each(self, stack: Stack, options: SegmentationOptions) -> Iterator[np.ndarray]:
         with as_volume(stack, "stack", colours=True) as volume:
-            results = self.run(volume, self.plan(volume, options))
+            plan = self.plan(volume, options)
+            results = self.run(volume, plan)
             with closing(results):
-                for _, probabilities in results:
-                    yield probabilities
+                yield from joined(plan, (probabilities for _, probabilities in results))
 
     def plan(self, volume: Volume, options: SegmentationOptions) -> Plan:
         """Resolve what the options mean for a stack, before anything is computed.
@@ -196,11 +200,19 @@ class Model:
             )
         shape, cost = volume.shape[-2:], PassCost.of(self.net, self.geometry)
         free = pass_memory(self._device) if options.memory is None else options.memory
+        tta = options.tta or "none"
+        pixel = bytes_a_pixel(self.channels, volume.dtype.itemsize, self.classes)
         if options.procedure:
-            tiling = release2015.tiling(shape, self.geometry)
+            block, tiling = shape, release2015.tiling(shape, self.geometry)
             asked, remedy = f"--procedure {options.procedure}", "leave it out"
         else:
-            tile = options.tile or choose_tile(shape, cost, free, self.geometry)
+            arrays = array_memory(self._device)
+            factor = self.geometry.downsample_factor
+            block = choose_block(shape, pixel, arrays or free, factor)
+            if arrays is None and not options.tile:
+                free -= pixel * block[0] * block[1]
+            area = tiled_area(block, shape, tta, self.geometry)
+            tile = options.tile or choose_tile(area, cost, free, self.geometry)
             tiling = Tiling.over(shape, tile, self.geometry)
             asked, remedy = f"--tile {tile[0]}x{tile[1]}", "take a smaller tile"
         if cost.memory(tiling.tile) > free:
@@ -215,8 +227,9 @@ class Model:
             slices=slices,
             intensity=self._intensity(volume, options),
             tiling=tiling,
-            block=shape,
-            tta=options.tta or "none",
+            block=block,
+            pixel=pixel,
+            tta=tta,
             cost=cost,
             rules=options.rules,
             calibration=volume.calibration,
@@ -272,12 +285,12 @@ class Model:
         """
         hidden = None if progress else True
         chosen = plan.blocks if blocks is None else blocks
-        read = ((block, *self._read(volume, plan, block)) for block in chosen)
+        read = (self._read(volume, plan, block) for block in chosen)
         done = plan.passes * (len(plan.blocks) - len(chosen)) // len(plan.blocks)
         bar = tqdm(total=plan.passes, initial=done, unit="pass", disable=hidden, leave=False)
         with bar, closing(ahead(read)) as coming:
-            for block, image, scaled in coming:
-                yield image, self._segmented(volume, plan, block, scaled, bar)
+            for one in coming:
+                yield one.image, self._segmented(volume, one, bar)
 
     def run_block(self, volume: Volume, plan: Plan, block: Block) -> tuple[np.ndarray, np.ndarray]:
         """Return a block of a plan, and the probabilities of its classes.
@@ -302,29 +315,97 @@ class Model:
         InputError, MemoryError
             As `run`.
         """
-        image, scaled = self._read(volume, plan, block)
-        return image, self._segmented(volume, plan, block, scaled, None)
+        read = self._read(volume, plan, block)
+        return read.image, self._segmented(volume, read, None)
 
-    def _read(self, volume: Volume, plan: Plan, block: Block) -> tuple[np.ndarray, np.ndarray]:
-        """Return a block, and what the network is given of it."""
-        image = volume.region(*block)
-        return image, plan.input(image)
+    def _read(self, volume: Volume, plan: Plan, block: Block) -> _Read:
+        plan = self._fitting(plan)
+        part = plan.part(block)
+        if part is None:
+            image = volume.region(*block)
+            return _Read(plan, block, None, image, plan.input(image))
+        shown = volume.region(block.z, *part.seen)
+        intensity = None if plan.intensity else self._normalised_range(volume, block.z)
+        top, left = block.rows.start - part.seen[0].start, block.columns.start - part.seen[1].start
+        height = block.rows.stop - block.rows.start
+        width = block.columns.stop - block.columns.start
+        image = shown[..., top : top + height, left : left + width]
+        return _Read(plan, block, part, image, plan.input(shown, intensity))
 
-    def _segmented(
-        self, volume: Volume, plan: Plan, block: Block, scaled: np.ndarray, bar: tqdm | None
-    ) -> np.ndarray:
+    def _normalised_range(self, volume: Volume, z: int) -> tuple[float, float]:
+        """Return what all blocks of a slice share; the last one is kept."""
+        if self._normalised is None or self._normalised[:2] != (volume, z):
+            self._normalised = (volume, z, normalised_range_of(volume, z))
+        return self._normalised[2]
+
+    def _fitting(self, plan: Plan) -> Plan:
+        """Return a plan, with smaller tiles once larger ones did not fit into memory."""
+        while plan.cost.memory(plan.tiling.tile) >= self._too_much:
+            plan = plan.smaller()
+        return plan
+
+    def _segmented(self, volume: Volume, read: _Read, bar: tqdm | None) -> np.ndarray:
         """Return the probabilities of a block that was read."""
+        while True:
+            try:
+                return segment_image(
+                    self.net,
+                    read.scaled,
+                    read.plan.tiling,
+                    read.plan.tta,
+                    together=self._together,
+                    bar=bar,
+                    part=read.part,
+                )
+            except FloatingPointError as error:
+                raise InputError(
+                    f"{volume.path}: slice {read.block.z}: {error}: its grey values are far from "
+                    f"those that the network learnt from; see --grey and --normalise"
+                ) from None
+            except (MemoryError, RuntimeError) as error:
+                if isinstance(error, RuntimeError) and "memory" not in str(error):
+                    raise
+                reason = (str(error).splitlines() or ["out of memory"])[0]
+            # Beyond the except: the error holds what the pass took until it is forgotten.
+            read = self._read_for_less(volume, read, reason)
+
+    def _read_for_less(self, volume: Volume, read: _Read, reason: str) -> _Read:
+        """Go on with smaller tiles, and say so."""
+        tile = read.plan.tiling.tile
+        self._too_much = min(self._too_much, read.plan.cost.memory(tile))
         try:
-            return segment_image(
-                self.net, scaled, plan.tiling, plan.tta, together=self._together, bar=bar
-            )
-        except FloatingPointError as error:
-            raise InputError(
-                f"{volume.path}: slice {block.z}: {error}: its grey values are far from those "
-                f"that the network learnt from; see --grey and --normalise"
-            ) from None
-        except RuntimeError as error:
-            if "memory" not in str(error):
-                raise
-            reason = str(error).splitlines()[0]
-            raise MemoryError(f"{reason}; take a smaller --tile, or less --memory") from None
+            plan = self._fitting(read.plan)
+        except InputError as error:
+            raise MemoryError(f"{reason}; {error}") from None
+        smaller = plan.tiling.tile
+        tqdm.write(
+            f"{volume.path}: slice {read.block.z}: tiles of {tile[0]}x{tile[1]} did not fit into "
+            f"memory ({reason}); going on with {smaller[0]}x{smaller[1]}",
+            file=sys.stderr,
+        )
+        return self._read(volume, plan, read.block)
+
+
+def joined(plan: Plan, parts: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Yield whole slices of the parts, ([channels,] height, width), of a plan's blocks in order."""
+    whole: np.ndarray | None = None
+    for block, part in zip(plan.blocks, parts):
+        if plan.is_whole:
+            yield part
+            continue
+        if whole is None:
+            whole = np.empty(part.shape[:-2] + plan.size, part.dtype)
+        whole[..., block.rows, block.columns] = part
+        if (block.rows.stop, block.columns.stop) == plan.size:
+            yield whole
+            whole = None
+
+
+class _Read(NamedTuple):
+    """A block that was read, and what is made of it for the network."""
+
+    plan: Plan
+    block: Block
+    part: Part | None
+    image: np.ndarray
+    scaled: np.ndarray

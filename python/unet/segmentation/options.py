@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -10,11 +10,14 @@ from unet.errors import InputError
 from unet.segmentation import release2015
 from unet.segmentation.blocks import Block, blocks_of
 from unet.segmentation.instances import InstanceRules, check_rules
-from unet.segmentation.segment import TTA
-from unet.segmentation.tile_size import PassCost
+from unet.segmentation.segment import TTA, Part, tiling_of
+from unet.segmentation.tile_size import PassCost, choose_tile, tiled_area
 from unet.segmentation.tiles import Tiling
 from unet.volumes.calibration import Calibration
 from unet.volumes.intensity import scale_intensity
+
+# Memory of the next smaller tile, of that which did not fit.
+_NEXT_TILE = 0.75
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,8 @@ class SegmentationOptions:
     tile : int or tuple of int, optional
         Size, or (height, width), of the network's input; by default the one that costs least.
     memory : float, optional
-        Bytes that a pass may take; by default most of what is free, half of it on a GPU.
+        Bytes that a pass and the arrays of a block may take, on a GPU a pass alone; by default most
+        of what is free, half of it on a GPU.
     intensity : tuple of float, optional
         The values that become 0 and 1 at the network's input; by default
         `unet.volumes.intensity_range` of the stack.
@@ -105,6 +109,8 @@ class Plan:
     tiling : Tiling
     block : tuple of int
         (height, width) of what is computed and written at a time.
+    pixel : int
+        Bytes that arrays take for a pixel of it.
     tta : str
     cost : PassCost
     rules : InstanceRules
@@ -119,6 +125,7 @@ class Plan:
     intensity: tuple[float, float] | None
     tiling: Tiling
     block: tuple[int, int]
+    pixel: int
     tta: str
     cost: PassCost
     rules: InstanceRules
@@ -130,30 +137,86 @@ class Plan:
         return self.shape[-2:]
 
     @property
+    def is_whole(self) -> bool:
+        """Whether a block is a whole slice."""
+        return self.block == self.size
+
+    @property
     def blocks(self) -> list[Block]:
         """What is computed at a time, in order: a slice is one block while it fits in memory."""
         return blocks_of(self.slices, self.size, self.block)
 
+    def part(self, block: Block) -> Part | None:
+        """Return what a block's tiles show of its slice; None: all of it."""
+        if self.is_whole:
+            return None
+        return Part.of(block.rows, block.columns, self.size, self.tiling, self.tta)
+
     @property
     def passes(self) -> int:
         """Passes of the network."""
-        return len(self.slices) * len(TTA[self.tta]) * len(self.tiling.origins)
+        return len(self.slices) * self.passes_a_slice
+
+    @property
+    def passes_a_slice(self) -> int:
+        """Passes of the network over all blocks and versions of a slice."""
+        if self.is_whole:
+            return len(TTA[self.tta]) * len(self.tiling.origins)
+        return sum(
+            len(tiling_of(one, self.tiling, block.rows, block.columns, self.size)[0].origins)
+            for one in TTA[self.tta]
+            for block in blocks_of(range(1), self.size, self.block)
+        )
+
+    def smaller(self) -> Plan:
+        """Return the same with tiles that take less memory; its result differs by rounding alone.
+
+        Raises
+        ------
+        InputError
+            If there are none.
+        """
+        if self.tiling.reach is not None:
+            raise InputError("the tiles of --procedure 2015 are fixed")
+        memory = _NEXT_TILE * self.cost.memory(self.tiling.tile)
+        geometry, area = (
+            self.tiling.geometry,
+            tiled_area(self.block, self.size, self.tta, self.tiling.geometry),
+        )
+        tile = choose_tile(area, self.cost, memory, geometry)
+        return replace(self, tiling=Tiling.over(self.size, tile, geometry))
 
     @property
     def work(self) -> float:
         """Multiply-adds."""
         return self.passes * self.cost.work(self.tiling.tile)
 
-    def input(self, image: np.ndarray) -> np.ndarray:
-        """Return a slice as the network is given it, float32 (channels, height, width)."""
-        return scale_intensity(image.reshape((-1,) + image.shape[-2:]), self.intensity)
+    @property
+    def memory(self) -> float:
+        """Bytes: of a pass, and of the arrays of blocks."""
+        return self.cost.memory(self.tiling.tile) + self.pixel * self.block[0] * self.block[1]
+
+    def input(self, image: np.ndarray, intensity: tuple[float, float] | None = None) -> np.ndarray:
+        """Return a slice as the network is given it, float32 (channels, height, width).
+
+        Of a part of a slice that is normalised, `intensity` is the range of the whole.
+        """
+        image = image.reshape((-1,) + image.shape[-2:])
+        return scale_intensity(image, self.intensity or intensity)
 
     def __str__(self) -> str:
         (height, width), tile, cost = self.size, self.tiling.tile, self.cost
-        slices, versions, tiles = len(self.slices), len(TTA[self.tta]), len(self.tiling.origins)
+        slices, versions = len(self.slices), len(TTA[self.tta])
+        tiles = len(self.tiling.origins)
+        cut = f"{versions} version{'s' * (versions > 1)} of {tiles} tile{'s' * (tiles > 1)}"
+        if not self.is_whole:
+            blocks = len(blocks_of(range(1), self.size, self.block))
+            cut = (
+                f"{blocks} blocks of {self.block[0]}x{self.block[1]}, {versions} "
+                f"version{'s' * (versions > 1)}, {self.passes_a_slice} tiles"
+            )
         return (
-            f"{self.stack}: {slices} slice{'s' * (slices > 1)} of {height}x{width}; each "
-            f"{versions} version{'s' * (versions > 1)} of {tiles} tile{'s' * (tiles > 1)} of "
+            f"{self.stack}: {slices} slice{'s' * (slices > 1)} of {height}x{width}; each {cut} of "
             f"{tile[0]}x{tile[1]}; a pass is {cost.work(tile) / 1e9:.3g} G multiply-adds and about "
             f"{cost.memory(tile) / 2**20:.0f} MB"
         )

@@ -34,10 +34,33 @@ class Orientation(NamedTuple):
         turned = np.rot90(image, -self.turns, axes=(-2, -1))
         return turned[..., ::-1] if self.flip else turned
 
+    def place(
+        self, rows: slice, columns: slice, size: tuple[int, int]
+    ) -> tuple[slice, slice, tuple[int, int]]:
+        """Return where a part of an image of `size` comes to lie, and the size of that."""
+        height, width = size
+        if self.flip:
+            columns = _from_the_end(columns, width)
+        for _ in range(self.turns % 4):
+            rows, columns = _from_the_end(columns, width), rows
+            height, width = width, height
+        return rows, columns, (height, width)
+
+    def origin(
+        self, rows: slice, columns: slice, size: tuple[int, int]
+    ) -> tuple[slice, slice, tuple[int, int]]:
+        """Return where a part of an image of `size` laid this way comes from: undo `place`."""
+        rows, columns, size = Orientation(-self.turns % 4, False).place(rows, columns, size)
+        return rows, _from_the_end(columns, size[1]) if self.flip else columns, size
+
     @property
     def is_transposed(self) -> bool:
         """Whether height becomes width."""
         return self.turns % 2 == 1
+
+
+def _from_the_end(part: slice, length: int) -> slice:
+    return slice(length - part.stop, length - part.start)
 
 
 # Test-time augmentation by name. Those of the image's own shape come first: a net changes its shape
@@ -50,6 +73,53 @@ TTA = {
 }
 
 
+def tiling_of(
+    orientation: Orientation,
+    tiling: Tiling,
+    rows: slice,
+    columns: slice,
+    size: tuple[int, int],
+) -> tuple[Tiling, slice, slice, tuple[int, int]]:
+    """Return the tiles of a part of an image of `size` laid that way, and what `place` does."""
+    rows, columns, size = orientation.place(rows, columns, size)
+    laid = tiling.transposed() if orientation.is_transposed else tiling
+    return laid.covering(rows, columns), rows, columns, size
+
+
+class Part(NamedTuple):
+    """A part of an image, and how much of the image is shown for its sake.
+
+    Attributes
+    ----------
+    rows, columns : slice
+        That are wanted.
+    seen : tuple of slice
+        Rows and columns that `part_of` an image has to show.
+    size : tuple of int
+        (height, width) of the image.
+    """
+
+    rows: slice
+    columns: slice
+    seen: tuple[slice, slice]
+    size: tuple[int, int]
+
+    @classmethod
+    def of(
+        cls, rows: slice, columns: slice, size: tuple[int, int], tiling: Tiling, tta: str
+    ) -> Part:
+        """Find what the tiles of a part show in all orientations of `TTA`."""
+        seen = []
+        for one in TTA[tta]:
+            laid, _, _, turned = tiling_of(one, tiling, rows, columns, size)
+            seen.append(one.origin(*laid.seen(turned), turned)[:2])
+        union = (
+            slice(min(one[axis].start for one in seen), max(one[axis].stop for one in seen))
+            for axis in (0, 1)
+        )
+        return cls(rows, columns, tuple(union), size)
+
+
 def segment_image(
     net: Any,
     image: np.ndarray,
@@ -58,6 +128,7 @@ def segment_image(
     *,
     together: int = 1,
     bar: tqdm | None = None,
+    part: Part | None = None,
 ) -> np.ndarray:
     """Return the probability of each class at each pixel.
 
@@ -76,6 +147,8 @@ def segment_image(
         and give back another while it computes.
     bar : tqdm, optional
         Told of each pass.
+    part : Part, optional
+        Which part of the image is wanted, and `image` shows; by default all of it.
 
     Returns
     -------
@@ -92,7 +165,7 @@ def segment_image(
     # A ReLU may turn NaN into 0, as that of oneDNN does on some CPUs: scores then look sound.
     if not np.isfinite(image).all():
         raise FloatingPointError("the picture that the network is given is NaN or infinite")
-    scores = score_image(net, image, tiling, tta, together=together, bar=bar)
+    scores = score_image(net, image, tiling, tta, together=together, bar=bar, part=part)
     if not np.isfinite(scores).all():
         raise FloatingPointError("the network's scores are NaN or infinite")
     return softmax(scores)
@@ -106,6 +179,7 @@ def score_image(
     *,
     together: int = 1,
     bar: tqdm | None = None,
+    part: Part | None = None,
 ) -> np.ndarray:
     """Return the scores before the soft-max; parameters and errors as those of `segment_image`.
 
@@ -115,21 +189,38 @@ def score_image(
     if channels != wanted:
         raise InputError(f"the picture has {channels} channels, but the network takes {wanted}")
     total: np.ndarray | None = None
-    for is_transposed, group in itertools.groupby(TTA[tta], lambda one: one.is_transposed):
+    for _, group in itertools.groupby(TTA[tta], lambda one: one.is_transposed):
         orientations = list(group)
-        shape, laid = image.shape[1:], tiling
-        if is_transposed:
-            shape, laid = shape[::-1], tiling.transposed()
-        oriented = (np.ascontiguousarray(one.apply(image)) for one in orientations)
-        inputs = (tile for one in oriented for tile in laid.inputs(one))
-        passes = _forward(net, inputs, laid.tile, together, bar)
-        for orientation in orientations:
-            scores = orientation.undo(laid.joined(passes, shape))
+        laid = [_laid(one, image.shape[1:], tiling, part) for one in orientations]
+        inputs = (
+            tile
+            for one, (tiles, part_of, _) in zip(orientations, laid)
+            for tile in tiles.inputs(np.ascontiguousarray(one.apply(image)), part_of)
+        )
+        passes = _forward(net, inputs, laid[0][0].tile, together, bar)
+        for orientation, (tiles, _, area) in zip(orientations, laid):
+            scores = orientation.undo(tiles.joined(passes, *area))
             if total is None:
                 total = scores
             else:
                 total += scores
     return total / np.float32(len(TTA[tta]))
+
+
+def _laid(
+    orientation: Orientation, shape: tuple[int, int], tiling: Tiling, part: Part | None
+) -> tuple[Tiling, tuple[int, int, int, int] | None, tuple[slice, slice]]:
+    """Return the tiles of an image, or of the part of one that is wanted, laid an other way.
+
+    Also what `mirrored` calls part_of, and the rows and columns that are wanted.
+    """
+    if part is None:
+        rows, columns, _ = orientation.place(slice(0, shape[0]), slice(0, shape[1]), shape)
+        laid = tiling.transposed() if orientation.is_transposed else tiling
+        return laid, None, (rows, columns)
+    laid, *area, size = tiling_of(orientation, tiling, part.rows, part.columns, part.size)
+    top, left, _ = orientation.place(*part.seen, part.size)
+    return laid, (*size, top.start, left.start), tuple(area)
 
 
 def _forward(

@@ -204,6 +204,20 @@ def choose_tile(
     return best[2]
 
 
+def tiled_area(
+    block: tuple[int, int], size: tuple[int, int], tta: str, geometry: Geometry
+) -> tuple[int, int]:
+    """Return the height and width that the tiles of a block cover, by `Tiling.covering`.
+
+    Edges of blocks of an image of `size` that is laid another way are off the grid of the tiles;
+    a whole image begins on it.
+    """
+    if block == size or tta == "none":
+        return block
+    slack = geometry.downsample_factor - 1
+    return block[0] + slack, block[1] + slack
+
+
 def _candidates(length: int, geometry: Geometry) -> list[tuple[int, int]]:
     """Return, for every number of tiles along an axis, the smallest size: (size, number)."""
     factor, largest = geometry.downsample_factor, geometry.input_size(length)

@@ -18,7 +18,7 @@ import numpy as np
 
 from unet.errors import InputError
 from unet.network.geometry import Geometry
-from unet.volumes.mirror import mirrored
+from unet.volumes.mirror import mirrored, reflect
 
 
 def tile_starts(length: int, tile: int, geometry: Geometry) -> range:
@@ -100,19 +100,58 @@ class Tiling:
         origins = tuple(sorted((x, y) for y, x in self.origins))
         return replace(self, tile=self.tile[::-1], origins=origins)
 
-    def inputs(self, image: np.ndarray) -> Iterator[np.ndarray]:
-        """Yield the tiles of an image (channels, height, width), each (channels,) + `tile`."""
+    def covering(self, rows: slice, columns: slice) -> Tiling:
+        """Cover a part of an image, from the multiples of the downsample factor before it.
+
+        That is the grid of a pass over the whole image: its scores are the same. Errors as of
+        `tile_starts`.
+
+        Examples
+        --------
+        >>> whole = Tiling.over((512, 512), (572, 572), Geometry())
+        >>> whole.covering(slice(100, 300), slice(256, 700)).origins
+        ((96, 256), (96, 640))
+        """
+        starts = []
+        for part, tile in zip((rows, columns), self.tile):
+            first = part.start - part.start % self.geometry.downsample_factor
+            more = tile_starts(part.stop - first, tile, self.geometry)
+            starts.append([first + start for start in more])
+        return replace(self, origins=tuple((y, x) for y in starts[0] for x in starts[1]))
+
+    def seen(self, size: tuple[int, int]) -> tuple[slice, slice]:
+        """Return which rows and columns of an image of `size` the tiles' inputs show."""
+        border, seen = self.geometry.border, []
+        for axis, length in enumerate(size):
+            starts = [origin[axis] for origin in self.origins]
+            stop = max(starts) - border + self.tile[axis]
+            shown = reflect(np.arange(min(starts) - border, stop), length)
+            seen.append(slice(int(shown.min()), int(shown.max()) + 1))
+        return seen[0], seen[1]
+
+    def inputs(
+        self, image: np.ndarray, part_of: tuple[int, int, int, int] | None = None
+    ) -> Iterator[np.ndarray]:
+        """Yield the tiles of an image (channels, height, width), each (channels,) + `tile`.
+
+        `part_of` is as of `unet.volumes.mirror.mirrored`.
+        """
         border = self.geometry.border
         for y, x in self.origins:
-            yield mirrored(image, y - border, x - border, self.tile, self.reach)
+            yield mirrored(image, y - border, x - border, self.tile, self.reach, part_of)
 
-    def joined(self, passes: Iterable[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
+    def joined(self, passes: Iterable[np.ndarray], rows: slice, columns: slice) -> np.ndarray:
         """Put the scores of all tiles, (classes, height, width) each, together into an image's."""
         margin, scores = self.geometry.margin, None
+        shape = rows.stop - rows.start, columns.stop - columns.start
         for (y, x), given in zip(self.origins, passes):
             if scores is None:
-                scores = np.empty(given.shape[:1] + tuple(shape), np.float32)
+                scores = np.empty(given.shape[:1] + shape, np.float32)
             inner = given[:, margin : given.shape[1] - margin, margin : given.shape[2] - margin]
+            # A tile may begin before the first of them.
+            y, x = y - rows.start, x - columns.start
+            inner = inner[:, max(0, -y) :, max(0, -x) :]
+            y, x = max(0, y), max(0, x)
             part = scores[:, y : y + inner.shape[1], x : x + inner.shape[2]]
             part[...] = inner[:, : part.shape[1], : part.shape[2]]
         return scores

@@ -101,6 +101,21 @@ def normalised_range(image: np.ndarray) -> tuple[float, float]:
     return mean - half, mean + half
 
 
+def normalised_range_of(volume: Volume, z: int) -> tuple[float, float]:
+    """Return `normalised_range` of a slice that is read strip by strip."""
+    count, mean, squares = 0, 0.0, 0.0
+    for rows in strips(volume.shape[-2:]):
+        part = volume.region(z, rows, slice(0, volume.shape[-1]))
+        # Joined as by Chan, Golub and LeVeque 1983.
+        off = float(part.mean(dtype=np.float64)) - mean
+        squares += float(part.var(dtype=np.float64)) * part.size
+        squares += off * off * count * part.size / (count + part.size)
+        count += part.size
+        mean += off * part.size / count
+    half = _SPREAD * (squares / count) ** 0.5 or 0.5
+    return mean - half, mean + half
+
+
 def scale_intensity(image: np.ndarray, grey: tuple[float, float] | None) -> np.ndarray:
     """Return grey values as the network is given them, float32.
 

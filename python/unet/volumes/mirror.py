@@ -32,7 +32,12 @@ def reflect(index: np.ndarray, size: int) -> np.ndarray:
 
 
 def mirrored(
-    image: np.ndarray, y: int, x: int, shape: tuple[int, int], reach: int | None = None
+    image: np.ndarray,
+    y: int,
+    x: int,
+    shape: tuple[int, int],
+    reach: int | None = None,
+    part_of: tuple[int, int, int, int] | None = None,
 ) -> np.ndarray:
     """Cut a tile from an image that is mirrored at its edges, periodically.
 
@@ -46,17 +51,22 @@ def mirrored(
     reach : int, optional
         Pixels beyond the last row and column that are mirrored; what lies farther out is 0. None:
         all are.
+    part_of : tuple of int, optional
+        (height, width) of an image of which `image` is a part, and the row and column at which the
+        part begins: `y`, `x` and mirrors are those of the whole. Whatever of it the tile shows has
+        to be in the part.
 
     Returns
     -------
     ndarray, shape (channels,) + shape
         As numpy's pad mode "reflect" continues the image; one pixel is continued as itself.
     """
-    rows = reflect(np.arange(y, y + shape[0]), image.shape[-2])
-    columns = reflect(np.arange(x, x + shape[1]), image.shape[-1])
+    height, width, top, left = part_of or (*image.shape[-2:], 0, 0)
+    rows = reflect(np.arange(y, y + shape[0]), height) - top
+    columns = reflect(np.arange(x, x + shape[1]), width) - left
     # Several times as fast as indexing with arrays.
     tile = image.take(columns, axis=-1).take(rows, axis=-2)
     if reach is not None:
-        tile[:, max(0, image.shape[1] + reach - y) :] = 0
-        tile[:, :, max(0, image.shape[2] + reach - x) :] = 0
+        tile[:, max(0, height + reach - y) :] = 0
+        tile[:, :, max(0, width + reach - x) :] = 0
     return tile

@@ -123,7 +123,8 @@ def test_out_of_memory_is_a_sentence(model, monkeypatch):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory\nmore")
 
     monkeypatch.setattr("unet.model.model.segment_image", fails)
-    with pytest.raises(MemoryError, match="allocate memory; take a smaller --tile"):
+    monkeypatch.setattr(model, "_too_much", np.inf)
+    with pytest.raises(MemoryError, match="allocate memory; a pass of the smallest tiles, 204x204"):
         model.segment(STACK)
 
 
