@@ -103,7 +103,7 @@ def test_no_room_is_a_sentence_that_names_the_output(
     monkeypatch.setitem(ctc.DATASETS, "dic-hela", known)
     if "--json" in words:
         # Else they fit into the last page.
-        monkeypatch.setattr(score_file, "_without_nan", lambda scores: ["0" * 20000])
+        monkeypatch.setattr(score_file, "_as_json", lambda scores: ["0" * 20000])
     before = sorted(os.listdir(disk))
     told = rf"^{disk}/{output}: cannot be written: the (disk is full|file system is read-only)"
     with pytest.raises(InputError, match=told):
