@@ -25,8 +25,9 @@ from unet.volumes.writers.pyramid import coarser_shapes, write_coarser
 NOTE_KEY, COMPLETE_KEY = "provenance", "complete"
 _TYPES = {"T": "time", "C": "channel", "Z": "space", "Y": "space", "X": "space"}
 _NGFF = {2: "0.4", 3: "0.5"}
-# Blosc's default level; zstd then packs labels to a hundredth at the speed of a disk.
-_LEVEL = 5
+# Of 1 to 9: probabilities of a trained net shrink to 0.64 in 4 ms a slice of 512 x 512, by level 5
+# to 0.61 in 18; cells' numbers to a thirtieth.
+_LEVEL = 1
 
 
 @contextlib.contextmanager

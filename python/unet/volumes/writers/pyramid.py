@@ -39,9 +39,10 @@ def halve(image: np.ndarray, labels: bool) -> np.ndarray:
         return image[..., ::2, ::2]
     odd = [(0, size % 2) for size in image.shape[-2:]]
     padded = np.pad(image, [(0, 0)] * (image.ndim - 2) + odd, mode="edge")
-    height, width = padded.shape[-2:]
-    squares = padded.reshape(*image.shape[:-2], height // 2, 2, width // 2, 2)
-    means = squares.mean(axis=(-3, -1), dtype=np.float64)
+    means = np.zeros((*image.shape[:-2], *(size // 2 for size in padded.shape[-2:])), np.float64)
+    for y, x in product((0, 1), (0, 1)):
+        means += padded[..., y::2, x::2]
+    means /= 4
     if image.dtype.kind != "f":
         means = np.rint(means)
     return means.astype(image.dtype)
