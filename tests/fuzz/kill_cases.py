@@ -138,6 +138,8 @@ def cases() -> list[Case]:
         found.append(
             Case("segment", "segment", ["stack.tif", *words], folders, before=["other.tif", *words])
         )
+    words = ["stack.tif", "-o", "new.zarr", "--classes", "new.h5", *net]
+    found.append(Case("segment", "segment", words, ["new.zarr"]))
     pictures = ["-o", "out.tif", "--overlay", "pictures", *net]
     found.append(Case("segment", "segment", ["stack.tif", *pictures]))
     words = ["stack.tif", "cells.tif", "-o", "set.h5", "--preview", "set.png"]

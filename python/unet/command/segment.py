@@ -96,13 +96,13 @@ def _begun(
     with Progress.open(output, fingerprint, identity=identity, chosen=chosen) as progress:
         if progress.anew:
             print(progress.anew)
-        if progress.chosen != chosen:
+        if progress.chosen["tile"] != chosen["tile"]:
             tile = tuple(progress.chosen["tile"])
             try:
                 plan = model.plan(volume, replace(options, tile=tile))
             except InputError:
                 # It does not fit into the memory that is free now.
-                progress.choose(chosen)
+                progress.choose({**progress.chosen, **chosen})
         if not progress.is_same_stack:
             changed = progress.drop_changed(plan.blocks, volume.region, identity)
             if changed:

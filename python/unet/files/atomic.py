@@ -154,6 +154,17 @@ def replace_parts(
             raise InputError(str(error).replace(str(fresh), str(source))) from None
 
 
+def sync(path: Path) -> None:
+    """Have a file, or what was made, renamed and removed in a folder, be on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        # Some file systems have no such call for folders.
+        with contextlib.suppress(OSError):
+            os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def is_temporary(name: str) -> bool:
     """Tell whether a folder's name is that of something being written, or left by a kill."""
     return _TEMPORARY.fullmatch(name) is not None

@@ -28,7 +28,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from unet.errors import InputError, few
-from unet.files.atomic import CannotWrite, make_folders, writing
+from unet.files.atomic import CannotWrite, make_folders, sync, writing
 from unet.files.names import PathLike, split_name
 from unet.segmentation.blocks import Block
 
@@ -226,7 +226,7 @@ class Progress:
         with contextlib.suppress(FileNotFoundError):
             # First: blocks without it do not count.
             (self.folder / _RUN).unlink()
-        _sync(self.folder)
+        sync(self.folder)
         shutil.rmtree(self.folder / _BLOCKS, ignore_errors=True)
         (self.folder / _BLOCKS).mkdir(exist_ok=True)
         self.chosen = content["chosen"]
@@ -302,7 +302,7 @@ class Progress:
         with writing(self.output):
             if not place.parent.exists():
                 place.parent.mkdir(exist_ok=True)
-                _sync(place.parent.parent)
+                sync(place.parent.parent)
             _write_whole(place, write)
 
     def get(self, block: Block) -> dict[str, np.ndarray]:
@@ -332,6 +332,12 @@ class Progress:
         """Have a block count as not done."""
         with contextlib.suppress(FileNotFoundError):
             self._place(block).unlink()
+
+    def drop_all(self) -> None:
+        """Have all blocks count as not done."""
+        shutil.rmtree(self.folder / _BLOCKS, ignore_errors=True)
+        with writing(self.output):
+            (self.folder / _BLOCKS).mkdir(exist_ok=True)
 
     def drop_changed(
         self,
@@ -445,15 +451,4 @@ def _write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
-    _sync(path.parent)
-
-
-def _sync(folder: Path) -> None:
-    """Have what was made, renamed and removed in a folder be on the disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        # Some file systems have no such call for folders.
-        with contextlib.suppress(OSError):
-            os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync(path.parent)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable
@@ -22,6 +23,8 @@ from unet.segmentation.instances import as_stored, find_instances
 from unet.segmentation.options import Plan, SegmentationOptions
 from unet.segmentation.progress import Progress
 from unet.volumes import Volume, VolumeWriter, open_volume
+from unet.volumes.writers.layout import Layout
+from unet.volumes.writers.zarr_in_place import ZarrInPlace
 
 
 @dataclass(frozen=True)
@@ -196,19 +199,24 @@ def write_segmentation(
     flat = []
     with contextlib.ExitStack() as opened:
         truth, offset = _open_truth(files.truth, plan, opened)
-        writers = _open_writers(files, plan, opened, note)
+        in_place = _open_in_place(files, plan, progress, opened, note)
+        writers = {**in_place, **_open_writers(files, plan, opened, note, set(in_place))}
         drawings = _open_overlay(files, plan, opened)
         slices = _Slices(plan)
+        is_in_parts = plan.block != plan.size
 
         def write(
             block: Block, image: np.ndarray | None = None, given: np.ndarray | None = None
         ) -> None:
+            row = plan.slices.index(block.z)
             if image is None:
                 arrays = progress.get(block)
             else:
                 arrays = arrays_of(block, image, given, plan, files)
+                for what, store in in_place.items():
+                    if what in arrays:
+                        store.put(row, block.rows, block.columns, arrays.pop(what))
                 progress.put(block, arrays, image)
-            row = plan.slices.index(block.z)
             for what, writer in writers.items():
                 if what in arrays:
                     writer.put(row, block.rows, block.columns, arrays[what])
@@ -217,9 +225,12 @@ def write_segmentation(
                 return
             if whole["range"][0] == whole["range"][1]:
                 flat.append(block.z)
-            if "instances" in writers and "instances" not in arrays:
+            for store in in_place.values():
+                store.note(row + 1)
+            if "instances" in writers and is_in_parts:
                 writer = writers["instances"]
-                cells = _as_written("instances", block.z, whole["all"], plan, writer.dtype)
+                dtype = stored_types(files, plan)["instances"]
+                cells = _as_written("instances", block.z, whole["all"], plan, dtype)
                 writer.put(row, *(slice(0, size) for size in plan.size), cells)
             if block.z in drawings:
                 known = None if truth is None else truth[block.z - offset].reshape(plan.size)
@@ -233,6 +244,8 @@ def write_segmentation(
         with contextlib.closing(run(missing)) as results, behind(write) as write_behind:
             for block, is_done in zip(blocks, done):
                 write_behind(block, *(() if is_done else next(results)))
+        for store in in_place.values():
+            store.finish()
     progress.finish()
     return flat
 
@@ -278,14 +291,60 @@ def _open_truth(
     return truth, 0 if len(truth) == plan.shape[0] else plan.slices[0]
 
 
+def _open_in_place(
+    files: SegmentationFiles,
+    plan: Plan,
+    progress: Progress,
+    opened: contextlib.ExitStack,
+    note: Mapping[str, Any] | None,
+) -> dict[str, ZarrInPlace]:
+    """Open the .zarr that grow under their final names: those where nothing was, or we began it."""
+    types = stored_types(files, plan)
+    begun = progress.chosen.get("in place")
+    if begun is None:
+        begun = []
+        for what in types:
+            path = getattr(files, what)
+            if path.suffix.lower() == ".zarr" and not os.path.lexists(path):
+                begun.append(what)
+        progress.choose({**progress.chosen, "in place": begun})
+    if not all(getattr(files, what).is_dir() for what in begun):
+        progress.drop_all()
+    stores = {}
+    for what in begun:
+        channels = (plan.classes,) if what == "probabilities" and plan.classes > 2 else ()
+        stores[what] = ZarrInPlace(
+            Layout(
+                getattr(files, what),
+                (len(plan.slices), *channels, *plan.size),
+                types[what],
+                calibration=plan.calibration,
+                blocks=None if plan.block == plan.size else plan.block,
+                note=note or {},
+                labels=what != "probabilities",
+                zarr_format=files.zarr_format,
+            )
+        )
+
+        def leave(store: ZarrInPlace = stores[what]) -> None:
+            if not progress.count():
+                store.remove()
+
+        opened.callback(leave)
+    return stores
+
+
 def _open_writers(
     files: SegmentationFiles,
     plan: Plan,
     opened: contextlib.ExitStack,
     note: Mapping[str, Any] | None,
+    but: Collection[str],
 ) -> dict[str, VolumeWriter]:
     writers = {}
     for what, dtype in stored_types(files, plan).items():
+        if what in but:
+            continue
         channels = (plan.classes,) if what == "probabilities" and plan.classes > 2 else ()
         writer = VolumeWriter(
             getattr(files, what),

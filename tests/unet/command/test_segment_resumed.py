@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -242,3 +243,41 @@ def test_a_vanished_stack_stops_it_and_it_goes_on_when_it_is_back(run, monkeypat
     os.rename("elsewhere", "frames")
     assert 0 < run("-o", "out.tif")[1] < SHAPE[0]
     assert content("out.tif") == content("whole.tif")
+
+
+def test_a_zarr_grows_under_its_name_and_says_how_far_it_is(run, monkeypatch):
+    zarr = pytest.importorskip("zarr")
+    run("-o", "whole.zarr")
+    stopped_after(3, monkeypatch, run, "-o", "out.zarr")
+    begun = zarr.open_group("out.zarr", mode="r")
+    assert begun.attrs["complete"] is False
+    assert begun.attrs["done"] == [3, 5]
+    whole = zarr.open_group("whole.zarr", mode="r")
+    np.testing.assert_array_equal(begun["0"][:3], whole["0"][:3])
+    # It lies there alone: what is in it is not kept twice.
+    files = [file for file in progress_folder("out.zarr").rglob("*") if file.is_file()]
+    kept = sum(file.stat().st_size for file in files)
+    assert kept < 3 * SHAPE[1] * SHAPE[2]
+    # As of kills while zarr was writing.
+    for name in ("zarr", "0/zarr", "0/c/0/0/0"):
+        Path(f"out.zarr/{name}.0123456789abcdef.partial").touch()
+    assert run("-o", "out.zarr")[1] == 2
+    assert content("out.zarr") == content("whole.zarr")
+
+
+def test_a_zarr_that_was_removed_is_begun_anew(run, monkeypatch):
+    run("-o", "whole.zarr")
+    stopped_after(3, monkeypatch, run, "-o", "out.zarr")
+    shutil.rmtree("out.zarr")
+    assert run("-o", "out.zarr")[1] == SHAPE[0]
+    assert content("out.zarr") == content("whole.zarr")
+
+
+def test_a_zarr_that_is_there_stays_until_the_new_is_whole(run, monkeypatch):
+    run("-o", "out.zarr", "--tta", "mirror")
+    before = content("out.zarr")
+    stopped_after(3, monkeypatch, run, "-o", "out.zarr")
+    assert content("out.zarr") == before
+    run("-o", "out.zarr")
+    run("-o", "whole.zarr")
+    assert content("out.zarr") == content("whole.zarr")

@@ -23,6 +23,8 @@ from unet.volumes.writers.pyramid import coarser_shapes, write_coarser
 
 #: Attributes of the group: the provenance, and whether all was written.
 NOTE_KEY, COMPLETE_KEY = "provenance", "complete"
+#: While it is not: slices that are there, and all.
+DONE_KEY = "done"
 _TYPES = {"T": "time", "C": "channel", "Z": "space", "Y": "space", "X": "space"}
 _NGFF = {2: "0.4", 3: "0.5"}
 # Of 1 to 9: probabilities of a trained net shrink to 0.64 in 4 ms a slice of 512 x 512, by level 5
@@ -69,10 +71,21 @@ def open_store(folder: Path, layout: Layout) -> Put:
 
     def put(z: int, rows: slice, columns: slice, values: np.ndarray) -> None:
         # NGFF has channels before space, and time before channels.
-        place = (slice(None), z) if _stored_axes(layout)[0] == "C" else (z, ...)
+        place = (slice(None), z) if stored_axes(layout)[0] == "C" else (z, ...)
         array[(*place, rows, columns)] = values.astype(dtype, copy=False)
 
     return put
+
+
+def level_zero(folder: Path, layout: Layout) -> Any:
+    """Return the array of level 0 of a store of `create_store`."""
+    return _open_group(folder, "r", layout, _zarr_format(layout))["0"]
+
+
+def note_done(folder: Path, layout: Layout, slices: int) -> None:
+    """Say in the metadata of a store that is not complete how many slices are there."""
+    group = _open_group(folder, "r+", layout, _zarr_format(layout))
+    group.attrs[DONE_KEY] = [slices, layout.shape[0]]
 
 
 def finish_store(folder: Path, layout: Layout) -> None:
@@ -113,13 +126,14 @@ def _open_group(folder: Path, mode: str, layout: Layout, form: int) -> Any:
     return zarr.open_group(str(folder), mode=mode, **options)
 
 
-def _stored_axes(layout: Layout) -> str:
+def stored_axes(layout: Layout) -> str:
+    """Return the axes in the order of NGFF."""
     return "".join(sorted(layout.axes, key="TCZYX".index))
 
 
 def _stored_shape(layout: Layout) -> tuple[int, ...]:
     sizes = dict(zip(layout.axes, layout.shape))
-    return tuple(sizes[axis] for axis in _stored_axes(layout))
+    return tuple(sizes[axis] for axis in stored_axes(layout))
 
 
 def _create_level(group: Any, level: int, shape: tuple[int, ...], layout: Layout, form: int) -> Any:
@@ -148,7 +162,7 @@ def _create_level(group: Any, level: int, shape: tuple[int, ...], layout: Layout
         from zarr.codecs import BloscCodec
 
         options["compressors"] = BloscCodec(cname="zstd", clevel=_LEVEL, shuffle="shuffle")
-        options["dimension_names"] = tuple(_stored_axes(layout).lower())
+        options["dimension_names"] = tuple(stored_axes(layout).lower())
     return group.create_array(str(level), **options)
 
 
@@ -183,7 +197,7 @@ def _axes(layout: Layout) -> list[dict[str, str]]:
         "time": TIMES.get(calibration.interval_unit or ""),
     }
     axes = []
-    for axis in _stored_axes(layout):
+    for axis in stored_axes(layout):
         entry = {"name": axis.lower(), "type": _TYPES[axis]}
         unit = units.get(entry["type"])
         if unit is not None and known.get(axis) is not None:
@@ -195,7 +209,7 @@ def _axes(layout: Layout) -> list[dict[str, str]]:
 def _dataset(layout: Layout, level: int) -> dict[str, Any]:
     calibration = layout.calibration
     known = dict(zip("ZYX", calibration.pixel_size or ()), T=calibration.interval)
-    axes = _stored_axes(layout)
+    axes = stored_axes(layout)
     steps = [float(known.get(axis) or 1) for axis in axes]
     factors = [2**level if axis in "YX" else 1 for axis in axes]
     transformations: list[dict[str, Any]] = [

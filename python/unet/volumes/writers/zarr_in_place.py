@@ -1,0 +1,100 @@
+"""A Zarr store that grows under its final name, says how far it is, and survives kills."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from unet.files.atomic import atomic_folder, sync, writing
+from unet.volumes.writers.layout import Layout
+from unet.volumes.writers.ome_zarr import (
+    create_store,
+    finish_store,
+    level_zero,
+    note_done,
+    open_store,
+    stored_axes,
+)
+
+# Of the files that zarr was writing when it was killed.
+_TORN = ".partial"
+
+
+class ZarrInPlace:
+    """An OME-Zarr image that is filled where it lies.
+
+    Until `finish` its metadata say that it is not complete, and how many slices are there.
+
+    Parameters
+    ----------
+    layout : Layout
+
+    Raises
+    ------
+    InputError
+        If it cannot be written.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        with writing(layout.path):
+            if not layout.path.exists() or not os.listdir(layout.path):
+                with atomic_folder(layout.path) as fresh:
+                    create_store(fresh, layout)
+            self._put = open_store(layout.path, layout)
+            self._level = level_zero(layout.path, layout)
+
+    def put(self, z: int, rows: slice, columns: slice, values: np.ndarray) -> None:
+        """Write a part of slice z, of whole chunks; when this returns it is safe on the disk."""
+        with writing(self._layout.path):
+            self._put(z, rows, columns, values)
+            for path in self._chunks(z, rows, columns):
+                # Chunks of zeros have no file.
+                with contextlib.suppress(FileNotFoundError):
+                    sync(path)
+                    sync(path.parent)
+
+    def _chunks(self, z: int, rows: slice, columns: slice) -> Iterator[Path]:
+        parts = {self._layout.axes[0]: slice(z, z + 1), "Y": rows, "X": columns}
+        chunks = []
+        for axis, size, step in zip(
+            stored_axes(self._layout), self._level.shape, self._level.chunks
+        ):
+            part = parts.get(axis, slice(0, size))
+            chunks.append(range(part.start // step, -(-part.stop // step)))
+        for chunk in itertools.product(*chunks):
+            if hasattr(self._level.metadata, "encode_chunk_key"):
+                key = self._level.metadata.encode_chunk_key(chunk)
+            else:
+                key = "/".join(map(str, chunk))
+            yield self._layout.path / "0" / key
+
+    def note(self, slices: int) -> None:
+        """Say in the metadata how many slices are there."""
+        with writing(self._layout.path):
+            note_done(self._layout.path, self._layout, slices)
+
+    def finish(self) -> None:
+        """Add the coarser levels, and say that it is complete."""
+        path = self._layout.path
+        with writing(path):
+            for folder, _, names in os.walk(path):
+                for name in names:
+                    if name.endswith(_TORN):
+                        os.unlink(os.path.join(folder, name))
+            finish_store(path, self._layout)
+            for folder, _, names in os.walk(path):
+                if Path(folder).relative_to(path).parts[:1] != ("0",):
+                    for name in names:
+                        sync(Path(folder, name))
+                sync(Path(folder))
+
+    def remove(self) -> None:
+        """Remove it, since nothing is in it."""
+        shutil.rmtree(self._layout.path, ignore_errors=True)
