@@ -522,7 +522,10 @@ def _server(place: Path) -> Iterator[None]:
 def campaign(
     count: int, seed: int, place: Path, only: str | None, signals: list[int], tell: Callable
 ) -> Counter:
-    """Kill `count` times, a run and its next ones once with each signal; return how often (program, signal, what) was found."""
+    """Kill `count` times, a run and its next ones once with each of the signals.
+
+    Returns how often (program, signal, what) was found.
+    """
     _import_programs()
     rng = random.Random(seed)
     found: Counter = Counter()
