@@ -33,7 +33,7 @@ def run_tasks(tasks: Sequence[tuple[Callable, tuple]], workers: int) -> Iterator
     # Fresh interpreters: a copy of this process would copy the locks of its threads too.
     context = multiprocessing.get_context("spawn")
     others = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=follow_parent)
     futures = [pool.submit(function, *arguments) for function, arguments in tasks]
     try:
         for future in futures:
@@ -51,14 +51,15 @@ def run_tasks(tasks: Sequence[tuple[Callable, tuple]], workers: int) -> Iterator
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _start_worker() -> None:
+def follow_parent() -> None:
+    """Have this process, a worker, leave signals of the terminal to its parent and end with it."""
     # What a terminal sends to all its programs is the parent's to handle, and a parent killed
     # outright must not leave workers behind.
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_follow_parent, daemon=True).start()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
-def _follow_parent() -> None:
+def _end_with_parent() -> None:
     multiprocessing.parent_process().join()
     os._exit(1)
