@@ -170,7 +170,33 @@ class _ConvolutionBase(BuiltInLayer):
     ) -> torch.Tensor:
         if data.device.type == "cuda":
             self._choose_search(tuple(data.shape))
+        elif self._mixes_few_maps and data.dtype == torch.float32:
+            return self._mix(data, weights, bias)
         return torch.convolution(data, weights, bias, *self._geometry)
+
+    @property
+    def _mixes_few_maps(self) -> bool:
+        """Whether this is a 1x1 convolution to few maps: the scores of a segmentation."""
+        return (
+            type(self) is Convolution
+            and self.kernel == self.stride == (1, 1)
+            and self.pad == (0, 0)
+            and self.axis == self.groups == 1
+            and self.num_output <= _FEW_MAPS
+        )
+
+    def _mix(
+        self, data: torch.Tensor, weights: torch.Tensor, bias: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Return a 1x1 convolution by a product of matrices.
+
+        Its sums are the same, to the last bit, in whatever number of threads; oneDNN's are not.
+        """
+        matrix = weights.flatten(1)
+        if data.is_contiguous():
+            mixed = torch.matmul(matrix, data.flatten(2)).view(len(data), -1, *data.shape[2:])
+            return mixed if bias is None else mixed.add_(bias.view(-1, 1, 1))
+        return F.linear(data.permute(0, 2, 3, 1), matrix, bias).permute(0, 3, 1, 2)
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         wants = self.param_propagate_down

@@ -17,16 +17,23 @@ from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 
+from tqdm import tqdm
+
 from unet.command.options import add_device, add_overwrite, parse_slices, parse_tile, real, whole
 from unet.errors import InputError, few
 from unet.files.names import split_name
 from unet.files.outputs import guard_outputs
+from unet.machine.memory import pass_memory
 from unet.model import Model, find_model, load
+from unet.model.job import Job
+from unet.segmentation.blocks import Block
+from unet.segmentation.cluster import compute_on_cluster
 from unet.segmentation.instances import InstanceRules
 from unet.segmentation.options import Plan, SegmentationOptions
 from unet.segmentation.progress import Progress, changed_text, identity_of
 from unet.segmentation.provenance import describe, sha256_of
 from unet.segmentation.segment import TTA
+from unet.segmentation.workers import compute_by_workers, devices_of
 from unet.segmentation.write import SegmentationFiles, fingerprint_of, write_segmentation
 from unet.volumes import Volume, chosen_slices, open_volume
 from unet.volumes.intensity import INPUT
@@ -42,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Segment a stack."""
     arguments = parse(argv)
     options = options_of(arguments)
+    if arguments.workers and arguments.scheduler:
+        raise InputError("--workers and --scheduler: give one of them")
     names = [field.name for field in fields(SegmentationFiles)]
     files = SegmentationFiles(*(getattr(arguments, name) for name in names))
     net, weights = find_model(arguments.weights, arguments.net)
@@ -50,7 +59,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     part = {name: getattr(arguments, name) for name in ("level", "channel", "time", "scene")}
     with open_volume(arguments.stack, **part, colours=True) as volume:
         volume.demand(chosen_slices(options.slices, len(volume)))
-        model = load(weights, net, device=arguments.device, precision=arguments.precision)
+        devices = devices_of(arguments.device, arguments.workers or 0)
+        model = load(weights, net, device=devices[0], precision=arguments.precision)
         plan = model.plan(volume, options)
         network = {
             "weights": sha256_of(weights),
@@ -65,6 +75,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         with begun as (progress, plan):
             print(plan, flush=True)
             begin, done = time.perf_counter(), progress.count()
+            if len(devices) > 1 or arguments.scheduler:
+                precision = arguments.precision
+                job = Job(arguments.stack, part, str(weights), str(net), precision, plan, files)
+                missing = [block for block in plan.blocks if not progress.done(block)]
+                _compute_elsewhere(job, missing, devices, arguments.scheduler)
             run = partial(model.run, volume, plan, progress=True)
             note = describe(plan, weights, command_of(arguments))
             flat = write_segmentation(run, plan, files, progress, note)
@@ -79,6 +94,24 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"written: {output.path}")
     if flat:
         print(f"look at this: all pixels are of one grey value in slices {few(flat)}")
+
+
+def _compute_elsewhere(
+    job: Job, blocks: Sequence[Block], devices: Sequence[str], scheduler: str | None
+) -> None:
+    """Have other processes compute blocks into the progress that is open."""
+    with tqdm(total=len(blocks), unit="block", disable=None, leave=False) as bar:
+        if scheduler:
+            compute_on_cluster(job.absolute(), blocks, scheduler, devices[0], bar=bar)
+            return
+        if devices[0] == "cpu" and job.plan.cost.memory(job.plan.tiling.tile) * len(
+            devices
+        ) > pass_memory("cpu"):
+            raise InputError(
+                f"--workers {len(devices)}: as many passes at once do not fit into memory; take "
+                f"fewer, or a smaller --tile"
+            )
+        compute_by_workers(job, blocks, devices, bar=bar)
 
 
 @contextlib.contextmanager
@@ -157,6 +190,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     most = "most of what is free, half of it on a GPU"
     add("--memory", type=real(0, 1e9), metavar="GB", help=f"a pass may take (default: {most})")
     add_device(parser)
+    many = "processes, which share the cores; GPUs take one each, --device 0,1 names them"
+    add("--workers", type=whole(1, 4096), metavar="N", help=many)
+    asked = "a Dask cluster computes, whose machines see the same files (tcp://HOST:8786)"
+    add("--scheduler", metavar="ADDRESS", help=asked)
     add("--slices", metavar="A:B", help="segment slices A to B - 1, from 0 (default: all)")
     usual = "0 and 255 for 8 bit; else the stack's 0.1 and 99.9 percentiles"
     bounds = dict(nargs=2, type=real(-1e30, 1e30), metavar=("LOW", "HIGH"))

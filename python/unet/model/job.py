@@ -52,7 +52,7 @@ class Job:
 
     def __call__(self, device: str) -> Callable[[Block], None]:
         """Open model, stack and progress; return what computes a block and puts it away."""
-        volume = open_volume(self.stack, **self.part)
+        volume = open_volume(self.stack, **self.part, colours=True)
         model = load(self.weights, self.net, device=device, precision=self.precision)
         progress = Progress.join(self.files.first)
 

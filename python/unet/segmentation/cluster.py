@@ -72,7 +72,7 @@ def compute_on_cluster(
 
         threads = sum(client.nthreads().values())
         first = itertools.islice(coming, max(threads, 1) * _AHEAD)
-        under_way = as_completed([submit(block) for block in first])
+        under_way = as_completed([submit(block) for block in first], loop=client.loop)
         try:
             for future in under_way:
                 future.result()
