@@ -34,7 +34,12 @@ from unet.segmentation.progress import Progress, changed_text, identity_of
 from unet.segmentation.provenance import describe, sha256_of
 from unet.segmentation.segment import TTA
 from unet.segmentation.workers import compute_by_workers, devices_of
-from unet.segmentation.write import SegmentationFiles, fingerprint_of, write_segmentation
+from unet.segmentation.write import (
+    SegmentationFiles,
+    fingerprint_of,
+    output_bytes,
+    write_segmentation,
+)
 from unet.volumes import Volume, chosen_slices, open_volume
 from unet.volumes.intensity import INPUT
 
@@ -62,6 +67,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         devices = devices_of(arguments.device, arguments.workers or 0)
         model = load(weights, net, device=devices[0], precision=arguments.precision)
         plan = model.plan(volume, options)
+        if arguments.dry_run:
+            print(plan)
+            print(estimate(plan, model.measure_pass(plan), output_bytes(files, plan)))
+            return
         network = {
             "weights": sha256_of(weights),
             "network": sha256_of(net),
@@ -94,6 +103,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"written: {output.path}")
     if flat:
         print(f"look at this: all pixels are of one grey value in slices {few(flat)}")
+
+
+def estimate(plan: Plan, seconds: float, size: int) -> str:
+    """Say what a plan will take, if a pass takes so many seconds; `size` is in bytes."""
+    hours, rest = divmod(round(plan.passes * seconds), 3600)
+    return (
+        f"{plan.passes} passes of {seconds:.2f} s, as one was measured: about {hours} h "
+        f"{rest // 60:02d} min {rest % 60:02d} s; memory about {plan.memory / 2**30:.2f} GB beside "
+        f"the program; written {size / 2**30:.2f} GB before compression; nothing was written"
+    )
 
 
 def _compute_elsewhere(
@@ -188,7 +207,15 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add("--tile", metavar="N|HxW", help="input size, 16k + 60 (default: the cheapest that fits)")
     most = "most of what is free, half of it on a GPU"
-    add("--memory", type=real(0, 1e9), metavar="GB", help=f"a pass may take (default: {most})")
+    add(
+        "--memory",
+        type=real(0, 1e9),
+        metavar="GB",
+        help="that passes and blocks of slices may take, on a GPU passes alone; the program itself "
+        f"takes some 0.5 more (default: {most})",
+    )
+    takes = "tiles, passes, memory, time by one pass that is measured, size"
+    add("--dry-run", action="store_true", help=f"say what it would take ({takes}); write nothing")
     add_device(parser)
     many = "processes, which share the cores; GPUs take one each, --device 0,1 names them"
     add("--workers", type=whole(1, 4096), metavar="N", help=many)

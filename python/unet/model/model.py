@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -25,7 +26,7 @@ from unet.segmentation.blocks import Block, bytes_a_pixel, choose_block
 from unet.segmentation.instances import InstanceRules, find_instances
 from unet.segmentation.options import Plan, SegmentationOptions
 from unet.segmentation.segment import Part, segment_image
-from unet.segmentation.tile_size import PassCost, choose_tile, tiled_area
+from unet.segmentation.tile_size import PassCost, choose_tile, shape_net, tiled_area
 from unet.segmentation.tiles import Tiling
 from unet.volumes import Stack, Volume, as_volume, chosen_slices, intensity_range
 from unet.volumes.intensity import is_normalised, normalised_range_of
@@ -234,6 +235,23 @@ class Model:
             rules=options.rules,
             calibration=volume.calibration,
         )
+
+    def measure_pass(self, plan: Plan) -> float:
+        """Return the seconds that a pass of a plan takes; MemoryError if it does not fit."""
+        shape_net(self.net, plan.tiling.tile)
+        self.net.blobs["data"].data[...] = 0
+        # The first one also pays for what is made once, such as memory and a choice of algorithms.
+        for _ in range(2):
+            begin = time.perf_counter()
+            try:
+                self.net.forward(["score"])
+                # A GPU is waited for.
+                self.net.blobs["score"].data[0, 0, 0, 0].item()
+            except RuntimeError as error:
+                if "memory" not in str(error):
+                    raise
+                raise MemoryError(str(error).splitlines()[0]) from None
+        return time.perf_counter() - begin
 
     def _intensity(
         self, volume: Volume, options: SegmentationOptions

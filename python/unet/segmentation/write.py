@@ -18,13 +18,17 @@ from unet.files.provenance import PICTURE, STACK
 from unet.files.version import VERSION
 from unet.plots import save_overlay
 from unet.segmentation.beside_passes import behind
-from unet.segmentation.blocks import Block
+from unet.segmentation.block_instances import check_joinable, joined_instances
+from unet.segmentation.blocks import Block, blocks_of
 from unet.segmentation.instances import as_stored, find_instances
 from unet.segmentation.options import Plan, SegmentationOptions
 from unet.segmentation.progress import Progress
 from unet.volumes import Volume, VolumeWriter, open_volume
 from unet.volumes.writers.layout import Layout
 from unet.volumes.writers.zarr_in_place import ZarrInPlace
+
+# Of a slice that is computed in blocks the overlay shows so many pixels a side.
+_DRAWN_SIDE = 2000
 
 
 @dataclass(frozen=True)
@@ -128,6 +132,19 @@ def stored_types(files: SegmentationFiles, plan: Plan) -> dict[str, Any]:
     return {what: np.dtype(dtype) for what, dtype in types.items() if getattr(files, what)}
 
 
+def output_bytes(files: SegmentationFiles, plan: Plan) -> int:
+    """Return the bytes of the pixels of all stacks that are written, before they are compressed."""
+    pixels = len(plan.slices) * plan.size[0] * plan.size[1]
+    return sum(
+        pixels * dtype.itemsize * (_channels(what, plan) or (1,))[0]
+        for what, dtype in stored_types(files, plan).items()
+    )
+
+
+def _channels(what: str, plan: Plan) -> tuple[int, ...]:
+    return (plan.classes,) if what == "probabilities" and plan.classes > 2 else ()
+
+
 def arrays_of(
     block: Block,
     image: np.ndarray,
@@ -157,10 +174,12 @@ def arrays_of(
         # Cells go over the edges of blocks.
         if not (is_part and what == "instances"):
             arrays[what] = _as_written(what, block.z, probabilities, plan, dtype)
+    if is_part and files.instances:
+        rules = plan.rules._replace(minimum_area=0)
+        arrays["components"] = find_instances(probabilities, rules)
     if block.z in _drawn(files, plan):
-        arrays["image"] = image
-    if "image" in arrays or (is_part and files.instances):
-        arrays["all"] = probabilities
+        shown = _shown(block, plan)
+        arrays["image"], arrays["all"] = image[shown], probabilities[shown]
     return arrays
 
 
@@ -196,6 +215,8 @@ def write_segmentation(
         If the truth does not fit, a slice has more instances than numbers, or a file cannot be
         written or cannot hold such a stack.
     """
+    if files.instances:
+        check_joinable(plan.rules, plan.size, plan.block)
     flat = []
     with contextlib.ExitStack() as opened:
         truth, offset = _open_truth(files.truth, plan, opened)
@@ -228,12 +249,12 @@ def write_segmentation(
             for store in in_place.values():
                 store.note(row + 1)
             if "instances" in writers and is_in_parts:
-                writer = writers["instances"]
-                dtype = stored_types(files, plan)["instances"]
-                cells = _as_written("instances", block.z, whole["all"], plan, dtype)
-                writer.put(row, *(slice(0, size) for size in plan.size), cells)
+                _join_instances(writers["instances"], row, plan, files, progress)
             if block.z in drawings:
-                known = None if truth is None else truth[block.z - offset].reshape(plan.size)
+                known = None
+                if truth is not None:
+                    step = _step(plan)
+                    known = truth[block.z - offset].reshape(plan.size)[::step, ::step]
                 with writing(files.overlay):
                     picture = plan.input(whole["image"])
                     save_overlay(drawings[block.z], picture, whole["all"], known)
@@ -248,6 +269,34 @@ def write_segmentation(
             store.finish()
     progress.finish()
     return flat
+
+
+def _step(plan: Plan) -> int:
+    """Return which pixels of a slice are drawn, of those that are computed in blocks: every nth."""
+    return 1 if plan.is_whole else -(-max(plan.size) // _DRAWN_SIDE)
+
+
+def _shown(block: Block, plan: Plan) -> tuple[Any, slice, slice]:
+    """Return which pixels of a block are drawn."""
+    step = _step(plan)
+    rows, columns = (slice(-one.start % step, None, step) for one in (block.rows, block.columns))
+    return ..., rows, columns
+
+
+def _join_instances(
+    writer: VolumeWriter, row: int, plan: Plan, files: SegmentationFiles, progress: Progress
+) -> None:
+    """Write the cells of a slice whose blocks are all done."""
+    z, dtype = plan.slices[row], stored_types(files, plan)["instances"]
+    blocks = blocks_of(range(z, z + 1), plan.size, plan.block)
+    joined = joined_instances(
+        blocks, lambda block: progress.get(block)["components"], plan.rules.minimum_area
+    )
+    for block, cells in joined:
+        try:
+            writer.put(row, block.rows, block.columns, as_stored(cells, dtype))
+        except InputError as error:
+            raise InputError(f"{plan.stack}: slice {z}: {error}") from None
 
 
 class _Slices:
@@ -267,12 +316,18 @@ class _Slices:
         for name in ("image", "all"):
             if name not in arrays:
                 continue
-            if arrays[name].shape[-2:] == self._plan.size:
+            if self._plan.is_whole:
                 self._parts[name] = arrays[name]
                 continue
-            shape = arrays[name].shape[:-2] + self._plan.size
-            whole = self._parts.setdefault(name, np.empty(shape, arrays[name].dtype))
-            whole[..., block.rows, block.columns] = arrays[name]
+            step = _step(self._plan)
+            shape = tuple(-(-size // step) for size in self._plan.size)
+            leading = arrays[name].shape[:-2]
+            whole = self._parts.setdefault(name, np.empty(leading + shape, arrays[name].dtype))
+            rows, columns = (
+                slice(-(-one.start // step), -(-one.stop // step))
+                for one in (block.rows, block.columns)
+            )
+            whole[..., rows, columns] = arrays[name]
         return self._parts if block == self._last[block.z] else None
 
 
@@ -345,10 +400,9 @@ def _open_writers(
     for what, dtype in stored_types(files, plan).items():
         if what in but:
             continue
-        channels = (plan.classes,) if what == "probabilities" and plan.classes > 2 else ()
         writer = VolumeWriter(
             getattr(files, what),
-            (len(plan.slices), *channels, *plan.size),
+            (len(plan.slices), *_channels(what, plan), *plan.size),
             dtype,
             overwrite=files.overwrite,
             calibration=plan.calibration,
