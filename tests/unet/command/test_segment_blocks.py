@@ -39,7 +39,7 @@ def run(repository: Path, tmp_path: Path, monkeypatch, capsys):
     return call
 
 
-@pytest.mark.parametrize("kind", ["tif", "h5", "zarr"])
+@pytest.mark.parametrize("kind", ["tif", "zarr"])
 def test_a_slice_in_blocks_is_written_as_a_whole_one(run, tmp_path, kind):
     run("-o", tmp_path / "out.h5")
     # Where no pixel is near, so that cells are of the same pixels.
