@@ -144,7 +144,7 @@ def _begun(
     identity: str,
 ) -> Iterator[tuple[Progress, Plan]]:
     """Open what is done of the run, say so, and give the plan by which it goes on."""
-    chosen = {"tile": list(plan.tiling.tile)}
+    chosen = {"tile": list(plan.tiling.tile), "block": list(plan.block)}
     with Progress.open(output, fingerprint, identity=identity, chosen=chosen) as progress:
         if progress.anew:
             print(progress.anew)
@@ -154,7 +154,9 @@ def _begun(
                 plan = model.plan(volume, replace(options, tile=tile))
             except InputError:
                 # It does not fit into the memory that is free now.
-                progress.choose({**progress.chosen, **chosen})
+                progress.choose({**progress.chosen, "tile": chosen["tile"]})
+        # What is done is kept by blocks.
+        plan = replace(plan, block=tuple(progress.chosen["block"]))
         if not progress.is_same_stack:
             changed = progress.drop_changed(plan.blocks, volume.region, identity)
             if changed:

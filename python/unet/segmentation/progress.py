@@ -35,7 +35,7 @@ from unet.segmentation.blocks import Block
 _SUFFIX = ".progress"
 _LOCK, _WORKERS, _RUN, _BLOCKS = "lock", "workers", "run.json", "blocks"
 # Part of the fingerprint: folders of another layout are begun anew.
-_LAYOUT = 1
+_LAYOUT = 2
 # Names are at most 255 bytes long.
 _LONGEST = 200
 # So often the folder is made anew after the program that it belonged to has removed it.

@@ -67,6 +67,29 @@ def test_a_slice_in_blocks_is_written_as_a_whole_one(run, tmp_path, kind):
     assert np.abs(one - other).mean() < 0.1
 
 
+def test_a_run_goes_on_by_the_blocks_with_which_it_began_whatever_is_free(
+    run, tmp_path, monkeypatch
+):
+    from unet.model.model import segment_image
+
+    passed = []
+
+    def stops(*how, **more):
+        passed.append(how)
+        if len(passed) == 3:
+            raise KeyboardInterrupt
+        return segment_image(*how, **more)
+
+    run("-o", tmp_path / "wanted.h5", "--memory", LITTLE)
+    with monkeypatch.context() as patched:
+        patched.setattr("unet.model.model.segment_image", stops)
+        with pytest.raises(KeyboardInterrupt):
+            run("-o", tmp_path / "out.h5", "--memory", LITTLE)
+    assert "going on: 2 of 4 blocks are done" in run("-o", tmp_path / "out.h5")
+    given, wanted = (read_volume(tmp_path / f"{name}.h5") for name in ("out", "wanted"))
+    np.testing.assert_array_equal(given, wanted)
+
+
 def test_cells_that_need_the_whole_slice_are_refused_where_it_does_not_fit(run, tmp_path):
     rules = ("--instances", tmp_path / "cells.tif", "--fill-holes")
     with pytest.raises(InputError, match=r"--fill-holes needs a whole slice, 300x281, in memory"):
