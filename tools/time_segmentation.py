@@ -19,6 +19,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Callable
 
@@ -27,6 +28,7 @@ import numpy as np
 from unet import load, open_volume
 from unet.errors import InputError
 from unet.segmentation.options import SegmentationOptions
+from unet.segmentation.progress import Progress
 from unet.segmentation.segment import softmax
 from unet.segmentation.tile_size import shape_net
 from unet.segmentation.write import SegmentationFiles, write_segmentation
@@ -124,9 +126,10 @@ class Stack:
     def segment(self) -> float:
         """Return the seconds that the stack takes."""
         begin = time.perf_counter()
-        with open_volume(self._stack) as volume:
-            files = SegmentationFiles(probabilities=self.output, overwrite=True)
-            write_segmentation(self._model.run(volume, self._plan), self._plan, files)
+        files = SegmentationFiles(probabilities=self.output, overwrite=True)
+        with open_volume(self._stack) as volume, Progress.open(self.output, {}) as progress:
+            run = partial(self._model.run, volume, self._plan)
+            write_segmentation(run, self._plan, files, progress)
         return time.perf_counter() - begin
 
     def passes(self) -> float:

@@ -17,6 +17,7 @@ from unet.errors import InputError
 from unet.files.names import PathLike
 from unet.machine.engine import open_engine, tiles_together
 from unet.machine.memory import array_memory, pass_memory
+from unet.model.lazy import is_lazy, segment_lazily
 from unet.model.modeldef import read_modeldef
 from unet.model.open_net import find_model, is_modeldef, load_net
 from unet.network.geometry import Geometry
@@ -109,9 +110,10 @@ class Model:
 
         Parameters
         ----------
-        stack : ndarray, Volume or path
+        stack : ndarray, zarr.Array, dask.array.Array, Volume or path
             (slices, height, width), (slices, channels, height, width) or (height, width), or
-            whatever `unet.open_volume` opens.
+            whatever `unet.open_volume` opens. Of a dask array another one comes out: blocks are
+            computed when they are asked for.
         **options
             Fields of `unet.segmentation.options.SegmentationOptions`, such as tta="dihedral".
 
@@ -136,6 +138,8 @@ class Model:
         >>> probabilities.shape, probabilities.dtype
         ((2, 20, 30), dtype('float32'))
         """
+        if is_lazy(stack):
+            return segment_lazily(self, stack, SegmentationOptions(**options))
         return np.stack(list(self.stream(stack, **options)))
 
     def stream(self, stack: Stack, **options: Any) -> Iterator[np.ndarray]:
