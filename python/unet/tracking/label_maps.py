@@ -43,7 +43,7 @@ def refuse_maps(frames: Iterable[np.ndarray]) -> None:
     Raises
     ------
     InputError
-        If all is 0; if there is one number, and it is 255 or has several regions in a frame; if
+        If there is one number, and it is 255 or has several regions in a frame; if
         there are up to 32, which have more than two regions each in the mean; or if numbers lie as
         those of pictures, or of masks that were scaled.
     """
@@ -64,11 +64,6 @@ def refuse_maps(frames: Iterable[np.ndarray]) -> None:
         cells, regions = cells + len(here), regions + pieces
         if several is None and pieces > len(here):
             several = t
-    if not values:
-        raise InputError(
-            "holds no cell: every pixel of every frame is 0; is this the stack of cells' numbers? "
-            "Say --label-kind instances to write a result without tracks"
-        )
     if values == {255} or (len(values) == 1 and several is not None):
         place = "" if several is None else f" (several regions in frame {several})"
         raise InputError(

@@ -55,6 +55,8 @@ class Tracks(NamedTuple):
         told = (
             f"{len(self.tracks)} tracks, {children} of them with a parent, in {self.frames} frames"
         )
+        if not self.tracks:
+            told += "; look at this: no frame has a cell that counts"
         if self.missing:
             told += (
                 f"; look at this: there is no file of frame {few(self.missing)}, taken for "

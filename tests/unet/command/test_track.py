@@ -151,6 +151,12 @@ def test_unpadded_names_are_frames_in_the_order_of_their_numbers(tmp_path):
     assert np.array_equal(masks_of(tmp_path / "res") > 0, np.stack(frames) > 0)
 
 
+def test_a_sequence_without_a_cell_is_told(tmp_path, capsys):
+    write_volume(tmp_path / "empty.h5", np.zeros((2, 20, 20), np.uint16))
+    run(tmp_path / "empty.h5", "-o", tmp_path / "res")
+    assert "in 2 frames; look at this: no frame has a cell that counts" in capsys.readouterr().out
+
+
 def test_above_999_frames_all_names_have_four_digits(tmp_path):
     frames = np.zeros((1001, 4, 6), np.uint8)
     frames[:, 1:3, 1:4] = 7
