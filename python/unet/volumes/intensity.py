@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,9 @@ _RANGE_SLICES = 16
 _RANGE_ENDS = (0.1, 99.9)
 # As many pixels of types that are not counted, but sorted.
 _RANGE_PIXELS = 1 << 26
+# Larger slices are read in strips of so many rows: those of the usual chunks.
+_WHOLE_PIXELS = 1 << 26
+_ROWS = 1024
 
 
 def intensity_range(
@@ -52,7 +55,7 @@ def intensity_range(
         slices = [z for z in range(volume.shape[0]) if z not in missing]
     count = min(len(slices), _RANGE_SLICES)
     chosen = np.linspace(0, len(slices) - 1, count).round().astype(int)
-    images = (np.asarray(volume[slices[k]]) for k in chosen)
+    images = (part for k in chosen for part in _parts(volume, slices[k]))
     if volume.dtype.itemsize <= 2 and volume.dtype.kind in "iu":
         ends = _percentiles_of_counts(images, volume.dtype)
     else:
@@ -61,6 +64,16 @@ def intensity_range(
         ends = np.percentile(np.concatenate([p.ravel()[::step] for p in images]), _RANGE_ENDS)
     low, high = (float(np.float32(v)) for v in ends)
     return (low, high) if high > low else (low, low + 1.0)
+
+
+def _parts(volume: Volume | np.ndarray, z: int) -> Iterator[np.ndarray]:
+    """Yield a slice; in strips, if it is large and its file tells parts of it alone."""
+    height, width = volume.shape[-2:]
+    if getattr(volume, "part", None) is None or height * width <= _WHOLE_PIXELS:
+        yield np.asarray(volume[z])
+        return
+    for first in range(0, height, _ROWS):
+        yield volume.region(z, slice(first, min(height, first + _ROWS)), slice(0, width))
 
 
 def _percentiles_of_counts(images: Iterable[np.ndarray], dtype: np.dtype) -> list[float]:
@@ -104,8 +117,7 @@ def normalised_range(image: np.ndarray) -> tuple[float, float]:
 def normalised_range_of(volume: Volume, z: int) -> tuple[float, float]:
     """Return `normalised_range` of a slice that is read strip by strip."""
     count, mean, squares = 0, 0.0, 0.0
-    for rows in strips(volume.shape[-2:]):
-        part = volume.region(z, rows, slice(0, volume.shape[-1]))
+    for part in _parts(volume, z):
         # Joined as by Chan, Golub and LeVeque 1983.
         off = float(part.mean(dtype=np.float64)) - mean
         squares += float(part.var(dtype=np.float64)) * part.size

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from unet.errors import InputError
+from unet.volumes import Volume, intensity_range, open_volume, write_volume
 from unet.volumes.intensity import (
     INPUT,
     input_text,
     is_normalised,
     normalised_range,
+    normalised_range_of,
     scale_intensity,
 )
 
@@ -66,3 +68,18 @@ def test_a_damaged_input_json_is_refused(tmp_path, content, message):
     (tmp_path / INPUT).write_bytes(content)
     with pytest.raises(InputError, match=message):
         is_normalised(tmp_path / "deploy.prototxt")
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_ranges_of_a_slice_that_is_read_in_strips_are_those_of_the_whole(
+    tmp_path, monkeypatch, dtype
+):
+    pixels = np.random.default_rng(8).normal(900, 150, (2, 61, 47)).astype(dtype)
+    write_volume(tmp_path / "stack.h5", pixels)
+    monkeypatch.setattr("unet.volumes.intensity._WHOLE_PIXELS", 100)
+    monkeypatch.setattr("unet.volumes.intensity._ROWS", 16)
+    with open_volume(tmp_path / "stack.h5") as volume:
+        monkeypatch.setattr(Volume, "__getitem__", lambda *_: pytest.fail("read as a whole"))
+        assert intensity_range(volume) == intensity_range(pixels)
+        given = normalised_range_of(volume, 1)
+    np.testing.assert_allclose(given, normalised_range(pixels[1]), rtol=1e-6)
