@@ -62,10 +62,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     inputs = [arguments.stack, *([files.truth] if files.truth else [])]
     guard_outputs(files.outputs(), [*inputs, net, weights, net.parent / INPUT], arguments.overwrite)
     part = {name: getattr(arguments, name) for name in ("level", "channel", "time", "scene")}
+    # What is wrong with the stack is told before the network is loaded.
     with open_volume(arguments.stack, **part, colours=True) as volume:
         volume.demand(chosen_slices(options.slices, len(volume)))
-        devices = devices_of(arguments.device, arguments.workers or 0)
-        model = load(weights, net, device=devices[0], precision=arguments.precision)
+    devices = devices_of(arguments.device, arguments.workers or 0)
+    model = load(weights, net, device=devices[0], precision=arguments.precision)
+    with open_volume(arguments.stack, channels=model.channels, **part, colours=True) as volume:
         plan = model.plan(volume, options)
         if arguments.dry_run:
             print(plan)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -181,7 +182,10 @@ class Model:
         return np.stack([find_instances(one, asked.rules) for one in self._each(stack, asked)])
 
     def _each(self, stack: Stack, options: SegmentationOptions) -> Iterator[np.ndarray]:
-        with as_volume(stack, "stack", colours=True) as volume:
+        # A file may be understood in two ways, an array in one.
+        is_file = isinstance(stack, (str, os.PathLike))
+        channels = self.channels if is_file else None
+        with as_volume(stack, "stack", channels=channels, colours=True) as volume:
             plan = self.plan(volume, options)
             results = self.run(volume, plan)
             with closing(results):

@@ -15,6 +15,7 @@ from unet.volumes.images import Volume
 from unet.volumes.readers.axes import Selection
 from unet.volumes.readers.folders import open_folder
 from unet.volumes.readers.hdf5 import open_hdf5
+from unet.volumes.readers.microscopes import PLUGINS, open_microscope
 from unet.volumes.readers.ome_zarr import ZARR_MARKS, open_zarr
 from unet.volumes.readers.pictures import open_picture
 from unet.volumes.readers.tiff import open_tiff
@@ -41,7 +42,8 @@ def open_volume(
     ----------
     path : path
         A TIFF, PNG or JPEG file; a folder of such files, one slice each, in natural order; an HDF5
-        file or a Zarr directory, also as FILE:/dataset. The content decides, not the suffix.
+        file or a Zarr directory, also as FILE:/dataset. The content decides, not the suffix. What
+        microscopes write (.czi, .lif, .nd2, .dv, ...) is read with the package bioio.
     dataset : str, optional
         Dataset of an HDF5 file or Zarr group; by default the only 3-D one.
     channels : int, optional
@@ -84,6 +86,8 @@ def open_volume(
             volume = open_hdf5(file, dataset, selection)
         elif magic in _TIFF_MAGIC:
             volume = open_tiff(file, selection)
+        elif file.suffix.lower() in PLUGINS:
+            volume = open_microscope(file, selection)
         else:
             volume = open_picture(file, selection)
     if dataset is not None and volume.path == str(file):

@@ -358,7 +358,7 @@ def test_stacks_that_are_none_are_refused(run, tmp_path):
     with pytest.raises(InputError, match=r"text\.tif: is neither TIFF"):
         run("-o", out, stack=tmp_path / "text.tif")
     write_volume(tmp_path / "colour.tif", np.zeros((2, 3, 20, 20), np.uint8))
-    with pytest.raises(InputError, match=r"colour\.tif: has 3 channels, but .* takes 1"):
+    with pytest.raises(InputError, match=r"colour\.tif: has 3 channels .*, but grey .*--channel"):
         run("-o", out, stack=tmp_path / "colour.tif")
     gap = np.zeros((3, 20, 30), np.float32)
     gap[2, 5, 5] = np.nan

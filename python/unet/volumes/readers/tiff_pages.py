@@ -67,10 +67,23 @@ def decoded_part(
             f"{path}: slice {number} is {page.shape}, in {pieces} pieces, of which the file holds "
             f"{stored}: it is damaged"
         )
+    # Of a series over several files all but the first are closed.
+    file = page.parent.filehandle
+    closed = file.closed
+    if closed:
+        file.open()
+    try:
+        return _decoded(page, pieces != stored, rows, columns)
+    finally:
+        if closed:
+            file.close()
+
+
+def _decoded(page: Any, together: bool, rows: slice, columns: slice) -> np.ndarray:
     rows_at, columns_at = page.axes.index("Y"), page.axes.index("X")
-    whole = (0, first.shape[rows_at], 0, first.shape[columns_at])
+    whole = (0, page.shape[rows_at], 0, page.shape[columns_at])
     # What is not in pieces of its own has one decoder, for the whole.
-    if (rows.start, rows.stop, columns.start, columns.stop) == whole or pieces != stored:
+    if (rows.start, rows.stop, columns.start, columns.stop) == whole or together:
         part: list[slice] = [slice(None)] * len(page.shape)
         part[rows_at], part[columns_at] = rows, columns
         return page.asarray()[tuple(part)]
