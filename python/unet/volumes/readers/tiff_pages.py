@@ -61,8 +61,10 @@ def decoded_part(
     """
     if page.shape != first.shape:
         raise InputError(f"{path}: slice {number} is {page.shape}, but slice 0 is {first.shape}")
-    pieces, stored = int(np.prod(page.chunked, dtype=np.int64)), len(page.databytecounts)
-    if pieces > stored and not page.is_contiguous:
+    # Later pages of a stack have what they share with the first one there alone.
+    key = page.keyframe
+    pieces, stored = int(np.prod(key.chunked, dtype=np.int64)), len(page.databytecounts)
+    if pieces > stored and not key.is_contiguous:
         raise InputError(
             f"{path}: slice {number} is {page.shape}, in {pieces} pieces, of which the file holds "
             f"{stored}: it is damaged"
@@ -80,7 +82,8 @@ def decoded_part(
 
 
 def _decoded(page: Any, together: bool, rows: slice, columns: slice) -> np.ndarray:
-    rows_at, columns_at = page.axes.index("Y"), page.axes.index("X")
+    axes = page.keyframe.axes
+    rows_at, columns_at = axes.index("Y"), axes.index("X")
     whole = (0, page.shape[rows_at], 0, page.shape[columns_at])
     # What is not in pieces of its own has one decoder, for the whole.
     if (rows.start, rows.stop, columns.start, columns.stop) == whole or together:
@@ -119,9 +122,9 @@ def _segments(page: Any, rows: slice, columns: slice) -> np.ndarray:
                     y.start - rows.start : y.stop - rows.start,
                     x.start - columns.start : x.stop - columns.start,
                 ] = values[0, y.start - top : y.stop - top, x.start - left : x.stop - left]
-    if page.axes == "SYX":
+    if key.axes == "SYX":
         return image[..., 0]
-    return image[0] if page.axes == "YXS" else image[0, ..., 0]
+    return image[0] if key.axes == "YXS" else image[0, ..., 0]
 
 
 def meaning(path: Path, page: Any, colours: bool) -> tuple[Callable[[np.ndarray], np.ndarray], Any]:
