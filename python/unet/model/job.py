@@ -52,8 +52,8 @@ class Job:
 
     def __call__(self, device: str) -> Callable[[Block], None]:
         """Open model, stack and progress; return what computes a block and puts it away."""
-        volume = open_volume(self.stack, **self.part, colours=True)
         model = load(self.weights, self.net, device=device, precision=self.precision)
+        volume = open_volume(self.stack, channels=model.channels, **self.part, colours=True)
         progress = Progress.join(self.files.first)
 
         def compute(block: Block) -> None:

@@ -61,6 +61,19 @@ def run(model: Path, stack: Path, capsys: pytest.CaptureFixture):
     return call
 
 
+def test_three_slices_stored_as_colour_and_one_channel_of_several(run, model, stack, tmp_path):
+    pixels = read_volume(stack)
+    planes = {"photometric": "rgb", "planarconfig": "separate"}
+    tifffile.imwrite(tmp_path / "planes.tif", pixels, **planes)
+    both = np.stack([pixels[::-1], pixels], axis=1)
+    tifffile.imwrite(tmp_path / "two.tif", both, imagej=True, metadata={"axes": "ZCYX"})
+    run("-o", tmp_path / "a.h5")
+    run("-o", tmp_path / "b.h5", stack=tmp_path / "planes.tif")
+    run("-o", tmp_path / "c.h5", "--channel", 1, stack=tmp_path / "two.tif")
+    for name in ("b.h5", "c.h5"):
+        np.testing.assert_array_equal(read_volume(tmp_path / name), read_volume(tmp_path / "a.h5"))
+
+
 def wanted(model: Path, pixels: np.ndarray) -> np.ndarray:
     """Return the probabilities of the slices' classes, (slices, classes, height, width)."""
     files = (str(model / name) for name in ("deploy.prototxt", "weights.caffemodel"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import h5py
 import numpy as np
 import pytest
+import tifffile
 from scipy import ndimage
 
 import caffe
@@ -58,6 +59,14 @@ def test_whatever_holds_a_stack_is_taken(model, tmp_path, kind):
     expected = model.segment(STACK, **RANGE)
     given = model.segment(stack, **RANGE)
     np.testing.assert_array_equal(given, expected[1:2] if kind == "slice" else expected)
+
+
+def test_three_slices_stored_as_colour_are_slices_to_a_network_of_one_channel(model, tmp_path):
+    slices = np.concatenate([STACK, STACK])[:3]
+    planes = {"photometric": "rgb", "planarconfig": "separate"}
+    tifffile.imwrite(tmp_path / "stack.tif", slices, **planes)
+    expected = model.segment(slices, **RANGE)
+    np.testing.assert_array_equal(model.segment(tmp_path / "stack.tif", **RANGE), expected)
 
 
 def test_without_options_a_model_normalises_as_it_learnt(model):
