@@ -20,7 +20,7 @@ from unet import nets
 from unet.command import segment
 from unet.errors import InputError
 from unet.segmentation.progress import Progress, progress_folder
-from unet.volumes import write_volume
+from unet.volumes import read_volume, write_volume
 
 PROGRAM = Path(__file__).parents[3] / "tools" / "segment.py"
 OUTPUTS = ["out.tif", "out.h5", "out.zarr", "out"]
@@ -281,3 +281,23 @@ def test_a_zarr_that_is_there_stays_until_the_new_is_whole(run, monkeypatch):
     run("-o", "out.zarr")
     run("-o", "whole.zarr")
     assert content("out.zarr") == content("whole.zarr")
+
+
+def test_slices_in_parts_go_on_in_the_parts_of_the_run_that_began(run, words, monkeypatch):
+    run("-o", "slices.h5")
+    # Of noise: so that there are many.
+    cells = ["--threshold", str(np.quantile(read_volume("slices.h5"), 0.7))]
+    run("--instances", "slices.tif", *cells)
+    with monkeypatch.context() as patch:
+        patch.setattr(unet.model.model, "choose_block", lambda *_: (32, 32))
+        whole = undisturbed(lambda *given: run(*given, *cells), words)
+        stopped_after(6, monkeypatch, run, *words, *cells)
+    printed, computed = run(*words, *cells)
+    assert "going on: 6 of 20 blocks are done" in printed
+    assert computed == 14
+    assert [content(name) for name in words[1::2]] == whole
+    given = read_volume("cells.tif")
+    assert given.max() > 9
+    # Cells go over the edges of parts; scores differ by rounding.
+    assert ((given > 0) != (read_volume("slices.tif") > 0)).mean() < 0.01
+    assert (given != read_volume("slices.tif")).mean() < 0.1
