@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
@@ -75,11 +77,27 @@ def load(
     """
     prototxt, weights = find_model(source, net)
     caffe = open_engine(device, precision, graphs=True)
-    return Model(caffe, *load_net(caffe, prototxt, weights), prototxt, device)
+    files = (Path(weights), prototxt)
+    return Model(caffe, *load_net(caffe, prototxt, weights), files, device, precision)
+
+
+# Held while a process opens what another one has sent it.
+_opening = threading.Lock()
+
+
+def _reopen(*opened: str) -> Model:
+    """Return a model that another process has opened; this one opens it once."""
+    with _opening:
+        return _reopened(*opened)
+
+
+@functools.lru_cache(maxsize=1)
+def _reopened(weights: str, net: str, device: str, precision: str) -> Model:
+    return load(weights, net, device=device, precision=precision)
 
 
 class Model:
-    """A trained network, as `load` opens it.
+    """A trained network, as `load` opens it; pickled by the names of its files.
 
     Attributes
     ----------
@@ -91,14 +109,24 @@ class Model:
     """
 
     def __init__(
-        self, caffe: ModuleType, net: Any, geometry: Geometry, prototxt: Path, device: str
+        self,
+        caffe: ModuleType,
+        net: Any,
+        geometry: Geometry,
+        files: tuple[Path, Path],
+        device: str,
+        precision: str,
     ) -> None:
-        self.net, self.geometry, self.prototxt = net, geometry, prototxt
+        self.net, self.geometry, self.prototxt = net, geometry, files[1]
+        self._opened = (*(os.path.abspath(file) for file in files), device, precision)
         self.channels, self.classes = net.blobs["data"].shape[1], net.blobs["score"].shape[1]
         self._device, self._together = device, tiles_together(caffe)
         # Bytes of the smallest pass that did not fit.
         self._too_much = np.inf
         self._normalised: tuple[Volume, int, tuple[float, float]] | None = None
+
+    def __reduce__(self) -> tuple[Any, tuple[str, ...]]:
+        return _reopen, self._opened
 
     def __repr__(self) -> str:
         channels = f"{self.channels} channel{'s' * (self.channels > 1)}"

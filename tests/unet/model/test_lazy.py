@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -68,3 +70,25 @@ def test_zarr_arrays_are_read_slice_by_slice(model, tmp_path):
     )
     stored[:] = STACK
     np.testing.assert_array_equal(model.segment(stored, **GREY), model.segment(STACK, **GREY))
+
+
+@pytest.mark.slow
+def test_processes_of_a_cluster_compute_what_is_asked_for(model):
+    distributed = pytest.importorskip("distributed", reason="needs dask.distributed")
+    lazy = model.segment(dask_array.from_array(STACK, (1, 300, 280)), **GREY)
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=2, processes=True, dashboard_address=None
+        ) as cluster,
+        distributed.Client(cluster, set_as_default=False) as client,
+    ):
+        computed = client.compute(lazy).result()
+    np.testing.assert_array_equal(computed, model.segment(STACK, **GREY))
+
+
+def test_a_model_is_pickled_by_the_names_of_its_files(model):
+    pickled = pickle.dumps(model)
+    assert len(pickled) < 1000
+    one, two = pickle.loads(pickled), pickle.loads(pickled)
+    assert one is two and repr(one) == repr(model)
+    np.testing.assert_array_equal(one.segment(STACK[:1]), model.segment(STACK[:1]))
