@@ -8,39 +8,27 @@ tells which cell each pixel belongs to: 0 none, 1, 2, ... in each slice anew.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import shlex
-import sys
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import fields, replace
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
-
-from tqdm import tqdm
 
 from unet.command.options import add_device, add_overwrite, parse_slices, parse_tile, real, whole
 from unet.errors import InputError, few
-from unet.files.names import split_name
 from unet.files.outputs import guard_outputs
-from unet.machine.memory import pass_memory
-from unet.model import Model, find_model, load
+from unet.model import find_model, load
 from unet.model.job import Job
-from unet.segmentation.blocks import Block
-from unet.segmentation.cluster import compute_on_cluster
+from unet.model.segment_files import segment_files
 from unet.segmentation.instances import InstanceRules
 from unet.segmentation.options import Plan, SegmentationOptions
-from unet.segmentation.progress import Progress, changed_text, identity_of
-from unet.segmentation.provenance import describe, sha256_of
 from unet.segmentation.segment import TTA
-from unet.segmentation.workers import compute_by_workers, devices_of
+from unet.segmentation.workers import devices_of
 from unet.segmentation.write import (
     SegmentationFiles,
-    fingerprint_of,
     output_bytes,
-    write_segmentation,
 )
-from unet.volumes import Volume, chosen_slices, open_volume
+from unet.volumes import chosen_slices, open_volume
 from unet.volumes.intensity import INPUT
 
 # The options that the values depend on, but for what is a cell.
@@ -73,29 +61,19 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(plan)
             print(estimate(plan, model.measure_pass(plan), output_bytes(files, plan)))
             return
-        network = {
-            "weights": sha256_of(weights),
-            "network": sha256_of(net),
-            "device": arguments.device,
-            "precision": arguments.precision,
-            "part": [split_name(arguments.stack)[1], *part.values()],
-        }
-        fingerprint = fingerprint_of(plan, files, options, network)
-        identity = identity_of(arguments.stack)
-        begun = _begun(model, volume, plan, options, files.first, fingerprint, identity)
-        with begun as (progress, plan):
-            print(plan, flush=True)
-            begin, done = time.perf_counter(), progress.count()
-            if len(devices) > 1 or arguments.scheduler:
-                precision = arguments.precision
-                job = Job(arguments.stack, part, str(weights), str(net), precision, plan, files)
-                missing = [block for block in plan.blocks if not progress.done(block)]
-                _compute_elsewhere(job, missing, devices, arguments.scheduler)
-            run = partial(model.run, volume, plan, progress=True)
-            note = describe(plan, weights, command_of(arguments))
-            flat = write_segmentation(run, plan, files, progress, note)
-            seconds = time.perf_counter() - begin
-    share = 1 - done / len(plan.blocks)
+        job = Job(arguments.stack, part, str(weights), str(net), arguments.precision, plan, files)
+        begin = time.perf_counter()
+        share, flat = segment_files(
+            job,
+            model,
+            volume,
+            options,
+            device=arguments.device,
+            devices=devices,
+            scheduler=arguments.scheduler,
+            command=command_of(arguments),
+        )
+        seconds = time.perf_counter() - begin
     if share:
         print(
             f"{seconds:.1f} s, {seconds / share / len(plan.slices):.2f} s a slice, "
@@ -115,62 +93,6 @@ def estimate(plan: Plan, seconds: float, size: int) -> str:
         f"{rest // 60:02d} min {rest % 60:02d} s; memory about {plan.memory / 2**30:.2f} GB beside "
         f"the program; written {size / 2**30:.2f} GB before compression; nothing was written"
     )
-
-
-def _compute_elsewhere(
-    job: Job, blocks: Sequence[Block], devices: Sequence[str], scheduler: str | None
-) -> None:
-    """Have other processes compute blocks into the progress that is open."""
-    with tqdm(total=len(blocks), unit="block", disable=None, leave=False) as bar:
-        if scheduler:
-            compute_on_cluster(job.absolute(), blocks, scheduler, devices[0], bar=bar)
-            return
-        if devices[0] == "cpu" and job.plan.cost.memory(job.plan.tiling.tile) * len(
-            devices
-        ) > pass_memory("cpu"):
-            raise InputError(
-                f"--workers {len(devices)}: as many passes at once do not fit into memory; take "
-                f"fewer, or a smaller --tile"
-            )
-        compute_by_workers(job, blocks, devices, bar=bar)
-
-
-@contextlib.contextmanager
-def _begun(
-    model: Model,
-    volume: Volume,
-    plan: Plan,
-    options: SegmentationOptions,
-    output: Path,
-    fingerprint: dict[str, object],
-    identity: str,
-) -> Iterator[tuple[Progress, Plan]]:
-    """Open what is done of the run, say so, and give the plan by which it goes on."""
-    chosen = {"tile": list(plan.tiling.tile), "block": list(plan.block)}
-    with Progress.open(output, fingerprint, identity=identity, chosen=chosen) as progress:
-        if progress.anew:
-            print(progress.anew)
-        if progress.chosen["tile"] != chosen["tile"]:
-            tile = tuple(progress.chosen["tile"])
-            try:
-                plan = model.plan(volume, replace(options, tile=tile))
-            except InputError:
-                # It does not fit into the memory that is free now.
-                progress.choose({**progress.chosen, "tile": chosen["tile"]})
-        # What is done is kept by blocks.
-        plan = replace(plan, block=tuple(progress.chosen["block"]))
-        if not progress.is_same_stack:
-            changed = progress.drop_changed(plan.blocks, volume.region, identity)
-            if changed:
-                print(changed_text(changed))
-        if progress.count():
-            print(f"going on: {progress.count()} of {len(plan.blocks)} blocks are done", flush=True)
-        try:
-            yield progress, plan
-        except KeyboardInterrupt:
-            if progress.kept:
-                print(progress.kept, file=sys.stderr)
-            raise
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:

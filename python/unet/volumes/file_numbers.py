@@ -84,6 +84,27 @@ def frame_numbers(volume: Volume) -> list[int] | None:
     return None
 
 
+def missing_numbers(volume: Volume) -> list[int]:
+    """Return the numbers that the files of a folder leave out, between the first and the last.
+
+    None where names have no numbers, or leave out more than there are: then they count otherwise.
+
+    Examples
+    --------
+    >>> folder = Volume("masks", (3, 4, 5), "u1", None)
+    >>> folder.names = ("mask000.tif", "mask001.tif", "mask003.tif")
+    >>> missing_numbers(folder)
+    [2]
+    """
+    try:
+        numbers = frame_numbers(volume) if volume.names else None
+    except InputError:
+        return []
+    if numbers is None or numbers[-1] - numbers[0] + 1 > 2 * len(numbers):
+        return []
+    return sorted(set(range(numbers[0], numbers[-1])) - set(numbers))
+
+
 def _refuse_twins(volume: Volume, keys: Sequence[Key]) -> None:
     seen: dict[Key, str] = {}
     for key, name in zip(keys, volume.names):

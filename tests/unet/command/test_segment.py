@@ -74,6 +74,17 @@ def test_three_slices_stored_as_colour_and_one_channel_of_several(run, model, st
         np.testing.assert_array_equal(read_volume(tmp_path / name), read_volume(tmp_path / "a.h5"))
 
 
+def test_frames_that_a_folder_leaves_out_are_told(run, stack, tmp_path):
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for number, image in zip((0, 1, 3), read_volume(stack)):
+        tifffile.imwrite(folder / f"t{number:03d}.tif", image)
+    said = run("-o", tmp_path / "out.tif", stack=folder)
+    assert f"the files of {folder} leave out the numbers 2; slices are counted" in said
+    (folder / "t003.tif").rename(folder / "t002.tif")
+    assert "leave out" not in run("-o", tmp_path / "out.tif", stack=folder)
+
+
 def wanted(model: Path, pixels: np.ndarray) -> np.ndarray:
     """Return the probabilities of the slices' classes, (slices, classes, height, width)."""
     files = (str(model / name) for name in ("deploy.prototxt", "weights.caffemodel"))
