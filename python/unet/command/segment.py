@@ -168,8 +168,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     cells("--fill-holes", action="store_true", help="background inside a cell is part of it")
     split = "split cells where the probability falls by D between two peaks, say 0.2"
     cells("--watershed", type=float, metavar="D", help=split)
-    kinds = dict(choices=("uint16", "uint32"), default="uint16")
-    cells("--instance-dtype", **kinds, help="uint32 holds more than 65535 cells (%(default)s)")
+    more = (
+        "uint32 holds more than 65535 cells (default: uint16, of slices above 2^26 pixels uint32)"
+    )
+    cells("--instance-dtype", choices=("uint16", "uint32"), help=more)
     return parser.parse_args(argv)
 
 

@@ -145,6 +145,7 @@ def as_stored(labels: np.ndarray, dtype: np.dtype) -> np.ndarray:
     if labels.max() > most:
         raise InputError(
             f"{labels.max()} cells in one slice are more than the {most} numbers of "
-            f"{np.dtype(dtype)}; store 32 bit, or drop small ones with a larger minimum area"
+            f"{np.dtype(dtype)}; store 32 bit (--instance-dtype uint32), or drop small ones with a "
+            f"larger minimum area"
         )
     return labels.astype(dtype)

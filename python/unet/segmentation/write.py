@@ -29,6 +29,8 @@ from unet.volumes.writers.zarr_in_place import ZarrInPlace
 
 # Of a slice that is computed in blocks the overlay shows so many pixels a side.
 _DRAWN_SIDE = 2000
+# A slice of more pixels may hold more cells than uint16 has numbers.
+_MOST_PIXELS_UINT16 = 2**26
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,8 @@ class SegmentationFiles:
         True labels, an input: drawn in the overlay.
     dtype : {"float32", "uint8"}, optional
         Of probabilities; uint8 is 255 for 1. By default float32, uint8 where they are PNG.
-    instance_dtype : {"uint16", "uint32"}
+    instance_dtype : {"uint16", "uint32"}, optional
+        By default uint16, uint32 for slices of more than 2^26 pixels.
     overwrite : bool
         As of `unet.files.outputs.guard_outputs`.
     zarr_format : {2, 3}, optional
@@ -67,7 +70,7 @@ class SegmentationFiles:
     overlay: Path | None = None
     truth: str | None = None
     dtype: str | None = None
-    instance_dtype: str = "uint16"
+    instance_dtype: str | None = None
     overwrite: bool = False
     zarr_format: int | None = None
 
@@ -106,6 +109,9 @@ def fingerprint_of(
         Of weights and network what tells them from others; and the device.
     """
     kept = {what: np.dtype(dtype).name for what, dtype in stored_types(files, plan).items()}
+    if files.instances and files.instances.suffix.lower() != ".zarr":
+        # What is done serves all types; but a .zarr that grows in place is of one.
+        kept["instances"] = "any"
     return {
         "version": VERSION,
         **network,
@@ -123,9 +129,10 @@ def fingerprint_of(
 def stored_types(files: SegmentationFiles, plan: Plan) -> dict[str, Any]:
     """Return of what stacks are written the type of their pixels."""
     is_png = files.probabilities is not None and files.probabilities.suffix.lower() in ("", ".png")
+    usual = "uint32" if plan.size[0] * plan.size[1] > _MOST_PIXELS_UINT16 else "uint16"
     # Instances first: they alone can fail for what a slice holds.
     types = {
-        "instances": files.instance_dtype,
+        "instances": files.instance_dtype or usual,
         "classes": np.bool_ if plan.classes == 2 else np.uint8,
         "probabilities": files.dtype or ("uint8" if is_png else "float32"),
     }
@@ -223,7 +230,7 @@ def write_segmentation(
         in_place = _open_in_place(files, plan, progress, opened, note)
         writers = {**in_place, **_open_writers(files, plan, opened, note, set(in_place))}
         drawings = _open_overlay(files, plan, opened)
-        slices = _Slices(plan)
+        slices, types = _Slices(plan), stored_types(files, plan)
         is_in_parts = plan.block != plan.size
 
         def write(
@@ -238,6 +245,10 @@ def write_segmentation(
                     if what in arrays:
                         store.put(row, block.rows, block.columns, arrays.pop(what))
                 progress.put(block, arrays, image)
+            if "instances" in arrays:
+                arrays["instances"] = _numbered(
+                    arrays["instances"], types["instances"], plan, block.z
+                )
             for what, writer in writers.items():
                 if what in arrays:
                     writer.put(row, block.rows, block.columns, arrays[what])
@@ -293,10 +304,7 @@ def _join_instances(
         blocks, lambda block: progress.get(block)["components"], plan.rules.minimum_area
     )
     for block, cells in joined:
-        try:
-            writer.put(row, block.rows, block.columns, as_stored(cells, dtype))
-        except InputError as error:
-            raise InputError(f"{plan.stack}: slice {z}: {error}") from None
+        writer.put(row, block.rows, block.columns, _numbered(cells, dtype, plan, z))
 
 
 class _Slices:
@@ -415,14 +423,18 @@ def _open_writers(
     return writers
 
 
+def _numbered(cells: np.ndarray, dtype: np.dtype, plan: Plan, z: int) -> np.ndarray:
+    try:
+        return as_stored(cells, dtype)
+    except InputError as error:
+        raise InputError(f"{plan.stack}: slice {z}: {error}") from None
+
+
 def _as_written(
     what: str, z: int, probabilities: np.ndarray, plan: Plan, dtype: np.dtype
 ) -> np.ndarray:
     if what == "instances":
-        try:
-            return as_stored(find_instances(probabilities, plan.rules), dtype)
-        except InputError as error:
-            raise InputError(f"{plan.stack}: slice {z}: {error}") from None
+        return _numbered(find_instances(probabilities, plan.rules), dtype, plan, z)
     if what == "classes":
         return probabilities.argmax(axis=0).astype(dtype)
     shown = probabilities[1] if plan.classes == 2 else probabilities

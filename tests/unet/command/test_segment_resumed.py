@@ -175,6 +175,20 @@ def test_other_options_begin_anew_and_say_so(run, monkeypatch):
     assert computed == SHAPE[0]
 
 
+@pytest.mark.parametrize("name", ["cells.tif", "cells.h5", "cells.zarr"])
+def test_a_wider_type_for_cells_costs_nothing_but_in_a_growing_zarr(run, monkeypatch, name):
+    wide = ["--instance-dtype", "uint32"]
+    run("--instances", f"whole-{name}", *wide)
+    stopped_after(3, monkeypatch, run, "--instances", name)
+    printed, computed = run("--instances", name, *wide)
+    is_zarr = name.endswith(".zarr")
+    assert computed == (SHAPE[0] if is_zarr else 2)
+    assert ("outputs: begun anew" in printed) == is_zarr
+    cells = read_volume(name)
+    assert cells.dtype == np.uint32 and cells.max() > 0
+    np.testing.assert_array_equal(cells, read_volume(f"whole-{name}"))
+
+
 def test_slices_that_have_changed_meanwhile_are_computed_again(run, monkeypatch):
     stopped_after(4, monkeypatch, run, "-o", "out.tif")
     changed = pixels()
