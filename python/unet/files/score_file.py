@@ -31,5 +31,5 @@ def _as_json(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_as_json(item) for item in value]
     if isinstance(value, str):
-        return printable(value)
+        return printable(value) if any("\ud800" <= one <= "\udfff" for one in value) else value
     return None if isinstance(value, float) and not math.isfinite(value) else value
