@@ -190,6 +190,16 @@ def sweep(folder: str | os.PathLike, of: Callable[[str], bool]) -> None:
             _remove_unheld(Path(folder, name))
 
 
+def sweep_of(output: Path) -> None:
+    """Remove what killed programs left of one output beside it."""
+    short = _short(output.name)
+    sweep(output.parent, lambda other: other == short)
+
+
+def _short(name: str) -> str:
+    return os.fsdecode(os.fsencode(name)[:_LONGEST])
+
+
 def _remove_unheld(holder: Path) -> None:
     # Held: stays. Where there are no locks, so does everything.
     with contextlib.suppress(OSError):
@@ -206,8 +216,8 @@ def _remove_unheld(holder: Path) -> None:
 @contextlib.contextmanager
 def _holder(folder: Path, name: str, target: Path) -> Iterator[Path]:
     """Give a folder of temporaries for `name` in `folder`, locked; remove it at the end."""
-    short = os.fsdecode(os.fsencode(name)[:_LONGEST])
-    sweep(folder, lambda other: other == short)
+    short = _short(name)
+    sweep_of(folder / name)
     made: list[Path] = []
     holder: Path | None = None
     try:

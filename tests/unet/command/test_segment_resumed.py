@@ -279,6 +279,14 @@ def test_a_zarr_grows_under_its_name_and_says_how_far_it_is(run, monkeypatch):
     assert content("out.zarr") == content("whole.zarr")
 
 
+def test_what_a_kill_left_of_making_a_zarr_is_swept_away(run, monkeypatch):
+    stopped_after(3, monkeypatch, run, "-o", "out.zarr")
+    Path(".out.zarr.0123abcd.part").mkdir()
+    Path(".out.zarr.0123abcd.part", "parts.json").write_text('{"out.zarr": 1}')
+    assert run("-o", "out.zarr")[1] == 2
+    assert not [name for name in os.listdir() if name.startswith(".")]
+
+
 def test_a_zarr_that_was_removed_is_begun_anew(run, monkeypatch):
     run("-o", "whole.zarr")
     stopped_after(3, monkeypatch, run, "-o", "out.zarr")

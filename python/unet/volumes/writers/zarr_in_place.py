@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from unet.files.atomic import atomic_folder, sync, writing
+from unet.files.atomic import atomic_folder, sweep_of, sync, writing
 from unet.volumes.writers.layout import Layout
 from unet.volumes.writers.ome_zarr import (
     create_store,
@@ -47,6 +47,9 @@ class ZarrInPlace:
             if not layout.path.exists() or not os.listdir(layout.path):
                 with atomic_folder(layout.path) as fresh:
                     create_store(fresh, layout)
+            else:
+                # Of a kill just after it was made.
+                sweep_of(layout.path)
             self._put = open_store(layout.path, layout)
             self._level = level_zero(layout.path, layout)
 
