@@ -239,16 +239,17 @@ def write_segmentation(
             row = plan.slices.index(block.z)
             if image is None:
                 arrays = progress.get(block)
+                # The run that began may have been asked for another type.
+                if "instances" in arrays:
+                    arrays["instances"] = _numbered(
+                        arrays["instances"], types["instances"], plan, block.z
+                    )
             else:
                 arrays = arrays_of(block, image, given, plan, files)
                 for what, store in in_place.items():
                     if what in arrays:
                         store.put(row, block.rows, block.columns, arrays.pop(what))
                 progress.put(block, arrays, image)
-            if "instances" in arrays:
-                arrays["instances"] = _numbered(
-                    arrays["instances"], types["instances"], plan, block.z
-                )
             for what, writer in writers.items():
                 if what in arrays:
                     writer.put(row, block.rows, block.columns, arrays[what])
