@@ -370,7 +370,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--tta", default="none", help="as of tools/segment.py (slice)")
     parser.add_argument("--precision", default="fp32", help="of this engine: fp32, tf32 or bf16")
-    parser.add_argument("--device", default="cpu", help="cpu or the number of a GPU (engine)")
+    parser.add_argument("--device", default="cpu", help="cpu or the number of a GPU")
     parser.add_argument(
         "--peak",
         type=real(1e-6, 1e12),

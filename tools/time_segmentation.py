@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -46,9 +46,9 @@ _ANY_MEMORY = 1e15
 Run = Callable[[], np.ndarray]
 
 
-def segment_slice(stack: str, source: str, tta: str = "none") -> Run:
+def segment_slice(stack: str, source: str, device: str, precision: str, tta: str = "none") -> Run:
     """Return what segments a slice as `tools/segment.py` does, on this process's `caffe`."""
-    model = load(source, device="cpu")
+    model = load(source, device=device, precision=precision)
 
     def once() -> np.ndarray:
         with open_volume(stack) as volume:
@@ -59,9 +59,9 @@ def segment_slice(stack: str, source: str, tta: str = "none") -> Run:
     return once
 
 
-def segment_slice_as_2015(stack: str, source: str) -> Run:
+def segment_slice_as_2015(stack: str, source: str, device: str, precision: str) -> Run:
     """Return what segments a slice in the tiles of the authors' release, in one version."""
-    model = load(source, device="cpu")
+    model = load(source, device=device, precision=precision)
 
     def once() -> np.ndarray:
         with open_volume(stack) as volume:
@@ -73,7 +73,7 @@ def segment_slice_as_2015(stack: str, source: str) -> Run:
     return once
 
 
-def segment_slice_by_monai(stack: str, source: str) -> Run:
+def segment_slice_by_monai(stack: str, source: str, device: str, precision: str) -> Run:
     """Return what segments a slice by MONAI's sliding window over a PyTorch module of the net.
 
     The window slides over the slice mirrored at its edges, by as much as the valid convolutions
@@ -87,13 +87,14 @@ def segment_slice_by_monai(stack: str, source: str) -> Run:
         from monai.inferers import sliding_window_inference
     except ImportError:
         raise InputError("MONAI is not installed: .venv/bin/pip install monai") from None
-    from unet_in_pytorch import PlainUNet
+    from unet_in_pytorch import PlainUNet, compute_in
 
     model = load(source, device="cpu")
-    module = PlainUNet.of(model.net).eval()
+    where, reduced = compute_in(precision, device)
+    module = PlainUNet.of(model.net).eval().to(where)
     edge = model.geometry.border
     output = PAPER_TILE - 2 * edge
-    inside = F.pad(torch.ones(output, output), (edge,) * 4)
+    inside = F.pad(torch.ones(output, output, device=where), (edge,) * 4)
     # Half a pixel less than what overlaps, since the step is rounded down.
     overlap = (2 * edge - 0.5) / PAPER_TILE
 
@@ -101,15 +102,15 @@ def segment_slice_by_monai(stack: str, source: str) -> Run:
         return F.pad(module(tile), (edge,) * 4)
 
     def once() -> np.ndarray:
-        with open_volume(stack) as volume, torch.inference_mode():
+        with open_volume(stack) as volume, torch.inference_mode(), reduced:
             chosen = SegmentationOptions(slices=range(1))
-            image = torch.from_numpy(model.plan(volume, chosen).input(volume[0]))
+            image = torch.from_numpy(model.plan(volume, chosen).input(volume[0])).to(where)
             wide = F.pad(image[None], (edge,) * 4, mode="reflect")
             window = (PAPER_TILE, PAPER_TILE)
             scores = sliding_window_inference(
                 wide, window, 1, padded, overlap=overlap, roi_weight_map=inside
             )
-            return softmax(scores[0, :, edge:-edge, edge:-edge].numpy())
+            return softmax(scores[0, :, edge:-edge, edge:-edge].float().cpu().numpy())
 
     return once
 
@@ -117,8 +118,8 @@ def segment_slice_by_monai(stack: str, source: str) -> Run:
 class Stack:
     """A stack, segmented from file to file, and as many bare passes of its net."""
 
-    def __init__(self, stack: str, source: str) -> None:
-        self._stack, self._model = stack, load(source, device="cpu")
+    def __init__(self, stack: str, source: str, device: str, precision: str) -> None:
+        self._stack, self._model = stack, load(source, device=device, precision=precision)
         self.output = Path(stack).parent / "probabilities.tif"
         with open_volume(stack) as volume:
             self._plan = self._model.plan(volume, SegmentationOptions())
@@ -140,14 +141,14 @@ class Stack:
         begin = time.perf_counter()
         for _ in range(self._plan.passes):
             net.forward(["score"])
-            # Values are there once they are looked at.
-            net.blobs["score"].data[0, 0, 0, 0].item()
+        # Values are there once they are looked at.
+        net.blobs["score"].data[0, 0, 0, 0].item()
         return time.perf_counter() - begin
 
 
 RUNS = {
     "slice": segment_slice,
-    "versions": lambda stack, source: segment_slice(stack, source, "dihedral"),
+    "versions": partial(segment_slice, tta="dihedral"),
     "2015": segment_slice_as_2015,
     "monai": segment_slice_by_monai,
 }
@@ -155,11 +156,11 @@ RUNS = {
 
 def main() -> None:
     """Run what the command line names, once for each line on standard input; answer in JSON."""
-    what, stack, source, output = sys.argv[1:]
+    what, stack, source, device, precision, output = sys.argv[1:]
     once: Run | None = None
     for _ in sys.stdin:
         try:
-            once = once or RUNS[what](stack, source)
+            once = once or RUNS[what](stack, source, device, precision)
             begin = time.perf_counter()
             result = once()
             answer: dict[str, Any] = {"seconds": time.perf_counter() - begin}
@@ -172,12 +173,14 @@ def main() -> None:
 class _Process:
     """One of `RUNS` in a process of its own, on this engine or on genuine Caffe."""
 
-    def __init__(self, what: str, stack: str, source: str, threads: int) -> None:
+    def __init__(self, what: str, stack: str, source: str, options: argparse.Namespace) -> None:
         self._output = Path(stack).parent / f"{what}.npy"
         python = [str(REFERENCE), "python3"] if what == "2015" else [sys.executable]
-        many = str(threads)
+        many = str(options.threads)
+        given = [what, stack, source, options.device, options.precision, str(self._output)]
+        self._what = what
         self._process = subprocess.Popen(
-            [*python, __file__, what, stack, source, str(self._output)],
+            [*python, __file__, *given],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -194,9 +197,9 @@ class _Process:
             if line.startswith("{"):
                 answer = json.loads(line)
                 if "error" in answer:
-                    raise InputError(f"{self._process.args[-4]}: {answer['error']}")
+                    raise InputError(f"{self._what}: {answer['error']}")
                 return answer["seconds"]
-        raise InputError(f"the process that runs '{self._process.args[-4]}' ended unexpectedly")
+        raise InputError(f"the process that runs '{self._what}' ended unexpectedly")
 
     def result(self) -> np.ndarray:
         """Return the probabilities of the last run."""
@@ -207,12 +210,17 @@ class _Process:
         self._process.wait()
 
 
-def in_turns(stack: str, source: str, names: list[str], rounds: int, threads: int) -> Iterator:
-    """Run each of `RUNS` in turns; yield its name, its seconds in each round, and its result."""
-    processes = {name: _Process(name, stack, source, threads) for name in names}
+def in_turns(
+    stack: str, source: str, names: Iterable[str], options: argparse.Namespace
+) -> Iterator[tuple[str, list[float], np.ndarray]]:
+    """Run each of `RUNS` in turns; yield its name, its seconds in each round, and its result.
+
+    The options are those of `tools/benchmark.py`: device, precision, threads and rounds.
+    """
+    processes = {name: _Process(name, stack, source, options) for name in names}
     found: dict[str, list[float]] = {name: [] for name in names}
     try:
-        for turn in range(rounds + 1):
+        for turn in range(options.rounds + 1):
             for name, process in processes.items():
                 seconds = process.seconds()
                 # The first one warms up.
@@ -227,7 +235,8 @@ def in_turns(stack: str, source: str, names: list[str], rounds: int, threads: in
 
 def segment(options: argparse.Namespace) -> None:
     """Answer the three questions; exit status 1 if one of the bounds is missed."""
-    if subprocess.run([str(REFERENCE), "--check"], check=False).returncode:
+    on_cpu = options.device == "cpu"
+    if on_cpu and subprocess.run([str(REFERENCE), "--check"], check=False).returncode:
         raise InputError("genuine Caffe is not installed: run make caffe-reference first")
     pixels = np.random.RandomState(0).randint(0, 256, (options.slices, SLICE, SLICE))
     held = []
@@ -244,7 +253,7 @@ def segment(options: argparse.Namespace) -> None:
 
 
 def _told(what: str, seconds: list[float]) -> None:
-    print(f"  {what:34s} best {min(seconds):7.2f} s, median {statistics.median(seconds):7.2f} s")
+    print(f"  {what:34s} best {min(seconds):8.3f} s, median {statistics.median(seconds):8.3f} s")
 
 
 def _verdict(what: str, value: float, bound: float, at_most: bool = False) -> bool:
@@ -256,7 +265,7 @@ def _verdict(what: str, value: float, bound: float, at_most: bool = False) -> bo
 
 def _time_stack(stack: str, options: argparse.Namespace) -> bool:
     # In this process: rounds of the same net, same memory, same threads.
-    timed = Stack(stack, options.model)
+    timed = Stack(stack, options.model, options.device, options.precision)
     timed.segment()
     bare, whole = [timed.passes()], []
     for _ in range(options.rounds):
@@ -271,31 +280,27 @@ def _time_stack(stack: str, options: argparse.Namespace) -> bool:
 
 
 def _time_slice(stack: str, options: argparse.Namespace) -> list[bool]:
-    names = {
-        "slice": "this engine",
-        "versions": "this engine, 8 versions",
-        "2015": "genuine Caffe, tiles of 2015",
-        "monai": f"MONAI, tiles of {PAPER_TILE}",
-    }
+    names = {"slice": "this engine", "versions": "this engine, 8 versions"}
+    # Genuine Caffe, as Debian has it, computes on CPUs.
+    names |= {"2015": "genuine Caffe, tiles of 2015"} if options.device == "cpu" else {}
+    names |= {"monai": f"MONAI, tiles of {PAPER_TILE}"}
+    where = f"{options.threads} threads" if options.device == "cpu" else f"GPU {options.device}"
     print(
-        f"{Path(options.model).name}: one slice of {SLICE}x{SLICE}, {options.threads} threads:",
+        f"{Path(options.model).name}: one slice of {SLICE}x{SLICE}, {where}, {options.precision}:",
         flush=True,
     )
-    times, results = {}, {}
-    for name, seconds, result in in_turns(
-        stack, options.model, list(names), options.rounds, options.threads
-    ):
+    best, results = {}, {}
+    for name, seconds, result in in_turns(stack, options.model, names, options):
         _told(names[name], seconds)
-        times[name], results[name] = seconds, result
-    for name in ("2015", "monai"):
+        best[name], results[name] = min(seconds), result
+    for name in {"2015", "monai"}.intersection(names):
         apart = np.abs(results[name] - results["slice"])
         print(f"  {names[name]}: other by {apart.mean():.1e} on average, {apart.max():.1e} at most")
-    best = {name: min(seconds) for name, seconds in times.items()}
-    return [
-        _verdict("times as fast as genuine Caffe", best["2015"] / best["slice"], OVER_CAFFE),
-        _verdict("times as fast as MONAI", best["monai"] / best["slice"], OVER_MONAI),
-        _verdict("8 versions over one", best["versions"] / best["slice"], VERSIONS, at_most=True),
-    ]
+    one, held = best["slice"], []
+    if "2015" in names:
+        held.append(_verdict("times as fast as genuine Caffe", best["2015"] / one, OVER_CAFFE))
+    held.append(_verdict("times as fast as MONAI", best["monai"] / one, OVER_MONAI))
+    return [*held, _verdict("8 versions over one", best["versions"] / one, VERSIONS, at_most=True)]
 
 
 if __name__ == "__main__":

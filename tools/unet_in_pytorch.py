@@ -97,7 +97,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _compute_in(precision: str, device: str) -> tuple[torch.device, torch.autocast]:
+def compute_in(precision: str, device: str) -> tuple[torch.device, torch.autocast]:
     """Set float32's precision for this process; return the device and the bfloat16 context."""
     where = torch.device("cpu" if device == "cpu" else f"cuda:{device}")
     if where.type == "cuda":
@@ -109,7 +109,7 @@ def _compute_in(precision: str, device: str) -> tuple[torch.device, torch.autoca
 
 def matrix_product(size: int, device: str = "cpu", precision: str = "fp32") -> Callable[[], None]:
     """Return what multiplies two matrices of size x size: the device's peak in a precision."""
-    where, _ = _compute_in(precision, device)
+    where, _ = compute_in(precision, device)
     kind = torch.bfloat16 if precision == "bf16" else torch.float32
     left, right = (torch.rand(size, size, device=where).to(kind) for _ in range(2))
     result = torch.empty_like(left)
@@ -130,7 +130,7 @@ def plain_step(
     The device is cpu or the number of a GPU, where a step is over when it returns; the precision
     fp32, tf32 or bf16 (by autocast: parameters stay float32).
     """
-    where, reduced = _compute_in(precision, device)
+    where, reduced = compute_in(precision, device)
     net = PlainUNet(width).to(where)
     data = torch.rand(1, 1, tile, tile).contiguous(memory_format=torch.channels_last).to(where)
     on_gpu = where.type == "cuda"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+
 import numpy as np
 import pytest
 
@@ -11,6 +13,7 @@ from time_segmentation import RUNS, Stack
 from unet import load, open_volume
 from unet.volumes import write_volume
 
+OPTIONS = argparse.Namespace(device="cpu", precision="fp32", threads=1, rounds=1)
 # Genuine Caffe does not know networks by name.
 SOURCE = str(REPOSITORY / "models" / "isbi2012_slim")
 
@@ -25,7 +28,7 @@ def stack(tmp_path_factory, isbi_dir):
 
 @pytest.fixture(scope="module")
 def whole(stack):
-    return RUNS["slice"](stack, SOURCE)()
+    return RUNS["slice"](stack, SOURCE, "cpu", "fp32")()
 
 
 def test_a_slice_is_segmented_as_the_library_segments_it(stack, whole):
@@ -35,7 +38,7 @@ def test_a_slice_is_segmented_as_the_library_segments_it(stack, whole):
 
 def test_monai_gives_the_same_where_its_first_window_counts_alone(stack, whole):
     pytest.importorskip("monai", reason="needs MONAI")
-    found = RUNS["monai"](stack, SOURCE)()
+    found = RUNS["monai"](stack, SOURCE, "cpu", "fp32")()
     # The second window begins there.
     alone = 512 - (572 - 184)
     np.testing.assert_allclose(found[:, :alone, :alone], whole[:, :alone, :alone], atol=1e-4)
@@ -44,7 +47,7 @@ def test_monai_gives_the_same_where_its_first_window_counts_alone(stack, whole):
 
 @pytest.mark.reference
 def test_genuine_caffe_gives_the_same_in_the_tiles_of_2015(stack, whole):
-    ((name, seconds, found),) = time_segmentation.in_turns(stack, SOURCE, ["2015"], 1, 1)
+    ((name, seconds, found),) = time_segmentation.in_turns(stack, SOURCE, ["2015"], OPTIONS)
     assert name == "2015" and len(seconds) == 1
     # The second tile begins there, off the grid of the poolings.
     alone = 260
@@ -53,7 +56,7 @@ def test_genuine_caffe_gives_the_same_in_the_tiles_of_2015(stack, whole):
 
 
 def test_a_stack_goes_from_file_to_file_in_as_many_passes_as_it_is_compared_with(stack, whole):
-    timed = Stack(stack, SOURCE)
+    timed = Stack(stack, SOURCE, "cpu", "fp32")
     assert timed.segment() > 0
     with open_volume(timed.output) as written:
         np.testing.assert_array_equal(written[0], whole[1])
@@ -62,4 +65,4 @@ def test_a_stack_goes_from_file_to_file_in_as_many_passes_as_it_is_compared_with
 
 def test_what_a_process_says_of_its_mistake_is_told(stack):
     with pytest.raises(time_segmentation.InputError, match="no_such_net"):
-        list(time_segmentation.in_turns(stack, "no_such_net", ["slice"], 1, 1))
+        list(time_segmentation.in_turns(stack, "no_such_net", ["slice"], OPTIONS))
