@@ -50,8 +50,8 @@ from unet.datasets import isbi2012
 from unet.files.outputs import Output, guard_outputs
 from unet.files.provenance import PICTURE, SCORE_FILE
 from unet.files.score_file import write_scores
-from unet.plots import save_undersegmented
 from unet.preparation.ctc_sequence import find_sequence
+from unet.report.plots import save_undersegmented
 from unet.scoring.undersegmented import undersegmented
 from unet.training import snapshots
 from unet.training.history import CSV_NAME

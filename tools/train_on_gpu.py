@@ -27,7 +27,7 @@ from unet.files.atomic import atomic_path
 from unet.files.names import path_in_prototxt
 from unet.machine.engine import open_engine
 from unet.model.open_net import find_weights
-from unet.plots import draw_curves
+from unet.report.plots import draw_curves
 from unet.scoring.score_tables import StackScores
 from unet.training import snapshots
 from unet.training.history import CSV_NAME, PNG_NAME, read_history, write_history

@@ -12,7 +12,7 @@ it lies a room for each question; a file imports only what lies below it.
 | --- | --- |
 | command | the programs: flags, one call, print; exit statuses; outputs that replace no input |
 | datasets | where ISBI 2012, the cell tracking challenge and the release of 2015 come from |
-| plots | pictures to look at: training sets, outlines beside slices, curves |
+| report | what a person looks at: pictures, the report of a run, what it finds out |
 | model | a trained network, opened from wherever it comes, and what is done with it |
 | segmentation | from slices to probabilities and instances: tiles, orientations, memory, files |
 | tracking | cells over time, in the files of the cell tracking challenge |

@@ -16,7 +16,6 @@ from unet.errors import InputError, few
 from unet.files.names import PathLike
 from unet.files.outputs import Output, guard_outputs
 from unet.files.provenance import PICTURE, TRAINING_SET
-from unet.plots import save_preview
 from unet.preparation.census import (
     annotated_slice,
     count_labels,
@@ -44,6 +43,7 @@ from unet.preparation.summary import Summary
 from unet.preparation.training_set import TrainingSet, TrainingSetWriter
 from unet.preparation.training_set_options import TrainingSetOptions
 from unet.preparation.weight_map import check_parameters, weight_map
+from unet.report.plots import save_preview
 from unet.volumes import Stack, Volume, as_volume, chosen_slices, intensity_range
 from unet.volumes.file_numbers import chosen, places_of
 

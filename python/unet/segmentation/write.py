@@ -16,7 +16,7 @@ from unet.files.atomic import atomic_parts, atomic_path, writing
 from unet.files.outputs import Output
 from unet.files.provenance import PICTURE, STACK
 from unet.files.version import VERSION
-from unet.plots import save_overlay
+from unet.report.plots import save_overlay
 from unet.segmentation.beside_passes import behind
 from unet.segmentation.block_instances import check_joinable, joined_instances
 from unet.segmentation.blocks import Block, blocks_of

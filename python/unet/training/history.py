@@ -14,7 +14,7 @@ from typing import Any
 
 from unet.errors import InputError
 from unet.files.atomic import atomic_path, sweep, writing
-from unet.plots import draw_curves
+from unet.report.plots import draw_curves
 
 CSV_NAME = "curve.csv"
 PNG_NAME = "curves.png"

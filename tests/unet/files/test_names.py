@@ -12,8 +12,8 @@ from PIL import Image
 from unet.command import nets
 from unet.errors import InputError
 from unet.files.names import natural_key, path_in_prototxt, printable
-from unet.plots import save_preview
 from unet.preparation.labels import annotate
+from unet.report.plots import save_preview
 from unet.volumes import open_volume, read_volume, write_volume
 
 NAMES = ("10 \udcb5m", "two\nlines", "-o", "a:b", "$x_{\\nothing}$", "10²3", " ", "%s{0}", "*")

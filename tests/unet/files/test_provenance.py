@@ -28,7 +28,7 @@ from unet.files.provenance import (
     refuse_foreign,
 )
 from unet.nets import deploy_net, write_files
-from unet.plots import save_overlay
+from unet.report.plots import save_overlay
 from unet.tracking.ctc_format import Track, write_masks
 from unet.volumes import write_volume
 from unet.volumes.intensity import input_text

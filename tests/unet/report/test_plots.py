@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unet.plots import (
+from unet.preparation.labels import annotate
+from unet.preparation.weight_map import weight_map
+from unet.report.plots import (
     PREDICTED,
     TRUE,
     draw_curves,
@@ -16,8 +18,6 @@ from unet.plots import (
     save_undersegmented,
     smoothed,
 )
-from unet.preparation.labels import annotate
-from unet.preparation.weight_map import weight_map
 
 STEP = {"rate": 0.5, "loss": 1.0}
 
@@ -97,7 +97,7 @@ def test_preview_has_four_panels_and_marks_borders_and_ignored_pixels(tmp_path):
 
 
 def test_a_large_slice_is_drawn_from_a_part_of_its_pixels(tmp_path, monkeypatch):
-    monkeypatch.setattr("unet.plots._PANEL_PIXELS", 20)
+    monkeypatch.setattr("unet.report.plots._PANEL_PIXELS", 20)
     labels = np.zeros((61, 103), np.int32)
     labels[:, :50], labels[:, 50:] = 1, 2
     annotation = annotate(labels, "instances")
