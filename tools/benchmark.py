@@ -162,7 +162,7 @@ def _built(options: argparse.Namespace) -> tuple[Callable[[], object], float]:
         size = CPU_PRODUCT_SIZE if options.device == "cpu" else PRODUCT_SIZE
         return matrix_product(size, options.device, options.precision), size**3 / 1e9
     if options.by == "torch":
-        from unet.nets import WIDTHS
+        from unet.network.nets import WIDTHS
         from unet_in_pytorch import plain_step
 
         train = options.phase == "train"
@@ -307,7 +307,7 @@ def tiles(options: argparse.Namespace) -> None:
     """Time the cutting of augmented training tiles, by worker processes and without."""
     from unet.augmentation.tile_sampler import Augmentation, TileSampler
     from unet.augmentation.tile_workers import TileWorkers
-    from unet.nets import AUGMENTATION
+    from unet.network.nets import AUGMENTATION
     from unet.preparation.labels import instances_from_binary
     from unet.preparation.training_set import TrainingSet, write_training_set
     from unet.preparation.weight_map import weight_map

@@ -110,7 +110,7 @@ class Way:
             "network and solver as prototxt",
             *("nets", net, "--data", self.training_set, *shlex.split(self.recipe.nets)),
             *(*options, "-o", self.deploy.parent),
-            needs=[Path(unet.__file__).with_name("nets.py")],
+            needs=[Path(unet.__file__).with_name("network") / "nets.py"],
         )
         return self.deploy.parent / "solver.prototxt"
 

@@ -155,7 +155,7 @@ class _Check:
 
     def write_net(self, folder: Path) -> None:
         """Write the network and the solver for the training set FOLDER.h5 into a folder."""
-        from unet import nets
+        from unet.network import nets
 
         options = self.options
         train, test = (range(*map(int, s.split(":"))) for s in (SPLIT.train, SPLIT.test))
@@ -269,7 +269,7 @@ class _Check:
 
     def train(self) -> None:
         """Train for the time that is left, in the end with the weights of gaps alone."""
-        from unet import nets
+        from unet.network import nets
 
         options = self.options
         reserve = RESERVE * (self.rest + self.after)
@@ -355,7 +355,7 @@ class _Check:
     def solver(self) -> str:
         """The name of the solver: SGD or Adam."""
         # Imports the engine, once it is wanted.
-        from unet import nets
+        from unet.network import nets
 
         return self.options.solver or nets.METHODS[self.options.net]
 

@@ -46,7 +46,7 @@ class Choice:
 def choose(options: argparse.Namespace, recipe: Recipe) -> Choice:
     """Return what is trained: what was asked for, else what suits the machine."""
     # Imports the engine.
-    from unet.nets import ITERATIONS, METHODS
+    from unet.network.nets import ITERATIONS, METHODS
 
     on_gpu = gpu_works(options.device)
     net = options.net or (PAPER_NET if on_gpu else CPU_NET)

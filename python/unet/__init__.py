@@ -18,11 +18,10 @@ it lies a room for each question; a file imports only what lies below it.
 | tracking | cells over time, in the files of the cell tracking challenge |
 | training | run a solver: validation, snapshots, resuming, curves |
 | scoring | how well: ISBI 2012 and the cell tracking challenge |
-| nets | the prototxt files of all networks, written from network |
 | layers | the Caffe layer that feeds training tiles; prototxt names it |
 | augmentation | deformed tiles, cut by workers ahead of need |
 | preparation | from labels to a training set: borders, weight maps, what nobody annotated |
-| network | the U of Fig. 1, its loss and its geometry |
+| network | the U of Fig. 1, its loss and its geometry; all networks' prototxt |
 | volumes | stacks in and out: TIFF, PNG, folders, HDF5, Zarr; their range of intensity |
 | files | files that are whole or absent, and carry a mark; HDF5; names |
 | machine | engine and device, memory, cores, signals |

@@ -67,7 +67,7 @@ def _stack(folder: Path) -> None:
 
 def _model(folder: Path) -> None:
     import caffe
-    from unet import nets
+    from unet.network import nets
 
     nets.WIDTHS["tiny"] = 2
     (folder / "model").mkdir()

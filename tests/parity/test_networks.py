@@ -94,7 +94,7 @@ def test_genuine_caffe_writes_the_same_networks(ours, reference):
     script = """
 import sys
 import numpy as np
-from unet import nets
+from unet.network import nets
 
 messages = {}
 for name in nets.WIDTHS:

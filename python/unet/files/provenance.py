@@ -36,8 +36,13 @@ KEY = "software"
 #: Chunk of a PNG that holds it; in a TIFF it is the tag of the same name.
 PNG_KEY = "Software"
 #: First line of text files that `unet nets` writes; those of trained networks name it otherwise.
-NETWORK_LINE = "# Written by `unet nets`, python/unet/nets.py."
-_NETWORK_LINES = (NETWORK_LINE, NETWORK_LINE.replace("unet nets", "python -m unet.nets"))
+NETWORK_LINE = "# Written by `unet nets`, python/unet/network/nets.py."
+_EARLIER_LINE = NETWORK_LINE.replace("network/", "")
+_NETWORK_LINES = (
+    NETWORK_LINE,
+    _EARLIER_LINE,
+    _EARLIER_LINE.replace("unet nets", "python -m unet.nets"),
+)
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -16,12 +16,12 @@ import tifffile
 import caffe
 from tests.conftest import REPOSITORY, SmallDisk
 from tests.unet.command.test_ending import full, gone
-from unet import nets
 from unet.command import fetch, prepare, segment, track
 from unet.command import score as evaluate
 from unet.datasets import cell_tracking_challenge as ctc
 from unet.errors import InputError
 from unet.files import score_file
+from unet.network import nets
 from unet.volumes import write_volume
 
 SHAPE = (3, 60, 70)

@@ -17,8 +17,8 @@ from PIL import Image
 import caffe
 from unet.command import segment
 from unet.errors import InputError
-from unet.nets import deploy_net
 from unet.network.geometry import Geometry
+from unet.network.nets import deploy_net
 from unet.segmentation import release2015
 from unet.segmentation.instances import InstanceRules, find_instances
 from unet.segmentation.segment import segment_image

@@ -16,9 +16,9 @@ import tifffile
 
 import caffe
 import unet.model.model
-from unet import nets
 from unet.command import segment
 from unet.errors import InputError
+from unet.network import nets
 from unet.segmentation.progress import Progress, progress_folder
 from unet.volumes import read_volume, write_volume
 

@@ -27,7 +27,7 @@ from unet.files.provenance import (
     may_replace,
     refuse_foreign,
 )
-from unet.nets import deploy_net, write_files
+from unet.network.nets import deploy_net, write_files
 from unet.report.plots import save_overlay
 from unet.tracking.ctc_format import Track, write_masks
 from unet.volumes import write_volume

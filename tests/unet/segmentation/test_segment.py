@@ -10,8 +10,8 @@ import pytest
 
 import caffe
 from unet.errors import InputError
-from unet.nets import deploy_net
 from unet.network.geometry import Geometry
+from unet.network.nets import deploy_net
 from unet.network.u_net import u_net
 from unet.segmentation.segment import TTA, score_image, segment_image, softmax
 from unet.segmentation.tiles import Tiling

@@ -7,8 +7,8 @@ import pytest
 
 import caffe
 from unet.errors import InputError
-from unet.nets import deploy_net
 from unet.network.geometry import Geometry
+from unet.network.nets import deploy_net
 from unet.segmentation.tile_size import PassCost, choose_tile
 from unet.segmentation.tiles import Tiling
 

@@ -12,9 +12,9 @@ from google.protobuf import text_format
 import caffe
 from caffe.proto import caffe_pb2
 from tests.unet.noise_set import write_noise_set
-from unet import nets
 from unet.command import nets as command
 from unet.errors import InputError
+from unet.network import nets
 
 MESSAGES = {"solver": caffe_pb2.SolverParameter}
 

@@ -1,4 +1,4 @@
-"""The prototxt files of the networks in `unet.network`, and the numbers that they train with.
+"""The prototxt files of the networks in this room, and the numbers that they train with.
 
 `unet nets` writes prototxt/; with a network and a training set it writes a folder for
 your own data.
