@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +20,7 @@ from unet.errors import InputError
 from unet.files.names import PathLike
 from unet.machine.engine import open_engine, tiles_together
 from unet.machine.memory import array_memory, pass_memory
+from unet.model.defaults import read_defaults
 from unet.model.lazy import is_lazy, segment_lazily
 from unet.model.modeldef import read_modeldef
 from unet.model.open_net import find_model, is_modeldef, load_net
@@ -106,6 +107,9 @@ class Model:
         Which tiles it takes and what they lose.
     prototxt : pathlib.Path
     channels, classes : int
+    defaults : dict
+        What it is segmented with where nothing else is asked for: tta, and what is a cell, as
+        segment.json beside it says (`unet.model.defaults.read_defaults`).
     """
 
     def __init__(
@@ -120,6 +124,7 @@ class Model:
         self.net, self.geometry, self.prototxt = net, geometry, files[1]
         self._opened = (*(os.path.abspath(file) for file in files), device, precision)
         self.channels, self.classes = net.blobs["data"].shape[1], net.blobs["score"].shape[1]
+        self.defaults = read_defaults(self.prototxt)
         self._device, self._together = device, tiles_together(caffe)
         # Bytes of the smallest pass that did not fit.
         self._too_much = np.inf
@@ -168,12 +173,12 @@ class Model:
         ((2, 20, 30), dtype('float32'))
         """
         if is_lazy(stack):
-            return segment_lazily(self, stack, SegmentationOptions(**options))
+            return segment_lazily(self, stack, self.options(**options))
         return np.stack(list(self.stream(stack, **options)))
 
     def stream(self, stack: Stack, **options: Any) -> Iterator[np.ndarray]:
         """Yield the slices of `segment` one at a time: no more is in memory."""
-        for probabilities in self._each(stack, SegmentationOptions(**options)):
+        for probabilities in self._each(stack, self.options(**options)):
             yield probabilities[1] if self.classes == 2 else probabilities
 
     def instances(
@@ -181,8 +186,8 @@ class Model:
         stack: Stack,
         *,
         threshold: float | None = None,
-        minimum_area: int = 1,
-        fill_holes: bool = False,
+        minimum_area: int | None = None,
+        fill_holes: bool | None = None,
         watershed: float | None = None,
         **options: Any,
     ) -> np.ndarray:
@@ -193,7 +198,8 @@ class Model:
         stack, **options
             As for `segment`.
         threshold, minimum_area, fill_holes, watershed
-            As of `unet.segmentation.instances.InstanceRules`.
+            As of `unet.segmentation.instances.InstanceRules`; by default what the network is best
+            segmented with, if segment.json beside it says so.
 
         Returns
         -------
@@ -205,9 +211,35 @@ class Model:
         InputError, MemoryError
             As `segment`.
         """
-        rules = InstanceRules(threshold, minimum_area, fill_holes, watershed)
-        asked = SegmentationOptions(rules=rules, **options)
+        given = dict(
+            threshold=threshold,
+            minimum_area=minimum_area,
+            fill_holes=fill_holes,
+            watershed=watershed,
+        )
+        asked = self.options(given, **options)
         return np.stack([find_instances(one, asked.rules) for one in self._each(stack, asked)])
+
+    def options(
+        self, rules: Mapping[str, Any] | None = None, **options: Any
+    ) -> SegmentationOptions:
+        """Return how a stack is segmented: as asked for, else as suits this network.
+
+        Parameters
+        ----------
+        rules : mapping, optional
+            Fields of `unet.segmentation.instances.InstanceRules`; None: not asked for.
+        **options
+            Fields of `SegmentationOptions`. A procedure fixes all that the network would say.
+        """
+        defaults = {} if options.get("procedure") else self.defaults
+        if options.get("tta") is None:
+            options["tta"] = defaults.get("tta")
+        if "rules" not in options:
+            asked = {name: value for name, value in (rules or {}).items() if value is not None}
+            known = {name: value for name, value in defaults.items() if name != "tta"}
+            options["rules"] = InstanceRules(**{**known, **asked})
+        return SegmentationOptions(**options)
 
     def _each(self, stack: Stack, options: SegmentationOptions) -> Iterator[np.ndarray]:
         # A file may be understood in two ways, an array in one.
