@@ -11,13 +11,14 @@ it lies a room for each question; a file imports only what lies below it.
 | room | what it answers |
 | --- | --- |
 | command | the programs: flags, one call, print; exit statuses; outputs that replace no input |
+| experiment | from a stack and its labels to a trained network, judged on what was held out |
 | datasets | where ISBI 2012, the cell tracking challenge and the release of 2015 come from |
 | report | what a person looks at: pictures, the report of a run, what it finds out |
 | model | a trained network, opened from wherever it comes, and what is done with it |
 | segmentation | from slices to probabilities and instances: tiles, orientations, memory, files |
 | tracking | cells over time, in the files of the cell tracking challenge |
 | training | run a solver: validation, snapshots, resuming, curves |
-| scoring | how well: ISBI 2012 and the cell tracking challenge |
+| scoring | how well: ISBI 2012, the cell tracking challenge, F1 of cells, IoU of classes |
 | layers | the Caffe layer that feeds training tiles; prototxt names it |
 | augmentation | deformed tiles, cut by workers ahead of need |
 | preparation | from labels to a training set: borders, weight maps, what nobody annotated |

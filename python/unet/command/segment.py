@@ -10,14 +10,16 @@ from __future__ import annotations
 import argparse
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from unet.command.options import add_device, add_overwrite, parse_slices, parse_tile, real, whole
 from unet.errors import InputError, few
 from unet.files.outputs import guard_outputs
 from unet.model import find_model, load
+from unet.model.defaults import read_defaults, told
 from unet.model.job import Job
 from unet.model.segment_files import segment_files
 from unet.segmentation.instances import InstanceRules
@@ -33,20 +35,22 @@ from unet.volumes.intensity import INPUT
 
 # The options that the values depend on, but for what is a cell.
 _OF_VALUES = (
-    *("level", "channel", "time", "scene", "weights", "net", "tta", "procedure", "tile", "slices"),
-    *("grey", "normalise"),
+    *("level", "channel", "time", "scene", "model", "weights", "net", "tta", "procedure"),
+    *("tile", "slices", "grey", "normalise"),
 )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Segment a stack."""
     arguments = parse(argv)
+    net, weights = find_model(arguments.model or arguments.weights, arguments.net)
+    if said := take_defaults(arguments, read_defaults(net)):
+        print(said)
     options = options_of(arguments)
     if arguments.workers and arguments.scheduler:
         raise InputError("--workers and --scheduler: give one of them")
     names = [field.name for field in fields(SegmentationFiles)]
     files = SegmentationFiles(*(getattr(arguments, name) for name in names))
-    net, weights = find_model(arguments.weights, arguments.net)
     inputs = [arguments.stack, *([files.truth] if files.truth else [])]
     guard_outputs(files.outputs(), [*inputs, net, weights, net.parent / INPUT], arguments.overwrite)
     part = {name: getattr(arguments, name) for name in ("level", "channel", "time", "scene")}
@@ -106,12 +110,19 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--channel", type=whole(0), metavar="N", help="take this channel only, from 0")
     add("--time", type=whole(0), metavar="N", help="take this time point only, from 0")
     add("--scene", metavar="N|NAME", help="take this picture of a file that holds several")
-    add(
-        "--weights",
-        required=True,
+    network = parser.add_mutually_exclusive_group(required=True).add_argument
+    network(
+        "--model",
+        metavar="NAME|FOLDER",
         help="isbi2012_slim or another network that comes with this; a model folder "
-        "(weights.caffemodel, deploy.prototxt), .caffemodel or HDF5 weights; the authors' "
-        "phseg_v5.caffemodel or a NAME.caffemodel.h5 of the Fiji plugin",
+        "(weights.caffemodel, deploy.prototxt), such as `unet train` leaves, with what suits it "
+        "best (segment.json)",
+    )
+    network(
+        "--weights",
+        metavar="FILE|FOLDER",
+        help="the same, or a file: .caffemodel or HDF5 weights; the authors' phseg_v5.caffemodel "
+        "or a NAME.caffemodel.h5 of the Fiji plugin",
     )
     beside = "deploy.prototxt; of published ones NAME-train.prototxt, NAME.modeldef.h5"
     add("--net", help=f"prototxt or .modeldef.h5 (default, beside the weights: {beside})")
@@ -164,8 +175,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     cells = parser.add_argument_group("what is a cell of --instances").add_argument
     above = "probability above which a pixel is in a cell (default: the likeliest class)"
     cells("--threshold", type=float, metavar="T", help=above)
-    cells("--minimum-area", type=whole(0), default=1, metavar="N", help="in pixels (%(default)s)")
-    cells("--fill-holes", action="store_true", help="background inside a cell is part of it")
+    cells("--minimum-area", type=whole(0), metavar="N", help="in pixels (default: 1)")
+    cells(
+        "--fill-holes",
+        action=argparse.BooleanOptionalAction,
+        help="background inside a cell is part of it",
+    )
     split = "split cells where the probability falls by D between two peaks, say 0.2"
     cells("--watershed", type=float, metavar="D", help=split)
     more = (
@@ -175,9 +190,30 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def take_defaults(arguments: argparse.Namespace, defaults: Mapping[str, Any]) -> str:
+    """Take what the network says of itself where no flag says otherwise; say what that is."""
+    # What is a cell matters where cells are asked for; a procedure fixes all of it.
+    taken = {
+        name: value
+        for name, value in defaults.items()
+        if getattr(arguments, name) is None
+        and not arguments.procedure
+        and (name == "tta" or arguments.instances)
+    }
+    for name, value in taken.items():
+        setattr(arguments, name, value)
+    return told(taken)
+
+
+def rules_of(arguments: argparse.Namespace) -> InstanceRules:
+    """Return what is a cell."""
+    given = {name: getattr(arguments, name) for name in InstanceRules._fields}
+    return InstanceRules(**{name: value for name, value in given.items() if value is not None})
+
+
 def command_of(arguments: argparse.Namespace) -> str:
     """Return the command by all that the values depend on: neither machine nor names of outputs."""
-    rules = InstanceRules(*(getattr(arguments, name) for name in InstanceRules._fields))
+    rules = rules_of(arguments)
     values = {name: getattr(arguments, name) for name in _OF_VALUES}
     command = ["unet", "segment", str(arguments.stack)]
     for name, value in {**values, **rules.changed()}.items():
@@ -192,7 +228,7 @@ def command_of(arguments: argparse.Namespace) -> str:
 
 def options_of(arguments: argparse.Namespace) -> SegmentationOptions:
     """Return how the stack is segmented."""
-    rules = InstanceRules(*(getattr(arguments, name) for name in InstanceRules._fields))
+    rules = rules_of(arguments)
     if not arguments.instances and rules != InstanceRules():
         raise InputError(
             "--threshold, --minimum-area, --fill-holes and --watershed say what is a cell of "

@@ -9,6 +9,7 @@ from typing import Any
 
 from unet.errors import InputError
 from unet.files.names import PathLike
+from unet.files.provenance import KEY
 from unet.files.score_file import write_scores
 from unet.segmentation.instances import InstanceRules, check_rules
 from unet.segmentation.segment import TTA
@@ -19,13 +20,14 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "threshold": (int, float, type(None)),
     "minimum_area": (int,),
     "fill_holes": (bool,),
-    "watershed": (int, float, type(None)),
 }
+_USUAL = {"tta": "none", **InstanceRules._field_defaults}
 
 
 def write_defaults(path: PathLike, rules: InstanceRules, tta: str) -> None:
     """Write segment.json: test-time augmentation, and what is a cell."""
-    write_scores(path, {"tta": tta, **rules._asdict()})
+    values = {"tta": tta, **rules._asdict()}
+    write_scores(path, {name: values[name] for name in _KINDS})
 
 
 def read_defaults(deploy: PathLike) -> dict[str, Any]:
@@ -39,12 +41,13 @@ def read_defaults(deploy: PathLike) -> dict[str, Any]:
     Returns
     -------
     dict
-        tta and the fields of `InstanceRules`, as far as the file has them; without a file none.
+        tta; threshold, minimum_area and fill_holes as of `InstanceRules`: those that the file has.
+        Without a file none.
 
     Raises
     ------
     InputError
-        If the file is damaged, or a value is not one that can be asked for.
+        If the file is damaged, or says what cannot be asked for.
     """
     path = Path(deploy).parent / SEGMENT
     if not path.exists():
@@ -54,14 +57,18 @@ def read_defaults(deploy: PathLike) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as JSON ({error})") from None
     if not isinstance(said, dict):
-        raise InputError(f"{path}: must hold an object, such as {{\"threshold\": 0.5}}")
-    found = {name: said[name] for name in _KINDS if name in said}
+        raise InputError(f'{path}: must hold an object, such as {{"threshold": 0.5}}')
+    found = {name: value for name, value in said.items() if name != KEY}
     for name, value in found.items():
-        is_kind = isinstance(value, _KINDS[name])
-        if not is_kind or (isinstance(value, bool) and name != "fill_holes"):
-            raise InputError(f"{path}: {name} is {json.dumps(value)}, which means nothing")
+        kinds = _KINDS.get(name, ())
+        # True is a whole number, too.
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            raise InputError(
+                f"{path}: {name!r} is {json.dumps(value)}, which means nothing; it may hold "
+                f"{', '.join(_KINDS)}"
+            )
     if found.get("tta", "none") not in TTA:
-        raise InputError(f"{path}: tta {found['tta']!r}: give one of {', '.join(TTA)}")
+        raise InputError(f"{path}: 'tta' is {found['tta']!r}: make it one of {', '.join(TTA)}")
     try:
         check_rules(InstanceRules(**{name: found[name] for name in found if name != "tta"}))
     except InputError as error:
@@ -69,12 +76,11 @@ def read_defaults(deploy: PathLike) -> dict[str, Any]:
     return found
 
 
-def told(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> str:
-    """Say which defaults hold, where `given` has no value of its own; nothing if none does."""
-    usual = {"tta": "none", **InstanceRules._field_defaults}
-    held = [
+def told(taken: Mapping[str, Any]) -> str:
+    """Say as flags which values are taken from segment.json; nothing where all are the usual."""
+    flags = [
         f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}")
-        for name, value in defaults.items()
-        if given.get(name) is None and value != usual[name]
+        for name, value in taken.items()
+        if value != _USUAL[name]
     ]
-    return f"as {SEGMENT} beside the network says: {' '.join(held)}" if held else ""
+    return f"{' '.join(flags)}: as {SEGMENT} beside the network says" if flags else ""

@@ -221,13 +221,13 @@ class Model:
         return np.stack([find_instances(one, asked.rules) for one in self._each(stack, asked)])
 
     def options(
-        self, rules: Mapping[str, Any] | None = None, **options: Any
+        self, cells: Mapping[str, Any] | None = None, **options: Any
     ) -> SegmentationOptions:
         """Return how a stack is segmented: as asked for, else as suits this network.
 
         Parameters
         ----------
-        rules : mapping, optional
+        cells : mapping, optional
             Fields of `unet.segmentation.instances.InstanceRules`; None: not asked for.
         **options
             Fields of `SegmentationOptions`. A procedure fixes all that the network would say.
@@ -236,7 +236,7 @@ class Model:
         if options.get("tta") is None:
             options["tta"] = defaults.get("tta")
         if "rules" not in options:
-            asked = {name: value for name, value in (rules or {}).items() if value is not None}
+            asked = {name: value for name, value in (cells or {}).items() if value is not None}
             known = {name: value for name, value in defaults.items() if name != "tta"}
             options["rules"] = InstanceRules(**{**known, **asked})
         return SegmentationOptions(**options)

@@ -41,7 +41,10 @@ def without_unknown(truth: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, n
     if not unknown.any():
         return truth, found
     size = int(found.max(initial=0)) + 1
-    area, hidden = np.bincount(found.ravel(), minlength=size), np.bincount(found[unknown], minlength=size)
+    area, hidden = (
+        np.bincount(found.ravel(), minlength=size),
+        np.bincount(found[unknown], minlength=size),
+    )
     kept = 2 * hidden <= area
     return np.where(unknown, 0, truth), np.where(unknown | ~kept[found], 0, found)
 

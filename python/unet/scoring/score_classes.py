@@ -36,9 +36,7 @@ def confusion(truth: np.ndarray, found: np.ndarray, classes: int) -> np.ndarray:
     return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
 
 
-def score_classes(
-    slices: Iterable[tuple[np.ndarray, np.ndarray]], classes: int
-) -> dict[str, Any]:
+def score_classes(slices: Iterable[tuple[np.ndarray, np.ndarray]], classes: int) -> dict[str, Any]:
     """Score the classes of slices, each (truth, found) as for `confusion`.
 
     Returns
