@@ -1,0 +1,318 @@
+"""The parts of a report about the training: how far it is, what it learns from, its curves."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from unet.report.charts import Line, chart, thinned
+from unet.report.markup import Markup, joined, tag
+from unet.report.plots import smoothed
+from unet.report.run_files import LABELS, Run, Stage
+
+_TASKS = {
+    "membranes": "tells cells from the membranes between them",
+    "cells": "tells cells from background, and from each other",
+    "classes": "tells {classes} classes apart",
+}
+_WEIGHTINGS = {
+    "none": "all pixels alike",
+    "paper": "weights of the paper: gaps between cells count most",
+}
+# The picture of the labels is shown as wide as the page.
+_MOST_WIDTH = 1600
+_SMOOTH_SHARE = 50
+
+
+def head(run: Run) -> Markup:
+    """Say what the run is, and how far it is."""
+    task = _TASKS.get(run.kind, _TASKS["classes"]).format(classes=run.choices.get("classes", "the"))
+    return joined(
+        tag("h1", run.folder.resolve().name),
+        tag("p", f"A U-Net that {task}. {_state(run)}", class_="lead"),
+        _progress(run),
+    )
+
+
+def is_finished(run: Run) -> bool:
+    """Tell whether all stages are trained and the result is scored."""
+    return bool(run.scores) and all(
+        stage.done >= stage.planned.get("iterations", 0) for stage in run.stages
+    )
+
+
+def _state(run: Run) -> str:
+    if not any(stage.rows for stage in run.stages):
+        return "Scored; of its training nothing is here." if run.scores else "Training begins."
+    seconds = sum(stage.seconds for stage in run.stages)
+    done = sum(stage.done for stage in run.stages)
+    if is_finished(run):
+        return f"Trained with {done:,} iterations in {duration(seconds)}."
+    last = [stage for stage in run.stages if stage.rows][-1]
+    of = f" of {last.planned['iterations']:,}" if "iterations" in last.planned else ""
+    where = f"stage {last.number} of {len(run.stages)}, " if len(run.stages) > 1 else ""
+    return f"So far: {where}iteration {last.done:,}{of}, {duration(seconds)}. Reload to see more."
+
+
+def _progress(run: Run) -> Markup | None:
+    planned = sum(stage.planned.get("iterations", 0) for stage in run.stages)
+    if not planned or is_finished(run):
+        return None
+    share = min(1.0, sum(stage.done for stage in run.stages) / planned)
+    bar = tag("i", style=f"width:{share:.1%}")
+    return tag("div", bar, class_="progress", role="img", aria_label=f"{share:.0%} trained")
+
+
+def duration(seconds: float) -> str:
+    """Write a time as people say it.
+
+    Examples
+    --------
+    >>> duration(42), duration(750), duration(9000)
+    ('42 seconds', '12.5 minutes', '2.5 hours')
+    """
+    if seconds < 120:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.3g} minutes" if seconds < 7200 else f"{seconds / 3600:.3g} hours"
+
+
+def trained_on(run: Run) -> Markup | None:
+    """Show what the labels were understood as, and every choice with its reason."""
+    choices = run.choices
+    rows = _rows(choices)
+    if not rows and not run.has_labels:
+        return None
+    understood = choices.get("understood")
+    return tag(
+        "section",
+        tag("h2", "What it learns from"),
+        tag("p", understood) if understood else None,
+        _labels(run) if run.has_labels else None,
+        tag("dl", *rows, class_="choices") if rows else None,
+        id="data",
+    )
+
+
+def _labels(run: Run) -> Markup | None:
+    from PIL import Image
+
+    try:
+        with Image.open(run.folder / LABELS) as image:
+            picture = image.convert("RGB")
+    except OSError:
+        # Half of it is there.
+        return None
+    if picture.width > _MOST_WIDTH:
+        height = round(picture.height * _MOST_WIDTH / picture.width)
+        picture = picture.resize((_MOST_WIDTH, height), Image.LANCZOS)
+    file = io.BytesIO()
+    picture.save(file, format="webp", quality=85)
+    address = f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
+    alt = "A slice, and what its labels were understood as"
+    return tag("div", tag("img", src=address, alt=alt), class_="wide")
+
+
+def _slices(parts: Sequence[Any]) -> str:
+    """Write numbers of slices in runs, parts of slices by their place.
+
+    Examples
+    --------
+    >>> _slices([0, 1, 2, 5, 7, 8])
+    '0–2, 5, 7, 8'
+    """
+    words = []
+    numbers = sorted({part for part in parts if isinstance(part, int)})
+    k = 0
+    while k < len(numbers):
+        end = k
+        while end + 1 < len(numbers) and numbers[end + 1] == numbers[end] + 1:
+            end += 1
+        if end - k > 1:
+            words.append(f"{numbers[k]}–{numbers[end]}")
+        else:
+            words += [str(number) for number in numbers[k : end + 1]]
+        k = end + 1
+    for part in parts:
+        if isinstance(part, dict):
+            rows, columns = ("–".join(map(str, part.get(key, ()))) for key in ("rows", "columns"))
+            words.append(f"{part.get('z')} (rows {rows}, columns {columns})")
+    return ", ".join(words)
+
+
+def _split(split: Any) -> str:
+    if not isinstance(split, dict):
+        return _plain(split)
+    train, held = (split.get(key) or [] for key in ("train", "held_out"))
+    return f"trained on slices {_slices(train)}; held out: {_slices(held)} (counted from 0)"
+
+
+def _net(net: Any) -> str:
+    if not isinstance(net, dict):
+        return _plain(net)
+    words = []
+    if "levels" in net:
+        words.append(f"{net['levels']} levels")
+    if "maps" in net:
+        words.append(f"{net['maps']} maps at the first")
+    if "padded" in net:
+        words.append("padded convolutions" if net["padded"] else "unpadded convolutions")
+    if isinstance(net.get("parameters"), int):
+        words.append(f"{net['parameters']:,} parameters")
+    return ", ".join(words) or _plain(net)
+
+
+def _solver(solver: Any) -> str:
+    if not isinstance(solver, dict):
+        return _plain(solver)
+    stages = solver.get("stages") or []
+    words = []
+    for number, stage in enumerate(stages, 1):
+        said = f"{stage.get('iterations', '?'):,} iterations at rate {stage.get('base_lr', '?')}"
+        weighting = stage.get("weighting")
+        if weighting:
+            said += f", {_WEIGHTINGS.get(weighting, weighting)}"
+        words.append(f"stage {number}: {said}" if len(stages) > 1 else said)
+    return "; ".join([str(solver.get("type", "")), *words]).strip("; ")
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, dict):
+        return ", ".join(f"{key.replace('_', ' ')} {_plain(one)}" for key, one in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_plain, value))
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+#: Choices in the order in which they are shown: key, name, how it is written.
+_SHOWN: Sequence[tuple[str, str, Callable[[Any], str]]] = (
+    ("stack", "Stack", str),
+    ("labels", "Labels", str),
+    ("split", "Slices", _split),
+    ("normalise", "Normalised", _plain),
+    ("net", "Network", _net),
+    ("tile", "Tile", _plain),
+    ("solver", "Solver", _solver),
+    ("augmentation", "Augmentation", _plain),
+    ("device", "Device", _plain),
+    ("precision", "Precision", _plain),
+    ("minutes", "Minutes", _plain),
+    ("seconds_a_step", "Seconds a step", lambda value: f"{value:.3g}" if value else ""),
+    ("seed", "Seed", str),
+    ("version", "Version", str),
+)
+
+
+def _rows(choices: Mapping[str, Any]) -> list[Markup]:
+    reasons = choices.get("reasons")
+    reasons = dict(reasons) if isinstance(reasons, dict) else {}
+    rows = []
+    for key, name, write in _SHOWN:
+        value, reason = choices.get(key), reasons.pop(key, None)
+        if value is None and reason is None:
+            continue
+        try:
+            said = "" if value is None else write(value)
+        except (TypeError, ValueError, AttributeError):
+            # Of another version, which wrote it otherwise.
+            said = _plain(value)
+        rows += _row(name, said, reason)
+    for key, reason in reasons.items():
+        rows += _row(str(key).replace("_", " ").capitalize(), "", reason)
+    return rows
+
+
+def _row(name: str, said: str, reason: Any) -> list[Markup]:
+    because = tag("small", reason) if reason else None
+    return [tag("dt", name), tag("dd", said, because)]
+
+
+def curves(run: Run) -> Markup | None:
+    """Draw losses, held-out errors and rates of each stage."""
+    drawn = [_stage(stage, len(run.stages) > 1) for stage in run.stages if stage.rows]
+    drawn = [one for one in drawn if one is not None]
+    if not drawn:
+        return None
+    said = (
+        "The training loss is of one tile at a time, so it is noisy; the held-out loss is what"
+        " counts. If it rises while the other falls, the network learns by heart."
+    )
+    return tag(
+        "section",
+        tag("h2", "How it learns"),
+        tag("p", said, class_="soft"),
+        tag("div", *drawn, class_="charts"),
+        id="curves",
+    )
+
+
+def _stage(stage: Stage, several: bool) -> Markup | None:
+    training = [row for row in stage.rows if math.isfinite(row.get("loss", math.nan))]
+    names = sorted({key for row in stage.rows for key in row if key.startswith("test")})
+    losses = [name for name in names if name.endswith("loss")]
+    errors = [name for name in names if name not in losses]
+    end = max(stage.planned.get("iterations", 0), stage.done)
+    if not training and not names:
+        return None
+    weighting = stage.planned.get("weighting")
+    where = f"Stage {stage.number}: " if several else ""
+    title = where + "loss" + (f", {_WEIGHTINGS.get(weighting, weighting)}" if weighting else "")
+    lines, highest = [], 1e-6
+    if training:
+        x = np.array([row["iteration"] for row in training])
+        y = np.array([row["loss"] for row in training])
+        window = max(1, len(y) // _SMOOTH_SHARE)
+        lines = [
+            Line("training, one tile", *thinned(x, y), "noise"),
+            Line(f"training, mean of {window}", *thinned(x, smoothed(y, window)), "train"),
+        ]
+        highest = float(np.percentile(y, 98))
+    lines += [_tests(stage, name, style) for name, style in zip(losses, ("test", "second"))]
+    highest = max([highest, *(y for line in lines[-len(losses) or len(lines) :] for y in line.y)])
+    panels = [(title, lines, highest, "loss")]
+    if errors:
+        found = [_tests(stage, name, s) for name, s in zip(errors, ("second", "third", "test"))]
+        most = max([1e-6, *(y for line in found for y in line.y)])
+        panels.append((f"{where}held-out errors", found, most, "error"))
+    if training:
+        rates = [row["rate"] for row in training if "rate" in row]
+        if len(rates) == len(training):
+            line = Line("", *thinned(x, np.array(rates)), "rate")
+            panels.append((f"{where}learning rate", [line], max([1e-12, *rates]), "rate"))
+    return joined(
+        *(
+            tag(
+                "div",
+                tag("h3", title),
+                chart(
+                    lines,
+                    x_label="iteration",
+                    y_label=label,
+                    x_range=(0, max(1, end)),
+                    y_range=(0, 1.1 * most),
+                    described=f"{title} over iterations",
+                ),
+            )
+            for title, lines, most, label in panels
+        )
+    )
+
+
+def _tests(stage: Stage, name: str, style: str) -> Line:
+    """The line of a score on held-out tiles, whose latest value the legend tells."""
+    points = [
+        (row["iteration"], row[name])
+        for row in stage.rows
+        if math.isfinite(row.get(name, math.nan))
+    ]
+    group, _, score = name.partition("_")
+    said = f"held out{group[len('test') :]}, {score.replace('_', ' ')}"
+    if not points:
+        return Line(said, (), (), style)
+    return Line(f"{said} {points[-1][1]:.4f}", *zip(*points), style, points=True)

@@ -1,0 +1,189 @@
+"""The page of a run: whole, self-contained, of what is there, with every name escaped."""
+
+from __future__ import annotations
+
+import os
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from tests.unet.report.made_run import make_run, write_held_out
+from unet.errors import InputError
+from unet.report.write import write_report
+
+_VOID = {"img", "input", "meta"}
+
+
+class Page(HTMLParser):
+    """The elements of a page, and its text; every element must be closed where it was opened."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict]] = []
+        self.words: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        names = [name for name, _ in attributes]
+        assert len(names) == len(set(names)), (tag, names)
+        self.elements.append((tag, dict(attributes)))
+        if tag not in _VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] not in ("style", "script"):
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.words)
+
+    def all(self, tag: str) -> list[dict]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    @property
+    def ids(self) -> list[str]:
+        return [attributes["id"] for _, attributes in self.elements if "id" in attributes]
+
+
+def report(folder) -> Page:
+    return Page(write_report(folder).read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("kind", ["membranes", "cells", "classes"])
+def test_a_finished_run_has_every_part(tmp_path, kind):
+    page = report(make_run(tmp_path / "mine", kind))
+    parts = ["data", "curves", "slices", "worst", "scores", "next", "use"]
+    assert page.ids == parts
+    assert [link["href"] for link in page.all("a")][: len(parts)] == [f"#{one}" for one in parts]
+
+
+def test_what_was_chosen_is_told_with_its_reasons(tmp_path):
+    text = report(make_run(tmp_path / "mine")).text
+    for said in (
+        "membranes, as the labels say",
+        "3 levels, 16 maps at the first, padded convolutions, 470,000 parameters",
+        "the largest that fits into the time",
+        "trained on slices 0–3; held out: 4, 5",
+        "Trained with 400 iterations in 6.67 minutes.",
+    ):
+        assert said in text
+
+
+def test_scores_are_shown_as_they_were_written(tmp_path):
+    page = report(make_run(tmp_path / "mine", "classes"))
+    for number in ("0.8642", "0.9100", "–", "0.8200"):
+        assert number in page.text
+    assert "IoU, class 2" in page.text
+
+
+def test_the_threshold_that_was_chosen_is_marked_in_its_curve(tmp_path):
+    page = report(make_run(tmp_path / "mine"))
+    assert "chosen: 0.4" in page.text
+    assert "score over threshold" in [one.get("aria-label") for one in page.all("svg")]
+
+
+def test_commands_are_those_of_the_folder_in_which_it_lies(tmp_path):
+    text = report(make_run(tmp_path / "mine", "cells", stack="/data/my stack's.tif")).text
+    options = "--model . -o probabilities.tif --instances cells.tif"
+    assert f"unet segment STACK {options}" in text
+    assert f"""unet segment '/data/my stack'"'"'s.tif' {options}""" in text
+    assert str(tmp_path) not in text
+
+
+def test_nothing_is_loaded_from_anywhere_else(tmp_path):
+    page = report(make_run(tmp_path / "mine"))
+    for _, attributes in page.elements:
+        for name in ("src", "href", "data", "action", "srcset", "poster"):
+            assert attributes.get(name, "#").startswith(("data:image/", "#"))
+    assert not page.all("link") and not page.all("iframe")
+    text = (tmp_path / "mine" / "report.html").read_text(encoding="utf-8")
+    assert not re.search(r"https?://|@import|url\(|fetch\(|XMLHttpRequest|import\(", text)
+
+
+@pytest.mark.parametrize("missing", [
+    "choices.json", "labels.png", "training-1", "held-out.h5", "scores.json", "segment.json",
+    "weights.caffemodel",
+])  # fmt: skip
+def test_any_file_may_not_be_there_yet(tmp_path, missing):
+    folder = make_run(tmp_path / "mine")
+    os.renames(folder / missing, tmp_path / "elsewhere" / missing)
+    page = report(folder)
+    gone = {
+        "held-out.h5": {"slices", "worst"},
+        "scores.json": {"scores"},
+        "weights.caffemodel": {"use"},
+    }.get(missing, set())
+    parts = ("data", "curves", "slices", "worst", "scores", "next", "use")
+    assert page.ids == [one for one in parts if one not in gone]
+
+
+def test_before_the_first_step_the_page_says_so(tmp_path):
+    (tmp_path / "mine").mkdir()
+    assert "Training begins." in report(tmp_path / "mine").text
+
+
+def test_while_it_trains_the_page_tells_how_far_it_is(tmp_path):
+    folder = make_run(tmp_path / "mine")
+    for name in ("scores.json", "held-out.h5", "training-2/curve.csv"):
+        (folder / name).unlink()
+    page = report(folder)
+    assert "stage 1 of 2, iteration 320 of 320" in page.text
+    assert "80% trained" in [one.get("aria-label") for one in page.all("div")]
+
+
+def test_slices_that_are_written_later_are_shown_then(tmp_path):
+    folder = make_run(tmp_path / "mine", "membranes")
+    before = report(folder)
+    write_held_out(folder, "cells")
+    sources = [one.get("src") for one in report(folder).all("img")]
+    assert sources != [one.get("src") for one in before.all("img")]
+
+
+@pytest.mark.parametrize(
+    "name", ["choices.json", "scores.json", "held-out.h5", "training-1/curve.csv"]
+)
+def test_a_damaged_file_is_told_and_all_else_is_there(tmp_path, name):
+    folder = make_run(tmp_path / "mine")
+    (folder / name).write_text("no\nsuch thing\n")
+    page = report(folder)
+    assert "What cannot be read" in page.text
+    assert name in page.text
+    assert "data" in page.ids and "curves" in page.ids
+
+
+def test_names_are_text_whatever_is_in_them(tmp_path):
+    evil = "</script><script>alert(1)</script>\udcb5&\"'"
+    folder = make_run(
+        tmp_path / "<b>mine & co",
+        stack=f"/data/{evil}",
+        understood=evil,
+        command=evil,
+        reasons={evil: evil, "net": evil},
+        split={"train": [0], "held_out": [evil, evil]},
+    )
+    page = report(folder)
+    assert len(page.all("script")) == 1
+    assert not page.all("b") or all("alert" not in str(one) for one in page.all("b"))
+    assert "</script><script>alert(1)</script>\\xb5&\"'" in page.text
+    assert "<b>mine & co" in page.text
+
+
+def test_a_report_replaces_the_one_before(tmp_path):
+    folder = make_run(tmp_path / "mine")
+    write_report(folder)
+    (folder / "scores.json").unlink()
+    assert "scores" not in report(folder).ids
+    assert not [name for name in os.listdir(folder) if name.endswith(".part")]
+
+
+def test_a_folder_that_is_none_is_told(tmp_path):
+    with pytest.raises(InputError, match="is no folder of a run"):
+        write_report(tmp_path / "nothing")
