@@ -1,4 +1,4 @@
-"""Options that several programs take: numbers, A:B, HxW, devices, precisions, --overwrite."""
+"""Options that several programs take: numbers, A:B, HxW, parts of files, devices, --overwrite."""
 
 from __future__ import annotations
 
@@ -124,6 +124,27 @@ def add_device(parser: argparse.ArgumentParser, precision: bool = True) -> None:
         default="fp32",
         help="of convolutions; bf16 where the hardware has it, else fp32 (%(default)s)",
     )
+
+
+def add_part(parser: argparse.ArgumentParser, of: str = "") -> None:
+    """Add --level, --channel, --time and --scene; `part_of` reads them.
+
+    Parameters
+    ----------
+    parser : ArgumentParser
+    of : str
+        Of which of several files a part is chosen, for the help.
+    """
+    add, of = parser.add_argument, f" {of}" if of else ""
+    add("--level", type=whole(0), metavar="N", help=f"of a pyramid{of} (default: 0, the finest)")
+    add("--channel", type=whole(0), metavar="N", help=f"take this channel only, from 0{of}")
+    add("--time", type=whole(0), metavar="N", help=f"take this time point only, from 0{of}")
+    add("--scene", metavar="N|NAME", help=f"take this picture of a file that holds several{of}")
+
+
+def part_of(arguments: argparse.Namespace) -> dict[str, int | str | None]:
+    """Return what --level, --channel, --time and --scene say, as keywords of `open_volume`."""
+    return {name: getattr(arguments, name) for name in ("level", "channel", "time", "scene")}
 
 
 def add_label_threshold(parser: argparse.ArgumentParser) -> None:

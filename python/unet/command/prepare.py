@@ -13,6 +13,7 @@ from unet.command.options import (
     add_by_order,
     add_label_threshold,
     add_overwrite,
+    add_part,
     parse_classes,
     parse_slices,
     whole,
@@ -70,6 +71,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "0:3 is 0,1,2",
     )
     add_by_order(parser)
+    add_part(parser, "of the pictures, and of labels that have several")
     parser.add_argument(
         "--w0", type=float, default=10.0, help="weight of the gaps between cells (10)"
     )

@@ -20,7 +20,9 @@ from unet.command.options import (
     add_by_order,
     add_label_threshold,
     add_overwrite,
+    add_part,
     parse_slices,
+    part_of,
     whole,
 )
 from unet.command.terminal import is_the_output
@@ -42,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     scores = score(
         arguments.labels,
         arguments.prediction,
+        **part_of(arguments),
         label_kind=arguments.label_kind,
         label_threshold=arguments.label_threshold,
         by_order=arguments.by_order,
@@ -90,6 +93,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add_label_threshold(parser)
     add_by_order(parser)
+    add_part(parser, "where labels or prediction have several")
     parser.add_argument(
         "--no-warping",
         dest="warping",

@@ -15,7 +15,16 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from unet.command.options import add_device, add_overwrite, parse_slices, parse_tile, real, whole
+from unet.command.options import (
+    add_device,
+    add_overwrite,
+    add_part,
+    parse_slices,
+    parse_tile,
+    part_of,
+    real,
+    whole,
+)
 from unet.errors import InputError, few
 from unet.files.outputs import guard_outputs
 from unet.model import find_model, load
@@ -53,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     files = SegmentationFiles(*(getattr(arguments, name) for name in names))
     inputs = [arguments.stack, *([files.truth] if files.truth else [])]
     guard_outputs(files.outputs(), [*inputs, net, weights, net.parent / INPUT], arguments.overwrite)
-    part = {name: getattr(arguments, name) for name in ("level", "channel", "time", "scene")}
+    part = part_of(arguments)
     # What is wrong with the stack is told before the network is loaded.
     with open_volume(arguments.stack, **part, colours=True) as volume:
         volume.demand(chosen_slices(options.slices, len(volume)))
@@ -106,10 +115,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add, file = parser.add_argument, dict(type=Path, metavar="FILE")
     add("stack", help="TIFF, PNG, folder of them, HDF5 or Zarr (FILE:/dataset names one inside)")
-    add("--level", type=whole(0), metavar="N", help="of a pyramid (default: 0, the finest)")
-    add("--channel", type=whole(0), metavar="N", help="take this channel only, from 0")
-    add("--time", type=whole(0), metavar="N", help="take this time point only, from 0")
-    add("--scene", metavar="N|NAME", help="take this picture of a file that holds several")
+    add_part(parser)
     network = parser.add_mutually_exclusive_group(required=True).add_argument
     network(
         "--model",

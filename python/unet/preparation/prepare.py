@@ -144,8 +144,12 @@ def _of_stack(
     preview: PathLike | None,
     progress: bool,
 ) -> Summary:
-    pictures = as_volume(stack, "the stack", colours=True)
-    with pictures as given, as_volume(labels, "the labels") as truth:
+    # Channels are of pictures; levels, time points and scenes labels may have, too.
+    shared = {name: one for name, one in options.part.items() if name != "channel"}
+    with (
+        as_volume(stack, "the stack", colours=True, part=options.part) as given,
+        as_volume(labels, "the labels", part=shared, if_several=True) as truth,
+    ):
         _check_labels(given, truth)
         places = range(len(given)) if options.by_order else places_of(truth, given)
         raw = chosen(given, places)
@@ -153,7 +157,7 @@ def _of_stack(
         slices = chosen_slices(options.slices, count)
         balance = options.balance_slices
         balance = balance and chosen_slices(balance, count, "--balance-slices")
-        notes: dict[str, Any] = {"slices": [places[z] for z in slices]}
+        notes: dict[str, Any] = {**options.part, "slices": [places[z] for z in slices]}
         notes["balance_slices"] = [places[z] for z in balance or slices]
         if options.label_threshold is not None:
             notes["label_threshold"] = options.label_threshold

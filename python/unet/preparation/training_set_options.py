@@ -24,6 +24,9 @@ class TrainingSetOptions:
         Labels above it are cells, the others are not: of masks that were scaled, of probabilities.
     classes : sequence of int, optional
         The labels that are classes 0, 1, 2, ..., background first; no others may occur.
+    level, channel, time, scene : int, optional
+        Which part of the pictures is taken, as of `unet.open_volume` (scene also by its name); and
+        of labels whose file holds several levels, time points or scenes as well.
     by_order : bool
         Whether the files of two folders are paired in the order of their names, whatever their
         numbers.
@@ -56,6 +59,10 @@ class TrainingSetOptions:
     ignore_label: int | None = None
     label_threshold: float | None = None
     classes: Sequence[int] | None = None
+    level: int | None = None
+    channel: int | None = None
+    time: int | None = None
+    scene: int | str | None = None
     by_order: bool = False
     w0: float = 10.0
     sigma: float = 5.0
@@ -69,6 +76,12 @@ class TrainingSetOptions:
     unannotated: str = "none"
     reach: float | None = None
     field_of_interest: int = 0
+
+    @property
+    def part(self) -> dict[str, int | str]:
+        """Return those of level, channel, time and scene that are given."""
+        names = ("level", "channel", "time", "scene")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
     def check_for_stack(self) -> None:
         """Raise `InputError` if there are options of a sequence."""
@@ -103,6 +116,8 @@ class TrainingSetOptions:
 
     def check_for_sequence(self) -> None:
         """Raise `InputError` if there are options of a stack, or those of a sequence do not fit."""
+        for name in self.part:
+            raise InputError(f"--{name} is for stacks: the files of a sequence hold one frame each")
         for name, given, remedy in (
             ("--label-kind", self.label_kind not in ("auto", "instances"), "they are instances"),
             ("--ignore-label", self.ignore_label is not None, "see --unannotated"),

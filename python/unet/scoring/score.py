@@ -27,6 +27,10 @@ def score(
     *,
     label_kind: str = "auto",
     label_threshold: float | None = None,
+    level: int | None = None,
+    channel: int | None = None,
+    time: int | None = None,
+    scene: int | str | None = None,
     by_order: bool = False,
     slices: range | slice | None = None,
     every_third: bool = False,
@@ -52,6 +56,9 @@ def score(
         by how they lie.
     label_threshold : float, optional
         Labels above it are inside a cell, the others are membrane.
+    level, channel, time, scene : int, optional
+        Which part is scored, as of `unet.open_volume` (scene also by its name): of the labels, the
+        prediction or both, wherever a file holds several.
     by_order : bool
         Whether files of two folders belong together in the order of their names, whatever their
         numbers; else by these.
@@ -105,6 +112,8 @@ def score(
         raise InputError(f"{truth}: holds the frames; name the ground truth, {truth}_GT")
     if label_kind not in LABEL_KINDS:
         raise InputError(f"label kind {label_kind!r}: give {', '.join(LABEL_KINDS)}")
+    part = {"level": level, "channel": channel, "time": time, "scene": scene}
+    part = {name: one for name, one in part.items() if one is not None}
     of_folder = isinstance(truth, Path) and is_ground_truth(truth)
     for option, given, is_for_folders in (
         ("--slices", slices is not None, False),
@@ -113,6 +122,7 @@ def score(
         ("--label-kind", label_kind != "auto", False),
         ("--label-threshold", label_threshold is not None, False),
         ("--by-order", by_order, False),
+        *((f"--{name}", True, False) for name in part),
         ("--no-warping", not warping, False),
         ("--frames", frames is not None, True),
         ("--no-tracking", not tracking, True),
@@ -125,7 +135,9 @@ def score(
 
     if label_threshold is not None and label_kind == "instances":
         raise InputError("--label-threshold says that labels are binary, not instances")
-    labels, predicted, numbers, surplus = _read(truth, prediction, slices, every_third, by_order)
+    labels, predicted, numbers, surplus = _read(
+        truth, prediction, part, slices, every_third, by_order
+    )
     names = [one if isinstance(one, Path) else "array" for one in (truth, prediction)]
     bits = [one.dtype.itemsize * 8 for one in (labels, predicted)]
     if label_threshold is not None:
@@ -151,6 +163,7 @@ def score(
         labels=str(names[0]),
         prediction=str(names[1]),
         slices_without_cells=[one["slice"] for one in scores["per_slice"] if not one["cells"]],
+        **part,
         label_kind=kind,
         label_threshold=label_threshold,
         label_bitdepth=bits[0],
@@ -162,6 +175,7 @@ def score(
 def _read(
     truth: Stack,
     prediction: Stack,
+    part: dict[str, int | str],
     slices: range | slice | None,
     every_third: bool,
     by_order: bool,
@@ -171,9 +185,15 @@ def _read(
     The numbers are those in the labels, from 1. Last come sentences on what is not scored.
     """
     with (
-        as_volume(truth, "labels", channels=1) as labels,
-        as_volume(prediction, "prediction", channels=1) as predicted,
+        as_volume(truth, "labels", channels=1, part=part, if_several=True) as labels,
+        as_volume(prediction, "prediction", channels=1, part=part, if_several=True) as predicted,
     ):
+        for option, asked in part.items():
+            if option not in labels.among_several | predicted.among_several:
+                raise InputError(
+                    f"--{option} {asked}: neither {labels.path} nor {predicted.path} has several "
+                    f"to choose from: leave it out"
+                )
         of_labels, of_prediction = _choose(labels, predicted, slices, by_order)
         surplus = len(predicted) - len(of_prediction) if slices is None else 0
         told = [f"{surplus} of the {len(predicted)} predictions have no labels of their number"]

@@ -31,6 +31,8 @@ class Volume:
         Of a folder: the file of each slice. Empty where slices have no names of their own.
     is_coloured : bool
         Whether channels are those of a colour picture, perhaps with transparency.
+    among_several : frozenset of str
+        Which of level, channel, time and scene were chosen of several that the file holds.
 
     Notes
     -----
@@ -40,6 +42,7 @@ class Volume:
 
     names: tuple[str, ...] = ()
     is_coloured = False
+    among_several: frozenset[str] = frozenset()
 
     def __init__(
         self,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Union
+from collections.abc import Mapping
+from typing import Any, Union
 
 import h5py
 import numpy as np
@@ -69,9 +70,12 @@ def open_volume(
     InputError
         If there is no such file, it is of another format, damaged, empty or has other channels.
     """
+    return _open(path, dataset, Selection(level, channel, time, scene, channels, colours))
+
+
+def _open(path: PathLike, dataset: str | None, selection: Selection) -> Volume:
     file, inner = split_name(os.fspath(path))
     dataset = dataset if dataset is not None else inner
-    selection = Selection(level, channel, time, scene, channels, colours)
     if file.is_dir():
         is_zarr = any((file / mark).exists() for mark in ZARR_MARKS)
         volume = open_zarr(file, dataset, selection) if is_zarr else open_folder(file, selection)
@@ -93,11 +97,18 @@ def open_volume(
     if dataset is not None and volume.path == str(file):
         volume.close()
         raise InputError(f"{file}: has no datasets, so {dataset!r} cannot be chosen in it")
-    return _of_channels(volume, channels)
+    volume.among_several = frozenset(selection.among_several)
+    return _of_channels(volume, selection.channels)
 
 
 def as_volume(
-    stack: Stack, name: str, *, channels: int | None = None, colours: bool = False
+    stack: Stack,
+    name: str,
+    *,
+    channels: int | None = None,
+    colours: bool = False,
+    part: Mapping[str, Any] | None = None,
+    if_several: bool = False,
 ) -> Volume:
     """Take a stack in any form: a path, an array, or a volume that is open.
 
@@ -110,6 +121,10 @@ def as_volume(
     channels : int, optional
     colours : bool
         As for `open_volume`.
+    part : mapping, optional
+        Its level, channel, time and scene, for a path.
+    if_several : bool
+        Whether a part is asked for only where the file holds several; `among_several` tells that.
 
     Returns
     -------
@@ -126,17 +141,21 @@ def as_volume(
     >>> as_volume(np.zeros((512, 512), np.uint8), "labels").shape
     (1, 512, 512)
     """
+    asked = {option: one for option, one in (part or {}).items() if one is not None}
     if isinstance(stack, (str, os.PathLike)):
-        return open_volume(stack, channels=channels, colours=colours)
+        selection = Selection(**asked, channels=channels, colours=colours, if_several=if_several)
+        return _open(stack, None, selection)
+    if asked and not if_several:
+        raise InputError(f"{name}: --{', --'.join(asked)} is for files: choose a part by an index")
     if isinstance(stack, Volume):
-        name, array, part = stack.path, stack, stack.region
+        name, array, region = stack.path, stack, stack.region
     else:
         array = stack if hasattr(stack, "dtype") else np.asarray(stack)
         array = array[None] if array.ndim == 2 else array
         if array.ndim not in (3, 4):
             raise InputError(f"{name}: an array of shape {array.shape} is no slice and no stack")
 
-        def part(z: int, rows: slice, columns: slice) -> np.ndarray:
+        def region(z: int, rows: slice, columns: slice) -> np.ndarray:
             return array[(z, ..., rows, columns)]
 
     volume = Volume(
@@ -146,7 +165,7 @@ def as_volume(
         array.__getitem__,
         missing=getattr(stack, "missing", ()),
         calibration=getattr(stack, "calibration", None),
-        part=part,
+        part=region,
     )
     volume.names = stack.names if isinstance(stack, Volume) else ()
     return _of_channels(volume, channels)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,14 @@ class Selection:
         Whether a palette means its colours; else its indices, as in pictures of labels.
     as_stored : bool
         Whether colours stay that may be grey: of one file of several nobody can say.
+    if_several : bool
+        Whether level, channel, time and scene are asked for only of a file that holds several.
+
+    Attributes
+    ----------
+    among_several : set of str
+        Those of level, channel, time and scene that were chosen among several, which `one_of`
+        notes.
     """
 
     level: int | None = None
@@ -39,6 +47,8 @@ class Selection:
     channels: int | None = None
     colours: bool = False
     as_stored: bool = False
+    if_several: bool = False
+    among_several: set[str] = field(default_factory=set, compare=False)
 
     def one_of(self, option: str, path: str, names: Sequence[str]) -> int | None:
         """Return which of these --level, --channel, ... asks for; None where it is not given.
@@ -49,8 +59,10 @@ class Selection:
             If it is not one of them.
         """
         asked = getattr(self, option)
-        if asked is None:
+        if asked is None or (self.if_several and len(names) == 1):
             return None
+        if len(names) > 1:
+            self.among_several.add(option)
         if str(asked) in names:
             return list(names).index(str(asked))
         # A name may be a number that is another's place.
