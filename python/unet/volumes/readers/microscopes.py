@@ -55,9 +55,12 @@ def open_microscope(path: Path, selection: Selection) -> Volume:
         levels = list(image.resolution_levels)
         level = selection.one_of("level", str(path), [""] * len(levels)) or 0
         image.set_resolution_level(levels[level])
-        array = image.dask_data
-        axes = "".join(image.dims.order)
+        array, axes = _stored(image)
         spacing = _spacing(image)
+        if path.suffix.lower() == ".lif":
+            _refuse_strange_lif(path, image, axes)
+        if path.suffix.lower() == ".czi":
+            _refuse_nameless_scenes(path, scenes)
     except (InputError, MemoryError):
         raise
     except UnsupportedFileFormatError as error:
@@ -71,6 +74,49 @@ def open_microscope(path: Path, selection: Selection) -> Volume:
 def _missing(path: Path, plugin: str, reason: str) -> str:
     said = " ".join(reason.split())[:200]
     return f"{path}: is read by the package bioio: pip install bioio {plugin} ({said})"
+
+
+def _stored(image: Any) -> tuple[Any, str]:
+    """Return pixels and axes of a scene as the plugin gives them.
+
+    bioio brings them into an order of its own, in which other axes are lost and channels have to
+    have names. Mosaics it puts together.
+    """
+    if "M" in image.reader.dims.order:
+        return image.dask_data, "".join(image.dims.order)
+    stored = image.reader.xarray_dask_data
+    return stored.data, "".join(map(str, stored.dims))
+
+
+def _refuse_strange_lif(path: Path, image: Any, axes: str) -> None:
+    """Refuse a scene of LIF with axes that its plugin leaves out, or whose frames run in depth."""
+    from liffile import LifFile
+
+    with LifFile(str(path)) as file:
+        sizes = dict(file.images[image.current_scene_index].sizes)
+    strange = [f"the axis {axis}" for axis, size in sizes.items() if axis not in axes and size > 1]
+    if "Z" in [axis for axis in sizes if axis != "S"][-2:]:
+        strange = ["frames along Z"]
+    if strange:
+        raise InputError(
+            f"{path}: scene {image.current_scene_index} ({image.current_scene}) has "
+            f"{' and '.join(strange)}, which bioio-lif does not read: save that scene as OME-TIFF "
+            f"(in Fiji, by Bio-Formats)"
+        )
+
+
+def _refuse_nameless_scenes(path: Path, scenes: Sequence[str]) -> None:
+    """Refuse a CZI with scenes that its metadata do not name: its plugin knows the first alone."""
+    from aicspylibczi import CziFile
+
+    with open(path, "rb") as file:
+        shapes = CziFile(file).get_dims_shape()
+    count = len({scene for shape in shapes for scene in range(*shape.get("S", (0, 1)))})
+    if count > len(scenes):
+        raise InputError(
+            f"{path}: holds {count} scenes, of which bioio-czi finds {len(scenes)}, because its "
+            f"metadata do not name them: save it anew by ZEN, or each scene as OME-TIFF"
+        )
 
 
 class _Computed:
