@@ -27,7 +27,8 @@ COLOURS = (
     (213, 94, 0),
     (0, 114, 178),
 )
-_SURE, _VEIL = 235, 105
+# How opaque: a border, an area that one has to see through, a cell.
+_SURE, _AREA, _VEIL = 235, 185, 105
 # Larger slices are shown smaller: a telephone has fewer pixels, and the report stays sendable.
 _MOST_SIDE = 768
 _QUALITY = 82
@@ -60,10 +61,11 @@ def _drawn(kind: str, one: HeldOutSlice, part: tuple[slice, slice], step: int) -
     truth, result = one.truth[part], one.result[part]
     told = _most(differences(kind, one.truth, one.result)[part], step)
     if kind == "cells":
-        layers = [_cells(np.maximum(cells, 0), step) for cells in (truth, result)]
+        pairs = _partners(one.truth, one.result)
+        layers = [_cells(truth, truth, step), _cells(result, pairs[result], step)]
     elif kind == "membranes":
         layers = [
-            _painted(_most(cells == 0, step), {1: colour}, _SURE)
+            _painted(_most(cells == 0, step), {1: colour}, _AREA)
             for cells, colour in ((truth, TRUE), (result, PREDICTED))
         ]
     else:
@@ -71,10 +73,10 @@ def _drawn(kind: str, one: HeldOutSlice, part: tuple[slice, slice], step: int) -
     if kind == "classes":
         # What it should have been.
         wrong = _painted(
-            told, {k + 1: class_colour(k) for k in np.unique(told[told > 0]) - 1}, _SURE
+            told, {k + 1: class_colour(k) for k in np.unique(told[told > 0]) - 1}, _AREA
         )
     else:
-        wrong = _painted(told, DIFFERENCE_COLOURS, _SURE)
+        wrong = _painted(told, DIFFERENCE_COLOURS, _AREA)
     drawn = {"raw": raw}
     for name, layer in zip(LAYERS, (*layers, wrong)):
         drawn[name] = _png(layer)
@@ -133,10 +135,21 @@ def _classes(classes: np.ndarray) -> np.ndarray:
     return _painted(codes, {k: class_colour(k) for k in numbers}, 130)
 
 
-def _cells(cells: np.ndarray, step: int) -> np.ndarray:
-    """Paint cells: a veil each, its border sure."""
-    cells = cells[::step, ::step]
-    codes = np.where(cells > 0, (cells - 1) % len(COLOURS) + 1, 0).astype(np.uint8)
+def _partners(truth: np.ndarray, result: np.ndarray) -> np.ndarray:
+    """Number each found cell as the true one of which it has most, or as itself: int (found,)."""
+    numbers = np.arange(int(result.max(initial=0)) + 1)
+    both = (truth > 0) & (result > 0)
+    pairs, pixels = np.unique(np.stack([result[both], truth[both]]), axis=1, return_counts=True)
+    order = np.argsort(pixels, kind="stable")
+    # Of several the last one written, which has most pixels, stays.
+    numbers[pairs[0][order]] = pairs[1][order]
+    return numbers
+
+
+def _cells(cells: np.ndarray, numbers: np.ndarray, step: int) -> np.ndarray:
+    """Paint cells in the colours of their numbers: a veil each, its border sure."""
+    cells, numbers = cells[::step, ::step], numbers[::step, ::step]
+    codes = np.where(cells > 0, (numbers - 1) % len(COLOURS) + 1, 0).astype(np.uint8)
     table = {k + 1: colour for k, colour in enumerate(COLOURS)}
     painted = _painted(codes, table, _VEIL)
     border = np.zeros(cells.shape, bool)

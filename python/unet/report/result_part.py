@@ -178,7 +178,9 @@ def _segments(name: str, said: str, options: Mapping[Any, str], chosen: Any) -> 
         for key, words in options.items()
     ]
     group = tag("span", *labels, class_="segments", role="radiogroup", aria_label=said or "Slice")
-    return tag("span", tag("span", said) if said else None, group, class_="pick")
+    if not said:
+        return tag("span", group, class_="pick all")
+    return tag("span", tag("span", said, class_="said"), group, class_="pick")
 
 
 def _said(run: Run, one: HeldOutSlice) -> str:
@@ -209,14 +211,14 @@ def worst(kind: str, places: Sequence[Place]) -> Markup | None:
             over = tag("img", src=drawn[layer], alt=said) if layer != "raw" else None
             crops.append(tag("div", base, over, class_="crop"))
         middle = [(part.start + part.stop) // 2 for part in (place.rows, place.columns)]
-        where = f"{place.slice.name.capitalize()}, around row {middle[0]}, column {middle[1]}"
-        link = tag("a", "in its slice", href="#slices", data_show=place.slice.place)
-        what = f"{_kinds(kind, place)} ({place.pixels:,} pixels); "
+        name = tag("a", place.slice.name.capitalize(), href="#slices", data_show=place.slice.place)
+        where = f", around row {middle[0]}, column {middle[1]}"
+        what = f"{_kinds(kind, place)}, {place.pixels:,} pixels"
         shown.append(
             tag(
                 "figure",
                 tag("div", *crops, class_="trio"),
-                tag("figcaption", where, tag("span", what, link, class_="soft")),
+                tag("figcaption", name, where, tag("span", what, class_="soft")),
                 class_="place",
             )
         )
@@ -235,18 +237,21 @@ def worst(kind: str, places: Sequence[Place]) -> Markup | None:
 
 
 def _kinds(kind: str, place: Place) -> str:
+    """Say what is wrong in a place, at most two things."""
+    kinds = place.kinds[:2]
     if kind == "classes":
-        words = [f"class {k - 1} not found" for k in place.kinds]
-    else:
-        what = {"membranes": "membrane"}.get(kind, "cell")
-        names = {
-            MISSED: f"{what} missed",
-            INVENTED: f"{what} invented",
-            MERGED: "cells merged",
-            SPLIT: "cell split",
-        }
-        words = [names[k] for k in place.kinds]
-    return ", ".join(words[:2])
+        return f"not found: class {' and class '.join(str(k - 1) for k in kinds)}"
+    what = "membrane" if kind == "membranes" else "cell"
+    if set(kinds) == {MISSED, INVENTED}:
+        first, second = ("missed", "invented")[:: 1 if kinds[0] == MISSED else -1]
+        return f"{what} {first}, and {second}"
+    names = {
+        MISSED: f"{what} missed",
+        INVENTED: f"{what} invented",
+        MERGED: "cells merged",
+        SPLIT: "cell split",
+    }
+    return ", ".join(names[k] for k in kinds)
 
 
 def scores(run: Run) -> Markup | None:
@@ -319,7 +324,7 @@ def _slices(run: Run, names: Sequence[str]) -> Markup | None:
         values = [row.get(name) for row in rows]
         values = [math.nan if value is None else value for value in values]
         direction = meaning(name)[1]
-        if direction and not np.isnan(values).all():
+        if direction and np.nanmin(values, initial=np.inf) < np.nanmax(values, initial=-np.inf):
             pick = np.nanargmax if direction == _LOWER else np.nanargmin
             worst_of[name] = int(pick(values))
     head = [tag("th", "Slice"), *(tag("th", meaning(name)[0], class_="n") for name in names)]
@@ -336,5 +341,7 @@ def _slices(run: Run, names: Sequence[str]) -> Markup | None:
         body.append(tag("tr", tag("td", row.get("slice", place)), *cells))
     table = tag("table", tag("thead", tag("tr", *head)), tag("tbody", *body))
     return joined(
-        tag("h3", "Slice by slice", style="margin-top:22px"), tag("div", table, class_="wide")
+        tag("h3", "Slice by slice", class_="apart"),
+        tag("div", table, class_="wide table"),
+        tag("p", "The worst of each score is coloured.", class_="soft"),
     )

@@ -229,6 +229,8 @@ def _rows(choices: Mapping[str, Any]) -> list[Markup]:
 
 
 def _row(name: str, said: str, reason: Any) -> list[Markup]:
+    if not said:
+        said, reason = reason, None
     because = tag("small", reason) if reason else None
     return [tag("dt", name), tag("dd", said, because)]
 
@@ -247,7 +249,7 @@ def curves(run: Run) -> Markup | None:
         "section",
         tag("h2", "How it learns"),
         tag("p", said, class_="soft"),
-        tag("div", *drawn, class_="charts"),
+        *drawn,
         id="curves",
     )
 
@@ -257,51 +259,53 @@ def _stage(stage: Stage, several: bool) -> Markup | None:
     names = sorted({key for row in stage.rows for key in row if key.startswith("test")})
     losses = [name for name in names if name.endswith("loss")]
     errors = [name for name in names if name not in losses]
-    end = max(stage.planned.get("iterations", 0), stage.done)
     if not training and not names:
         return None
-    weighting = stage.planned.get("weighting")
-    where = f"Stage {stage.number}: " if several else ""
-    title = where + "loss" + (f", {_WEIGHTINGS.get(weighting, weighting)}" if weighting else "")
-    lines, highest = [], 1e-6
+    lines, highest = [], [1e-6]
     if training:
         x = np.array([row["iteration"] for row in training])
         y = np.array([row["loss"] for row in training])
         window = max(1, len(y) // _SMOOTH_SHARE)
         lines = [
-            Line("training, one tile", *thinned(x, y), "noise"),
-            Line(f"training, mean of {window}", *thinned(x, smoothed(y, window)), "train"),
+            Line("one tile", *thinned(x, y), "noise"),
+            Line(f"mean of {window}", *thinned(x, smoothed(y, window)), "train"),
         ]
-        highest = float(np.percentile(y, 98))
-    lines += [_tests(stage, name, style) for name, style in zip(losses, ("test", "second"))]
-    highest = max([highest, *(y for line in lines[-len(losses) or len(lines) :] for y in line.y)])
-    panels = [(title, lines, highest, "loss")]
+        highest.append(float(np.percentile(y, 98)))
+    tests = [_tests(stage, name, style) for name, style in zip(losses, ("test", "second"))]
+    highest += [y for line in tests for y in line.y]
+    panels = [("Loss", [*lines, *tests], max(highest), "loss")]
     if errors:
         found = [_tests(stage, name, s) for name, s in zip(errors, ("second", "third", "test"))]
         most = max([1e-6, *(y for line in found for y in line.y)])
-        panels.append((f"{where}held-out errors", found, most, "error"))
+        panels.append(("Held-out errors", found, most, "error"))
     if training:
         rates = [row["rate"] for row in training if "rate" in row]
         if len(rates) == len(training):
-            line = Line("", *thinned(x, np.array(rates)), "rate")
-            panels.append((f"{where}learning rate", [line], max([1e-12, *rates]), "rate"))
-    return joined(
-        *(
-            tag(
-                "div",
-                tag("h3", title),
-                chart(
-                    lines,
-                    x_label="iteration",
-                    y_label=label,
-                    x_range=(0, max(1, end)),
-                    y_range=(0, 1.1 * most),
-                    described=f"{title} over iterations",
-                ),
-            )
-            for title, lines, most, label in panels
+            power = math.floor(math.log10(max(1e-12, *rates)))
+            digits = str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+            line = Line("", *thinned(x, np.array(rates) / 10.0**power), "rate")
+            label = f"rate, in units of 10{digits}" if power else "rate"
+            panels.append(("Learning rate", [line], max(line.y), label))
+    end = max(1, stage.done, stage.planned.get("iterations", 0))
+    drawn = [
+        tag(
+            "div",
+            tag("h3", title),
+            chart(
+                lines,
+                x_label="iteration",
+                y_label=label,
+                x_range=(0, end),
+                y_range=(0, 1.1 * most),
+                described=f"{title} over iterations",
+            ),
         )
-    )
+        for title, lines, most, label in panels
+    ]
+    weighting = stage.planned.get("weighting")
+    said = f": {_WEIGHTINGS.get(weighting, weighting)}" if weighting else ""
+    title = tag("h3", f"Stage {stage.number}{said}", class_="stage-head") if several else None
+    return joined(title, tag("div", *drawn, class_="charts"))
 
 
 def _tests(stage: Stage, name: str, style: str) -> Line:
@@ -312,7 +316,9 @@ def _tests(stage: Stage, name: str, style: str) -> Line:
         if math.isfinite(row.get(name, math.nan))
     ]
     group, _, score = name.partition("_")
-    said = f"held out{group[len('test') :]}, {score.replace('_', ' ')}"
+    # Of several held-out sets the number.
+    said = "held out" if score == "loss" else score.replace("_", " ")
+    said += f" {group[len('test') :]}".rstrip()
     if not points:
         return Line(said, (), (), style)
     return Line(f"{said} {points[-1][1]:.4f}", *zip(*points), style, points=True)

@@ -7,7 +7,7 @@ import os
 import re
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -106,7 +106,7 @@ def _page(run: Run) -> Markup:
             tag("body", body),
             lang="en",
         ),
-        "\n",
+        Markup("\n"),
     )
 
 
@@ -169,10 +169,10 @@ def _next(checks: Sequence[Check], run: Run) -> Markup | None:
     items = []
     for check in sorted(checks, key=lambda check: order[check.state]):
         found = check.found[:1].upper() + check.found[1:]
-        name = check.name if check.state != FINE else f"no {check.name}"
-        remedy = tag("p", tag("strong", check.remedy)) if check.remedy else None
-        name = name[:1].upper() + name[1:]
-        items.append(tag("li", tag("b", name), tag("p", found), remedy, class_=check.state))
+        remedy = tag("p", _with_flags(check.remedy), class_="remedy") if check.remedy else None
+        name = check.name if check.state != FINE else check.fine
+        name = tag("b", name[:1].upper() + name[1:])
+        items.append(tag("li", name, tag("p", found), remedy, class_=check.state))
     fine = all(check.state == FINE for check in checks)
     lead = "Nothing that was looked for is wrong." if fine else None
     if fine and is_finished(run):
@@ -200,12 +200,14 @@ def _use(run: Run) -> Markup | None:
         commands.append(_command(command.replace("STACK", shlex.quote(printable(given)))))
     commands.append(tag("p", "In Python:"))
     commands.append(
-        _command('import unet\nmodel = unet.load(".")\nprobabilities = model.segment("stack.tif")')
+        _command(
+            "import unet", 'model = unet.load(".")', 'probabilities = model.segment("stack.tif")'
+        )
     )
     said = ", ".join(
         f"{name.replace('_', ' ')} {value}"
         for name, value in run.segment.items()
-        if value is not None and name in ("threshold", "minimum_area", "tta")
+        if name in ("threshold", "minimum_area", "tta") and value not in (None, 1, "none")
     )
     if said:
         words = f"Unless flags say otherwise: {said}, as segment.json beside this report says."
@@ -217,9 +219,24 @@ def _use(run: Run) -> Markup | None:
     return tag("section", tag("h2", "Use it"), *commands, id="use")
 
 
-def _command(text: str) -> Markup:
+def _command(*lines: str) -> Markup:
+    """Show lines to be typed, which break between words only."""
     copy = tag("button", "Copy", type="button")
+    text = Markup("\n".join(joined(*_words(line)) for line in lines))
     return tag("div", tag("pre", tag("code", text)), copy, class_="command")
+
+
+def _words(text: str) -> Iterator[Markup | str]:
+    for word in re.split(r"( +)", text):
+        yield tag("span", word, class_="word") if word.strip() else word
+
+
+def _with_flags(text: str) -> Markup:
+    """Set flags that stand in a sentence as what is typed."""
+    parts = re.split(r"(--[\w-]+(?: \d+)?)", text)
+    return joined(
+        *(tag("code", part, class_="word") if k % 2 else part for k, part in enumerate(parts))
+    )
 
 
 def _written(run: Run) -> str:

@@ -17,12 +17,12 @@ from unet.training.history import write_history
 SIDE = 160
 
 
-def pictures(kind: str, slices: int = 2) -> tuple[np.ndarray, np.ndarray]:
+def pictures(kind: str, slices: int = 2, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """Return raw and truth as those of held-out.h5."""
     if kind == "cells":
-        raw, cells = touching_cells(slices, SIDE)
+        raw, cells = touching_cells(slices, SIDE, seed)
         return raw, cells.astype(np.int32)
-    raw, labels = phantom(slices, SIDE)
+    raw, labels = phantom(slices, SIDE, seed)
     truth = (labels > 0).astype(np.int32)
     if kind == "classes":
         # Membranes, what is next to them, the middle of cells.
@@ -37,9 +37,9 @@ def mistaken(kind: str, truth: np.ndarray) -> np.ndarray:
     return result
 
 
-def held_out(kind: str, slices: int = 2) -> list[HeldOutSlice]:
+def held_out(kind: str, slices: int = 2, seed: int = 1) -> list[HeldOutSlice]:
     """Return the slices of such a run."""
-    raw, truth = pictures(kind, slices)
+    raw, truth = pictures(kind, slices, seed)
     result = mistaken(kind, truth)
     return [
         HeldOutSlice(z, f"slice {z}", raw[z][np.newaxis], truth[z], result[z])
