@@ -324,7 +324,7 @@ def _slices(run: Run, names: Sequence[str]) -> Markup | None:
         values = [row.get(name) for row in rows]
         values = [math.nan if value is None else value for value in values]
         direction = meaning(name)[1]
-        if direction and np.nanmin(values, initial=np.inf) < np.nanmax(values, initial=-np.inf):
+        if direction and len({value for value in values if not math.isnan(value)}) > 1:
             pick = np.nanargmax if direction == _LOWER else np.nanargmin
             worst_of[name] = int(pick(values))
     head = [tag("th", "Slice"), *(tag("th", meaning(name)[0], class_="n") for name in names)]
