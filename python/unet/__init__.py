@@ -39,11 +39,11 @@ from unet.files.version import VERSION as __version__
 __all__ = ["__version__", "load", "open_volume", "prepare", "score", "track", "train"]
 
 if TYPE_CHECKING:
+    from unet.experiment.train import train
     from unet.model import load
     from unet.preparation.prepare import prepare
     from unet.scoring.score import score
     from unet.tracking.track import track
-    from unet.training.train import train
     from unet.volumes import open_volume
 
 # Imported when they are first used: what cuts tiles in a worker needs neither caffe nor scipy.
@@ -53,7 +53,7 @@ _ROOMS = {
     "prepare": "unet.preparation.prepare",
     "score": "unet.scoring.score",
     "track": "unet.tracking.track",
-    "train": "unet.training.train",
+    "train": "unet.experiment.train",
 }
 
 

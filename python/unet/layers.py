@@ -20,7 +20,7 @@ from unet.preparation.training_set import TrainingSet
 
 # Fields of `unet.network.geometry.Geometry` that param_str may hold.
 GEOMETRY = ("downsample_factor", "pad_input", "pad_output")
-_KEYS = ("file", "tile", "slices", "seed", "workers", "augmentation", *GEOMETRY)
+_KEYS = ("file", "tile", "slices", "seed", "workers", "augmentation", "weighted", *GEOMETRY)
 
 
 class TrainingTiles(caffe.Layer):
@@ -45,6 +45,8 @@ class TrainingTiles(caffe.Layer):
     augmentation : object, optional
         Fields of `unet.augmentation.tile_sampler.Augmentation`: grid, std, rotation, mirror, shift,
         contrast, brightness, gamma.
+    weighted : bool, optional
+        True by default. False: w(x) is 1 wherever a pixel is annotated.
 
     Tops: `data` (1, C, h, w); `label` (1, 1, h', w'), class numbers, 255 where not annotated;
     `weight` (1, K, h', w'), w(x) in the channel of the true class and 0 in the others. In Fig. 1
@@ -104,6 +106,9 @@ class TrainingTiles(caffe.Layer):
         geometry = _geometry({key: config[key] for key in GEOMETRY if key in config})
         geometry.check(self._tile)
         augmentation = _augmentation(config.get("augmentation", {}))
+        self._weighted = config.get("weighted", True)
+        if not isinstance(self._weighted, bool):
+            raise InputError(f"{where}: weighted is {self._weighted!r}, but must be true or false")
         seed = _whole(config.get("seed", 1), 0, 2**63 - 1, "seed")
         share = caffe.solver_rank(), caffe.solver_count()
         workers = min(16, max(1, available_cores() // share[1] - 1))
@@ -136,6 +141,8 @@ class TrainingTiles(caffe.Layer):
     def forward(self, bottom, top):
         """Deliver the next tile."""
         data, label, weight = self._fetch(self._next)
+        if not self._weighted:
+            weight = np.float32(1)
         self._next += 1
         top[0].data[0] = data
         top[1].data[0, 0] = label

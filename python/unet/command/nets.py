@@ -11,10 +11,10 @@ from unet.errors import InputError
 from unet.files.names import path_in_prototxt
 from unet.files.outputs import Output, guard_outputs
 from unet.files.provenance import NETWORK
+from unet.network.geometry import FEWEST_LEVELS, LEVELS, MOST_LEVELS
 from unet.network.nets import OWN_ITERATIONS, WIDTHS, isbi_files, own_files, write_files
 from unet.network.phseg_v5 import NAME as PHSEG_V5
 from unet.network.phseg_v5 import phseg_v5_files
-from unet.network.u_net import FEWEST_LEVELS, LEVELS, MOST_LEVELS
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,57 +1,154 @@
-"""Train a network: run any solver prototxt, with progress, curves, snapshots and resume."""
+"""Train a network: from a stack and its labels to a model folder, or by any solver prototxt.
+
+    unet train STACK LABELS -o runs/mine
+
+reads the labels, holds slices out, chooses network and solver by slices, device and time, trains,
+scores what was held out, and leaves a folder that `unet segment STACK --model runs/mine` opens.
+STACK alone may be a sequence of the cell tracking challenge, DATASET/02.
+
+    unet train SOLVER.prototxt
+
+runs a solver as it is, with progress, curves, snapshots and resume.
+"""
 
 from __future__ import annotations
 
 import argparse
+import shlex
+import sys
 from collections.abc import Sequence
+from typing import Any
 
-from unet.command.options import add_device, whole
-from unet.training.train import train
+from unet.command.options import (
+    add_by_order,
+    add_device,
+    add_label_threshold,
+    parse_classes,
+    parse_slices,
+    real,
+    whole,
+)
+from unet.errors import InputError
+from unet.experiment.options import FEWEST_MAPS, KINDS, MOST_MAPS, SOLVERS
+from unet.experiment.train import is_solver, train
+from unet.machine.engine import PRECISIONS
+from unet.network.geometry import FEWEST_LEVELS, MOST_LEVELS
+from unet.preparation.labels import KINDS as LABEL_KINDS
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Train a network."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("solver", help="solver prototxt; its paths count from the working folder")
-    parser.add_argument(
-        "--weights", help="start from these parameters: .caffemodel, HDF5 or a model folder"
+    parser = make_parser()
+    given = vars(parser.parse_args(argv))
+    source, labels = given.pop("source"), given.pop("labels")
+    if labels is None and is_solver(source):
+        print(f"trained: {_by_solver(source, given)}")
+        return
+    print(_on_stack(source, labels, given, argv))
+
+
+def _by_solver(solver: str, given: dict[str, Any]) -> str:
+    own = ("output", "weights", "iterations", "rate", "seconds", "overwrite", "device", "precision")
+    strange = sorted({name for name, value in given.items() if value} - {*own, "resume"})
+    if strange:
+        raise InputError(
+            f"--{strange[0].replace('_', '-')} is for STACK LABELS: the solver {solver} says all"
+        )
+    resume = given["resume"]
+    options = {name: given[name] for name in own if given[name] is not None}
+    # Without STATE the newest.
+    return train(solver, resume=resume if resume else resume is not None, **options)
+
+
+def _on_stack(
+    stack: str, labels: str | None, given: dict[str, Any], argv: Sequence[str] | None
+) -> object:
+    for name in ("weights", "resume", "seconds"):
+        if given.pop(name) is not None:
+            raise InputError(f"--{name} is for a solver prototxt, and {stack} is none")
+    output = given.pop("output")
+    if output is None:
+        raise InputError("-o is missing: name the model folder to make")
+    options = {name: value for name, value in given.items() if value is not None}
+    for name, read in (("slices", parse_slices), ("classes", parse_classes)):
+        if name in options:
+            options[name] = read(options[name])
+    if "held_out" in options:
+        options["held_out"] = parse_held_out(options["held_out"])
+    words = sys.argv[1:] if argv is None else argv
+    command = shlex.join(["unet", "train", *words])
+    return train(stack, labels, output, command=command, **options)
+
+
+def parse_held_out(text: str) -> list[int]:
+    """Return the slices that "2,7,12", "20:30" or "none" name."""
+    if text == "none":
+        return []
+    if ":" in text:
+        chosen = parse_slices(text, "--held-out")
+        if chosen.stop == sys.maxsize:
+            raise InputError(f"--held-out {text}: give A:B with an end")
+        return list(chosen)
+    return [whole(0)(one) for one in text.split(",")]
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="unet train",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
+    add = parser.add_argument
+    add("source", metavar="STACK|SOLVER", help="pictures; or a solver prototxt")
+    add("labels", metavar="LABELS", nargs="?", help="of the pictures; none for DATASET/NN")
+    add("-o", "--output", help="model folder; of a solver the folder for snapshots and curves")
+    add(
+        "--iterations",
+        type=whole(-(2**31)),
+        help="so many, however long they take; of a solver in place of its max_iter",
+    )
+    add("--rate", type=float, help="at the beginning; of a solver in place of its base_lr")
+    add_device(parser, precision=False)
+    add("--precision", choices=PRECISIONS, help="of convolutions: on a stack bf16 where there is")
+    add(
+        "--overwrite",
+        action="store_true",
+        default=None,
+        help="begin anew, also where files of these names are that no training has left there",
+    )
+    stack = parser.add_argument_group("on a stack").add_argument
+    stack("--minutes", type=real(0, 1e6), help="for the whole (20 on CPUs, 60 on GPUs)")
+    stack("--held-out", metavar="A:B|Z,Z,...|none", help="slices to hold out (spread, a fifth)")
+    stack("--slices", metavar="A:B", help="use slices A up to, not including, B (all)")
+    stack("--kind", choices=KINDS, help="what is scored (by the labels)")
+    stack("--label-kind", choices=("auto", *LABEL_KINDS), help="as of unet prepare")
+    stack("--ignore-label", type=whole(-(2**63), 2**64 - 1), metavar="N", help="not annotated")
+    add_label_threshold(parser)
+    stack("--classes", metavar="N,N,...", help="labels of classes 0, 1, ..., background first")
+    add_by_order(parser)
+    stack("--no-normalise", dest="normalise", action="store_false", default=None)
+    stack("--levels", type=whole(FEWEST_LEVELS, MOST_LEVELS), help="poolings")
+    stack("--maps", type=whole(FEWEST_MAPS, MOST_MAPS), help="after the first convolution")
+    stack("--padded", action="store_true", default=None, help="pad the convolutions")
+    stack("--tile", type=whole(1), help="input size")
+    stack("--solver", choices=SOLVERS, help="SGD with momentum 0.99, or Adam (Adam)")
+    stack("--w0", type=float, help="weight of the gaps at the end (5; 10 for cells); 0: none")
+    stack("--sigma", type=float, help="its reach in pixels (5)")
+    stack("--seed", type=whole(0), help="1")
+    solver = parser.add_argument_group("by a solver").add_argument
+    solver("--weights", help="start from these parameters: .caffemodel, HDF5 or a model folder")
+    solver(
         "--resume",
         nargs="?",
         const="",
         metavar="STATE",
         help="go on from this .solverstate, or from the run's newest whole snapshot if any",
     )
-    add_device(parser)
-    parser.add_argument(
-        "--iterations", type=whole(-(2**31)), help="in place of the solver's max_iter"
-    )
-    parser.add_argument("--rate", type=float, help="in place of the solver's base_lr")
-    parser.add_argument(
+    solver(
         "--seconds",
         type=float,
         help="of wall clock for the iterations: fewer are done where they do not fit, over which a "
         "rate of policy poly falls the faster",
     )
-    parser.add_argument("-o", "--output", help="folder for snapshots and curves")
-    parser.add_argument(
-        "--overwrite",
-        action="store_true",
-        help="begin in a folder with files of these names that no training has left there",
-    )
-    options = parser.parse_args(argv)
-    model = train(
-        options.solver,
-        options.output,
-        options.weights,
-        # Without STATE the newest.
-        resume=options.resume if options.resume else options.resume is not None,
-        iterations=options.iterations,
-        rate=options.rate,
-        seconds=options.seconds,
-        device=options.device,
-        precision=options.precision,
-        overwrite=options.overwrite,
-    )
-    print(f"trained: {model}")
+    return parser

@@ -13,6 +13,10 @@ from typing import Any, NamedTuple
 
 from unet.errors import InputError
 
+#: Poolings of the network of Fig. 1, and of the smallest and largest that are written.
+LEVELS = 4
+FEWEST_LEVELS, MOST_LEVELS = 2, 5
+
 # Layers whose tops have the size of their bottom, compared without case and underscores.
 _POINTWISE = (
     "absval batchnorm bias bnll dropout elu exp log lrn mvn power prelu relu scale sigmoid softmax "

@@ -19,8 +19,8 @@ from unet.errors import InputError, few
 from unet.files.atomic import atomic_parts
 from unet.files.provenance import NETWORK_LINE
 from unet.layers import GEOMETRY
-from unet.network.geometry import Geometry
-from unet.network.u_net import LEVELS, u_net, weighted_softmax_loss
+from unet.network.geometry import LEVELS, Geometry
+from unet.network.u_net import u_net, weighted_softmax_loss
 from unet.preparation.training_set import TrainingSet
 from unet.volumes import chosen_slices
 from unet.volumes.intensity import INPUT, input_text
@@ -60,17 +60,21 @@ def tiles(
     stage: str | None = None,
     slices: Sequence[int] | None = None,
     geometry: Geometry = FIGURE_1,
+    weighted: bool = True,
+    seed: int = 1,
 ) -> caffe_pb2.LayerParameter:
     """Return the layer that feeds tiles of a training set; in phase TRAIN they are augmented.
 
     It is admitted in one phase, and in one stage of the solver or in any. Slices are [first, stop],
-    by default all.
+    by default all. Unweighted, all pixels that are annotated count alike.
     """
     config: dict = dict(file=file, tile=tile)
     if slices is not None:
         config["slices"] = list(slices)
+    if not weighted:
+        config["weighted"] = False
     if phase == caffe.TRAIN:
-        config.update(seed=1, augmentation=AUGMENTATION)
+        config.update(seed=seed, augmentation=AUGMENTATION)
     numbers = {name: getattr(geometry, name) for name in GEOMETRY}
     config.update({k: value for k, value in numbers.items() if value != getattr(FIGURE_1, k)})
     n = NetSpec()
@@ -89,18 +93,20 @@ def train_val_net(
     name: str,
     feeds: Sequence[caffe_pb2.LayerParameter],
     *,
+    maps: int | None = None,
     classes: int = 2,
     **shape: int,
 ) -> caffe_pb2.NetParameter:
     """Return the net that is trained and tested: from tiles to loss, in phase TEST to accuracy.
 
-    Of its feeds, from `tiles`, phase and stage admit one. Its shape is levels and padded, as of
+    Of its feeds, from `tiles`, phase and stage admit one. It has so many maps after the first
+    convolution, by default those of `WIDTHS`. Its shape is levels and padded, as of
     `unet.network.u_net.u_net`.
     """
     n = NetSpec()
     # Stands for the data layers while the net is put together.
     n["data"], n["label"], n["weight"] = L.Python(name="tiles", ntop=3)
-    u_net(n, WIDTHS[name], classes, **shape)
+    u_net(n, maps or WIDTHS[name], classes, **shape)
     weighted_softmax_loss(n, "score", "weight", classes)
     n["accuracy"] = L.Accuracy(
         n["score"], n["label"], ignore_label=255, include=dict(phase=caffe.TEST)
@@ -115,6 +121,7 @@ def train_val_net(
 def deploy_net(
     name: str,
     *,
+    maps: int | None = None,
     channels: int = 1,
     classes: int = 2,
     tile: int = FIGURE_TILE,
@@ -123,7 +130,7 @@ def deploy_net(
     """Return the net that segments, shaped alike: `data` in, `score` and its soft-max out."""
     n = NetSpec()
     n["data"] = L.Input(shape=dict(dim=[1, channels, tile, tile]))
-    u_net(n, WIDTHS[name], classes, **shape)
+    u_net(n, maps or WIDTHS[name], classes, **shape)
     n["prob"] = L.Softmax(n["score"])
     net = n.to_proto()
     net.name = name
@@ -139,12 +146,16 @@ def solver(
     stage: str | None = None,
     test_iter: int | None = None,
     method: str = "SGD",
+    rate: float | None = None,
+    every: int = 500,
+    seed: int = 1,
 ) -> caffe_pb2.SolverParameter:
     """Return the solver: one tile a step; the paper's SGD with momentum 0.99 (Sec. 3), or Adam.
 
     Adam is without weight decay, which in Caffe would pass through its second moments. The network
     lies in `folder`; snapshots are PREFIX_iter_N; without `test_iter`, the passes of a test, there
-    is nothing to test on.
+    is nothing to test on. Without a rate it is that of `RATES`. There are a snapshot and a test
+    every so many iterations.
     """
     methods = {
         "SGD": dict(momentum=0.99, weight_decay=0.0005),
@@ -153,22 +164,22 @@ def solver(
     param = caffe_pb2.SolverParameter(
         net=f"{folder}/{TRAIN_VAL}",
         type=method,
-        base_lr=RATES[method][name],
+        base_lr=RATES[method][name] if rate is None else rate,
         lr_policy="poly",
         power=1.0,
         **methods[method],
         max_iter=iterations,
         display=20,
         average_loss=20,
-        snapshot=500,
+        snapshot=every,
         snapshot_prefix=prefix,
-        random_seed=1,
+        random_seed=seed,
     )
     if stage:
         param.train_state.stage.append(stage)
     if test_iter:
         param.test_iter.append(test_iter)
-        param.test_interval = 500
+        param.test_interval = every
         param.test_initialization = False
         if stage:
             param.test_state.add(stage=[stage])

@@ -5,10 +5,7 @@ from __future__ import annotations
 from caffe import NetSpec
 from caffe import layers as L
 from caffe import params as P
-
-# Poolings, of the network of Fig. 1 and of the largest and smallest that are written.
-LEVELS = 4
-FEWEST_LEVELS, MOST_LEVELS = 2, 5
+from unet.network.geometry import LEVELS
 
 # Weights are drawn from N(0, 2/n), n incoming nodes, learn at the solver's rate and decay; biases
 # begin at 0, learn twice as fast and do not decay.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -111,17 +112,9 @@ def prepare(
     ('binary', 4, [0.664, 2.024])
     """
     chosen = TrainingSetOptions(**options)
-    of_sequence = labels is None
-    inputs = [one for one in (stack, labels) if isinstance(one, (str, os.PathLike))]
-    if of_sequence:
-        if not inputs or not is_sequence(stack):
-            raise InputError(
-                f"{stack}: name its labels as well; only DATASET/NN has them beside it, in "
-                "NN_GT/SEG or NN_ST/SEG"
-            )
+    inputs = files_of(stack, labels)
+    if labels is None:
         chosen.check_for_sequence()
-        sequence = os.path.abspath(stack)
-        inputs = [sequence, *(f"{sequence}_{kind.upper()}" for kind in ANNOTATIONS)]
     else:
         chosen.check_for_stack()
     if Path(output).suffix.lower() not in ("", ".h5", ".hdf5", ".hdf"):
@@ -132,18 +125,97 @@ def prepare(
             raise InputError(f"--preview {preview}: the picture is PNG; name it .png")
         outputs.append(Output(preview, PICTURE))
     guard_outputs(outputs, inputs, overwrite)
-    make = _of_sequence if of_sequence else _of_stack
-    return make(stack, labels, output, chosen, preview, progress)
+    with opened(stack, labels, chosen) as pair:
+        summary = make_training_set(
+            output,
+            pair.raw,
+            pair.labels,
+            pair.options,
+            slices=pair.slices,
+            balance_slices=pair.balance_slices,
+            notes=pair.notes,
+            progress=progress,
+        )
+        summary = pair.remark(summary)
+        return with_preview(summary, pair.labels, pair.slices, preview)
 
 
-def _of_stack(
-    stack: Stack,
-    labels: Stack,
-    output: PathLike,
-    options: TrainingSetOptions,
-    preview: PathLike | None,
-    progress: bool,
-) -> Summary:
+def files_of(stack: Stack, labels: Stack | None) -> list[str]:
+    """Return the files and folders of a stack and its labels, or of a sequence without them.
+
+    Raises
+    ------
+    InputError
+        If there are no labels, and none beside the stack.
+    """
+    named = [os.fspath(one) for one in (stack, labels) if isinstance(one, (str, os.PathLike))]
+    if labels is not None:
+        return named
+    if not named or not is_sequence(stack):
+        raise InputError(
+            f"{stack}: name its labels as well; only DATASET/NN has them beside it, in "
+            "NN_GT/SEG or NN_ST/SEG"
+        )
+    sequence = os.path.abspath(stack)
+    return [sequence, *(f"{sequence}_{kind.upper()}" for kind in ANNOTATIONS)]
+
+
+class Pair(NamedTuple):
+    """Pictures and labels that are open and belong together.
+
+    Attributes
+    ----------
+    raw, labels : Volume
+    options : TrainingSetOptions
+        By which these labels are understood.
+    slices, balance_slices : sequence of int
+    notes : dict
+        What the training set records of them.
+    names : sequence of int
+        The number of each slice in the stack, or of each frame in the sequence.
+    ignored : int, optional
+        What --ignore-label names.
+    remarks, described : tuple of str
+        What is unusual; what was taken of a sequence.
+    """
+
+    raw: Volume
+    labels: Volume
+    options: TrainingSetOptions
+    slices: Sequence[int]
+    balance_slices: Sequence[int]
+    notes: dict[str, Any]
+    names: Sequence[int]
+    ignored: int | None = None
+    remarks: tuple[str, ...] = ()
+    described: tuple[str, ...] = ()
+
+    def remark(self, summary: Summary) -> Summary:
+        """Add what is known of these to what was made of them."""
+        remarks = [*summary.remarks, *self.remarks]
+        if self.ignored is not None and not summary.ignored:
+            remarks.append(f"no pixel has the label {self.ignored} of --ignore-label")
+        return summary._replace(remarks=tuple(remarks), sequence=self.described)
+
+
+@contextlib.contextmanager
+def opened(stack: Stack, labels: Stack | None, options: TrainingSetOptions) -> Iterator[Pair]:
+    """Open a stack and its labels, or the annotated frames of a sequence, as `prepare` takes them.
+
+    Raises
+    ------
+    InputError
+        If they do not belong together.
+    """
+    if labels is None:
+        yield _of_sequence(stack, options)
+    else:
+        with _of_stack(stack, labels, options) as pair:
+            yield pair
+
+
+@contextlib.contextmanager
+def _of_stack(stack: Stack, labels: Stack, options: TrainingSetOptions) -> Iterator[Pair]:
     # Channels are of pictures; levels, time points and scenes labels may have, too.
     shared = {name: one for name, one in options.part.items() if name != "channel"}
     with (
@@ -170,20 +242,17 @@ def _of_stack(
                 f"of their number in {truth.path}, and are left out"
             )
         truth, known = _by_values(truth, options)
-        summary = make_training_set(
-            output,
+        yield Pair(
             raw,
             truth,
             known,
-            slices=slices,
-            balance_slices=balance,
-            notes=notes,
-            progress=progress,
+            slices,
+            balance or slices,
+            notes,
+            places,
+            options.ignore_label,
+            tuple(remarks),
         )
-        if options.ignore_label is not None and not summary.ignored:
-            remarks.append(f"no pixel has the label {options.ignore_label} of --ignore-label")
-        summary = summary._replace(remarks=(*summary.remarks, *remarks))
-        return _with_preview(summary, truth, slices, preview)
 
 
 def _by_values(labels: Volume, options: TrainingSetOptions) -> tuple[Volume, TrainingSetOptions]:
@@ -199,38 +268,31 @@ def _by_values(labels: Volume, options: TrainingSetOptions) -> tuple[Volume, Tra
     return labels, options
 
 
-def _of_sequence(
-    folder: PathLike,
-    _: None,
-    output: PathLike,
-    options: TrainingSetOptions,
-    preview: PathLike | None,
-    progress: bool,
-) -> Summary:
+def _of_sequence(folder: PathLike, options: TrainingSetOptions) -> Pair:
     rule = IgnoreRule(options.unannotated, options.reach or 0.0, options.field_of_interest)
     annotated = open_annotated(find_sequence(folder, options.annotations), rule, options.frames)
     balance = options.balance_frames
     balanced = balance and slices_of_frames(annotated, balance, "--balance-frames")
-    summary = make_training_set(
-        output,
+    slices = range(len(annotated.numbers))
+    return Pair(
         annotated.raw,
         annotated.labels,
         replace(options, ignore_label=UNKNOWN, label_kind="instances"),
-        balance_slices=balanced,
-        notes={
+        slices,
+        balanced or slices,
+        {
             "frames": annotated.numbers,
             "annotations": options.annotations,
             "unannotated": annotated.rule.rule,
             "unannotated_reach": annotated.rule.reach,
             "unannotated_field": annotated.rule.field_of_interest,
         },
-        progress=progress,
+        annotated.numbers,
+        described=tuple(described(annotated, balanced)),
     )
-    summary = summary._replace(sequence=tuple(described(annotated, balanced)))
-    return _with_preview(summary, annotated.labels, range(len(annotated.numbers)), preview)
 
 
-def _with_preview(
+def with_preview(
     summary: Summary, labels: Volume, slices: Sequence[int], path: PathLike | None
 ) -> Summary:
     """Write the preview of the middle slice, read back from the training set."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import json
 import math
 import os
 import sys
@@ -17,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Callable
 
 import numpy as np
 from tqdm import tqdm
@@ -181,9 +182,10 @@ def train(
 class Training:
     """A training that can be stopped at any moment and taken up again; a context manager.
 
-    Its options are those of `train`; `caffe` is the engine, its device chosen. A solver that cannot
-    be run is an InputError, and so is, on entering the context, a folder that another training
-    works in.
+    Its options are those of `train`; `caffe` is the engine, its device chosen. Paths in the solver
+    and its net count from `root`, by default the working folder. `shown` is called when the curves
+    have been drawn. A solver that cannot be run is an InputError, and so is, on entering the
+    context, a folder that another training works in.
     """
 
     def __init__(
@@ -194,10 +196,16 @@ class Training:
         iterations: int | None = None,
         rate: float | None = None,
         seconds: float | None = None,
+        *,
+        root: Path | None = None,
+        shown: Callable[[], None] = lambda: None,
     ) -> None:
         self.caffe = caffe
         self.path = solver_path
         param = self.param = read_solver(solver_path)
+        if root is not None:
+            _count_from(root, param)
+        self._shown = shown
         if rate is not None:
             if not 0 <= rate <= np.finfo(np.float32).max:
                 raise InputError(f"a rate of {rate} is none: give a number of at least 0")
@@ -256,7 +264,7 @@ class Training:
 
     def __enter__(self) -> Training:
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = _lock(self.folder)
+        self._lock = lock_folder(self.folder)
         snapshots.sweep(self.prefix)
         return self
 
@@ -374,7 +382,9 @@ class Training:
             now = time.monotonic()
             if now - drawn > _DRAW_SECONDS:
                 history.draw()
-                drawn = flushed = now
+                self._shown()
+                # What that takes is not waited for again at once.
+                drawn = flushed = time.monotonic()
             elif now - flushed > _FLUSH_SECONDS:
                 history.flush()
                 flushed = now
@@ -459,7 +469,30 @@ def _check_nets(solver_path: str, param: Any) -> None:
             )
 
 
-def _lock(folder: Path) -> int:
+def _count_from(root: Path, param: Any) -> None:
+    """Put the net into a solver in place of its name, and let their paths count from a folder."""
+    from google.protobuf import text_format
+
+    from caffe.proto import caffe_pb2
+
+    path = root / param.net
+    try:
+        net = text_format.Parse(path.read_text(encoding="utf-8"), caffe_pb2.NetParameter())
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from None
+    except text_format.ParseError as error:
+        raise InputError(f"{path}: is no network: line {error}") from None
+    for layer in net.layer:
+        if layer.python_param.layer == "TrainingTiles":
+            config = json.loads(layer.python_param.param_str)
+            config["file"] = path_in_prototxt(root / config["file"])
+            layer.python_param.param_str = json.dumps(config)
+    param.ClearField("net")
+    param.net_param.CopyFrom(net)
+    param.snapshot_prefix = path_in_prototxt(root / param.snapshot_prefix)
+
+
+def lock_folder(folder: Path) -> int:
     """Keep other trainings out of a folder until the returned handle is closed."""
     handle = os.open(str(folder), os.O_RDONLY)
     try:

@@ -1,0 +1,82 @@
+"""How many iterations fit into a time: a few are measured, and the number is made of those."""
+
+from __future__ import annotations
+
+import gc
+import tempfile
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+from unet.training.train import Training, iteration_seed
+
+# Iterations that only warm up: memory is claimed, graphs are made, the first tiles are waited for.
+WARM = 3
+# Measured are at least so many iterations and seconds, but not for longer than these.
+_LEAST, _SECONDS, _LONGEST = 10, 3.0, 30.0
+# Of the time for iterations, what is planned with; the rest is for a machine that becomes slower.
+_PLANNED = 0.85
+#: Below so many the result means nothing: V_rand of ISBI 2012 was 0.94 after 800, 0.81 after 100,
+#: 0.43 after 40.
+LEAST_ITERATIONS = 100
+
+
+class Pace(NamedTuple):
+    """What a machine takes, in seconds: an iteration, and a pass without learning."""
+
+    iteration: float
+    test_pass: float
+
+
+def measure(caffe: ModuleType, solver: Path, root: Path, longest: float = _LONGEST) -> Pace:
+    """Try a few iterations of a training, of which nothing stays.
+
+    Parameters
+    ----------
+    caffe : module
+        As `unet.machine.engine.open_engine` gives it.
+    solver, root : path
+        As of `unet.training.train.Training`.
+    longest : float
+        Seconds after which no further iteration is begun.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        training = Training(caffe, str(solver), folder, root=root)
+        net = training.solver.net
+        began = time.monotonic()
+        ends = [began]
+        while not _is_enough(ends, longest):
+            caffe.set_random_seed(iteration_seed(training.seed, training.solver.iter))
+            training.solver.step(1)
+            # A GPU may still be computing until its result is looked at.
+            float(net.blobs["loss"].data)
+            ends.append(time.monotonic())
+        first = min(WARM, len(ends) - 2)
+        iteration = (ends[-1] - ends[first]) / (len(ends) - 1 - first)
+        test_pass = iteration / 3
+        if len(training.solver.test_nets):
+            training.solver.test_nets[0].share_with(net)
+            for _ in range(2):
+                begin = time.monotonic()
+                for value in training.solver.test_nets[0].forward().values():
+                    float(value.sum())
+                test_pass = time.monotonic() - begin
+        # Not to be in memory beside what follows, nor the processes that cut tiles.
+        del training, net
+        gc.collect()
+    return Pace(iteration, test_pass)
+
+
+def _is_enough(ends: list[float], longest: float) -> bool:
+    done = len(ends) - 1
+    if done <= WARM:
+        # Two, however slow: one of them does not tell.
+        return done > 1 and ends[-1] - ends[0] > longest
+    measured = ends[-1] - ends[WARM]
+    return ends[-1] - ends[0] > longest or (done - WARM >= _LEAST and measured >= _SECONDS)
+
+
+def fitting(pace: Pace, seconds: float, rest: float) -> int:
+    """Return how many iterations fit into seconds, of which `rest` are for what else is done."""
+    return max(1, int(_PLANNED * (seconds - rest) / pace.iteration))

@@ -1,0 +1,136 @@
+"""Which network, tile and rates a run is given, by its slices, the device and the budget; and why.
+
+Each choice comes with a sentence that gives its reason, for a person to read.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+from unet.experiment.network_files import Stage, geometry_of
+from unet.experiment.options import FEWEST_MAPS, MOST_MAPS
+from unet.network.geometry import FEWEST_LEVELS, LEVELS, MOST_LEVELS
+from unet.network.nets import RATES, TRAIN_TILES, WIDTHS
+
+#: A wider network has to have time for so many iterations: isbi2012_slim came to a Rand error of
+#: 0.127 with 5,500, of 0.058 with 22,000; fewer of a larger network are no gain.
+ENOUGH_FOR_WIDER = 6000
+MINUTES_CPU, MINUTES_GPU = 20.0, 60.0
+# One of so many parts of the iterations is the last stage, which begins at so much of the rate.
+_PARTS, _REFINED_RATE = 8, 0.3
+# w0 of the last stage: what isbi2012_slim was given; the paper's for cells that touch.
+_W0 = {"membranes": 5.0, "cells": 10.0, "classes": 10.0}
+# Input size from so many maps on: the paper's.
+_WIDE = 32
+_SMALLER = 0.8
+
+
+class Chosen(NamedTuple):
+    """A value and the words that say why."""
+
+    value: Any
+    reason: str
+
+
+def seen(levels: int) -> int:
+    """Return how many pixels, along an axis, an unpadded network of so many levels sees.
+
+    >>> [seen(levels) for levels in (2, 3, 4, 5)]
+    [41, 89, 185, 377]
+    """
+    return 2 * geometry_of(levels, padded=False).border + 1
+
+
+def choose_levels(size: tuple[int, int], cell: float | None = None) -> Chosen:
+    """Choose the poolings by the size of slices, and by the mean diameter of cells, if known.
+
+    >>> choose_levels((512, 512)).value, choose_levels((100, 512)).value
+    (4, 3)
+    >>> choose_levels((512, 512), cell=200).value
+    5
+    """
+    side = min(size)
+    levels = LEVELS
+    while levels > FEWEST_LEVELS and seen(levels) > side:
+        levels -= 1
+    if levels < LEVELS:
+        return Chosen(
+            levels,
+            f"one of {levels + 1} would see {seen(levels + 1)} pixels, and slices have {side}",
+        )
+    if cell is not None and cell > seen(LEVELS) and side >= seen(MOST_LEVELS):
+        return Chosen(
+            MOST_LEVELS,
+            f"cells are {cell:.0f} pixels large, and {LEVELS} levels see {seen(LEVELS)}",
+        )
+    return Chosen(LEVELS, f"as in the paper: they see {seen(LEVELS)} pixels")
+
+
+def choose_tile(levels: int, maps: int, padded: bool, size: tuple[int, int]) -> Chosen:
+    """Choose the input size: what networks of this width train with, smaller if slices are.
+
+    >>> choose_tile(4, 64, False, (512, 512)).value, choose_tile(4, 16, False, (512, 512)).value
+    (572, 444)
+    >>> choose_tile(3, 16, False, (100, 100)).value
+    188
+    """
+    geometry = geometry_of(levels, padded)
+    usual = TRAIN_TILES["unet" if maps > _WIDE else "unet_slim"]
+    # Large enough for a whole slice turned by any angle is more than is needed.
+    whole = geometry.input_size(max(size))
+    tile = min(usual, whole)
+    tile -= (tile - geometry.pad_input) % geometry.downsample_factor
+    if whole <= usual:
+        return Chosen(tile, "a whole slice")
+    if maps > _WIDE:
+        return Chosen(tile, "the paper's")
+    return Chosen(tile, "smaller than the paper's 572, so that there are more steps")
+
+
+def smaller_tile(levels: int, padded: bool, tile: int) -> int | None:
+    """Return the input size to try where one does not fit into memory; None: there is none.
+
+    >>> smaller_tile(4, False, 444), smaller_tile(4, False, 188)
+    (348, None)
+    """
+    geometry = geometry_of(levels, padded)
+    smaller = int(tile * _SMALLER)
+    smaller -= (smaller - geometry.pad_input) % geometry.downsample_factor
+    return smaller if smaller >= geometry.smallest else None
+
+
+def widths(asked: int | None) -> list[int]:
+    """Return the maps after the first convolution that may be chosen, the fewest first."""
+    return [asked] if asked else [FEWEST_MAPS, 2 * FEWEST_MAPS, MOST_MAPS]
+
+
+def rate_of(solver: str, maps: int) -> float:
+    """Return the rate to begin with: between those of 16 and 64 maps, evenly in logarithms.
+
+    >>> rate_of("Adam", 16), rate_of("Adam", 64), rate_of("Adam", 32)
+    (0.001, 0.0001, 0.000316)
+    """
+    narrow, wide = (RATES[solver][name] for name in ("unet_slim", "unet"))
+    share = math.log(maps / WIDTHS["unet_slim"]) / math.log(WIDTHS["unet"] / WIDTHS["unet_slim"])
+    return float(f"{narrow * (wide / narrow) ** share:.3g}")
+
+
+def usual_w0(kind: str) -> float:
+    """Return the weight of the gaps in the last stage: 5 for membranes, 10 for other labels."""
+    return _W0[kind]
+
+
+def stages(iterations: int, rate: float, w0: float) -> list[Stage]:
+    """Return the stages: all pixels alike, then, at a third of the rate, the gaps' weight.
+
+    >>> [one.iterations for one in stages(800, 0.001, 5.0)]
+    [700, 100]
+    >>> stages(800, 0.001, 0.0)
+    [Stage(iterations=800, base_lr=0.001, weighted=False)]
+    """
+    last = iterations // _PARTS if w0 else 0
+    both = [Stage(iterations - last, rate, False)]
+    if last:
+        both.append(Stage(last, float(f"{_REFINED_RATE * rate:.3g}"), True))
+    return both

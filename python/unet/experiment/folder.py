@@ -1,0 +1,152 @@
+"""The folder of a run, which is the model folder, too: what lies in it, and whose it is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from unet.errors import InputError
+from unet.files.atomic import atomic_parts, is_temporary, sweep_parts
+from unet.files.names import split_name
+from unet.files.outputs import refuse_own_inputs
+from unet.files.provenance import KEY, SCORE_FILE, mark
+from unet.files.score_file import write_scores
+from unet.model.open_net import DEPLOY, WEIGHTS
+from unet.volumes.intensity import INPUT
+
+CHOICES, TRAINING_SET, LABELS_PICTURE = "choices.json", "training-set.h5", "labels.png"
+NET, LOG, CARD = "net", "run.log", "README.md"
+SCORES, HELD_OUT, SEGMENT, OVERLAY = "scores.json", "held-out.h5", "segment.json", "overlay.png"
+REPORT = "report.html"
+#: What judging leaves in the folder of a stage, and the run takes from the better one.
+JUDGED = (HELD_OUT, SEGMENT, OVERLAY, SCORES)
+_STAGES = ("training-1", "training-2")
+_OURS = {
+    *(CHOICES, TRAINING_SET, LABELS_PICTURE, NET, LOG, CARD, DEPLOY, INPUT, WEIGHTS[0], REPORT),
+    *JUDGED,
+    *_STAGES,
+}
+
+
+class RunFolder:
+    """The folder of a run.
+
+    Parameters
+    ----------
+    path : path
+        Made when it is begun.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    def stage(self, number: int) -> Path:
+        """Return the folder of a stage, counted from 1."""
+        return self.path / _STAGES[number - 1]
+
+    @property
+    def choices(self) -> dict[str, Any] | None:
+        """What was chosen, None before that; an InputError if it is not this project's."""
+        try:
+            text = (self / CHOICES).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+        try:
+            found = json.loads(text)
+            known = str(found[KEY]).split(" ")[0] == mark(SCORE_FILE).split(" ")[0]
+        except (ValueError, LookupError, TypeError):
+            known = False
+        if not known:
+            raise InputError(
+                f"{self / CHOICES}: is not what a training from a stack has left; name another "
+                f"folder, or begin anew with --overwrite"
+            )
+        return found
+
+    def write_choices(self, choices: dict[str, Any]) -> None:
+        """Write down what was chosen."""
+        write_scores(self / CHOICES, choices)
+
+    def begin(self, inputs: Iterable[str], overwrite: bool) -> None:
+        """Make the folder one of a run, or find it to be one.
+
+        Raises
+        ------
+        InputError
+            If an input lies in it, or files of a run's names that no run has left; with `overwrite`
+            these, and an earlier run, are removed.
+        """
+        refuse_own_inputs([self.path], inputs)
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError(f"{self.path}: is a file; name a folder")
+        if self.path.is_dir():
+            sweep_parts(self.path)
+            there = sorted(name for name in os.listdir(self.path) if name in _OURS)
+            if overwrite:
+                # First what tells that it is a run, whose files may be lost then.
+                for name in sorted(there, key=lambda name: name != CHOICES):
+                    _remove(self / name)
+            elif self.choices is None and not set(there) <= self._begun():
+                strange = sorted(set(there) - self._begun())[0]
+                raise InputError(
+                    f"{self / strange}: exists, and no training from a stack has left it; name "
+                    f"another folder, or replace it with --overwrite"
+                )
+        self.path.mkdir(parents=True, exist_ok=True)
+
+    def _begun(self) -> set[str]:
+        """Return what a run that was killed before it had chosen may have left: its log says so."""
+        try:
+            first = (self / LOG).read_text(encoding="utf-8", errors="replace").split("\n", 1)[0]
+        except OSError:
+            return set()
+        if not first.startswith(mark(LOG)):
+            return set()
+        return {LOG, TRAINING_SET, LABELS_PICTURE, NET, DEPLOY, INPUT}
+
+    def say(self, text: str) -> None:
+        """Print, and add to the log."""
+        print(text, flush=True)
+        is_new = not (self / LOG).exists()
+        with open(self / LOG, "a", encoding="utf-8", errors="backslashreplace") as log:
+            log.write((f"{mark(LOG)}\n" if is_new else "") + text + "\n")
+
+    def adopt(self, stage: int, weights: str) -> None:
+        """Take the weights and what judging has left of a stage, all of it or nothing."""
+        folder = self.stage(stage)
+        with atomic_parts(self.path, lambda name: (name == SCORES, name)) as fresh:
+            shutil.copyfile(weights, fresh / WEIGHTS[0])
+            for name in JUDGED:
+                if (folder / name).exists():
+                    shutil.copyfile(folder / name, fresh / name)
+        (folder / HELD_OUT).unlink(missing_ok=True)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def fingerprint(inputs: Iterable[str]) -> str:
+    """Return a hash of the sizes and times of files, and of all in folders: has one changed?"""
+    digest = hashlib.sha256()
+    for name in inputs:
+        place, inner = split_name(name)
+        digest.update(f"\0{inner}".encode("utf-8", "surrogateescape"))
+        paths = sorted(place.rglob("*")) if place.is_dir() else [place]
+        for path in paths:
+            if path.is_file() and not is_temporary(path.name):
+                status, shown = path.stat(), path.relative_to(place)
+                line = f"\0{shown}\0{status.st_size}\0{status.st_mtime_ns}"
+                digest.update(line.encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()

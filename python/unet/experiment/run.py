@@ -1,0 +1,222 @@
+"""A run: from a stack and its labels to a model folder, step by step; what is done stays done."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from unet.errors import InputError
+from unet.experiment.folder import CHOICES, NET, SCORES, TRAINING_SET, RunFolder, fingerprint
+from unet.experiment.judge import judge
+from unet.experiment.network_files import NAME, solver_name
+from unet.experiment.options import ExperimentOptions
+from unet.experiment.settle import Settling, source_of
+from unet.experiment.split import Split
+from unet.experiment.truth import held_out
+from unet.files.version import VERSION
+from unet.model.model import load
+from unet.model.open_net import DEPLOY
+from unet.preparation.prepare import Pair, files_of, opened
+from unet.preparation.training_set import TrainingSet
+from unet.training import snapshots
+from unet.training.train import Training, lock_folder
+from unet.volumes import Stack
+
+# Which score tells the better of two networks, and whether it is the higher one.
+_MAIN_SCORE = {
+    "membranes": ("rand_error", False),
+    "cells": ("SEG", True),
+    "classes": ("iou_mean", True),
+}
+
+
+class Trained(NamedTuple):
+    """What a run has left; as text, what the program prints at the end.
+
+    Attributes
+    ----------
+    folder : str
+        The model folder, for `unet.load`.
+    scores : dict
+        On what was held out: name -> value; empty where nothing was.
+    choices : dict
+        What choices.json holds.
+    """
+
+    folder: str
+    scores: dict[str, float]
+    choices: dict[str, Any]
+
+    def __str__(self) -> str:
+        lines = [f"{name:<14} {value:.6f}" for name, value in self.scores.items()]
+        return "\n".join([*lines, f"use it: unet segment STACK --model {self.folder} -o OUT"])
+
+
+def train_from_stack(
+    caffe: ModuleType,
+    stack: Stack,
+    labels: Stack | None,
+    output: str | os.PathLike[str],
+    options: ExperimentOptions,
+    *,
+    overwrite: bool = False,
+    command: str = "",
+) -> Trained:
+    """Train a network on a stack and its labels, and leave a model folder.
+
+    Parameters
+    ----------
+    caffe : module
+        As `unet.machine.engine.open_engine` gives it, its device and precision chosen.
+    stack, labels : array or path
+        As `unet.preparation.prepare.prepare` takes them.
+    output : path
+        The folder. A run of the same options in it is gone on with.
+    options : ExperimentOptions
+    overwrite : bool
+        Begin anew, also where another run, or files of these names, are.
+    command : str
+        What was typed, to be written down.
+
+    Raises
+    ------
+    InputError
+        If stack and labels cannot be learnt from, or the folder holds another run, or foreign
+        files.
+    """
+    began = time.monotonic()
+    folder, inputs = RunFolder(output), files_of(stack, labels)
+    folder.begin(inputs, overwrite)
+    lock = lock_folder(folder.path)
+    try:
+        choices = folder.choices
+        if choices is not None:
+            _demand_same(folder, choices, options, inputs)
+        with opened(stack, labels, options.labels) as pair:
+            if choices is None:
+                settling = Settling(caffe, folder, pair, options, labels is None, began, folder.say)
+                choices = {
+                    "stack": source_of(stack),
+                    "labels": source_of(labels),
+                    "command": command,
+                    "version": VERSION,
+                    "options": _plain(options),
+                    "inputs": fingerprint(inputs),
+                    **settling.choices(),
+                }
+                folder.write_choices(choices)
+            else:
+                folder.say(f"{folder.path}: goes on with what {CHOICES} says")
+            way = _Way(caffe, folder, pair, choices, options.device)
+            for number in range(1, len(choices["solver"]["stages"]) + 1):
+                way.go(number)
+    finally:
+        os.close(lock)
+    scores = _scores(folder / SCORES) if way.parts.many else {}
+    return Trained(os.fspath(folder.path), scores, choices)
+
+
+def _demand_same(
+    folder: RunFolder, choices: dict[str, Any], options: ExperimentOptions, inputs: list[str]
+) -> None:
+    """Refuse to go on with other options, or other data, than a run was begun with."""
+    before, now = choices["options"], _plain(options)
+    if before != now:
+        name = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))[0]
+        raise InputError(
+            f"{folder.path}: was begun with {_flag(name, before)}, and is now asked for with "
+            f"{_flag(name, now)}: give the same options to go on, name another folder, or begin "
+            f"anew with --overwrite"
+        )
+    if choices["inputs"] != fingerprint(inputs):
+        raise InputError(
+            f"{folder.path}: the stack or its labels have changed since this was begun: name "
+            f"another folder, or begin anew with --overwrite"
+        )
+
+
+def _plain(options: ExperimentOptions) -> dict[str, Any]:
+    return json.loads(json.dumps(options.as_json()))
+
+
+def _flag(name: str, options: dict[str, Any]) -> str:
+    flag = f"--{name.replace('_', '-')}"
+    return f"{flag} {options[name]}" if name in options else f"no {flag}"
+
+
+def _scores(path: Path) -> dict[str, float]:
+    return json.loads(path.read_text(encoding="utf-8"))["scores"]
+
+
+class _Way:
+    """The stages of a run, each trained and judged unless that is done."""
+
+    def __init__(
+        self,
+        caffe: ModuleType,
+        folder: RunFolder,
+        pair: Pair,
+        choices: dict[str, Any],
+        device: str,
+    ) -> None:
+        self._caffe, self._folder, self._pair, self._choices = caffe, folder, pair, choices
+        self._device = device
+        self.parts = Split.of_json(choices["split"], pair.names)
+
+    def go(self, number: int) -> None:
+        """Train a stage to its end, judge what has come of it, and keep it if it is better."""
+        folder = self._folder.stage(number)
+        stage = self._choices["solver"]["stages"][number - 1]
+        done = self._newest(number)
+        if done is None or done.iteration < stage["iterations"]:
+            self._train(number, stage)
+        weights = self._newest(number).model
+        if self.parts.many and not (folder / SCORES).exists():
+            self._judge(folder, weights)
+        if self._is_better(folder):
+            self._folder.adopt(number, weights)
+
+    def _newest(self, number: int) -> snapshots.Snapshot | None:
+        found = snapshots.find(str(self._folder.stage(number) / NAME))
+        return found[0] if found else None
+
+    def _train(self, number: int, stage: dict[str, Any]) -> None:
+        root = self._folder.path
+        weights = None if number == 1 else self._newest(number - 1).model
+        self._folder.say(
+            f"stage {number}: {stage['iterations']:,} iterations, weights: {stage['weighting']}"
+        )
+        solver, output = root / NET / solver_name(number), self._folder.stage(number)
+        with Training(self._caffe, str(solver), str(output), root=root) as training:
+            if training.resume() is None:
+                training.begin(weights)
+            training.run()
+
+    def _judge(self, folder: Path, weights: str) -> None:
+        """Segment and score what is held out, into the folder of a stage."""
+        choices, intensity = self._choices, None
+        if not choices["normalise"]:
+            with TrainingSet(self._folder / TRAINING_SET) as training_set:
+                intensity = training_set.intensity_range
+        deploy = self._folder / DEPLOY
+        model = load(weights, deploy, device=self._device, precision=choices["precision"])
+        raw, truth, slices = held_out(
+            self._pair, self.parts, choices["kind"], choices["label_kind"]
+        )
+        found = judge(
+            model, raw, truth, folder, kind=choices["kind"], slices=slices, intensity=intensity
+        )
+        name = _MAIN_SCORE[choices["kind"]][0]
+        self._folder.say(f"held out: {name} {found['scores'][name]:.4f}")
+
+    def _is_better(self, folder: Path) -> bool:
+        """Tell whether the network of a stage is to be the run's."""
+        if not self.parts.many or not (self._folder / SCORES).exists():
+            return True
+        name, is_higher = _MAIN_SCORE[self._choices["kind"]]
+        here, best = (_scores(one / SCORES)[name] for one in (folder, self._folder))
+        return here >= best if is_higher else here <= best

@@ -1,0 +1,180 @@
+"""What is held out of the training: slices spread through the stack, or quadrants of a few."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from unet.errors import InputError
+from unet.volumes import Volume
+
+# Of this share of the slices the scores tell enough; more of them tell little more.
+_SHARE = 5
+_MOST = 10
+# With fewer slices one whole one would be too much to do without.
+_LEAST_SLICES = 4
+# What marks pixels that a copy of a slice keeps for itself.
+_NOT_HERE = -1
+
+
+class Quadrant(NamedTuple):
+    """A part of slice `z`: rows and columns, each (first, stop)."""
+
+    z: int
+    rows: tuple[int, int]
+    columns: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Slices to learn from, and slices or quadrants that are held out.
+
+    Slices count from 0 in the pair that is learnt from. Where quadrants are held out, their slices
+    are learnt from, too, without them.
+    """
+
+    train: tuple[int, ...]
+    held_out: tuple[int, ...] = ()
+    quadrants: tuple[Quadrant, ...] = ()
+
+    def as_json(self, names: Sequence[int]) -> dict[str, Any]:
+        """Return what choices.json says, with the slices' numbers in the stack."""
+        held_out: list[Any] = [int(names[z]) for z in self.held_out]
+        held_out += [
+            {"z": int(names[one.z]), "rows": list(one.rows), "columns": list(one.columns)}
+            for one in self.quadrants
+        ]
+        return {"train": [int(names[z]) for z in self.train], "held_out": held_out}
+
+    @classmethod
+    def of_json(cls, said: dict[str, Any], names: Sequence[int]) -> Split:
+        """Return what `as_json` has written."""
+        place = {int(name): z for z, name in enumerate(names)}
+        whole = [one for one in said["held_out"] if not isinstance(one, dict)]
+        parts = [one for one in said["held_out"] if isinstance(one, dict)]
+        return cls(
+            tuple(place[z] for z in said["train"]),
+            tuple(place[z] for z in whole),
+            tuple(
+                Quadrant(place[one["z"]], tuple(one["rows"]), tuple(one["columns"]))
+                for one in parts
+            ),
+        )
+
+    @property
+    def order(self) -> list[int]:
+        """Which slices the training set holds: those learnt from, then those held out."""
+        return [*self.train, *self.held_out, *(one.z for one in self.quadrants)]
+
+    @property
+    def many(self) -> int:
+        """How many slices or quadrants are held out."""
+        return len(self.held_out) + len(self.quadrants)
+
+    @property
+    def learnt(self) -> range:
+        """The slices of the training set that are learnt from; those held out follow."""
+        return range(len(self.train))
+
+    @property
+    def tested(self) -> range:
+        """The slices of the training set that are tested on."""
+        return range(len(self.train), len(self.train) + self.many)
+
+    def arranged(
+        self, raw: Volume, labels: Volume, ignored: int | None
+    ) -> tuple[Volume, Volume, int | None]:
+        """Return pictures and labels in the order of the training set, and what marks the unknown.
+
+        A quadrant that is held out is not annotated in the slice that is learnt from, and alone
+        annotated in a copy of it.
+        """
+        order = self.order
+        pictures = _reordered(raw, order, raw.__getitem__, raw.dtype)
+        if not self.quadrants:
+            return pictures, _reordered(labels, order, labels.__getitem__, labels.dtype), ignored
+        mark = _NOT_HERE if ignored is None else ignored
+        parts = {one.z: (slice(*one.rows), slice(*one.columns)) for one in self.quadrants}
+
+        def read(place: int) -> np.ndarray:
+            z = order[place]
+            image = labels[z].astype(np.int64)
+            if z in parts:
+                inside = np.zeros(image.shape, bool)
+                inside[parts[z]] = True
+                image[inside if place < len(self.train) else ~inside] = mark
+            return image
+
+        places = list(range(len(order)))
+        return pictures, _reordered(labels, places, read, np.dtype(np.int64)), mark
+
+
+def _reordered(volume: Volume, order: list[int], read, dtype: np.dtype) -> Volume:
+    shape = (len(order), *volume.shape[1:])
+    return Volume(volume.path, shape, dtype, lambda place: read(order[place]))
+
+
+def split(
+    slices: Sequence[int],
+    size: tuple[int, int],
+    *,
+    in_time: bool = False,
+    held_out: Sequence[int] | None = None,
+) -> Split:
+    """Choose what is held out.
+
+    Parameters
+    ----------
+    slices : sequence of int
+        Those that are annotated.
+    size : tuple of int
+        (height, width).
+    in_time : bool
+        Whether they are frames of a sequence, whose neighbours show the same cells: the last ones
+        are held out, else slices spread evenly through the stack.
+    held_out : sequence of int, optional
+        These, and no others; none of them: nothing is held out.
+
+    Raises
+    ------
+    InputError
+        If there would be nothing left to learn from.
+
+    Examples
+    --------
+    >>> split(range(10), (64, 64)).held_out
+    (2, 7)
+    >>> split([4], (64, 70)).quadrants
+    (Quadrant(z=4, rows=(32, 64), columns=(35, 70)),)
+    """
+    slices = list(slices)
+    if held_out is not None:
+        strange = [z for z in held_out if z not in slices]
+        if strange:
+            raise InputError(f"--held-out: slice {strange[0]} is not one that is annotated")
+        train = [z for z in slices if z not in held_out]
+        if not train:
+            raise InputError("--held-out names all slices, and none is left to learn from")
+        return Split(tuple(train), tuple(held_out))
+    if len(slices) < _LEAST_SLICES:
+        corners = [(1, 1), (0, 0), (0, 1)]
+        quadrants = [_quadrant(z, size, corner) for z, corner in zip(slices, corners)]
+        return Split(tuple(slices), (), tuple(quadrants))
+    many = min(_MOST, max(1, round(len(slices) / _SHARE)))
+    if in_time:
+        chosen = slices[-many:]
+    else:
+        chosen = [slices[int((k + 0.5) * len(slices) / many)] for k in range(many)]
+    return Split(tuple(z for z in slices if z not in chosen), tuple(chosen))
+
+
+def _quadrant(z: int, size: tuple[int, int], corner: tuple[int, int]) -> Quadrant:
+    # All of one size, also where a side is odd.
+    ends = [
+        (length - length // 2, length) if last else (0, length // 2)
+        for length, last in zip(size, corner)
+    ]
+    return Quadrant(z, *ends)

@@ -1,0 +1,68 @@
+"""What kind of truth labels are, and the pictures and truth of what is held out."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from unet.experiment.split import Split
+from unet.preparation.census import annotated_slice
+from unet.preparation.labels import IGNORED
+from unet.preparation.prepare import Pair
+from unet.preparation.summary import Summary
+
+# As in held-out.h5.
+_UNKNOWN = np.int32(-1)
+
+
+def kind_of(summary: Summary) -> str:
+    """Return what labels are scored as: membranes, cells or classes."""
+    if summary.kind == "classes":
+        return "classes"
+    if summary.kind == "instances":
+        return "cells"
+    return "membranes" if summary.counts[1] > summary.counts[0] else "cells"
+
+
+def held_out(
+    pair: Pair, parts: Split, kind: str, label_kind: str
+) -> tuple[list[np.ndarray], np.ndarray, list[int]]:
+    """Return what is held out, as `unet.experiment.judge.judge` takes it.
+
+    Parameters
+    ----------
+    pair : Pair
+    parts : Split
+    kind : {"membranes", "cells", "classes"}
+    label_kind : {"binary", "classes", "instances"}
+        Of which the labels are.
+
+    Returns
+    -------
+    raw : list of ndarray, each ([channels,] height, width)
+    truth : ndarray of int32, shape (n, height, width)
+    slices : list of int
+        Their numbers in the stack.
+    """
+    everything = (slice(None), slice(None))
+    places = [(z, everything) for z in parts.held_out]
+    places += [(one.z, (slice(*one.rows), slice(*one.columns))) for one in parts.quadrants]
+    raw = [pair.raw[z][(..., *part)] for z, part in places]
+    truth = [truth_of(pair, z, kind, label_kind)[part] for z, part in places]
+    return raw, np.stack(truth), [int(pair.names[z]) for z, _ in places]
+
+
+def truth_of(pair: Pair, z: int, kind: str, label_kind: str) -> np.ndarray:
+    """Return what is true of a slice: int32 (height, width), -1 where nobody annotated."""
+    annotation = annotated_slice(pair.labels, z, label_kind, pair.options.ignore_label)
+    unknown = annotation.classes == IGNORED
+    if kind != "cells":
+        truth = annotation.classes.astype(np.int32)
+    elif label_kind == "instances":
+        # As they were drawn, without the borders that a network learns between them.
+        labels = np.where(unknown, 0, pair.labels[z])
+        values = np.unique(labels[labels > 0])
+        truth = np.searchsorted(values, labels, side="right").astype(np.int32)
+    else:
+        truth = annotation.instances.copy()
+    truth[unknown] = _UNKNOWN
+    return truth

@@ -1,0 +1,91 @@
+"""A run: one call leaves a model folder, goes on after a kill, and refuses what would spoil it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+import unet
+from unet.datasets.phantom import phantom
+from unet.errors import InputError
+from unet.training.history import read_history
+
+STACK, LABELS = phantom(slices=5, size=64)
+HOW = dict(iterations=16, device="cpu", precision="fp32")
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch):
+    """Spare the second that each picture of the curves takes."""
+    monkeypatch.setattr("unet.training.history.draw_curves", lambda rows, path: None)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "mine"
+    return unet.train(STACK, LABELS, folder, **HOW)
+
+
+def choices(folder: Path) -> dict:
+    return json.loads((Path(folder) / "choices.json").read_text())
+
+
+def curve(folder: Path, stage: int) -> list[dict[str, float]]:
+    rows = read_history(Path(folder) / f"training-{stage}" / "curve.csv")
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+
+
+def test_it_leaves_a_model_folder_that_can_be_moved(trained, tmp_path):
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(trained.folder, moved)
+    model = unet.load(moved, device="cpu")
+    probabilities = model.segment(STACK[:1])
+    assert probabilities.shape == (1, 64, 64)
+    for text in moved.rglob("*.prototxt"):
+        assert str(trained.folder) not in text.read_text()
+
+
+def test_what_was_held_out_is_scored_and_written_down(trained):
+    folder = Path(trained.folder)
+    scores = json.loads((folder / "scores.json").read_text())
+    assert scores["scores"] == trained.scores
+    assert 0 <= trained.scores["rand_error"] <= 1
+    assert choices(folder)["split"] == {"train": [0, 1, 3, 4], "held_out": [2]}
+    assert [one["slice"] for one in scores["slices"]] == [2]
+
+
+def test_the_second_stage_has_weights_and_a_third_of_the_rate(trained):
+    first, second = choices(trained.folder)["solver"]["stages"]
+    assert (first["iterations"], second["iterations"]) == (14, 2)
+    assert second["base_lr"] == pytest.approx(0.3 * first["base_lr"])
+    assert [len([r for r in curve(trained.folder, k) if "loss" in r]) for k in (1, 2)] == [14, 2]
+
+
+def test_the_same_seed_and_iterations_give_the_same_network(trained, tmp_path):
+    again = unet.train(STACK, LABELS, tmp_path / "again", **HOW)
+    for stage in (1, 2):
+        assert curve(again.folder, stage) == curve(trained.folder, stage)
+    assert again.scores == trained.scores
+
+
+def test_a_finished_run_is_not_made_again(trained):
+    log = Path(trained.folder, "training-2", "curve.csv")
+    before = log.stat().st_mtime_ns
+    assert unet.train(STACK, LABELS, trained.folder, **HOW).scores == trained.scores
+    assert log.stat().st_mtime_ns == before
+
+
+def test_other_options_are_refused_and_said(trained):
+    with pytest.raises(InputError, match=r"begun with --iterations 16, and .* --iterations 20"):
+        unet.train(STACK, LABELS, trained.folder, **{**HOW, "iterations": 20})
+
+
+def test_foreign_files_are_not_replaced(tmp_path):
+    (tmp_path / "weights.caffemodel").write_text("mine")
+    with pytest.raises(InputError, match="no training from a stack has left it"):
+        unet.train(STACK, LABELS, tmp_path, **HOW)
+    assert (tmp_path / "weights.caffemodel").read_text() == "mine"
+    assert [one.name for one in tmp_path.iterdir()] == ["weights.caffemodel"]
