@@ -118,7 +118,7 @@ def chart(
         "line", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=_TOP + high, y2=_TOP + high, class_="axis"
     )
     labels = [
-        tag("text", y_label, x=0, y=11, class_="label"),
+        tag("text", y_label, x=0, y=11, class_="label y"),
         tag("text", x_label, x=_WIDTH - 1, y=_HEIGHT - 4, text_anchor="end", class_="label"),
     ]
     drawn, keys = [], []
@@ -130,7 +130,8 @@ def chart(
         ]
         path = "M" + "L".join(f"{x:g} {y:g}" for x, y in places)
         if len(places) > 1:
-            drawn.append(tag("path", d=path, class_=f"line {line.style}"))
+            name = line.name or y_label
+            drawn.append(tag("path", d=path, class_=f"line {line.style}", data_name=name))
         if line.points or len(places) == 1:
             # Of many points the marks would be one thick line.
             shown = places if len(places) <= 40 else places[-1:]
@@ -165,5 +166,9 @@ def chart(
         role="img",
         aria_label=described,
         class_="chart",
+        # By these page.js reads values off the lines: what the axes show, and where they begin.
+        data_x=f"{x0:g} {x1:g} {_LEFT} {wide}",
+        data_y=f"{y0:g} {y1:g} {_TOP} {high}",
+        data_label=x_label,
     )
     return joined(picture, tag("div", *keys, class_="keys") if keys else None)

@@ -37,6 +37,44 @@ for (const viewer of document.querySelectorAll(".viewer")) {
   show();
 }
 
+// The values of all lines of a chart at the place that is pointed at.
+for (const chart of document.querySelectorAll("svg.chart")) {
+  const [x0, x1, left, wide] = chart.dataset.x.split(" ").map(Number);
+  const [y0, y1, top, high] = chart.dataset.y.split(" ").map(Number);
+  const make = (name, attributes) => {
+    const made = document.createElementNS(chart.namespaceURI, name);
+    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+    return chart.appendChild(made);
+  };
+  const cursor = make("line", { class: "cursor", y1: top, y2: top + high });
+  const said = make("text", { class: "said", x: left + wide, y: 11, "text-anchor": "end" });
+  const lines = [...chart.querySelectorAll("path")].map((path) => ({
+    name: path.dataset.name.replace(/ [\d.]+$/, ""),
+    points: path.getAttribute("d").slice(1).split("L").map((point) => point.split(" ").map(Number)),
+  }));
+
+  const point = (event) => {
+    const box = chart.getBoundingClientRect();
+    const at = ((event.clientX - box.left) / box.width) * chart.viewBox.baseVal.width;
+    const near = (points) => points.reduce((a, b) => (Math.abs(b[0] - at) < Math.abs(a[0] - at) ? b : a));
+    // The line with fewest points, that of the tests, is the one whose places count.
+    const sparse = lines.reduce((a, b) => (b.points.length < a.points.length ? b : a));
+    const x = near(sparse.points)[0];
+    cursor.setAttribute("x1", x);
+    cursor.setAttribute("x2", x);
+    const values = lines.map(({ name, points }) => {
+      const y = points.reduce((a, b) => (Math.abs(b[0] - x) < Math.abs(a[0] - x) ? b : a))[1];
+      return `${lines.length > 1 ? `${name} ` : ""}${(y0 + (1 - (y - top) / high) * (y1 - y0)).toPrecision(3)}`;
+    });
+    const where = Number((x0 + ((x - left) / wide) * (x1 - x0)).toPrecision(4));
+    said.textContent = `${chart.dataset.label.split(",")[0]} ${where}: ${values.join(", ")}`;
+    chart.classList.add("pointed");
+  };
+  chart.addEventListener("pointermove", point);
+  chart.addEventListener("pointerdown", point);
+  chart.addEventListener("pointerleave", () => chart.classList.remove("pointed"));
+}
+
 // A place leads to its slice.
 for (const button of document.querySelectorAll("[data-show]")) {
   button.addEventListener("click", () => {

@@ -211,11 +211,23 @@ def _names(numbers: np.ndarray, split: Any) -> list[str]:
     names = []
     for number, part in zip(numbers, parts):
         name = f"slice {int(number)}"
-        if isinstance(part, dict) and {"rows", "columns"} <= set(part):
-            rows, columns = ("–".join(map(str, part[key])) for key in ("rows", "columns"))
-            name += f", rows {rows}, columns {columns}"
-        names.append(name)
+        names.append(f"{name}, {part_of_slice(part)}" if isinstance(part, dict) else name)
     return names
+
+
+def part_of_slice(part: Mapping[str, Any]) -> str:
+    """Say which part of a slice is meant by `rows` and `columns`, each [first, stop].
+
+    Examples
+    --------
+    >>> part_of_slice({"z": 0, "rows": [0, 256], "columns": [256, 512]})
+    'rows 0–255, columns 256–511'
+    """
+    words = []
+    for key in ("rows", "columns"):
+        first, stop = part.get(key) or (0, 0)
+        words.append(f"{key} {first}–{stop - 1}")
+    return ", ".join(words)
 
 
 def _shown(file: h5py.File, kind: str) -> list[int]:

@@ -13,16 +13,12 @@ import numpy as np
 from unet.report.charts import Line, chart, thinned
 from unet.report.markup import Markup, joined, tag
 from unet.report.plots import smoothed
-from unet.report.run_files import LABELS, Run, Stage
+from unet.report.run_files import LABELS, Run, Stage, part_of_slice
 
 _TASKS = {
     "membranes": "tells cells from the membranes between them",
     "cells": "tells cells from background, and from each other",
     "classes": "tells {classes} classes apart",
-}
-_WEIGHTINGS = {
-    "none": "all pixels alike",
-    "paper": "weights of the paper: gaps between cells count most",
 }
 # The picture of the labels is shown as wide as the page.
 _MOST_WIDTH = 1600
@@ -139,8 +135,7 @@ def _slices(parts: Sequence[Any]) -> str:
         k = end + 1
     for part in parts:
         if isinstance(part, dict):
-            rows, columns = ("–".join(map(str, part.get(key, ()))) for key in ("rows", "columns"))
-            words.append(f"{part.get('z')} (rows {rows}, columns {columns})")
+            words.append(f"{part.get('z')} ({part_of_slice(part)})")
     return ", ".join(words)
 
 
@@ -166,6 +161,11 @@ def _net(net: Any) -> str:
     return ", ".join(words) or _plain(net)
 
 
+def _weighting(weighting: Any) -> str:
+    alike = weighting == "none"
+    return "all pixels alike" if alike else f"gaps between cells weigh more ({weighting})"
+
+
 def _solver(solver: Any) -> str:
     if not isinstance(solver, dict):
         return _plain(solver)
@@ -173,9 +173,8 @@ def _solver(solver: Any) -> str:
     words = []
     for number, stage in enumerate(stages, 1):
         said = f"{stage.get('iterations', '?'):,} iterations at rate {stage.get('base_lr', '?')}"
-        weighting = stage.get("weighting")
-        if weighting:
-            said += f", {_WEIGHTINGS.get(weighting, weighting)}"
+        if stage.get("weighting"):
+            said += f", {_weighting(stage['weighting'])}"
         words.append(f"stage {number}: {said}" if len(stages) > 1 else said)
     return "; ".join([str(solver.get("type", "")), *words]).strip("; ")
 
@@ -190,22 +189,22 @@ def _plain(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-#: Choices in the order in which they are shown: key, name, how it is written.
-_SHOWN: Sequence[tuple[str, str, Callable[[Any], str]]] = (
-    ("stack", "Stack", str),
-    ("labels", "Labels", str),
-    ("split", "Slices", _split),
-    ("normalise", "Normalised", _plain),
-    ("net", "Network", _net),
-    ("tile", "Tile", _plain),
-    ("solver", "Solver", _solver),
-    ("augmentation", "Augmentation", _plain),
-    ("device", "Device", _plain),
-    ("precision", "Precision", _plain),
-    ("minutes", "Minutes", _plain),
-    ("seconds_a_step", "Seconds a step", lambda value: f"{value:.3g}" if value else ""),
-    ("seed", "Seed", str),
-    ("version", "Version", str),
+#: Choices in the order in which they are shown: key, name, how it is written, keys of reasons.
+_SHOWN: Sequence[tuple[str, str, Callable[[Any], str], tuple[str, ...]]] = (
+    ("stack", "Stack", str, ()),
+    ("labels", "Labels", str, ("label_kind", "kind")),
+    ("split", "Slices", _split, ("held out",)),
+    ("normalise", "Normalised", _plain, ()),
+    ("net", "Network", _net, ("levels", "maps", "padded")),
+    ("tile", "Tile", _plain, ()),
+    ("solver", "Solver", _solver, ("base_lr", "iterations", "stages", "weighting")),
+    ("augmentation", "Augmentation", _plain, ()),
+    ("minutes", "Minutes", lambda minutes: f"{minutes:g}", ()),
+    ("seconds_a_step", "Seconds a step", lambda seconds: f"{seconds:.3g}", ()),
+    ("device", "Device", str, ()),
+    ("precision", "Precision", str, ()),
+    ("seed", "Seed", str, ()),
+    ("version", "Version", str, ()),
 )
 
 
@@ -213,26 +212,31 @@ def _rows(choices: Mapping[str, Any]) -> list[Markup]:
     reasons = choices.get("reasons")
     reasons = dict(reasons) if isinstance(reasons, dict) else {}
     rows = []
-    for key, name, write in _SHOWN:
-        value, reason = choices.get(key), reasons.pop(key, None)
-        if value is None and reason is None:
+    for key, name, write, keys in _SHOWN:
+        value = choices.get(key)
+        why = [(key, reasons.pop(key))] if key in reasons else []
+        why += [(one, reasons.pop(one)) for one in keys if one in reasons]
+        if value is None and not why:
             continue
         try:
             said = "" if value is None else write(value)
         except (TypeError, ValueError, AttributeError):
             # Of another version, which wrote it otherwise.
             said = _plain(value)
-        rows += _row(name, said, reason)
+        rows += _row(name, said, why, key)
     for key, reason in reasons.items():
-        rows += _row(str(key).replace("_", " ").capitalize(), "", reason)
+        rows += _row(str(key).replace("_", " ").capitalize(), "", [(key, reason)], key)
     return rows
 
 
-def _row(name: str, said: str, reason: Any) -> list[Markup]:
+def _row(name: str, said: str, why: Sequence[tuple[str, Any]], key: str) -> list[Markup]:
+    """Write a choice and its reasons, each of which says what it is about."""
+    because = "; ".join(
+        str(reason) if one == key else f"{one.replace('_', ' ')}: {reason}" for one, reason in why
+    )
     if not said:
-        said, reason = reason, None
-    because = tag("small", reason) if reason else None
-    return [tag("dt", name), tag("dd", said, because)]
+        said, because = because, ""
+    return [tag("dt", name), tag("dd", said, tag("small", because) if because else None)]
 
 
 def curves(run: Run) -> Markup | None:
@@ -303,7 +307,7 @@ def _stage(stage: Stage, several: bool) -> Markup | None:
         for title, lines, most, label in panels
     ]
     weighting = stage.planned.get("weighting")
-    said = f": {_WEIGHTINGS.get(weighting, weighting)}" if weighting else ""
+    said = f": {_weighting(weighting)}" if weighting else ""
     title = tag("h3", f"Stage {stage.number}{said}", class_="stage-head") if several else None
     return joined(title, tag("div", *drawn, class_="charts"))
 

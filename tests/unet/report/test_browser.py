@@ -173,6 +173,20 @@ def test_another_slice_is_shown_with_its_numbers(screen, runs):
     assert said.startswith("Slice 5:")
 
 
+def test_values_of_a_curve_are_told_where_it_is_pointed_at(screen, runs):
+    screen.open(runs["cells"])
+    # The threshold's curve goes through (0.4, 0.9), in its middle.
+    told = screen.value(
+        """(() => { const chart = document.querySelector('svg[aria-label="score over threshold"]');
+        const box = chart.querySelector("path").getBoundingClientRect();
+        chart.dispatchEvent(new PointerEvent("pointermove", {
+            clientX: box.left + box.width * 0.55}));
+        return [chart.querySelector(".said").textContent,
+            getComputedStyle(chart.querySelector(".said")).visibility] })()"""
+    )
+    assert told == ["threshold 0.4: 0.900", "visible"]
+
+
 def test_a_place_leads_to_its_slice(screen, runs):
     screen.open(runs["membranes"])
     screen.value("document.querySelector('.place [data-show=\"1\"]').click()")

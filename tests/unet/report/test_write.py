@@ -70,11 +70,23 @@ def test_what_was_chosen_is_told_with_its_reasons(tmp_path):
     for said in (
         "membranes, as the labels say",
         "3 levels, 16 maps at the first, padded convolutions, 470,000 parameters",
-        "the largest that fits into the time",
+        "levels: cells are 40 pixels wide; maps: of more too few steps would fit",
+        "stage 2: 80 iterations at rate 0.0003, gaps between cells weigh more (w0 10, sigma 5)",
+        "Weatherit rained",
         "trained on slices 0–3; held out: 4, 5",
         "Trained with 400 iterations in 6.67 minutes.",
     ):
         assert said in text
+
+
+def test_parts_of_a_slice_are_named_by_their_place(tmp_path):
+    parts = [
+        {"z": 7, "rows": [0, 80], "columns": [80, 160]},
+        {"z": 7, "rows": [80, 160], "columns": [0, 80]},
+    ]
+    text = report(make_run(tmp_path / "mine", split={"train": [7], "held_out": parts})).text
+    assert "held out: 7 (rows 0–79, columns 80–159), 7 (rows 80–159, columns 0–79)" in text
+    assert "Slice 5, rows 80–159, columns 0–79" in text
 
 
 def test_scores_are_shown_as_they_were_written(tmp_path):
