@@ -28,8 +28,9 @@ $(READY): pyproject.toml constraints.txt tools/setup
 demo: $(READY) ## the whole way in 5 minutes, with as many training steps as fit: data, training, segmenting, scores, pictures
 	@$(RUN) tools/run_recipe.py demo --device "$(DEVICE)"
 
-test: $(READY) ## all tests; PYTEST="-m 'not slow'" (or 'not reference': without genuine Caffe) passes options on
-	@$(RUN) -m pytest $(PYTEST)
+# Half of the suite waits for one process or another: two at a time, each on one core.
+test: $(READY) ## all tests; PYTEST="-m 'not slow'" (or 'not reference': without genuine Caffe; -n 8: so many at a time) passes options on
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 lint: $(READY) ## check style and format
 	@.venv/bin/ruff check .

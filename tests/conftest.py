@@ -34,6 +34,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     _compared.clear()
+    _parity.clear()
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(_Compared(config.getoption("gpu_parity")))
     # In the background of a script, and under nohup, signals are ignored that the tests send to
@@ -143,7 +144,7 @@ _compared: list[dict] = []
 
 
 class _Compared:
-    """Collects the comparisons of all processes, and writes each to a file at once."""
+    """Collects the comparisons of all processes, and writes those of a GPU to a file at once."""
 
     def __init__(self, path: str | None) -> None:
         self.path = path
@@ -151,21 +152,27 @@ class _Compared:
             Path(path).write_text("")
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        rows = [value for name, value in report.user_properties if name == "gpu_parity"]
-        if report.when != "call" or not rows:
+        if report.when != "call":
             return
-        _compared.extend(rows)
-        if self.path:
-            with Path(self.path).open("a") as file:
-                file.writelines(
-                    json.dumps({**row, "seconds": round(report.duration, 2)}) + "\n" for row in rows
-                )
+        for name, value in report.user_properties:
+            if name == "parity":
+                _parity.append(value)
+            elif name == "gpu_parity":
+                _compared.append(value)
+                if self.path:
+                    row = {**value, "seconds": round(report.duration, 2)}
+                    with Path(self.path).open("a") as file:
+                        file.write(json.dumps(row) + "\n")
 
 
 @pytest.fixture
-def record_parity():
+def record_parity(record_property):
     """Return what enters a layer type into the table at the end of the report."""
-    return lambda kind, cases, difference: _parity.append((kind, cases, difference))
+
+    def record(kind: str, cases: int, difference: float) -> None:
+        record_property("parity", (kind, cases, float(difference)))
+
+    return record
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
