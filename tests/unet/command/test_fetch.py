@@ -15,51 +15,55 @@ from unet.command.fetch import main
 from unet.errors import InputError
 
 
-def fetch(*words: str | Path) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(REPOSITORY / "tools" / "fetch.py"), *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, cwd="/tmp")
+@pytest.fixture
+def fetch(capsys):
+    """Run the program; return what it prints."""
+
+    def run(*words: str | Path) -> str:
+        main([*map(str, words)])
+        return capsys.readouterr().out
+
+    return run
 
 
-def test_the_release_from_an_archive(tmp_path):
+def test_the_release_from_an_archive(tmp_path, fetch):
     release = release2015.write_release(tmp_path, 1, np.zeros((2, 20, 30), np.uint8))
     (tmp_path / "local.tar.gz").write_bytes(release2015.pack(release))
     out = tmp_path / "new"
-    done = fetch("release-2015", "--from", tmp_path / "local.tar.gz", "-o", out)
-    assert done.returncode == 0, done.stderr
+    words = ("release-2015", "--from", tmp_path / "local.tar.gz", "-o", out)
+    said = fetch(*words)
     size = (out / "phseg_v5.caffemodel").stat().st_size
-    assert f"{out}/phseg_v5.caffemodel: {size:,} bytes" in done.stdout
-    assert f"{out}/PhC-C2DH-U373/01: 2 frames" in done.stdout
+    assert f"{out}/phseg_v5.caffemodel: {size:,} bytes" in said
+    assert f"{out}/PhC-C2DH-U373/01: 2 frames" in said
     (out / "phseg_v5-train.prototxt").write_text("layers { } # mine")
-    again = ["release-2015", "--from", tmp_path / "local.tar.gz", "-o", out]
-    done = fetch(*again)
-    assert done.returncode == 2
-    assert "phseg_v5-train.prototxt: differs from what" in done.stderr
+    with pytest.raises(InputError, match=r"phseg_v5-train\.prototxt: differs from what"):
+        fetch(*words)
     assert (out / "phseg_v5-train.prototxt").read_text() == "layers { } # mine"
-    done = fetch(*again, "--overwrite")
-    assert done.returncode == 0, done.stderr
+    fetch(*words, "--overwrite")
     assert "mine" not in (out / "phseg_v5-train.prototxt").read_text()
 
 
-def test_data_sets_from_a_folder(tmp_path, shared_data):
-    done = fetch("isbi2012", "--from", shared_data / "isbi2012", "-o", tmp_path / "isbi")
-    assert "train-volume.tif: every pixel as tested" in done.stdout, done.stderr
-    done = fetch("phc-u373", "--from", shared_data, "-o", tmp_path / "phc")
-    assert f"{tmp_path}/phc/02: 115 frames" in done.stdout, done.stderr
+def test_data_sets_from_a_folder(tmp_path, shared_data, fetch):
+    said = fetch("isbi2012", "--from", shared_data / "isbi2012", "-o", tmp_path / "isbi")
+    assert "train-volume.tif: every pixel as tested" in said
+    said = fetch("phc-u373", "--from", shared_data, "-o", tmp_path / "phc")
+    assert f"{tmp_path}/phc/02: 115 frames" in said
 
 
 def test_a_mistake_is_one_line(tmp_path):
-    done = fetch("dic-hela", "--from", tmp_path / "absent", "-o", tmp_path / "new")
+    program = [sys.executable, str(REPOSITORY / "tools" / "fetch.py")]
+    words = ["dic-hela", "--from", str(tmp_path / "absent"), "-o", str(tmp_path / "new")]
+    done = subprocess.run([*program, *words], capture_output=True, text=True, cwd="/tmp")
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert "absent: there is no such folder or zip" in done.stderr
 
 
-def test_phantoms_are_made(tmp_path):
+def test_phantoms_are_made(tmp_path, fetch):
     small = ("-o", tmp_path, "--slices", "1", "--size", "64")
-    done = fetch("phantom", *small)
-    assert f"{tmp_path}/train-labels.tif: 1 slices of 64 x 64" in done.stdout, done.stderr
-    done = fetch("phantom-cells", *small, "--overwrite")
-    assert done.returncode == 0, done.stderr
+    said = fetch("phantom", *small)
+    assert f"{tmp_path}/train-labels.tif: 1 slices of 64 x 64" in said
+    fetch("phantom-cells", *small, "--overwrite")
 
 
 @pytest.mark.parametrize(
