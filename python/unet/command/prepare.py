@@ -54,8 +54,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--label-kind",
         choices=("auto",) + KINDS,
         default="auto",
-        help="binary: 0 and anything else; classes: 0, 1, 2, ...; instances: a number for each "
-        "cell, which get borders where they touch (auto: by the number of values)",
+        help="binary: 0 and anything else, which is inside cells; membranes: which is membrane; "
+        "classes: 0, 1, 2, ...; instances: a number for each cell, which get borders where they "
+        "touch (auto: by the number of values; membranes are a thin connected network)",
     )
     parser.add_argument(
         "--ignore-label",

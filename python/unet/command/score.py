@@ -87,9 +87,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--label-kind",
         choices=LABEL_KINDS,
         default="auto",
-        help="binary: cells are what is connected and above 0; instances: numbers of cells, which "
+        help="binary: cells are what is connected and above 0; membranes: what is connected and 0, all "
+        "else is membrane; instances: numbers of cells, which "
         "get thin borders where they touch, as in tools/prepare.py, also in a prediction of such "
-        "numbers (auto: by how they lie)",
+        "numbers (auto: by how they lie; membranes are a thin connected network)",
     )
     add_label_threshold(parser)
     add_by_order(parser)

@@ -153,13 +153,28 @@ def understood(kind: str, options: TrainingSetOptions, census: Census) -> str:
             f"{label} is class {number}" for number, label in enumerate(options.classes[:8])
         ) + ("; ..." if len(options.classes) > 8 else "")
     if options.label_threshold is not None:
-        return f"above {options.label_threshold:g} is inside cells"
+        above = f"above {options.label_threshold:g}"
+        if kind == "membranes":
+            return _membranes(above, options, "the rest")
+        return f"{above} is inside cells"
     if kind == "classes":
         return "the labels are the classes"
     numbers = few(values, 3) if len(values) < 4 else f"{values[0]} to {values[-1]}"
+    if kind == "membranes":
+        return _membranes(numbers, options, "0")
     is_background = "0 is background" if 0 in census.values else "none is background"
     return (
         f"{numbers} {'inside cells' if kind == 'binary' else 'number the cells'}, {is_background}"
+    )
+
+
+def _membranes(white: str, options: TrainingSetOptions, other: str) -> str:
+    """Say that what is not 0 is membrane, and why."""
+    if options.label_kind != "auto":
+        return f"{white} is membrane, {other} inside cells, which is class 1"
+    return (
+        f"{white} is membrane, for it is a thin connected network, and {other} inside cells, which "
+        f"is class 1 (--label-kind binary if it is cells)"
     )
 
 
@@ -171,9 +186,11 @@ def demand_classes(labels: Volume, counts: np.ndarray, kind: str) -> None:
     if not len(present):
         raise InputError(f"{labels.path}: no pixel is annotated: every label is the ignored one")
     if present[0] == 0:
-        what = "background (label 0)"
+        what = "membrane" if kind == "membranes" else "background (label 0)"
     elif kind == "classes":
         what = f"of class {present[0]}"
+    elif kind == "membranes":
+        what = "inside cells (label 0)"
     else:
         what = (
             "inside cells (none has the label 0, which is background; if another is, name the "

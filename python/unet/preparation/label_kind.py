@@ -9,6 +9,7 @@ import numpy as np
 
 from unet.errors import InputError
 from unet.preparation.labels import listed, whole, without_ignored
+from unet.preparation.membranes import NetworkSurvey
 
 # More distinct values than any list of tissue classes, fewer than the cells of a stack.
 MOST_CLASSES = 32
@@ -183,7 +184,8 @@ def touch(cells: np.ndarray) -> bool:
 def detect_kind(slices: Iterable[np.ndarray], ignore: int | None = None) -> str:
     """Tell what kind of labels a stack holds: up to two values are binary, more than 32 instances.
 
-    Slices are read until the answer is known; `ignore` is the label that means "not annotated".
+    Binary ones whose white is a thin connected network are "membranes". Slices are read until the
+    answer is known; `ignore` is the label that means "not annotated".
 
     Raises
     ------
@@ -191,14 +193,16 @@ def detect_kind(slices: Iterable[np.ndarray], ignore: int | None = None) -> str:
         If there are 3 to 32 values, which may mean either classes or cells; two of which none is 0;
         one that is negative; or if they lie as those of pictures do.
     """
-    survey = LabelSurvey(ignore)
+    survey, white = LabelSurvey(ignore), NetworkSurvey()
     for labels in slices:
         survey.add(labels)
+        if len(survey.pixels) <= 2:
+            add_white(white, labels, ignore)
         if len(survey.pixels) > MOST_CLASSES:
             break
     survey.refuse_strange_values()
     if len(survey.pixels) <= 2:
-        return "binary"
+        return "membranes" if white.is_network else "binary"
     survey.refuse_pictures()
     if len(survey.pixels) > MOST_CLASSES:
         return "instances"
@@ -207,6 +211,12 @@ def detect_kind(slices: Iterable[np.ndarray], ignore: int | None = None) -> str:
         f"classes as well as cells; say --label-kind classes or --label-kind instances, and "
         f"--ignore-label N where one of them means not annotated"
     )
+
+
+def add_white(survey: NetworkSurvey, labels: np.ndarray, ignore: int | None = None) -> None:
+    """Look at what is not 0 in a slice of labels, (height, width), where it was annotated."""
+    known = None if ignore is None else labels != ignore
+    survey.add(labels != 0, known)
 
 
 def refuse_largest(values: Iterable[int], dtype: np.dtype) -> None:

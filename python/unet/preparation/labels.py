@@ -13,7 +13,7 @@ from unet.volumes.row_strips import count_values, strips, values_of
 
 # How "not annotated" is written in a training set.
 IGNORED = 255
-KINDS = ("binary", "classes", "instances")
+KINDS = ("binary", "membranes", "classes", "instances")
 
 
 class Annotation(NamedTuple):
@@ -43,8 +43,9 @@ def annotate(labels: np.ndarray, kind: str, ignore: int | None = None) -> Annota
     Parameters
     ----------
     labels : ndarray of bool, int or whole-numbered float, shape (height, width)
-    kind : {"binary", "classes", "instances"}
+    kind : {"binary", "membranes", "classes", "instances"}
         binary: 0 is background, all else inside a cell; cells are the 4-connected components.
+        membranes: the other way round: 0 is inside a cell, all else membrane, which is background.
         classes: class numbers 0..254; cells are the 4-connected components of each class but 0.
         instances: 0 is background, every other number a cell; thin background borders are put
         between cells that touch.
@@ -73,8 +74,10 @@ def annotate(labels: np.ndarray, kind: str, ignore: int | None = None) -> Annota
         borders = (dense > 0) & (instances == 0)
         vanished = int(np.count_nonzero(count_values(instances, count + 1)[1:] == 0))
         classes = (instances > 0).astype(np.uint8)
-    elif kind == "binary":
-        classes = (labels != 0).astype(np.uint8)
+    elif kind in ("binary", "membranes"):
+        classes = ((labels == 0) == (kind == "membranes")).astype(np.uint8)
+        if ignored is not None:
+            classes[ignored] = 0
         instances = instances_from_binary(classes > 0)
     elif kind == "classes":
         if labels.max() >= IGNORED:

@@ -261,7 +261,7 @@ def _by_values(labels: Volume, options: TrainingSetOptions) -> tuple[Volume, Tra
     ignored = None if ignore is None else IGNORED
     if options.label_threshold is not None:
         labels = above(labels, options.label_threshold, ignore)
-        return labels, replace(options, label_kind="binary", ignore_label=ignored)
+        return labels, replace(options, ignore_label=ignored)
     if options.classes is not None:
         labels = numbered(labels, options.classes, ignore)
         return labels, replace(options, label_kind="classes", ignore_label=ignored)

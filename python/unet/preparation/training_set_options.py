@@ -15,9 +15,11 @@ class TrainingSetOptions:
 
     Attributes
     ----------
-    label_kind : {"auto", "binary", "classes", "instances"}
-        binary: 0 and anything else; classes: 0, 1, 2, ...; instances: a number for each cell, which
-        get borders where they touch; auto: by the number of values.
+    label_kind : {"auto", "binary", "membranes", "classes", "instances"}
+        binary: 0 and anything else, which is inside cells; membranes: anything else is membrane;
+        classes: 0, 1, 2, ...; instances: a number for each cell, which get borders where they
+        touch; auto: by the number of values, and binary ones by whether these are a thin connected
+        network.
     ignore_label : int, optional
         The label that means "not annotated".
     label_threshold : float, optional
@@ -96,7 +98,7 @@ class TrainingSetOptions:
 
     def _check_labels(self) -> None:
         ways = {
-            "--label-threshold": (self.label_threshold is not None, ("auto", "binary")),
+            "--label-threshold": (self.label_threshold is not None, ("auto", "binary", "membranes")),
             "--classes": (self.classes is not None, ("auto", "classes")),
         }
         given = [name for name, (is_given, _) in ways.items() if is_given]

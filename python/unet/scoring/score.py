@@ -10,15 +10,16 @@ import numpy as np
 
 from unet.errors import InputError, few
 from unet.preparation.ctc_sequence import is_sequence
-from unet.preparation.label_kind import MOST_CLASSES, LabelSurvey
+from unet.preparation.label_kind import MOST_CLASSES, LabelSurvey, add_white
 from unet.preparation.labels import annotate
+from unet.preparation.membranes import NetworkSurvey
 from unet.scoring.score_sequence import is_ground_truth, score_sequence
 from unet.scoring.score_stack import score_stack
 from unet.scoring.score_tables import SequenceScores, StackScores
 from unet.volumes import Stack, Volume, as_volume, chosen_slices
 from unet.volumes.file_numbers import are_named, chosen, places_of
 
-LABEL_KINDS = ("auto", "binary", "instances")
+LABEL_KINDS = ("auto", "binary", "membranes", "instances")
 
 
 def score(
@@ -51,9 +52,9 @@ def score(
     prediction : array or path
         Probabilities of being inside a cell: float in [0, 1], uint8 (/255) or uint16 (/65535), or
         numbers of cells; or a folder DATASET/NN_RES: maskNNN.tif and res_track.txt.
-    label_kind : {"auto", "binary", "instances"}
-        instances: numbers of cells, which get thin borders where they touch, as in training. auto:
-        by how they lie.
+    label_kind : {"auto", "binary", "membranes", "instances"}
+        membranes: what is not 0 is membrane, not the inside of cells; instances: numbers of cells,
+        which get thin borders where they touch, as in training. auto: by how they lie.
     label_threshold : float, optional
         Labels above it are inside a cell, the others are membrane.
     level, channel, time, scene : int, optional
@@ -141,7 +142,7 @@ def score(
     names = [one if isinstance(one, Path) else "array" for one in (truth, prediction)]
     bits = [one.dtype.itemsize * 8 for one in (labels, predicted)]
     if label_threshold is not None:
-        labels, label_kind = labels > label_threshold, "binary"
+        labels = labels > label_threshold
     elif labels.min() < 0:
         raise InputError(
             f"{names[0]}: the label {labels.min()} is negative: say --label-threshold 0 if what "
@@ -242,7 +243,7 @@ def _describe(volume: Volume, slices: int) -> str:
 
 
 def _true_cells(stack: np.ndarray, kind: str, path: Path) -> tuple[np.ndarray, str]:
-    """Return which pixels are inside a cell, and what kind of labels said so: binary or instances.
+    """Return which pixels are inside a cell, and what kind of labels said so.
 
     The challenge's scores are of the 4-connected components of a picture of cells and membrane.
     Numbers of cells that touch become one as a network learns it: thin borders are put between.
@@ -252,8 +253,10 @@ def _true_cells(stack: np.ndarray, kind: str, path: Path) -> tuple[np.ndarray, s
         for image in stack:
             survey.add(image)
         if kind == "auto":
-            kind = _kind_of(survey)
-        if kind == "instances":
+            kind = _kind_of(survey, stack)
+        if kind == "membranes":
+            cells = stack == 0
+        elif kind == "instances":
             cells = np.stack([annotate(image, "instances").classes > 0 for image in stack])
         else:
             cells = stack > 0
@@ -261,8 +264,8 @@ def _true_cells(stack: np.ndarray, kind: str, path: Path) -> tuple[np.ndarray, s
         raise InputError(f"{path}: {error}") from None
     if not cells.any():
         raise InputError(
-            f"{path}: no pixel of the slices scored is above 0, so there is no cell to score; is "
-            f"this the right stack?"
+            f"{path}: no pixel of the slices scored is {'0' if kind == 'membranes' else 'above 0'}, "
+            f"so there is no cell to score; is this the right stack?"
         )
     if asked == "auto" and cells.all() and len(survey.values) > 1:
         raise InputError(
@@ -272,9 +275,14 @@ def _true_cells(stack: np.ndarray, kind: str, path: Path) -> tuple[np.ndarray, s
     return cells, kind
 
 
-def _kind_of(survey: LabelSurvey) -> str:
-    """Tell whether labels number cells that touch."""
-    if len(survey.values) <= 2 or not survey.touching:
+def _kind_of(survey: LabelSurvey, stack: np.ndarray) -> str:
+    """Tell whether labels number cells that touch, or are membranes."""
+    if len(survey.values) <= 2:
+        white = NetworkSurvey()
+        for image in stack:
+            add_white(white, image)
+        return "membranes" if white.is_network else "binary"
+    if not survey.touching:
         return "binary"
     survey.refuse_pictures()
     if len(survey.values) > MOST_CLASSES:
