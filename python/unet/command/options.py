@@ -158,6 +158,16 @@ def add_label_threshold(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_ignore_label(parser: argparse.ArgumentParser) -> None:
+    """Add --ignore-label."""
+    parser.add_argument(
+        "--ignore-label",
+        type=whole(-(2**63), 2**64 - 1),
+        metavar="N",
+        help="the label that means: not annotated",
+    )
+
+
 def add_by_order(parser: argparse.ArgumentParser) -> None:
     """Add --by-order."""
     parser.add_argument(

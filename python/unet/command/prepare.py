@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from unet.command.options import (
     add_by_order,
+    add_ignore_label,
     add_label_threshold,
     add_overwrite,
     add_part,
@@ -58,12 +59,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "classes: 0, 1, 2, ...; instances: a number for each cell, which get borders where they "
         "touch (auto: by the number of values; membranes are a thin connected network)",
     )
-    parser.add_argument(
-        "--ignore-label",
-        type=whole(-(2**63), 2**64 - 1),
-        metavar="N",
-        help="the label that means: not annotated",
-    )
+    add_ignore_label(parser)
     add_label_threshold(parser)
     parser.add_argument(
         "--classes",

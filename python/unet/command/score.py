@@ -5,6 +5,9 @@ pixel error, and V_rand and V_info after thinning as the later one, each at the 
 it best. Read the warping error together with the others: at a threshold where hardly a cell is left
 it is low for free.
 
+Where labels and prediction both number cells, also by how well these are told apart: SEG, and F1 at
+intersections over unions of 0.5 to 0.9. Classes (--label-kind classes) by the IoU of each.
+
 Cells and tracks, evaluate.py DATASET/NN_GT DATASET/NN_RES, as the cell tracking challenge: SEG, the
 mean Jaccard index of the cells drawn; DET and TRA, what finding and tracking them by hand would
 cost in comparison. The result holds maskNNN.tif of every frame and res_track.txt.
@@ -18,6 +21,7 @@ from pathlib import Path
 
 from unet.command.options import (
     add_by_order,
+    add_ignore_label,
     add_label_threshold,
     add_overwrite,
     add_part,
@@ -47,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         **part_of(arguments),
         label_kind=arguments.label_kind,
         label_threshold=arguments.label_threshold,
+        ignore_label=arguments.ignore_label,
         by_order=arguments.by_order,
         slices=parse_slices(arguments.slices),
         every_third=arguments.every_third,
@@ -87,11 +92,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--label-kind",
         choices=LABEL_KINDS,
         default="auto",
-        help="binary: cells are what is connected and above 0; membranes: what is connected and 0, all "
-        "else is membrane; instances: numbers of cells, which "
-        "get thin borders where they touch, as in tools/prepare.py, also in a prediction of such "
-        "numbers (auto: by how they lie; membranes are a thin connected network)",
+        help="binary: cells are what is connected and above 0; membranes: what is connected and 0, "
+        "all else is membrane; instances: numbers of cells, which get thin borders where they "
+        "touch, as in tools/prepare.py, also in a prediction of such numbers; classes: numbers of "
+        "classes (auto: by how they lie, never classes; membranes are a thin connected network)",
     )
+    add_ignore_label(parser)
     add_label_threshold(parser)
     add_by_order(parser)
     add_part(parser, "where labels or prediction have several")

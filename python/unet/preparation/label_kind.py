@@ -197,7 +197,7 @@ def detect_kind(slices: Iterable[np.ndarray], ignore: int | None = None) -> str:
     for labels in slices:
         survey.add(labels)
         if len(survey.pixels) <= 2:
-            add_white(white, labels, ignore)
+            white.add(labels != 0, None if ignore is None else labels != ignore)
         if len(survey.pixels) > MOST_CLASSES:
             break
     survey.refuse_strange_values()
@@ -211,12 +211,6 @@ def detect_kind(slices: Iterable[np.ndarray], ignore: int | None = None) -> str:
         f"classes as well as cells; say --label-kind classes or --label-kind instances, and "
         f"--ignore-label N where one of them means not annotated"
     )
-
-
-def add_white(survey: NetworkSurvey, labels: np.ndarray, ignore: int | None = None) -> None:
-    """Look at what is not 0 in a slice of labels, (height, width), where it was annotated."""
-    known = None if ignore is None else labels != ignore
-    survey.add(labels != 0, known)
 
 
 def refuse_largest(values: Iterable[int], dtype: np.dtype) -> None:

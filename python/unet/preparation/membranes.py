@@ -13,11 +13,11 @@ _CONNECTED = 0.5
 # So much of the centre lines has another face on either side: of ISBI 2012 0.96 and more;
 # filaments that cross each other end somewhere.
 _DIVIDING = 0.93
-# Mean distance to the edge, of the network's pixels over that of the faces': ISBI 2012 0.2, touching
-# cells above 1.
+# Mean distance to the edge, of the network's pixels over that of the faces': of ISBI 2012 0.2, of
+# touching cells above 1.
 _THIN = 0.45
-# Faces that are large beside what divides them, and how many of all are: of ISBI 2012 0.85 and more,
-# of filaments that cross each other at random 0.7 and less.
+# Faces that are large beside what divides them, and how many of all are: of ISBI 2012 0.85 and
+# more, of filaments that cross each other at random 0.7 and less.
 _FACES, _LARGE = 8, 0.75
 # One face may not be nearly all there is.
 _LARGEST_FACE = 0.7

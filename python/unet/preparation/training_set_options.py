@@ -98,7 +98,10 @@ class TrainingSetOptions:
 
     def _check_labels(self) -> None:
         ways = {
-            "--label-threshold": (self.label_threshold is not None, ("auto", "binary", "membranes")),
+            "--label-threshold": (
+                self.label_threshold is not None,
+                ("auto", "binary", "membranes"),
+            ),
             "--classes": (self.classes is not None, ("auto", "classes")),
         }
         given = [name for name, (is_given, _) in ways.items() if is_given]

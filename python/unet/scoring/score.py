@@ -1,4 +1,4 @@
-"""Score a prediction as its challenge did: a stack of membranes, or cells and their tracks."""
+"""Score a prediction as its challenge did: membranes, cells and their tracks; or classes."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ import numpy as np
 
 from unet.errors import InputError, few
 from unet.preparation.ctc_sequence import is_sequence
-from unet.preparation.label_kind import MOST_CLASSES, LabelSurvey, add_white
-from unet.preparation.labels import annotate
+from unet.preparation.label_kind import MOST_CLASSES, LabelSurvey
+from unet.preparation.labels import IGNORED, annotate, whole
 from unet.preparation.membranes import NetworkSurvey
+from unet.scoring.score_cells import UNKNOWN, score_cells
+from unet.scoring.score_classes import score_classes
 from unet.scoring.score_sequence import is_ground_truth, score_sequence
 from unet.scoring.score_stack import score_stack
-from unet.scoring.score_tables import SequenceScores, StackScores
+from unet.scoring.score_tables import ClassScores, SequenceScores, StackScores
 from unet.volumes import Stack, Volume, as_volume, chosen_slices
 from unet.volumes.file_numbers import are_named, chosen, places_of
 
-LABEL_KINDS = ("auto", "binary", "membranes", "instances")
+LABEL_KINDS = ("auto", "binary", "membranes", "instances", "classes")
 
 
 def score(
@@ -28,6 +30,7 @@ def score(
     *,
     label_kind: str = "auto",
     label_threshold: float | None = None,
+    ignore_label: int | None = None,
     level: int | None = None,
     channel: int | None = None,
     time: int | None = None,
@@ -41,7 +44,7 @@ def score(
     tracking: bool = True,
     workers: int = 1,
     progress: bool = False,
-) -> StackScores | SequenceScores:
+) -> StackScores | ClassScores | SequenceScores:
     """Score a prediction against its ground truth.
 
     Parameters
@@ -51,12 +54,16 @@ def score(
         opens; or a folder DATASET/NN_GT of the cell tracking challenge.
     prediction : array or path
         Probabilities of being inside a cell: float in [0, 1], uint8 (/255) or uint16 (/65535), or
-        numbers of cells; or a folder DATASET/NN_RES: maskNNN.tif and res_track.txt.
-    label_kind : {"auto", "binary", "membranes", "instances"}
+        numbers of cells; of classes their numbers, or a channel of probabilities for each; or a
+        folder DATASET/NN_RES: maskNNN.tif and res_track.txt.
+    label_kind : {"auto", "binary", "membranes", "instances", "classes"}
         membranes: what is not 0 is membrane, not the inside of cells; instances: numbers of cells,
-        which get thin borders where they touch, as in training. auto: by how they lie.
+        which get thin borders where they touch, as in training; classes: numbers of classes, of
+        which the IoU is scored. auto: by how they lie, never classes.
     label_threshold : float, optional
         Labels above it are inside a cell, the others are membrane.
+    ignore_label : int, optional
+        The label that means "not annotated": nothing counts there.
     level, channel, time, scene : int, optional
         Which part is scored, as of `unet.open_volume` (scene also by its name): of the labels, the
         prediction or both, wherever a file holds several.
@@ -82,7 +89,7 @@ def score(
 
     Returns
     -------
-    StackScores or SequenceScores
+    StackScores, ClassScores or SequenceScores
         A dict; as text it is the table that `unet score` prints.
 
     Raises
@@ -122,6 +129,7 @@ def score(
         ("--unscaled", unscaled, False),
         ("--label-kind", label_kind != "auto", False),
         ("--label-threshold", label_threshold is not None, False),
+        ("--ignore-label", ignore_label is not None, False),
         ("--by-order", by_order, False),
         *((f"--{name}", True, False) for name in part),
         ("--no-warping", not warping, False),
@@ -134,27 +142,40 @@ def score(
     if of_folder:
         return SequenceScores(score_sequence(truth, prediction, frames, tracking=tracking))
 
-    if label_threshold is not None and label_kind == "instances":
-        raise InputError("--label-threshold says that labels are binary, not instances")
+    if label_threshold is not None and label_kind in ("instances", "classes"):
+        raise InputError(f"--label-threshold says that labels are binary, not {label_kind}")
+    channels = None if label_kind == "classes" else 1
     labels, predicted, numbers, surplus = _read(
-        truth, prediction, part, slices, every_third, by_order
+        truth, prediction, part, slices, every_third, by_order, channels
     )
     names = [one if isinstance(one, Path) else "array" for one in (truth, prediction)]
+    unknown = np.zeros(labels.shape, bool) if ignore_label is None else labels == ignore_label
+    if label_kind == "classes":
+        truths = np.where(unknown, UNKNOWN, _whole(labels, names[0]))
+        return _of_classes(truths, predicted, numbers, names, part)
     bits = [one.dtype.itemsize * 8 for one in (labels, predicted)]
+    known = labels[~unknown]
     if label_threshold is not None:
         labels = labels > label_threshold
-    elif labels.min() < 0:
+    elif known.size and known.min() < 0:
         raise InputError(
-            f"{names[0]}: the label {labels.min()} is negative: say --label-threshold 0 if what "
-            f"is above 0 alone is inside cells, or --slices A:B where slices are not annotated"
+            f"{names[0]}: the label {known.min()} is negative: say --label-threshold 0 if what "
+            f"is above 0 alone is inside cells, --ignore-label {known.min()} if it means not "
+            f"annotated, or --slices A:B where slices are not annotated"
         )
-    cells, kind = _true_cells(labels, label_kind, names[0])
+    cells, kind = _true_cells(labels, label_kind, names[0], unknown)
+    of_cells = {}
     if _are_cell_numbers(predicted):
-        found, how = _true_cells(predicted, label_kind, names[1])
+        found, how = _true_cells(predicted, "auto" if kind == "membranes" else label_kind, names[1])
         probabilities = found.astype(np.float32)
         scaling = f"{predicted.dtype}, cell numbers taken as {how}"
+        if label_kind != "binary" and _number_cells(labels[~unknown]):
+            truths = np.where(unknown, UNKNOWN, _whole(labels, names[0]))
+            of_cells = {"of_cells": score_cells(zip(truths, predicted.astype(np.int64)))}
     else:
         probabilities, scaling = rescale(predicted, unscaled)
+    # Where neither is a cell, the challenge counts nothing.
+    probabilities[unknown] = 0
     scores = score_stack(cells, probabilities, warping=warping, workers=workers, progress=progress)
     for number, of_slice in zip(numbers, scores["per_slice"]):
         of_slice["slice"] = number
@@ -163,6 +184,7 @@ def score(
         doubts=[*surplus, *_doubts(cells, probabilities)],
         labels=str(names[0]),
         prediction=str(names[1]),
+        **of_cells,
         slices_without_cells=[one["slice"] for one in scores["per_slice"] if not one["cells"]],
         **part,
         label_kind=kind,
@@ -180,14 +202,18 @@ def _read(
     slices: range | slice | None,
     every_third: bool,
     by_order: bool,
+    channels: int | None,
 ) -> tuple[np.ndarray, np.ndarray, list[int], list[str]]:
     """Read the slices to be scored of both stacks, (slices, height, width), and number them.
 
-    The numbers are those in the labels, from 1. Last come sentences on what is not scored.
+    A prediction of several channels, if it may have them, is (slices, channels, height, width). The
+    numbers are those in the labels, from 1. Last come sentences on what is not scored.
     """
     with (
         as_volume(truth, "labels", channels=1, part=part, if_several=True) as labels,
-        as_volume(prediction, "prediction", channels=1, part=part, if_several=True) as predicted,
+        as_volume(
+            prediction, "prediction", channels=channels, part=part, if_several=True
+        ) as predicted,
     ):
         for option, asked in part.items():
             if option not in labels.among_several | predicted.among_several:
@@ -212,9 +238,10 @@ def _read(
 
 
 def _read_slices(volume: Volume, places: Sequence[int]) -> np.ndarray:
-    """Read slices of a grey stack, shape (slices, height, width)."""
+    """Read slices, shape (slices, height, width), or with channels if there are several."""
     pixels = chosen(volume, places)[:]
-    return pixels.reshape((len(pixels),) + volume.shape[-2:])
+    several = () if (volume.channels or 1) == 1 else (volume.channels,)
+    return pixels.reshape((len(pixels), *several) + volume.shape[-2:])
 
 
 def _choose(
@@ -242,20 +269,86 @@ def _describe(volume: Volume, slices: int) -> str:
     return f"{slices} slice{'s' if slices > 1 else ''} of {height}x{width}"
 
 
-def _true_cells(stack: np.ndarray, kind: str, path: Path) -> tuple[np.ndarray, str]:
+def _of_classes(
+    truth: np.ndarray,
+    predicted: np.ndarray,
+    numbers: Sequence[int],
+    names: Sequence[str | Path],
+    part: dict[str, int | str],
+) -> ClassScores:
+    """Score the IoU of classes, `UNKNOWN` where nobody annotated."""
+    if truth.max() < 0:
+        raise InputError(f"{names[0]}: no pixel of the slices scored is annotated")
+    if truth.max() >= IGNORED:
+        raise InputError(
+            f"{names[0]}: the label {truth.max()} is no class number 0..{IGNORED - 1}: say "
+            f"--ignore-label {truth.max()} if it means not annotated"
+        )
+    if predicted.ndim == 4:
+        found, how = predicted.argmax(axis=1), f"{predicted.shape[1]} channels, the likeliest class"
+        classes = predicted.shape[1]
+    elif truth.max() <= 1 and (predicted.dtype.kind == "f" or predicted.max() > 1):
+        probabilities, how = rescale(predicted, unscaled=False)
+        found, how, classes = probabilities > 0.5, f"{how}, class 1 above 0.5", 2
+    else:
+        found, how = _whole(predicted, names[1]), f"{predicted.dtype}, class numbers"
+        classes = max(2, int(found.max()) + 1)
+        if found.min() < 0 or classes > IGNORED:
+            raise InputError(
+                f"{names[1]}: holds {found.min()} to {found.max()}, and class numbers are "
+                f"0..{IGNORED - 1}: give those that `unet segment --classes` writes"
+            )
+    classes = max(classes, int(truth.max()) + 1)
+    scores = score_classes(zip(truth, found), classes)
+    for number, of_slice in zip(numbers, scores["per_slice"]):
+        of_slice["slice"] = number
+    return ClassScores(
+        scores,
+        labels=str(names[0]),
+        prediction=str(names[1]),
+        **part,
+        slices=len(truth),
+        height=truth.shape[1],
+        width=truth.shape[2],
+        classes=classes,
+        label_kind="classes",
+        prediction_scaling=how,
+    )
+
+
+def _whole(labels: np.ndarray, path: str | Path) -> np.ndarray:
+    """Return labels as int64."""
+    try:
+        return whole(labels).astype(np.int64)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def _number_cells(labels: np.ndarray) -> bool:
+    """Tell whether labels, (pixels,), have a number for each cell."""
+    return labels.dtype.kind in "iuf" and len(np.unique(labels)) > 2
+
+
+def _true_cells(
+    stack: np.ndarray, kind: str, path: str | Path, unknown: np.ndarray | None = None
+) -> tuple[np.ndarray, str]:
     """Return which pixels are inside a cell, and what kind of labels said so.
 
     The challenge's scores are of the 4-connected components of a picture of cells and membrane.
     Numbers of cells that touch become one as a network learns it: thin borders are put between.
+    What is `unknown` is none.
     """
     survey, asked = LabelSurvey(), kind
+    unknown = np.zeros(stack.shape, bool) if unknown is None else unknown
+    if unknown.any():
+        stack = np.where(unknown, stack.dtype.type(0), stack)
     try:
         for image in stack:
             survey.add(image)
         if kind == "auto":
-            kind = _kind_of(survey, stack)
+            kind = _kind_of(survey, stack, unknown)
         if kind == "membranes":
-            cells = stack == 0
+            cells = (stack == 0) & ~unknown
         elif kind == "instances":
             cells = np.stack([annotate(image, "instances").classes > 0 for image in stack])
         else:
@@ -263,9 +356,10 @@ def _true_cells(stack: np.ndarray, kind: str, path: Path) -> tuple[np.ndarray, s
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     if not cells.any():
+        inside = "0" if kind == "membranes" else "above 0"
         raise InputError(
-            f"{path}: no pixel of the slices scored is {'0' if kind == 'membranes' else 'above 0'}, "
-            f"so there is no cell to score; is this the right stack?"
+            f"{path}: no pixel of the slices scored is {inside}, so there is no cell to score; is "
+            f"this the right stack?"
         )
     if asked == "auto" and cells.all() and len(survey.values) > 1:
         raise InputError(
@@ -275,12 +369,12 @@ def _true_cells(stack: np.ndarray, kind: str, path: Path) -> tuple[np.ndarray, s
     return cells, kind
 
 
-def _kind_of(survey: LabelSurvey, stack: np.ndarray) -> str:
+def _kind_of(survey: LabelSurvey, stack: np.ndarray, unknown: np.ndarray) -> str:
     """Tell whether labels number cells that touch, or are membranes."""
     if len(survey.values) <= 2:
         white = NetworkSurvey()
-        for image in stack:
-            add_white(white, image)
+        for image, hidden in zip(stack, unknown):
+            white.add(image != 0, ~hidden)
         return "membranes" if white.is_network else "binary"
     if not survey.touching:
         return "binary"
@@ -289,8 +383,9 @@ def _kind_of(survey: LabelSurvey, stack: np.ndarray) -> str:
         return "instances"
     raise InputError(
         f"labels of {len(survey.values)} values ({few(survey.values, 4)}) touch, which can be "
-        f"cells as well as classes; say --label-kind instances to put borders between them, or "
-        f"--label-kind binary to take all above 0 for the inside of cells"
+        f"cells as well as classes; say --label-kind instances to put borders between them, "
+        f"--label-kind classes to score the IoU of each class, or --label-kind binary to take all "
+        f"above 0 for the inside of cells"
     )
 
 

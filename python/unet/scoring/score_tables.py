@@ -28,9 +28,12 @@ class StackScores(dict):
     def __str__(self) -> str:
         shown = [(key, title) for key, title in _SCORES if key in self]
         size = f"{self['slices']} x {self['height']} x {self['width']}"
-        kind = ", instances with borders between them" if self["label_kind"] == "instances" else ""
-        if self.get("label_threshold") is not None:
-            kind = f", above {self['label_threshold']:g} inside cells"
+        threshold = self.get("label_threshold")
+        white = "what is not 0" if threshold is None else f"above {threshold:g}"
+        kind = {
+            "instances": ", instances with borders between them",
+            "membranes": f", {white} is membrane",
+        }.get(self["label_kind"], "" if threshold is None else f", {white} inside cells")
         lines = [
             f"labels      {self['labels']}  ({size}{kind})",
             f"prediction  {self['prediction']}  ({self['prediction_scaling']})",
@@ -40,6 +43,8 @@ class StackScores(dict):
         lines += [
             f"{title:<14}{_number(self[key], 11)}  {_threshold(self, key)}" for key, title in shown
         ]
+        if "of_cells" in self:
+            lines += _of_cells(self["of_cells"])
         lines += _remarks(self)
         lines += ["", "each slice by itself, with its own best thresholds"]
         lines.append("slice" + "".join(f"{title:>20}" for _, title in shown))
@@ -49,6 +54,29 @@ class StackScores(dict):
                 for key, _ in shown
             )
             lines.append(f"{one['slice']:5d}" + "".join(f"{value:>20}" for value in values))
+        return "\n".join(lines)
+
+
+class ClassScores(dict):
+    """Scores of classes, keys as of `unet.scoring.score_classes.score_classes`, and of files."""
+
+    def __str__(self) -> str:
+        size = f"{self['slices']} x {self['height']} x {self['width']}, classes"
+        classes = [f"iou_{number}" for number in range(self["classes"])]
+        lines = [
+            f"labels      {self['labels']}  ({size})",
+            f"prediction  {self['prediction']}  ({self['prediction_scaling']})",
+            "",
+            f"{'overall':<14}{'value':>11}",
+            f"{'mean IoU':<14}{_number(self['iou_mean'], 11)}",
+            f"{'pixels right':<14}{_number(self['accuracy'], 11)}",
+        ]
+        lines += [f"{'IoU class ' + key[4:]:<14}{_number(self[key], 11)}" for key in classes]
+        lines += ["", "slice" + "".join(f"{name:>13}" for name in ("mean IoU", "pixels right"))]
+        lines[-1] += "".join(f"{'class ' + key[4:]:>13}" for key in classes)
+        for one in self["per_slice"]:
+            values = (one[key] for key in ("iou_mean", "accuracy", *classes))
+            lines.append(f"{one['slice']:5d}" + "".join(_number(value, 13) for value in values))
         return "\n".join(lines)
 
 
@@ -80,6 +108,21 @@ class SequenceScores(dict):
                 for one in self["per_frame"]
             ]
         return "\n".join(lines)
+
+
+def _of_cells(scores: dict[str, Any]) -> list[str]:
+    """Write how well cells are told apart, whose numbers labels and prediction hold."""
+    found = f"{scores['found_cells']} found, {scores['cells']} true"
+    return [
+        "",
+        f"{'cells':<14}{'value':>11}  {found}",
+        f"{'SEG':<14}{_number(scores['SEG'], 11)}",
+        *(
+            f"{f'F1, IoU {iou:.2f}':<14}{_number(value, 11)}"
+            for iou, value in zip(scores["ious"], scores["f1_by_iou"])
+        ),
+        f"{'mean F1':<14}{_number(scores['f1_mean'], 11)}",
+    ]
 
 
 def _number(value: float, width: int) -> str:

@@ -80,7 +80,9 @@ def test_from_python_arrays_and_open_volumes_score_as_their_files(labels, probab
         # Whoever opened it closes it.
         assert volume[0].shape == labels.shape[1:]
     assert {**given, "labels": paths[0], "prediction": paths[1]} == expected
-    with pytest.raises(InputError, match="label kind 'cells': give auto, binary, instances"):
+    with pytest.raises(
+        InputError, match="label kind 'cells': give auto, binary, membranes, instances"
+    ):
         score(labels, probabilities, label_kind="cells")
 
 

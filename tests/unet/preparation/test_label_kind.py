@@ -162,3 +162,13 @@ def test_the_largest_number_of_a_type_far_above_all_others_is_minus_one():
             refuse_largest([top, *range(61)], np.dtype(dtype))
     refuse_largest(range(61), np.dtype("u2"))
     refuse_largest([60, 2**31 - 1], np.dtype("i4"))
+
+
+def test_masks_whose_white_is_a_network_are_membranes():
+    lines = np.zeros((120, 120), np.uint8)
+    lines[10::20], lines[:, 10::20] = 255, 255
+    assert detect_kind([lines, lines]) == "membranes"
+    assert detect_kind([255 - lines]) == "binary"
+    # Half of it not annotated, and that by a value of its own.
+    lines[:60] = 7
+    assert detect_kind([lines], ignore=7) == "membranes"

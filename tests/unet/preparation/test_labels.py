@@ -130,3 +130,10 @@ def test_bounding_boxes_of_numbers_with_gaps():
         (900, slice(0, 1), slice(1, 3)),
     ]
     assert bounding_boxes(np.zeros((3, 3), int)) == []
+
+
+def test_of_membranes_the_inside_of_cells_is_class_1_and_its_parts_are_cells():
+    labels = np.array([[0, 0, 255, 0], [9, 9, 255, 0]])
+    given = annotate(labels, "membranes", ignore=9)
+    assert given.classes.tolist() == [[1, 1, 0, 1], [255, 255, 0, 1]]
+    assert given.instances.tolist() == [[1, 1, 0, 2], [0, 0, 0, 2]]
