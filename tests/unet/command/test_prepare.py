@@ -274,7 +274,7 @@ def test_from_python_arrays_give_the_training_set_of_their_files(tmp_path, raw, 
                 assert np.array_equal(got.raw(z), expected.raw(z))
                 assert np.array_equal(got.weights(z), expected.weights(z))
     assert str(summary).splitlines()[1:] == printed.splitlines()[1:]
-    with pytest.raises(InputError, match="label kind 'cells': give auto or binary, membranes, classes"):
+    with pytest.raises(InputError, match="'cells': give auto or binary, membranes, cla"):
         unet.prepare(raw, cells, tmp_path / "b.h5", label_kind="cells")
 
 
