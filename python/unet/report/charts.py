@@ -11,8 +11,8 @@ import numpy as np
 from unet.report.markup import Markup, joined, tag
 
 # In units of the picture, which is about as many pixels wide on a telephone.
-_WIDTH, _HEIGHT = 420, 250
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 26, 38
+_WIDTH, _HEIGHT = 340, 215
+_LEFT, _RIGHT, _TOP, _BOTTOM = 38, 8, 24, 36
 # More points than pixels of a line are only bytes.
 _MOST_POINTS = 300
 

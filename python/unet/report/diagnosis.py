@@ -38,6 +38,8 @@ _FEWEST_TESTS = 5
 _RISE, _RISE_JITTERS = 0.05, 4.0
 # Of its whole fall, what a held-out loss may still fall in the last quarter.
 _STILL_FALLING = 0.1
+# With fewer iterations nothing here was learnt to its end.
+_FEW_ITERATIONS = 1000
 # Labels that lie so many pixels elsewhere are a fault; people draw a pixel beside.
 _SHIFT = 2.0
 # So many of its standard deviations the correlation must be above what chance gives, and elsewhere
@@ -94,7 +96,7 @@ def diagnose_curves(stages: Sequence[Stage]) -> list[Check]:
     """
     checks = [check for stage in stages for check in _overfitting(stage)]
     if stages:
-        checks += _unfinished(stages[-1])
+        checks += _unfinished(stages)
     return checks
 
 
@@ -177,10 +179,18 @@ def _overfitting(stage: Stage) -> list[Check]:
     return [Check("overfitting", FINE, f"{where}{measured}.")]
 
 
-def _unfinished(stage: Stage) -> list[Check]:
-    losses = _tests(stage)[1]
-    planned = stage.planned.get("iterations")
-    if len(losses) < 2 * _FEWEST_TESTS or (planned and stage.done < planned):
+def _unfinished(stages: Sequence[Stage]) -> list[Check]:
+    """Whether more time would have helped: of a training that has come to its end."""
+    last = stages[-1]
+    if not last.done or any(stage.done < stage.planned.get("iterations", 0) for stage in stages):
+        return []
+    done = sum(stage.done for stage in stages)
+    longer = "Train longer: give more --minutes or --iterations."
+    if done < _FEW_ITERATIONS:
+        found = f"it was trained with {done:,} iterations, and errors fall for some thousands."
+        return [Check("ended early", HINT, found, longer)]
+    losses = _tests(last)[1]
+    if len(losses) < 2 * _FEWEST_TESTS:
         return []
     quarter = max(2, len(losses) // 4)
     start = float(np.mean(losses[:2]))
@@ -188,18 +198,12 @@ def _unfinished(stage: Stage) -> list[Check]:
     end = float(np.mean(losses[-quarter:]))
     share = (before - end) / (start - end) if start > end else 0.0
     measured = (
-        f"of all that the held-out loss fell in stage {stage.number}, {max(0.0, share):.0%} came"
+        f"of all that the held-out loss fell in stage {last.number}, {max(0.0, share):.0%} came"
         " with the last quarter"
     )
     if share > _STILL_FALLING:
-        return [
-            Check(
-                "ended early",
-                HINT,
-                f"{measured}: it was still falling at the end.",
-                "Train longer: twice the --minutes, or --iterations.",
-            )
-        ]
+        found = f"{measured}: it was still falling at the end."
+        return [Check("ended early", HINT, found, longer)]
     return [Check("ended early", FINE, f"{measured}.")]
 
 
@@ -279,6 +283,11 @@ def _exchanged(kind: str, slices: Sequence[HeldOutSlice]) -> list[Check]:
         block = recalls[np.ix_(occurs, occurs)]
         rows, columns = optimize.linear_sum_assignment(-block)
         as_named, exchanged = np.diagonal(block).mean(), block[rows, columns].mean()
+        if (rows == columns).all():
+            # The names are the best ones: what the next best pair would give.
+            right = np.diagonal(block)
+            lost = right[:, np.newaxis] + right - block - block.T + 2 * np.eye(len(block))
+            exchanged = as_named - lost.min() / len(block)
         gains.append((as_named, exchanged))
         if exchanged - as_named > _EXCHANGE_WINS:
             moved = tuple(int(k) for k in occurs[rows != columns])

@@ -167,15 +167,16 @@ def _next(checks: Sequence[Check], run: Run) -> Markup | None:
         return None
     order = {FAULT: 0, HINT: 1, FINE: 2}
     items = []
-    for check in sorted(checks, key=lambda check: order[check.state]):
+    for check in sorted(_joined(checks), key=lambda check: order[check.state]):
         found = check.found[:1].upper() + check.found[1:]
         remedy = tag("p", _with_flags(check.remedy), class_="remedy") if check.remedy else None
         name = check.name if check.state != FINE else check.fine
         name = tag("b", name[:1].upper() + name[1:])
         items.append(tag("li", name, tag("p", found), remedy, class_=check.state))
-    fine = all(check.state == FINE for check in checks)
-    lead = "Nothing that was looked for is wrong." if fine else None
-    if fine and is_finished(run):
+    lead = None
+    if not any(check.state == FAULT for check in checks):
+        lead = "No fault was found."
+    if lead and is_finished(run) and all(check.state == FINE for check in checks):
         lead += " More annotated slices, or more minutes, are what is left to make it better."
     return tag(
         "section",
@@ -184,6 +185,18 @@ def _next(checks: Sequence[Check], run: Run) -> Markup | None:
         tag("ul", *items, class_="checks"),
         id="next",
     )
+
+
+def _joined(checks: Sequence[Check]) -> list[Check]:
+    """What is well in several stages is said once."""
+    joined: dict[object, Check] = {}
+    for number, check in enumerate(checks):
+        key = check.name if check.state == FINE else number
+        if key in joined:
+            before = joined[key].found
+            check = check._replace(found=f"{before} {check.found[:1].upper()}{check.found[1:]}")
+        joined[key] = check
+    return list(joined.values())
 
 
 def _use(run: Run) -> Markup | None:

@@ -84,8 +84,8 @@ def choices(kind: str, **more: object) -> dict:
         "solver": {
             "type": "Adam",
             "stages": [
-                {"iterations": 320, "base_lr": 0.001, "weighting": "none"},
-                {"iterations": 80, "base_lr": 0.0003, "weighting": "w0 10, sigma 5"},
+                {"iterations": 3200, "base_lr": 0.001, "weighting": "none"},
+                {"iterations": 800, "base_lr": 0.0003, "weighting": "w0 10, sigma 5"},
             ],
         },
         "augmentation": {"elastic": 10},
@@ -108,7 +108,7 @@ def make_run(folder: Path, kind: str = "membranes", **more: object) -> Path:
     folder.mkdir(parents=True)
     (folder / "choices.json").write_text(json.dumps(choices(kind, **more)))
     Image.fromarray(np.full((40, 160, 3), 90, np.uint8)).save(folder / "labels.png")
-    for number, iterations in ((1, 320), (2, 80)):
+    for number, iterations in ((1, 3200), (2, 800)):
         write_history(folder / f"training-{number}" / "curve.csv", curve(iterations, falling()))
     write_held_out(folder, kind)
     write_scores(folder, kind)

@@ -16,8 +16,8 @@ from unet.report.run_files import UNKNOWN, HeldOutSlice, Stage
 KINDS = ("membranes", "cells", "classes")
 
 
-def stage(tests: np.ndarray, end: float = 0.2, number: int = 1, planned: int = 320) -> Stage:
-    return Stage(number, {"iterations": planned}, curve(320, tests, end))
+def stage(tests: np.ndarray, end: float = 0.2, number: int = 1, planned: int = 3200) -> Stage:
+    return Stage(number, {"iterations": planned}, curve(3200, tests, end))
 
 
 def states(checks) -> dict[str, str]:
@@ -44,10 +44,10 @@ def test_a_held_out_loss_that_falls_is_no_overfitting(jitter):
 def test_a_held_out_loss_that_rises_while_the_other_falls_is_overfitting():
     tests = rising(0.6)
     threes = [float(np.mean(tests[k : k + 3])) for k in range(14)]
-    at = 320 * (1 + threes.index(min(threes))) // 15
+    at = 3200 * (1 + threes.index(min(threes))) // 15
     check = the(diagnose_curves([stage(tests)]), "overfitting")
     assert check.state == FAULT
-    assert f"lowest, {min(threes):.3g}, at iteration {at} and is {threes[-1]:.3g}" in check.found
+    assert f"lowest, {min(threes):.3g}, at iteration {at:,} and is {threes[-1]:.3g}" in check.found
     assert f"{threes[-1] / min(threes) - 1:.0%} more" in check.found
     assert f"--iterations {at}" in check.remedy
 
@@ -61,10 +61,10 @@ def test_overfitting_is_seen_through_jitter():
 
 def test_a_training_loss_that_rises_too_is_no_overfitting():
     # The rate is too high, say.
-    rows = curve(320, rising(0.6))
+    rows = curve(3200, rising(0.6))
     for row in rows:
         if "loss" in row:
-            row["loss"] = 0.2 + row["iteration"] / 320
+            row["loss"] = 0.2 + row["iteration"] / 3200
     assert the(diagnose_curves([Stage(1, {}, rows)]), "overfitting").state == FINE
 
 
@@ -90,13 +90,20 @@ def test_a_held_out_loss_that_still_falls_at_the_end_asks_for_more_time():
     assert the(diagnose_curves([stage(falling())]), "ended early").state == FINE
 
 
+def test_few_iterations_ask_for_more_time():
+    first, second = (Stage(k, {}, curve(400, falling())) for k in (1, 2))
+    check = the(diagnose_curves([first, second]), "ended early")
+    assert check.state == HINT
+    assert "trained with 800 iterations" in check.found
+
+
 def test_before_the_end_nobody_asks_for_more_time():
-    checks = diagnose_curves([stage(np.linspace(0.8, 0.4, 16), planned=1000)])
+    checks = diagnose_curves([stage(np.linspace(0.8, 0.4, 16), planned=10000)])
     assert "ended early" not in states(checks)
 
 
 def test_losses_that_are_no_numbers_are_left_out():
-    rows = curve(320, falling())
+    rows = curve(3200, falling())
     rows[40]["loss"] = float("nan")
     rows[-1]["test_loss"] = float("inf")
     assert the(diagnose_curves([Stage(1, {}, rows)]), "overfitting").state == FINE
@@ -207,6 +214,19 @@ def test_exchanged_classes_are_found_with_their_names(kind, names):
     check = the(diagnose_slices(kind, slices), "classes swapped")
     assert check.state == FAULT
     assert f"in all held-out slices, {names} are found under each other's names" in check.found
+
+
+def test_healthy_classes_are_told_with_what_exchanging_them_would_give():
+    truth = np.zeros((30, 40), np.int32)
+    truth[:, 10:20], truth[:, 20:] = 1, 2
+    result = truth.copy()
+    # A tenth of class 0 is taken for class 1: exchanged, they would be (0.1 + 0 + 1) / 3.
+    result[:3, :10] = 1
+    one = HeldOutSlice(0, "slice 0", np.zeros((1, 30, 40)), truth, result)
+    check = the(diagnose_slices("classes", [one]), "classes swapped")
+    assert check.state == FINE
+    assert "97% of the pixels were found" in check.found
+    assert "would give 37%" in check.found
 
 
 def test_classes_exchanged_in_one_slice_are_found_there():

@@ -72,11 +72,11 @@ def test_a_dataset_that_is_missing_or_of_another_size_is_told(tmp_path, name):
 
 def test_stages_are_those_that_are_planned_and_those_that_are_there(tmp_path):
     folder = make_run(tmp_path / "mine")
-    assert [stage.done for stage in read_run(folder).stages] == [320, 80]
+    assert [stage.done for stage in read_run(folder).stages] == [3200, 800]
     (folder / "choices.json").unlink()
-    assert [stage.done for stage in read_run(folder).stages] == [320, 80]
+    assert [stage.done for stage in read_run(folder).stages] == [3200, 800]
     other = make_run(tmp_path / "other", solver={"stages": [{}, {}, {}]})
-    assert [stage.done for stage in read_run(other).stages] == [320, 80, 0]
+    assert [stage.done for stage in read_run(other).stages] == [3200, 800, 0]
 
 
 @pytest.mark.parametrize(

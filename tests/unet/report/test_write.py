@@ -6,6 +6,8 @@ import os
 import re
 from html.parser import HTMLParser
 
+import h5py
+import numpy as np
 import pytest
 
 from tests.unet.report.made_run import make_run, write_held_out
@@ -71,10 +73,10 @@ def test_what_was_chosen_is_told_with_its_reasons(tmp_path):
         "membranes, as the labels say",
         "3 levels, 16 maps at the first, padded convolutions, 470,000 parameters",
         "levels: cells are 40 pixels wide; maps: of more too few steps would fit",
-        "stage 2: 80 iterations at rate 0.0003, gaps between cells weigh more (w0 10, sigma 5)",
+        "stage 2: 800 iterations at rate 0.0003, gaps between cells weigh more (w0 10, sigma 5)",
         "Weatherit rained",
         "trained on slices 0–3; held out: 4, 5",
-        "Trained with 400 iterations in 6.67 minutes.",
+        "Trained with 4,000 iterations in 66.7 minutes.",
     ):
         assert said in text
 
@@ -147,7 +149,7 @@ def test_while_it_trains_the_page_tells_how_far_it_is(tmp_path):
     for name in ("scores.json", "held-out.h5", "training-2/curve.csv"):
         (folder / name).unlink()
     page = report(folder)
-    assert "stage 1 of 2, iteration 320 of 320" in page.text
+    assert "stage 1 of 2, iteration 3,200 of 3,200" in page.text
     assert "80% trained" in [one.get("aria-label") for one in page.all("div")]
 
 
@@ -169,6 +171,22 @@ def test_a_damaged_file_is_told_and_all_else_is_there(tmp_path, name):
     assert "What cannot be read" in page.text
     assert name in page.text
     assert "data" in page.ids and "curves" in page.ids
+
+
+def test_what_is_well_in_both_stages_is_said_once(tmp_path):
+    page = report(make_run(tmp_path / "mine"))
+    assert page.text.count("It does not overfit") == 1
+    assert page.text.count("the held-out loss was lowest") == 2
+
+
+def test_a_fault_is_told_at_the_top_with_what_to_do(tmp_path):
+    folder = make_run(tmp_path / "mine")
+    with h5py.File(str(folder / "held-out.h5"), "a") as file:
+        file["truth"][...] = np.roll(file["truth"][()], (6, 0), (1, 2))
+    page = report(folder)
+    assert "Look at this first: labels shifted." in page.text
+    assert "Move the labels 6 pixels up, and train again." in page.text
+    assert "Look at this" not in report(make_run(tmp_path / "other")).text
 
 
 def test_names_are_text_whatever_is_in_them(tmp_path):
