@@ -34,6 +34,7 @@ from unet.segmentation.segment import Part, segment_image
 from unet.segmentation.tile_size import PassCost, choose_tile, shape_net, tiled_area
 from unet.segmentation.tiles import Tiling
 from unet.volumes import Stack, Volume, as_volume, chosen_slices, intensity_range
+from unet.volumes.file_numbers import known_numbers
 from unet.volumes.intensity import is_normalised, normalised_range_of
 
 
@@ -302,6 +303,7 @@ class Model:
             cost=cost,
             rules=options.rules,
             calibration=volume.calibration,
+            numbers=tuple(known_numbers(volume)),
         )
 
     def measure_pass(self, plan: Plan) -> float:

@@ -70,10 +70,11 @@ def segment_files(
     with _begun(job, model, volume, options, device) as (progress, plan):
         job = replace(job, plan=plan)
         print(plan, flush=True)
-        if gaps := missing_numbers(volume):
+        stacks = job.files.stacks()
+        if stacks and (gaps := missing_numbers(volume)):
             print(
                 f"look at this: the files of {volume.path} leave out the numbers {few(gaps)}; "
-                f"slices are counted without them"
+                f"in {few(stacks)} slices are counted without them"
             )
         share = 1 - progress.count() / len(plan.blocks)
         if len(devices) > 1 or scheduler:

@@ -116,6 +116,8 @@ class Plan:
     rules : InstanceRules
     calibration : Calibration
         Of the stack, and of what is written.
+    numbers : tuple of int
+        Of a folder the number in the name of each file; empty where there are none.
     """
 
     stack: str
@@ -130,6 +132,7 @@ class Plan:
     cost: PassCost
     rules: InstanceRules
     calibration: Calibration = field(default_factory=Calibration)
+    numbers: tuple[int, ...] = ()
 
     @property
     def size(self) -> tuple[int, int]:

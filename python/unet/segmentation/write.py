@@ -25,6 +25,7 @@ from unet.segmentation.options import Plan, SegmentationOptions
 from unet.segmentation.progress import Progress
 from unet.volumes import Volume, VolumeWriter, open_volume
 from unet.volumes.writers.layout import Layout
+from unet.volumes.writers.png import slice_names
 from unet.volumes.writers.zarr_in_place import ZarrInPlace
 
 # Of a slice that is computed in blocks the overlay shows so many pixels a side.
@@ -87,6 +88,11 @@ class SegmentationFiles:
         stacks = (self.probabilities, self.classes, self.instances)
         outputs = [Output(path, STACK) for path in stacks if path]
         return outputs + ([Output(self.overlay, PICTURE)] if self.overlay else [])
+
+    def stacks(self) -> list[Path]:
+        """Return those that hold all slices in one file."""
+        stacks = (self.probabilities, self.classes, self.instances)
+        return [path for path in stacks if path and path.suffix]
 
     @property
     def first(self) -> Path:
@@ -419,6 +425,7 @@ def _open_writers(
             note=note,
             labels=what != "probabilities",
             zarr_format=files.zarr_format,
+            numbers=[plan.numbers[z] for z in plan.slices] if plan.numbers else None,
         )
         writers[what] = opened.enter_context(writer)
     return writers
@@ -459,4 +466,5 @@ def _open_overlay(
     if path.suffix:
         return {z: opened.enter_context(atomic_path(path)) for z in drawn}
     folder = opened.enter_context(atomic_parts(path))
-    return {z: folder / f"slice_{z:04d}.png" for z in drawn}
+    names = slice_names([plan.numbers[z] if plan.numbers else z for z in drawn])
+    return {z: folder / name for z, name in zip(drawn, names)}

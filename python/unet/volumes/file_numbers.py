@@ -13,8 +13,8 @@ from unet.volumes.images import Volume
 # What is left of a name: numbers and words, without what stands between them.
 Key = tuple[Union[int, str], ...]
 _PARTS = re.compile(r"[0-9]+|[^\W0-9_]+")
-# Folders that `unet segment` writes count the slices of its input, whatever their names were.
-_COUNTED = re.compile(r"slice_[0-9]{4,}\.png")
+# Folders that `unet segment` writes of a stack, whose slices have no names, count them from 0.
+_COUNTED = re.compile(r"slice_0*([0-9]+)\.png")
 _FLAG = "or say --by-order to take both in the order of their names"
 
 
@@ -84,6 +84,22 @@ def frame_numbers(volume: Volume) -> list[int] | None:
     return None
 
 
+def known_numbers(volume: Volume) -> list[int]:
+    """Return `frame_numbers`; none where names have none, or two files the same.
+
+    Examples
+    --------
+    >>> folder = Volume("masks", (2, 4, 5), "u1", None)
+    >>> folder.names = ("mask007.tif", "mask009.tif")
+    >>> known_numbers(folder)
+    [7, 9]
+    """
+    try:
+        return (frame_numbers(volume) if volume.names else None) or []
+    except InputError:
+        return []
+
+
 def missing_numbers(volume: Volume) -> list[int]:
     """Return the numbers that the files of a folder leave out, between the first and the last.
 
@@ -96,11 +112,8 @@ def missing_numbers(volume: Volume) -> list[int]:
     >>> missing_numbers(folder)
     [2]
     """
-    try:
-        numbers = frame_numbers(volume) if volume.names else None
-    except InputError:
-        return []
-    if numbers is None or numbers[-1] - numbers[0] + 1 > 2 * len(numbers):
+    numbers = known_numbers(volume)
+    if not numbers or numbers[-1] - numbers[0] + 1 > 2 * len(numbers):
         return []
     return sorted(set(range(numbers[0], numbers[-1])) - set(numbers))
 
@@ -118,7 +131,8 @@ def _refuse_twins(volume: Volume, keys: Sequence[Key]) -> None:
 def are_named(first: Volume, second: Volume) -> bool:
     """Tell whether the names of files say which slice of one belongs to which of the other.
 
-    So it is for two folders, but for those that `unet segment` has written, and of one file each.
+    So it is for two folders, but for those that `unet segment` has written of a stack, and of one
+    file each.
     """
     return (
         bool(first.names and second.names)
@@ -151,7 +165,8 @@ def places_of(labels: Volume, pictures: Volume, what: str = "picture") -> Sequen
 
 
 def _is_counted(volume: Volume) -> bool:
-    return all(_COUNTED.fullmatch(name) for name in volume.names)
+    found = [_COUNTED.fullmatch(name) for name in volume.names]
+    return all(one and int(one[1]) == z for z, one in enumerate(found))
 
 
 def _places(pictures: Volume, labels: Volume, what: str) -> list[int]:

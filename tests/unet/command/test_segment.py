@@ -15,6 +15,7 @@ import tifffile
 from PIL import Image
 
 import caffe
+import unet
 from unet.command import segment
 from unet.errors import InputError
 from unet.network.geometry import Geometry
@@ -80,9 +81,35 @@ def test_frames_that_a_folder_leaves_out_are_told(run, stack, tmp_path):
     for number, image in zip((0, 1, 3), read_volume(stack)):
         tifffile.imwrite(folder / f"t{number:03d}.tif", image)
     said = run("-o", tmp_path / "out.tif", stack=folder)
-    assert f"the files of {folder} leave out the numbers 2; slices are counted" in said
+    told = f"{folder} leave out the numbers 2; in {tmp_path / 'out.tif'} slices are counted"
+    assert told in said
+    assert "leave out" not in run("-o", tmp_path / "png", stack=folder)
     (folder / "t003.tif").rename(folder / "t002.tif")
     assert "leave out" not in run("-o", tmp_path / "out.tif", stack=folder)
+
+
+def test_folders_of_png_keep_the_numbers_of_their_files(run, stack, tmp_path):
+    pixels, folder = read_volume(stack), tmp_path / "frames"
+    folder.mkdir()
+    for number, image in zip((1, 2, 4), pixels):
+        tifffile.imwrite(folder / f"img_{number:03d}.tif", image)
+    outputs = ("-o", tmp_path / "png", "--overlay", tmp_path / "drawn", "--dtype", "uint8")
+    run(*outputs, "--instances", tmp_path / "cells.tif", stack=folder)
+    names = [f"slice_000{number}.png" for number in (1, 2, 4)]
+    for place in ("png", "drawn"):
+        assert sorted(file.name for file in (tmp_path / place).iterdir()) == names
+    run("-o", tmp_path / "all.tif", "--dtype", "uint8")
+    np.testing.assert_array_equal(read_volume(tmp_path / "png"), read_volume(tmp_path / "all.tif"))
+    run("-o", tmp_path / "two", "--slices", "1:3", stack=folder)
+    assert sorted(file.name for file in (tmp_path / "two").iterdir()) == names[1:]
+    # So that what belongs to file 4 is scored with the labels of file 4, not with the third.
+    (tmp_path / "labels").mkdir()
+    for number in (2, 3, 4):
+        truth = np.full(pixels.shape[1:], 255, np.uint8)
+        truth[:, number] = 0
+        tifffile.imwrite(tmp_path / "labels" / f"label_{number:03d}.tif", truth)
+    with pytest.raises(InputError, match=r"label_003\.tif has no prediction of that number"):
+        unet.score(tmp_path / "labels", tmp_path / "png")
 
 
 def wanted(model: Path, pixels: np.ndarray) -> np.ndarray:

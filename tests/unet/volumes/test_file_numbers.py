@@ -83,7 +83,9 @@ def test_of_pictures_those_with_labels_are_taken_in_the_labels_order():
         (("z1.tif", "z2.tif", "z10.tif"), ("z001.tif", "z002.tif", "z010.tif")),
         # A single picture and its labels: what else?
         (("raw.png",), ("labels.png",)),
-        (("slice_1.png", "slice_2.png"), ("slice_0000.png", "slice_0001.png")),
+        # Counted slices of a stack, whose names say nothing.
+        (("img_1.png", "img_2.png"), ("slice_0000.png", "slice_0001.png")),
+        (("img_1.png", "img_4.png"), ("slice_0001.png", "slice_0004.png")),
     ],
 )
 def test_folders_that_fit_are_left_as_they_are(pictures, labels):
@@ -108,6 +110,12 @@ def test_labels_without_a_picture_are_refused(pictures, labels, said):
     second = folder("labels", *(f"m_{z:02d}.png" for z in labels))
     with pytest.raises(InputError, match=said + ".*--by-order"):
         places_of(second, first)
+
+
+def test_numbered_slices_of_a_folder_are_paired_by_number():
+    labels = folder("labels", "m_2.png", "m_4.png")
+    prediction = folder("out", "slice_0001.png", "slice_0002.png", "slice_0004.png")
+    assert places_of(labels, prediction) == [1, 2]
 
 
 def test_a_stack_has_no_names_and_is_paired_by_place():

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 
+import h5py
 import numpy as np
 import pytest
 import zarr
 from PIL import Image
 
+from tests.unet.volumes.stacks import refused
 from unet.errors import InputError
 from unet.volumes import as_volume, chosen_slices, open_volume, write_volume
 
@@ -69,3 +71,18 @@ def test_slices_of_a_folder_bear_the_names_of_their_files(tmp_path):
     with open_volume(tmp_path) as volume:
         assert volume.names == as_volume(volume, "stack").names == ("z9.png", "z10.png")
     assert as_volume(np.zeros((2, 4, 5)), "stack").names == ()
+
+
+def test_colours_last_of_an_array_without_names_are_asked_for(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 250, (2, 40, 50, 3)).astype(np.uint8)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for name, array in (("one", pixels[0]), ("stack", pixels)):
+            file[name] = array
+    zarr.save_array(str(tmp_path / "a.zarr"), pixels)
+    for path in (f"{tmp_path / 'a.h5'}:/one", f"{tmp_path / 'a.h5'}:/stack", tmp_path / "a.zarr"):
+        refused(path, r"50, 3\), and does not tell whether the last axis is the 3 channels")
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        for k, axis in enumerate("zyxc"):
+            file["stack"].dims[k].label = axis
+    with open_volume(f"{tmp_path / 'a.h5'}:/stack") as volume:
+        np.testing.assert_array_equal(volume[:], np.moveaxis(pixels, 3, 1))

@@ -55,15 +55,16 @@ def test_three_or_four_slices_that_tifffile_stores_as_colour(tmp_path, count, dt
         assert np.array_equal(volume.region(1, slice(3, 9), slice(4, 5)), written[1, 3:9, 4:5])
 
 
+@pytest.mark.parametrize("size", [(5, 7), (10, 16)])
 @pytest.mark.parametrize("options", [{}, {"metadata": None}], ids=str)
-def test_a_thumbnail_as_last_page_is_no_slice(tmp_path, options):
+def test_a_thumbnail_as_last_page_is_no_slice(tmp_path, options, size):
     with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
         if options:
             for image in stack():
                 tiff.write(image, **options)
         else:
             tiff.write(stack(), photometric="minisblack")
-        tiff.write(stack((5, 7)), **options)
+        tiff.write(stack(size), **options)
     assert np.array_equal(read_volume(tmp_path / "a.tif"), stack())
 
 

@@ -15,6 +15,9 @@ from unet.volumes.readers.axes import Axes, Selection
 
 # A chunk may span many slices; so much is kept rather than decoded again for each.
 _SLAB_BYTES = 256 << 20
+# Of arrays that name no axes: colours, perhaps with transparency, lie last in many programs; beside
+# so many rows or columns as no picture has channels, nobody can say.
+_SAMPLES, _NO_CHANNELS = (3, 4), 32
 _NAMES = {"channel": "C", "time": "T", "frame": "T", "t": "T", "c": "C"}
 _NAMES.update({axis.lower(): axis for axis in "ZYX"})
 
@@ -100,6 +103,12 @@ def array_volume(
             raise InputError(
                 f"{name}: is {shape}, not (slices, height, width) or (slices, channels, height, "
                 f"width), and does not tell what its axes are"
+            )
+        if len(shape) > 2 and shape[-1] in _SAMPLES and shape[-2] >= _NO_CHANNELS:
+            raise InputError(
+                f"{name}: is {shape}, and does not tell whether the last axis is the {shape[-1]} "
+                f"channels of a picture or its width: name the axes (HDF5: dims[k].label, Zarr: "
+                f"dimension_names), or put channels before height"
             )
         axes = "Q" * ones + {2: "", 3: "Z", 4: "ZC"}[len(shape) - ones] + "YX"
     layout = Axes(name, axes, shape, selection, keep_channel=told is None)

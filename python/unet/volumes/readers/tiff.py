@@ -182,7 +182,8 @@ def _is_thumbnail(last: Any, before: Any, count: int) -> bool:
 
 
 def _is_far_smaller(last: Any, before: Any) -> bool:
-    return all(2 * last.shape[a] <= before.shape[b] for a, b in _sides(last, before))
+    # Of an odd side the half is rounded up.
+    return all(2 * last.shape[a] <= before.shape[b] + 1 for a, b in _sides(last, before))
 
 
 def _sides(one: Any, other: Any) -> list[tuple[int, int]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable
@@ -40,6 +40,8 @@ class Layout:
         Whether the values are numbers of classes or objects, which no mean may be taken of.
     zarr_format : {2, 3}, optional
         2 is NGFF 0.4, 3 is 0.5; by default the newest that the package zarr writes.
+    numbers : sequence of int, optional
+        Of the slices, for formats with a file for each; by default they count from 0.
     """
 
     path: Path
@@ -51,6 +53,7 @@ class Layout:
     dataset: str = "volume"
     labels: bool = False
     zarr_format: int | None = None
+    numbers: Sequence[int] | None = None
 
     @property
     def axes(self) -> str:

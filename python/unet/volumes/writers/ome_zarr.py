@@ -70,9 +70,9 @@ def open_store(folder: Path, layout: Layout) -> Put:
     dtype = array.dtype
 
     def put(z: int, rows: slice, columns: slice, values: np.ndarray) -> None:
-        # NGFF has channels before space, and time before channels.
-        place = (slice(None), z) if stored_axes(layout)[0] == "C" else (z, ...)
-        array[(*place, rows, columns)] = values.astype(dtype, copy=False)
+        parts = {"C": slice(None), "Z": 0, "Y": rows, "X": columns, layout.axes[0]: z}
+        place = tuple(parts[axis] for axis in stored_axes(layout))
+        array[place] = values.astype(dtype, copy=False)
 
     return put
 
@@ -127,12 +127,17 @@ def _open_group(folder: Path, mode: str, layout: Layout, form: int) -> Any:
 
 
 def stored_axes(layout: Layout) -> str:
-    """Return the axes in the order of NGFF."""
-    return "".join(sorted(layout.axes, key="TCZYX".index))
+    """Return the axes in the order of NGFF.
+
+    Of time points whose distance in z is known there is one slice each: the axis has its spacing.
+    """
+    axes, size = layout.axes, layout.calibration.pixel_size
+    is_deep = axes[0] == "T" and size is not None and size[0] is not None
+    return "".join(sorted(axes + "Z" * is_deep, key="TCZYX".index))
 
 
 def _stored_shape(layout: Layout) -> tuple[int, ...]:
-    sizes = dict(zip(layout.axes, layout.shape))
+    sizes = {"Z": 1, **dict(zip(layout.axes, layout.shape))}
     return tuple(sizes[axis] for axis in stored_axes(layout))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Callable
 
@@ -35,9 +35,21 @@ def open_png(layout: Layout) -> Iterator[Put]:
 def open_png_folder(layout: Layout) -> Iterator[Put]:
     """Open a folder of images to write, one a slice."""
     _check(layout)
-    digits = max(4, len(str(layout.shape[0] - 1)))
+    names = slice_names(layout.numbers or range(layout.shape[0]))
     with atomic_folder(layout.path) as temporary:
-        yield _whole_slices(layout, lambda z: temporary / f"slice_{z:0{digits}d}.png")
+        yield _whole_slices(layout, lambda z: temporary / names[z])
+
+
+def slice_names(numbers: Sequence[int]) -> list[str]:
+    """Return the files' names of slices of these numbers, which sort as the numbers do.
+
+    Examples
+    --------
+    >>> slice_names([7, 12])
+    ['slice_0007.png', 'slice_0012.png']
+    """
+    digits = max(4, len(str(max(numbers))))
+    return [f"slice_{number:0{digits}d}.png" for number in numbers]
 
 
 def _check(layout: Layout) -> None:

@@ -60,6 +60,8 @@ class VolumeWriter:
         Whether the values are numbers of classes or objects; by default those of type bool are.
     zarr_format : {2, 3}, optional
         Of .zarr: 2 is NGFF 0.4, 3 is NGFF 0.5; by default the newest that the package zarr writes.
+    numbers : sequence of int, optional
+        Of the slices, in the names of a folder's files; by default they count from 0.
 
     Raises
     ------
@@ -92,6 +94,7 @@ class VolumeWriter:
         note: Mapping[str, Any] | None = None,
         labels: bool | None = None,
         zarr_format: int | None = None,
+        numbers: Sequence[int] | None = None,
     ) -> None:
         self.path = Path(path)
         self.shape = tuple(int(size) for size in shape)
@@ -118,6 +121,7 @@ class VolumeWriter:
             dataset=dataset,
             labels=self.dtype == np.bool_ if labels is None else labels,
             zarr_format=zarr_format,
+            numbers=numbers,
         )
         self._stack = contextlib.ExitStack()
         self._put: Put = self._stack.enter_context(_FORMATS[suffix](layout))

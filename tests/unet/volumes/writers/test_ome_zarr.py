@@ -9,7 +9,7 @@ import pytest
 
 from tests.unet.volumes.stacks import stack
 from unet.errors import InputError
-from unet.volumes import Calibration, write_volume
+from unet.volumes import Calibration, open_volume, write_volume
 
 zarr = pytest.importorskip("zarr")
 
@@ -38,9 +38,9 @@ def validate(path, kind):
     ("axes", "stored", "steps", "units"),
     [
         ("ZYX", "zyx", [50, 4, 5], ["nanometer"] * 3),
-        ("TYX", "tyx", [1.5, 4, 5], ["minute", "nanometer", "nanometer"]),
+        ("TYX", "tzyx", [1.5, 50, 4, 5], ["minute", *["nanometer"] * 3]),
         ("ZCYX", "czyx", [1, 50, 4, 5], [None, *["nanometer"] * 3]),
-        ("TCYX", "tcyx", [1.5, 1, 4, 5], ["minute", None, "nanometer", "nanometer"]),
+        ("TCYX", "tczyx", [1.5, 1, 50, 4, 5], ["minute", None, *["nanometer"] * 3]),
     ],
 )
 def test_axes_sizes_and_pixels(tmp_path, form, axes, stored, steps, units):
@@ -53,7 +53,24 @@ def test_axes_sizes_and_pixels(tmp_path, form, axes, stored, steps, units):
     assert [axis.get("unit") for axis in node.metadata["axes"]] == units
     assert node.metadata["coordinateTransformations"] == [[{"type": "scale", "scale": steps}]]
     expected = np.moveaxis(values, 1, 0) if stored == "czyx" else values
+    expected = expected[..., None, :, :] if axes[0] == "T" else expected
     np.testing.assert_array_equal(node.data[0].compute(), expected)
+    with open_volume(tmp_path / "a.zarr") as volume:
+        np.testing.assert_array_equal(volume[:], values)
+        # Slices in depth have no interval.
+        known = calibration if axes[0] == "T" else Calibration(axes, (50, 4, 5), "nm")
+        assert volume.calibration == known
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_time_points_of_unknown_depth_have_no_z(tmp_path, form):
+    calibration = Calibration("TYX", (None, 4, 5), "nm", 1.5, "min")
+    write_volume(tmp_path / "a.zarr", stack(), calibration=calibration, zarr_format=form)
+    validate(tmp_path / "a.zarr", "Image")
+    node = read_with_ome_zarr(tmp_path / "a.zarr")
+    assert [axis["name"] for axis in node.metadata["axes"]] == ["t", "y", "x"]
+    with open_volume(tmp_path / "a.zarr") as volume:
+        assert volume.calibration == calibration
 
 
 @pytest.mark.parametrize("form", FORMATS)
