@@ -67,11 +67,11 @@ def final(folder: Path, iteration: int) -> tuple[list[bytes], list[bytes]]:
 
 
 # A snapshot at every step: most of the time is spent in writing them.
-SOLVER = dict(snapshot=1, test_interval=50, lr_policy="fixed")
+SOLVER = dict(snapshot=1, test_interval=10, lr_policy="fixed")
 # Of a training that is to be disturbed: it is never over before, however late that comes.
 ENDLESS = ("--iterations", 1_000_000)
 # Steps after the last disturbance.
-MORE = 30
+MORE = 10
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def rows(folder: Path) -> list[dict[str, float]]:
 
 def test_killed_at_any_moment_and_resumed_is_bit_identical(ours, tmp_path):
     solver, folder = write_training(tmp_path, workers=1, **SOLVER), tmp_path / "run"
-    for seed, reached in enumerate((3, 50)):
+    for seed, reached in enumerate((3, 15)):
         process = start(ours, solver, "--resume", *ENDLESS)
         wait_for_iteration(process, folder, reached)
         time.sleep(random.Random(seed).uniform(0, 0.1))
