@@ -86,7 +86,7 @@ def phantom(tmp_path_factory, bare) -> str:
     search = bare.environment["PYTHONPATH"]
     environment = {**bare.environment, "PYTHONPATH": f"python{os.pathsep}{search}"}
     subprocess.run(
-        [bare.python, "tools/fetch.py", "phantom", "-o", folder, "--size", "96"],
+        [bare.python, "tools/fetch.py", "phantom", "-o", folder, "--size", "64"],
         env=environment,
         cwd=REPOSITORY,
         check=True,
@@ -256,13 +256,13 @@ def joined(folder: Path, target: Path) -> Path:
 def test_a_network_is_trained_refined_scored_and_stored(bare, tmp_path, phantom):
     results = tmp_path / "results"
     done = bare.check(
-        *("train", *ON_CPU, "--tile", "284", "--precision", "fp32", "--iterations", "12"),
+        *("train", *ON_CPU, "--tile", "252", "--precision", "fp32", "--iterations", "4"),
         *("--data", phantom, "--refine", "400", "--seconds", "1200"),
         *("-o", str(results), "--work", str(tmp_path / "work")),
     )
     assert done.returncode == 0, done.stdout + done.stderr
     names = {path.name for path in results.iterdir()}
-    part = "unet_slim_iter_24.h5.part1of1"
+    part = "unet_slim_iter_8.h5.part1of1"
     assert names == {"train.json", "train.txt", "curve.csv", "curves.png", part}
     found = json.loads((results / "train.json").read_text())["found"]
     assert found["weights"]["parts"] == [part]
@@ -273,13 +273,13 @@ def test_a_network_is_trained_refined_scored_and_stored(bare, tmp_path, phantom)
     )
     rows = read_history(results / "curve.csv")
     steps = [row for row in rows if "loss" in row]
-    assert [row["iteration"] for row in steps] == list(range(24))
+    assert [row["iteration"] for row in steps] == list(range(8))
     rates = [row["rate"] for row in steps]
     assert rates[0] == pytest.approx(0.001)
-    assert rates[12] == pytest.approx(0.0003)
+    assert rates[4] == pytest.approx(0.0003)
     assert sum("test_loss" in row for row in rows) == 2
     whole = joined(results, tmp_path / "unet.h5")
-    trained = tmp_path / "work" / "train" / "refined" / "unet_slim_iter_12.caffemodel"
+    trained = tmp_path / "work" / "train" / "refined" / "unet_slim_iter_4.caffemodel"
     half, full = (caffe.Net(str(DEPLOY), str(path), caffe.TEST) for path in (whole, trained))
     for name, blobs in full.params.items():
         for blob, stored in zip(blobs, half.params[name]):
@@ -296,7 +296,7 @@ OFTEN = (
 @contextlib.contextmanager
 def long_training(bare: Bare, folder: Path, phantom: str, *program: str):
     """Begin a training of nearly an hour into folder/results and folder/work; end it after all."""
-    options = ["train", *ON_CPU, "--tile", "284", "--precision", "fp32", "--data", phantom]
+    options = ["train", *ON_CPU, "--tile", "252", "--precision", "fp32", "--data", phantom]
     options += ["--seconds", "3000", "-o", f"{folder}/results", "--work", f"{folder}/work"]
     command = [bare.python, *program, *options]
     process = subprocess.Popen(
