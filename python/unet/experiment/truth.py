@@ -15,12 +15,14 @@ _UNKNOWN = np.int32(-1)
 
 
 def kind_of(summary: Summary) -> str:
-    """Return what labels are scored as: membranes, cells or classes."""
-    if summary.kind == "classes":
-        return "classes"
-    if summary.kind == "instances":
-        return "cells"
-    return "membranes" if summary.counts[1] > summary.counts[0] else "cells"
+    """Return what labels are scored as: membranes, cells or classes.
+
+    Cells that somebody numbered are cells, also where they fill the picture; others are scored by
+    the membranes between them there.
+    """
+    if summary.kind in ("classes", "membranes"):
+        return summary.kind
+    return "membranes" if summary.kind == "binary" and summary.is_tissue else "cells"
 
 
 def held_out(
@@ -33,7 +35,7 @@ def held_out(
     pair : Pair
     parts : Split
     kind : {"membranes", "cells", "classes"}
-    label_kind : {"binary", "classes", "instances"}
+    label_kind : {"binary", "membranes", "classes", "instances"}
         Of which the labels are.
 
     Returns

@@ -19,6 +19,7 @@ from unet.preparation.labels import (
     whole,
     without_ignored,
 )
+from unet.preparation.membranes import NetworkSurvey
 from unet.preparation.training_set_options import TrainingSetOptions
 from unet.volumes import Volume
 from unet.volumes.row_strips import values_of
@@ -63,6 +64,8 @@ class Census:
     unannotated, empty, merged : list of int
         Slices without an annotated pixel; of background alone; in which binary labels of several
         numbers touch.
+    background : NetworkSurvey
+        Whether it is a thin connected network.
     """
 
     counts: np.ndarray
@@ -75,6 +78,7 @@ class Census:
     empty: list[int] = field(default_factory=list)
     slices: int = 0
     merged: list[int] = field(default_factory=list)
+    background: NetworkSurvey = field(default_factory=NetworkSurvey)
 
     def note(self, values: Sequence[int]) -> None:
         """Add the labels of a slice to those that are known."""
@@ -102,6 +106,7 @@ def count_labels(
         if z in slices:
             census.counts += found
             census.pixels += annotation.classes.size
+            census.background.add(annotation.classes == 0, annotation.classes != IGNORED)
             census.cells += int(np.count_nonzero(values_of(annotation.instances)))
             census.vanished += annotation.vanished
             census.slices += 1

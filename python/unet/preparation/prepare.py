@@ -453,6 +453,7 @@ def make_training_set(
         tuple(census.empty),
         largest,
         tuple(remarks),
+        is_tissue=census.background.is_network,
     )
 
 

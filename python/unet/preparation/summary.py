@@ -48,6 +48,9 @@ class Summary(NamedTuple):
         The picture of the middle slice.
     sequence : tuple of str
         What was taken of a sequence, a line each.
+    is_tissue : bool
+        Whether the background is a thin connected network, as membranes between cells that fill
+        the picture.
     """
 
     output: str
@@ -68,6 +71,7 @@ class Summary(NamedTuple):
     remarks: tuple[str, ...]
     preview: PathLike | None = None
     sequence: tuple[str, ...] = ()
+    is_tissue: bool = False
 
     def __str__(self) -> str:
         slices, height, width = self.shape
