@@ -23,6 +23,7 @@ from unet.command.options import (
     add_by_order,
     add_device,
     add_label_threshold,
+    add_part,
     parse_classes,
     parse_slices,
     real,
@@ -127,6 +128,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_label_threshold(parser)
     stack("--classes", metavar="N,N,...", help="labels of classes 0, 1, ..., background first")
     add_by_order(parser)
+    add_part(parser, "of the pictures, and of labels that have several")
     stack("--no-normalise", dest="normalise", action="store_false", default=None)
     stack("--levels", type=whole(FEWEST_LEVELS, MOST_LEVELS), help="poolings")
     stack("--maps", type=whole(FEWEST_MAPS, MOST_MAPS), help="after the first convolution")

@@ -9,8 +9,10 @@ import pytest
 import tifffile
 
 import unet
-from unet.command import prepare, score
+from unet.command import prepare, score, train
 from unet.errors import InputError
+from unet.experiment.options import ExperimentOptions
+from unet.preparation.prepare import opened
 from unet.preparation.training_set import TrainingSet
 
 # Time points, slices, channels, height, width.
@@ -106,6 +108,19 @@ def test_a_training_set_of_one_scene(tmp_path, pictures, labels):
     raw, classes = taken(tmp_path / "set.h5")
     assert np.array_equal(raw[:, 0], pictures[1, :, 1, :, :20])
     assert np.array_equal(classes, truth > 0)
+
+
+def test_train_takes_the_same_parts(save, tmp_path, pictures, labels, monkeypatch):
+    asked = []
+    monkeypatch.setattr(train, "train", lambda *paths, **options: asked.append((paths, options)))
+    stack = save("pictures.ome.tif", pictures, "TZCYX")
+    truth = save("labels.ome.tif", labels, "TZYX")
+    train.main([stack, truth, "-o", str(tmp_path / "run"), "--channel", "1", "--time", "2"])
+    ((stack, truth, _), options) = asked[0]
+    del options["command"]
+    with opened(stack, truth, ExperimentOptions.of(**options).labels) as pair:
+        assert np.array_equal(pair.raw[:], pictures[2, :, 1])
+        assert np.array_equal(pair.labels[:], labels[2])
 
 
 @pytest.mark.parametrize(
