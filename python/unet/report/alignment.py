@@ -67,7 +67,8 @@ def align(kind: str, slices: Sequence[HeldOutSlice]) -> Alignment | None:
     slices : sequence of HeldOutSlice
         Of one size.
     """
-    surfaces = {}
+    sums: dict[str, np.ndarray] = {}
+    many = 0
     for one in slices:
         borders = _borders(kind, one.truth)
         if not borders.any() or borders.all():
@@ -77,11 +78,12 @@ def align(kind: str, slices: Sequence[HeldOutSlice]) -> Alignment | None:
             turned = turn(borders)
             if turned.shape == borders.shape:
                 fits = np.stack([_correlation(edge, turned) for edge in edges])
-                surfaces.setdefault(name, []).append(fits)
-    if not surfaces:
+                sums[name] = sums[name] + fits if name in sums else fits
+                many += not name
+    if not many:
         return None
     # Of the widths the one at which anything fits best.
-    means = {name: np.mean(one, axis=0) for name, one in surfaces.items()}
+    means = {name: one / many for name, one in sums.items()}
     width = int(np.argmax([max(_near(one[k]).max() for one in means.values()) for k in range(3)]))
     plain = means.pop("")[width]
     near = _near(plain)

@@ -182,7 +182,7 @@ def _overfitting(stage: Stage) -> list[Check]:
 def _unfinished(stages: Sequence[Stage]) -> list[Check]:
     """Whether more time would have helped: of a training that has come to its end."""
     last = stages[-1]
-    if not last.done or any(stage.done < stage.planned.get("iterations", 0) for stage in stages):
+    if not last.done or any(stage.done < stage.iterations for stage in stages):
         return []
     done = sum(stage.done for stage in stages)
     longer = "Train longer: give more --minutes or --iterations."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ from unet.report.pictures import (
     slice_pictures,
 )
 from unet.report.plots import PREDICTED, TRUE
-from unet.report.run_files import HeldOutSlice, Run
+from unet.report.run_files import HeldOutSlice, Run, number_of
 
 _HIGHER, _LOWER = "higher is better", "lower is better"
 # Name, direction, meaning.
@@ -50,7 +51,7 @@ def meaning(name: str) -> tuple[str, str, str]:
     if name in _MEANINGS:
         return _MEANINGS[name]
     group, _, rest = name.partition("_")
-    if group == "f1":
+    if group == "f1" and re.fullmatch(r"0\.\d+", rest):
         return f"F1 at IoU {float(rest):g}", _HIGHER, "cells found with at least this overlap"
     if group == "iou":
         return f"IoU, class {rest}", _HIGHER, "intersection over union of its pixels"
@@ -58,9 +59,8 @@ def meaning(name: str) -> tuple[str, str, str]:
 
 
 def _number(value: Any) -> str:
-    if not isinstance(value, (int, float)) or not math.isfinite(value):
-        return "–"
-    return f"{value:.4f}"
+    number = number_of(value)
+    return "–" if number is None else f"{number:.4f}"
 
 
 def figures(run: Run) -> Markup | None:
@@ -290,15 +290,13 @@ def scores(run: Run) -> Markup | None:
 
 
 def _curve(picked: Mapping[str, Any], label: str, words: str) -> Markup | None:
-    curve = [
-        point
-        for point in _list(picked.get("curve"))
-        if isinstance(point, list) and len(point) == 2 and None not in point
-    ]
+    points = [point for point in _list(picked.get("curve")) if isinstance(point, list)]
+    curve = [[number_of(value) for value in point] for point in points if len(point) == 2]
+    curve = [point for point in curve if None not in point]
     if len(curve) < 2:
         return None
     x, y = zip(*curve)
-    chosen = picked.get("chosen")
+    chosen = number_of(picked.get("chosen"))
     low, high = min(y), max(y)
     room = 0.08 * ((high - low) or 1)
     line = Line(str(picked.get("score", "score")), x, y, "test", points=True)
@@ -321,7 +319,7 @@ def _slices(run: Run, names: Sequence[str]) -> Markup | None:
         return None
     worst_of = {}
     for name in names:
-        values = [row.get(name) for row in rows]
+        values = [number_of(row.get(name)) for row in rows]
         values = [math.nan if value is None else value for value in values]
         direction = meaning(name)[1]
         if direction and len({value for value in values if not math.isnan(value)}) > 1:

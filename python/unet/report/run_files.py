@@ -6,6 +6,7 @@ What is there and cannot be read is told in the report and stops no training.
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -46,6 +47,11 @@ class Stage:
     number: int
     planned: Mapping[str, Any]
     rows: Sequence[Mapping[str, float]]
+
+    @property
+    def iterations(self) -> int:
+        """Iterations that are planned; 0: it is not known how many."""
+        return int(number_of(self.planned.get("iterations")) or 0)
 
     @property
     def done(self) -> int:
@@ -170,6 +176,12 @@ def read_run(folder: Path) -> Run:
         *((folder / name).is_file() for name in (LABELS, WEIGHTS, HELD_OUT)),
         tuple(damaged),
     )
+
+
+def number_of(value: Any) -> float | None:
+    """Return what JSON has for a number; None of all that is none."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if is_number and math.isfinite(value) else None
 
 
 def _read_object(path: Path) -> dict[str, Any]:

@@ -37,9 +37,7 @@ def head(run: Run) -> Markup:
 
 def is_finished(run: Run) -> bool:
     """Tell whether all stages are trained and the result is scored."""
-    return bool(run.scores) and all(
-        stage.done >= stage.planned.get("iterations", 0) for stage in run.stages
-    )
+    return bool(run.scores) and all(stage.done >= stage.iterations for stage in run.stages)
 
 
 def _state(run: Run) -> str:
@@ -50,13 +48,13 @@ def _state(run: Run) -> str:
     if is_finished(run):
         return f"Trained with {done:,} iterations in {duration(seconds)}."
     last = [stage for stage in run.stages if stage.rows][-1]
-    of = f" of {last.planned['iterations']:,}" if "iterations" in last.planned else ""
+    of = f" of {last.iterations:,}" if last.iterations else ""
     where = f"stage {last.number} of {len(run.stages)}, " if len(run.stages) > 1 else ""
     return f"So far: {where}iteration {last.done:,}{of}, {duration(seconds)}. Reload to see more."
 
 
 def _progress(run: Run) -> Markup | None:
-    planned = sum(stage.planned.get("iterations", 0) for stage in run.stages)
+    planned = sum(stage.iterations for stage in run.stages)
     if not planned or is_finished(run):
         return None
     share = min(1.0, sum(stage.done for stage in run.stages) / planned)
@@ -290,7 +288,7 @@ def _stage(stage: Stage, several: bool) -> Markup | None:
             line = Line("", *thinned(x, np.array(rates) / 10.0**power), "rate")
             label = f"rate, in units of 10{digits}" if power else "rate"
             panels.append(("Learning rate", [line], max(line.y), label))
-    end = max(1, stage.done, stage.planned.get("iterations", 0))
+    end = max(1, stage.done, stage.iterations)
     drawn = [
         tag(
             "div",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from html.parser import HTMLParser
@@ -187,6 +188,35 @@ def test_a_fault_is_told_at_the_top_with_what_to_do(tmp_path):
     assert "Look at this first: labels shifted." in page.text
     assert "Move the labels 6 pixels up, and train again." in page.text
     assert "Look at this" not in report(make_run(tmp_path / "other")).text
+
+
+def places(value, before=()):
+    """Where something stands in JSON, from the whole to each number."""
+    yield before
+    inside = value if isinstance(value, (dict, list)) else ()
+    for key, inner in inside.items() if isinstance(inside, dict) else enumerate(inside):
+        yield from places(inner, (*before, key))
+
+
+def with_other(value, place, other):
+    if not place:
+        return other
+    key, *rest = place
+    copy = dict(value) if isinstance(value, dict) else list(value)
+    copy[key] = with_other(value[key], rest, other)
+    return copy
+
+
+@pytest.mark.parametrize("name", ["choices.json", "scores.json", "segment.json"])
+def test_json_of_any_other_form_stops_no_training(tmp_path, name):
+    folder = make_run(tmp_path / "mine")
+    for slow in ("held-out.h5", "labels.png"):
+        (folder / slow).unlink()
+    whole = json.loads((folder / name).read_text())
+    for k, place in enumerate(places(whole)):
+        other = ("x", [None], {"a": 1}, None, True)[k % 5]
+        (folder / name).write_text(json.dumps(with_other(whole, place, other)))
+        report(folder)
 
 
 def test_names_are_text_whatever_is_in_them(tmp_path):
