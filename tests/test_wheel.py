@@ -85,3 +85,14 @@ def test_the_wheel_gives_the_programs_and_the_networks_by_name(installed):
     found = read_volume(installed.folder / "out.tif")
     assert found.shape == pixels.shape
     assert 0 <= found.min() < found.max() <= 1
+
+
+def test_the_wheel_holds_what_a_report_is_made_of(installed):
+    (installed.folder / "run").mkdir()
+    text = "from unet.report.write import write_report; print(write_report('run'))"
+    assert installed.run("python", "-c", text).strip() == "run/report.html"
+    page = (installed.folder / "run" / "report.html").read_text(encoding="utf-8")
+    for part in ("page.css", "page.js"):
+        assert (REPOSITORY / "python" / "unet" / "report" / part).read_text(
+            encoding="utf-8"
+        ) in page

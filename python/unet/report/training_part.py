@@ -268,10 +268,10 @@ def _stage(stage: Stage, several: bool) -> Markup | None:
         x = np.array([row["iteration"] for row in training])
         y = np.array([row["loss"] for row in training])
         window = max(1, len(y) // _SMOOTH_SHARE)
-        lines = [
-            Line("one tile", *thinned(x, y), "noise"),
-            Line(f"mean of {window}", *thinned(x, smoothed(y, window)), "train"),
-        ]
+        lines = [Line("one tile", *thinned(x, y), "noise" if window > 1 else "train")]
+        if window > 1:
+            mean = thinned(x, smoothed(y, window))
+            lines.append(Line(f"mean of {window}", *mean, "train"))
         highest.append(float(np.percentile(y, 98)))
     tests = [_tests(stage, name, style) for name, style in zip(losses, ("test", "second"))]
     highest += [y for line in tests for y in line.y]
