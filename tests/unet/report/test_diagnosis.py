@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tifffile
+from scipy import ndimage
 
 from tests.unet.report.made_run import curve, falling, held_out
 from unet.report.diagnosis import FAULT, FINE, HINT, contrast, diagnose_curves, diagnose_slices
@@ -133,6 +134,21 @@ def test_real_cells_in_phase_contrast_raise_no_alarm(shared_data):
         truth = tifffile.imread(path).astype(np.int32)
         one = HeldOutSlice(0, path.stem, raw[np.newaxis], truth, truth)
         assert set(states(diagnose_slices("cells", [one])).values()) == {FINE}, path
+
+
+@pytest.mark.parametrize("slices", [1, 2, 4])
+def test_shadows_to_one_side_are_no_shift(slices):
+    # Differential interference contrast shows the slope of cells, bright on one side, dark on the
+    # other.
+    random = np.random.default_rng(0)
+    shaded = []
+    for one in held_out("cells", slices):
+        height = np.sqrt(ndimage.distance_transform_edt(one.truth > 0))
+        height = ndimage.gaussian_filter(height, 1.5)
+        slope = ndimage.sobel(height, 0) + ndimage.sobel(height, 1)
+        raw = slope / slope.std() + 0.1 * random.standard_normal(slope.shape)
+        shaded.append(replace(one, raw=raw[np.newaxis]))
+    assert set(states(diagnose_slices("cells", shaded)).values()) == {FINE}
 
 
 def test_shifted_labels_of_real_membranes_and_cells_are_found(isbi_dir, shared_data):
