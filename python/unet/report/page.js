@@ -7,8 +7,8 @@ for (const viewer of document.querySelectorAll(".viewer")) {
   const names = JSON.parse(viewer.dataset.layers);
   const chosen = (group) => viewer.querySelector(`input[name="${group}"]:checked`).value;
 
-  const move = () => {
-    stage.style.setProperty("--x", `${range.value}%`);
+  const move = (percent) => {
+    stage.style.setProperty("--x", `${percent}%`);
     range.setAttribute(
       "aria-valuetext",
       `${names[chosen("left")]} on ${range.value} % of the width, then ${names[chosen("right")]}`
@@ -29,10 +29,28 @@ for (const viewer of document.querySelectorAll(".viewer")) {
     for (const words of viewer.querySelectorAll(".of-slice")) {
       words.hidden = words.dataset.slice !== chosen("slice");
     }
-    move();
+    move(range.value);
   };
 
-  range.addEventListener("input", move);
+  // Keys move the range; fingers and mice the line itself, which a range does not let them
+  // everywhere: on some telephones only its thumb can be drawn.
+  range.addEventListener("input", () => move(range.value));
+  const drag = (event) => {
+    const box = stage.getBoundingClientRect();
+    const percent = Math.min(100, Math.max(0, (100 * (event.clientX - box.left)) / box.width));
+    range.value = percent;
+    move(percent);
+  };
+  stage.addEventListener("pointerdown", (event) => {
+    if (event.button !== 0) return;
+    event.preventDefault();
+    range.focus({ preventScroll: true });
+    stage.setPointerCapture(event.pointerId);
+    drag(event);
+  });
+  stage.addEventListener("pointermove", (event) => {
+    if (stage.hasPointerCapture(event.pointerId)) drag(event);
+  });
   viewer.addEventListener("change", (event) => event.target !== range && show());
   show();
 }

@@ -125,6 +125,14 @@ class Tab:
             self.call("Input.dispatchTouchEvent", type=kind, touchPoints=[{"x": x, "y": y}])
         self.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
 
+    def drag(self, *places: tuple[float, float]) -> None:
+        """Press the mouse's button on the first place, draw it over the others, and let go."""
+        for number, (x, y) in enumerate([*places, places[-1]]):
+            kind = "mouseMoved" if number else "mousePressed"
+            kind = "mouseReleased" if number == len(places) else kind
+            held = dict(button="left", buttons=1, clickCount=1)
+            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, **held)
+
     def picture(self, path: Path, whole: bool = True) -> None:
         """Write a PNG of the page."""
         told = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)

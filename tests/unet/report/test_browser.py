@@ -130,8 +130,9 @@ def test_keys_move_the_line(screen, runs):
     assert line(screen) == pytest.approx(0, abs=0.01)
 
 
-def test_a_finger_moves_the_line(tab, runs):
-    tab.size(390, 844, mobile=True)
+@pytest.mark.parametrize("way, width", [("touch", 390), ("drag", 1200)])
+def test_a_finger_and_a_mouse_move_the_line(tab, runs, way, width):
+    tab.size(width, 844, mobile=way == "touch")
     tab.open(runs["membranes"])
     tab.value(
         "document.querySelector('.stage').scrollIntoView({block: 'center', behavior: 'instant'})"
@@ -140,9 +141,13 @@ def test_a_finger_moves_the_line(tab, runs):
         "(b => [b.left, b.top, b.width, b.height])"
         "(document.querySelector('.stage').getBoundingClientRect())"
     )
+    # Also where the line is not.
     middle = top + height / 2
-    tab.touch(*((left + share * width, middle) for share in (0.5, 0.6, 0.7, 0.8)))
-    assert line(tab) == pytest.approx(0.8, abs=0.05)
+    getattr(tab, way)(*((left + share * width, middle) for share in (0.2, 0.4, 0.6, 0.83)))
+    assert line(tab) == pytest.approx(0.83, abs=0.01)
+    # From there keys go on.
+    tab.key("ArrowLeft")
+    assert line(tab) == pytest.approx(0.82, abs=0.01)
 
 
 def test_what_is_left_and_right_of_the_line_can_be_chosen(screen, runs):
