@@ -135,7 +135,7 @@ def make_parser() -> argparse.ArgumentParser:
     stack("--padded", action="store_true", default=None, help="pad the convolutions")
     stack("--tile", type=whole(1), help="input size")
     stack("--solver", choices=SOLVERS, help="SGD with momentum 0.99, or Adam (Adam)")
-    stack("--w0", type=float, help="weight of the gaps at the end (5; 10 for cells); 0: none")
+    stack("--w0", type=float, help="weight of the gaps at the end (10); 0: none")
     stack("--sigma", type=float, help="its reach in pixels (5)")
     stack("--seed", type=whole(0), help="1")
     solver = parser.add_argument_group("by a solver").add_argument

@@ -19,8 +19,6 @@ ENOUGH_FOR_WIDER = 6000
 MINUTES_CPU, MINUTES_GPU = 20.0, 60.0
 # One of so many parts of the iterations is the last stage, which begins at so much of the rate.
 _PARTS, _REFINED_RATE = 8, 0.3
-# w0 of the last stage: what isbi2012_slim was given; the paper's for cells that touch.
-_W0 = {"membranes": 5.0, "cells": 10.0, "classes": 10.0}
 # Input size from so many maps on: the paper's.
 _WIDE = 32
 _SMALLER = 0.8
@@ -114,11 +112,6 @@ def rate_of(solver: str, maps: int) -> float:
     narrow, wide = (RATES[solver][name] for name in ("unet_slim", "unet"))
     share = math.log(maps / WIDTHS["unet_slim"]) / math.log(WIDTHS["unet"] / WIDTHS["unet_slim"])
     return float(f"{narrow * (wide / narrow) ** share:.3g}")
-
-
-def usual_w0(kind: str) -> float:
-    """Return the weight of the gaps in the last stage: 5 for membranes, 10 for other labels."""
-    return _W0[kind]
 
 
 def stages(iterations: int, rate: float, w0: float) -> list[Stage]:

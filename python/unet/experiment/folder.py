@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from unet.errors import InputError
-from unet.files.atomic import atomic_parts, is_temporary, sweep_parts
+from unet.files.atomic import atomic_parts, atomic_path, is_temporary, sweep_parts
 from unet.files.names import split_name
 from unet.files.outputs import refuse_own_inputs
 from unet.files.provenance import KEY, SCORE_FILE, mark
@@ -118,6 +118,11 @@ class RunFolder:
         is_new = not (self / LOG).exists()
         with open(self / LOG, "a", encoding="utf-8", errors="backslashreplace") as log:
             log.write((f"{mark(LOG)}\n" if is_new else "") + text + "\n")
+
+    def write_card(self, text: str) -> None:
+        """Write the card, the last file of a run."""
+        with atomic_path(self / CARD) as fresh:
+            fresh.write_text(text, encoding="utf-8", errors="backslashreplace")
 
     def adopt(self, stage: int, weights: str) -> None:
         """Take the weights and what judging has left of a stage, all of it or nothing."""

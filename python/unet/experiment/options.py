@@ -41,7 +41,7 @@ class ExperimentOptions:
     solver : {"SGD", "Adam"}, optional
     rate : float, optional
         At the beginning.
-    w0 : float, optional
+    w0 : float
         Weight of the gaps between cells at the end of the training; 0: they have none.
     sigma : float
         Its reach in pixels.
@@ -64,7 +64,7 @@ class ExperimentOptions:
     tile: int | None = None
     solver: str | None = None
     rate: float | None = None
-    w0: float | None = None
+    w0: float = 10.0
     sigma: float = 5.0
     seed: int = 1
     device: str = "auto"

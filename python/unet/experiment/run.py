@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from unet.errors import InputError
+from unet.experiment.card import card
 from unet.experiment.folder import CHOICES, NET, SCORES, TRAINING_SET, RunFolder, fingerprint
 from unet.experiment.judge import judge
 from unet.experiment.network_files import NAME, solver_name
@@ -18,10 +19,12 @@ from unet.experiment.settle import Settling, source_of
 from unet.experiment.split import Split
 from unet.experiment.truth import held_out
 from unet.files.version import VERSION
+from unet.machine.cores import available_cores
 from unet.model.model import load
 from unet.model.open_net import DEPLOY
 from unet.preparation.prepare import Pair, files_of, opened
 from unet.preparation.training_set import TrainingSet
+from unet.report.write import write_report
 from unet.training import snapshots
 from unet.training.train import Training, lock_folder
 from unet.volumes import Stack
@@ -111,12 +114,16 @@ def train_from_stack(
                 folder.write_choices(choices)
             else:
                 folder.say(f"{folder.path}: goes on with what {CHOICES} says")
-            way = _Way(caffe, folder, pair, choices, options.device)
+                # What fits into what is left of the time is not known any more.
+                began = None
+            way = _Way(caffe, folder, pair, choices, options.device, began)
             for number in range(1, len(choices["solver"]["stages"]) + 1):
                 way.go(number)
+        scores = _scores(folder / SCORES) if way.parts.many else {}
+        folder.write_card(card(folder.path.resolve().name, choices, scores))
+        way.report()
     finally:
         os.close(lock)
-    scores = _scores(folder / SCORES) if way.parts.many else {}
     return Trained(os.fspath(folder.path), scores, choices)
 
 
@@ -162,9 +169,10 @@ class _Way:
         pair: Pair,
         choices: dict[str, Any],
         device: str,
+        began: float | None,
     ) -> None:
         self._caffe, self._folder, self._pair, self._choices = caffe, folder, pair, choices
-        self._device = device
+        self._device, self._began = device, began
         self.parts = Split.of_json(choices["split"], pair.names)
 
     def go(self, number: int) -> None:
@@ -179,6 +187,14 @@ class _Way:
             self._judge(folder, weights)
         if self._is_better(folder):
             self._folder.adopt(number, weights)
+        self.report()
+
+    def report(self) -> None:
+        """Write the report of what is there; a training does not end for the want of one."""
+        try:
+            write_report(self._folder.path)
+        except InputError as error:
+            self._folder.say(f"no report: {error}")
 
     def _newest(self, number: int) -> snapshots.Snapshot | None:
         found = snapshots.find(str(self._folder.stage(number) / NAME))
@@ -191,10 +207,32 @@ class _Way:
             f"stage {number}: {stage['iterations']:,} iterations, weights: {stage['weighting']}"
         )
         solver, output = root / NET / solver_name(number), self._folder.stage(number)
-        with Training(self._caffe, str(solver), str(output), root=root) as training:
+        seconds = self._seconds(number)
+        with Training(
+            self._caffe, str(solver), str(output), seconds=seconds, root=root, shown=self.report
+        ) as training:
             if training.resume() is None:
                 training.begin(weights)
             training.run()
+            done = training.solver.iter
+        if done < stage["iterations"]:
+            self._folder.say(
+                f"ended at iteration {done:,}: the machine became slower than when it was measured"
+            )
+            stage.update(planned=stage["iterations"], iterations=done)
+            self._folder.write_choices(self._choices)
+
+    def _seconds(self, number: int) -> float | None:
+        """Return for how long a stage may be trained; None: for as long as it takes."""
+        minutes = self._choices["minutes"]
+        if minutes is None or self._began is None:
+            return None
+        stages = self._choices["solver"]["stages"][number - 1 :]
+        judging = self._choices["seconds_to_judge"] * len(stages)
+        left = self._began + 60 * minutes - time.monotonic() - judging
+        share = stages[0]["iterations"] / sum(one["iterations"] for one in stages)
+        # Measured too late, it is trained for a moment all the same.
+        return max(1.0, left * share)
 
     def _judge(self, folder: Path, weights: str) -> None:
         """Segment and score what is held out, into the folder of a stage."""
@@ -208,7 +246,9 @@ class _Way:
             self._pair, self.parts, choices["kind"], choices["label_kind"]
         )
         found = judge(
-            model, raw, truth, folder, kind=choices["kind"], slices=slices, intensity=intensity
+            *(model, raw, truth, folder),
+            **dict(kind=choices["kind"], slices=slices, intensity=intensity),
+            workers=available_cores(),
         )
         name = _MAIN_SCORE[choices["kind"]][0]
         self._folder.say(f"held out: {name} {found['scores'][name]:.4f}")

@@ -13,7 +13,8 @@ from unet.volumes import Volume
 
 # Of this share of the slices the scores tell enough; more of them tell little more.
 _SHARE = 5
-_MOST = 10
+#: Slices that are held out at most.
+MOST = 10
 # With fewer slices one whole one would be too much to do without.
 _LEAST_SLICES = 4
 # What marks pixels that a copy of a slice keeps for itself.
@@ -122,6 +123,7 @@ def split(
     size: tuple[int, int],
     *,
     in_time: bool = False,
+    most: int = MOST,
     held_out: Sequence[int] | None = None,
 ) -> Split:
     """Choose what is held out.
@@ -135,6 +137,8 @@ def split(
     in_time : bool
         Whether they are frames of a sequence, whose neighbours show the same cells: the last ones
         are held out, else slices spread evenly through the stack.
+    most : int
+        How many slices are held out at most.
     held_out : sequence of int, optional
         These, and no others; none of them: nothing is held out.
 
@@ -163,7 +167,7 @@ def split(
         corners = [(1, 1), (0, 0), (0, 1)]
         quadrants = [_quadrant(z, size, corner) for z, corner in zip(slices, corners)]
         return Split(tuple(slices), (), tuple(quadrants))
-    many = min(_MOST, max(1, round(len(slices) / _SHARE)))
+    many = min(most, max(1, round(len(slices) / _SHARE)))
     if in_time:
         chosen = slices[-many:]
     else:

@@ -147,15 +147,15 @@ def solver(
     test_iter: int | None = None,
     method: str = "SGD",
     rate: float | None = None,
-    every: int = 500,
+    test_every: int = 500,
+    snapshot_every: int = 500,
     seed: int = 1,
 ) -> caffe_pb2.SolverParameter:
     """Return the solver: one tile a step; the paper's SGD with momentum 0.99 (Sec. 3), or Adam.
 
     Adam is without weight decay, which in Caffe would pass through its second moments. The network
     lies in `folder`; snapshots are PREFIX_iter_N; without `test_iter`, the passes of a test, there
-    is nothing to test on. Without a rate it is that of `RATES`. There are a snapshot and a test
-    every so many iterations.
+    is nothing to test on. Without a rate it is that of `RATES`.
     """
     methods = {
         "SGD": dict(momentum=0.99, weight_decay=0.0005),
@@ -171,7 +171,7 @@ def solver(
         max_iter=iterations,
         display=20,
         average_loss=20,
-        snapshot=every,
+        snapshot=snapshot_every,
         snapshot_prefix=prefix,
         random_seed=seed,
     )
@@ -179,7 +179,7 @@ def solver(
         param.train_state.stage.append(stage)
     if test_iter:
         param.test_iter.append(test_iter)
-        param.test_interval = every
+        param.test_interval = test_every
         param.test_initialization = False
         if stage:
             param.test_state.add(stage=[stage])

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-# Iterations over which the pace is measured: a test or a snapshot among them counts, but not much.
+# Iterations over which the pace is measured, without the tests and snapshots between them.
 _WINDOW = 50
 
 
@@ -39,21 +39,30 @@ class TimeLimit:
         self._clock = clock
         self._deadline = clock() + seconds
         self._position = float(iteration)
-        self._ends: deque[float] = deque(maxlen=_WINDOW + 1)
+        self._took: deque[float] = deque(maxlen=_WINDOW)
+        self._begun: float | None = None
+        self._is_first = True
         # The iteration at which the training is over, as far as is known.
         self.end = self._total
 
     def base_rate(self, iteration: int) -> float:
-        """Return the base_lr with which the solver's own policy comes to the rate of now."""
+        """Return the base_lr with which the solver's own policy comes to the rate of now.
+
+        Called right before an iteration, whose pace is measured from here.
+        """
+        self._begun = self._clock()
         left, own = (1 - place / self._total for place in (self._position, iteration))
         return float(self._base * (left / own) ** self._power)
 
     def passed(self, iteration: int) -> None:
         """Note that an iteration is done, `iteration` in all."""
         now = self._clock()
-        self._ends.append(now)
-        if len(self._ends) > 1:
-            pace = (now - self._ends[0]) / (len(self._ends) - 1)
+        # The first one warms up.
+        if not self._is_first:
+            self._took.append(now - self._begun)
+        self._is_first = False
+        if self._took:
+            pace = sum(self._took) / len(self._took)
             fit = int((self._deadline - now) / pace) if pace > 0 else self._total
             self.end = min(self._total, iteration + max(0, fit))
         # Of the iteration that is done: it was one of those that are left and itself.

@@ -17,6 +17,7 @@ def iterate(
     start: int = 0,
     policy: str = "poly",
     power: float = 1.0,
+    between: Callable[[int], float] = lambda iteration: 0,
 ) -> tuple[float, list[float]]:
     """Return when a training ends whose iterations take pace(now), and the rates it learnt at."""
     param = caffe_pb2.SolverParameter(
@@ -32,6 +33,7 @@ def iterate(
         now += pace(now)
         iteration += 1
         limit.passed(iteration)
+        now += between(iteration)
     return now, rates
 
 
@@ -48,6 +50,12 @@ def test_what_does_not_fit_is_left_out_and_the_rate_falls_evenly_to_its_end():
     # The first two iterations show the pace; then equal steps, the last one before 0.
     steps = [a - b for a, b in zip(rates[2:], rates[3:] + [0])]
     assert steps == pytest.approx([rates[2] / 98] * 98)
+
+
+def test_a_long_test_between_iterations_does_not_change_the_schedule_where_there_is_time():
+    now, rates = iterate(100, 200, lambda now: 1, between=lambda i: 80 if i == 50 else 0)
+    assert now == 180
+    assert rates == [1 - i / 100 for i in range(100)]
 
 
 @pytest.mark.parametrize("power", [0.5, 2.0])

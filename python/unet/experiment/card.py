@@ -1,0 +1,87 @@
+"""What a run tells of itself in words: a paragraph of what was chosen, and the model's card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def paragraph(chosen: dict[str, Any]) -> str:
+    """Tell what was chosen, and why, in a paragraph."""
+    parts, net, solver, why = (chosen[key] for key in ("split", "net", "solver", "reasons"))
+    numbers = [one["z"] if isinstance(one, dict) else one for one in parts["held_out"]]
+    are_parts = any(isinstance(one, dict) for one in parts["held_out"])
+    held = "Nothing is held out"
+    if numbers:
+        what = "A quadrant each of slices" if are_parts else "Held out: slices"
+        held = f"{what} {', '.join(map(str, numbers))} ({why['held out']})"
+    stages = solver["stages"]
+    last = ""
+    if len(stages) > 1:
+        last = (
+            f", the last {stages[1]['iterations']:,} of them with the weight of the gaps, "
+            f"{stages[1]['weighting']}, at a rate of {stages[1]['base_lr']:g} ({why['stages']})"
+        )
+    return (
+        f"Learns from {len(parts['train'])} slices. {held}. A U-Net of {net['levels']} levels "
+        f"({why['levels']}) and {net['maps']} maps ({why['maps']}): {net['parameters']:,} "
+        f"parameters. Tiles of {chosen['tile']} ({why['tile']}). {solver['type']} "
+        f"({why['solver']}), rate {stages[0]['base_lr']:g}, "
+        f"{sum(one['iterations'] for one in stages):,} iterations ({why['iterations']}){last}. "
+        f"Seed {chosen['seed']}, {chosen['precision']} on the {chosen['device']}."
+    )
+
+
+def card(name: str, chosen: Mapping[str, Any], scores: Mapping[str, float]) -> str:
+    """Return the card of a model, Markdown.
+
+    Parameters
+    ----------
+    name : str
+        Of the folder.
+    chosen, scores : mapping
+        What choices.json holds, and the scores of scores.json.
+    """
+    sources = [Path(chosen[key]).name for key in ("stack", "labels") if chosen[key]]
+    outputs = "-o probabilities.tif"
+    if chosen["kind"] == "cells":
+        outputs += " --instances cells.tif"
+    lines = [
+        f"# {name}",
+        "",
+        f"A U-Net for {chosen['kind']}, trained on {' and '.join(sources)} "
+        f"({chosen['understood']}).",
+        "",
+        f"    unet segment STACK --model {name} {outputs}",
+        "",
+        paragraph(chosen),
+        "",
+    ]
+    if chosen["command"]:
+        lines += [f"    {chosen['command']}", ""]
+    if scores:
+        lines += [
+            "On what was held out:",
+            "",
+            "| score | value |",
+            "| --- | --- |",
+            *(f"| {key} | {value:.4f} |" for key, value in scores.items() if value is not None),
+            "",
+            "The threshold, and of cells the minimum area, were picked by the same slices "
+            "(segment.json), and so was the better of the two stages: on other pictures expect a "
+            "little less.",
+            "",
+            "![Held out: orange what the network draws, blue the truth](overlay.png)",
+            "",
+        ]
+    lines += [
+        "![Loss, held-out errors and rate](training-1/curves.png)",
+        "",
+        "What it learnt from: labels.png. All that was chosen: choices.json. The network and its "
+        "solvers are plain prototxt in net/; their paths count from this folder:",
+        "",
+        f"    cd {name} && unet train net/solver_1.prototxt -o again",
+        "",
+    ]
+    return "\n".join(lines)
