@@ -26,7 +26,7 @@ from compare_published import compare_published
 from model_folder import card, guard_model_folder, make_model_folder
 from recipes import (
     DEMO_SECONDS,
-    LEAST_ITERATIONS,
+    FETCH_SECONDS,
     RECIPES,
     REPOSITORY,
     SEPARATION_W0,
@@ -34,7 +34,6 @@ from recipes import (
     Split,
 )
 from steps import Run, Step, StepFailed
-from training_budget import TRIED, Plan, measure
 from training_choice import (
     CPU_NET,
     WEIGHTINGS,
@@ -229,27 +228,21 @@ def demo(name: str, recipe: Recipe, options: argparse.Namespace) -> None:
     """Go the whole way in a few minutes: as short a training as fits, so a modest result."""
     recipe, what = at_hand(recipe)
     print(f"The whole way from pictures to scores, on {what}.")
-    folder, split = Path("runs", name), recipe.splits["holdout"]
-    way = Way(recipe, folder, options.device)
+    way = Way(recipe, Path("runs", name), options.device)
     way.fetch()
-    way.prepare()
-    slices = ("--train-slices", split.train, "--test-slices", split.test)
-    most = options.iterations or recipe.iterations
-    solver = way.write_net(CPU_NET, *slices, "--iterations", most)
-    chosen = Plan(most)
-    if options.iterations is None:
-        title = f"try {TRIED} steps, to see how long one takes"
-        trial = way.training(title, solver, folder / "tried", "--iterations", TRIED)
-        chosen = measure(way.run, trial, folder, options.seconds, LEAST_ITERATIONS, most)
-    limit = [] if chosen.seconds is None else ["--seconds", chosen.seconds]
-    last = way.train(solver, CPU_NET, "--iterations", chosen.iterations, *limit)
-    if last.iteration < LEAST_ITERATIONS:
-        print(f"\nOnly {last.iteration} steps fitted into the time: the result means nothing.")
-    way.judge(split, Path(last.model))
-    print(f"\ndone in {way.took}. Pictures, all in {folder}:")
-    print("  training-set.png     what the network learns from")
-    print("  training/curves.png  how it learnt")
-    print("  overlay.png          what it makes of slices that it has not seen")
+    # So that the same is asked for when it is run again, whatever getting the data took.
+    budget = ("--minutes", max(1, options.seconds - FETCH_SECONDS) / 60)
+    if options.iterations:
+        budget = ("--iterations", options.iterations)
+    pictures, folder = way.data / recipe.learn, way.folder / "model"
+    words = ("train", pictures, way.labels(recipe.learn), "-o", folder, *budget)
+    step = Step.unet("train, and score what was held out", *words, "--device", options.device)
+    way.run.train(step, folder)
+    print(f"\ndone in {way.took}. All in {folder}:")
+    print("  labels.png             what the network learns from")
+    print("  training-1/curves.png  how it learnt")
+    print("  overlay.png            what it makes of slices that it has not seen")
+    print("  report.html            the same, to look at in a browser")
 
 
 def segment_demo(name: str, recipe: Recipe, options: argparse.Namespace) -> None:
@@ -329,7 +322,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         command = commands.add_parser(name)
         add = command.add_argument
         add_device(command, precision=name not in ("demo", "segment-demo", "published"))
-        if recipe.iterations:
+        if recipe.iterations or name == "demo":
             add("--iterations", type=number, help="in place of the default number")
         if name not in RUNNERS:
             add("--split", choices=tuple(recipe.splits), default="holdout")

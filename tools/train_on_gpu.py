@@ -20,7 +20,6 @@ from child_programs import Program, ending
 from findings import Findings
 from half_precision_weights import find_parts, write_half, write_parts
 from recipes import RECIPES
-from training_budget import tried_steps
 from training_choice import WEIGHTING, WEIGHTINGS
 from unet.errors import InputError
 from unet.files.atomic import atomic_path
@@ -418,3 +417,13 @@ class _Check:
             seconds=round(took, 1),
             scores=scores,
         )
+
+
+def tried_steps(tried: Path, warm: int) -> tuple[float, float]:
+    """Return what a step takes in a folder of a training, and all of them: seconds.
+
+    The first `warm` are slower. The folder is removed.
+    """
+    ends = [row["seconds"] for row in read_history(tried / CSV_NAME) if "loss" in row]
+    shutil.rmtree(tried)
+    return (ends[-1] - ends[warm - 1]) / (len(ends) - warm), ends[-1]

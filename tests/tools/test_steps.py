@@ -1,4 +1,4 @@
-"""Steps of an experiment: what is run again, what a signal does, how much fits into a time."""
+"""Steps of an experiment: what is run again, and what a signal does."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ from pathlib import Path
 
 import pytest
 
-import training_budget
 from steps import Run, Step, StepFailed, call
 from tests.conftest import REPOSITORY
-from training_budget import TRIED, WARM, Plan, measure, plan
 from unet.machine.signals import Stopped
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
@@ -181,91 +179,3 @@ def test_the_time_and_memory_of_a_step_are_its_programs():
     seconds, peak = map(float, said.split()[-2:])
     assert seconds > 0.2
     assert 0.25 < peak < 1
-
-
-@pytest.mark.parametrize(
-    ("step", "rest", "left", "expected"),
-    [
-        # Enough are enough; what is left of the time is for a machine that becomes slower.
-        (0.2, 5, 290, Plan(800, 270.0)),
-        # Nine tenths of 270 s.
-        (0.5, 5, 290, Plan(486, 270.0)),
-        (2.43, 5, 290, Plan(100, 270.0)),
-        # Fewer mean nothing: they take what they take.
-        (2.44, 5, 290, Plan(100, None)),
-        (0.2, 100, 290, Plan(100, None)),
-        (0.2, 5, -60, Plan(100, None)),
-    ],
-)
-def test_steps_are_fitted_into_the_time_that_is_left(step, rest, left, expected):
-    assert plan(step, rest, left, 100, 800) == expected
-
-
-class Machine(Run):
-    """Steps of a training take `step` seconds, the first two 10; its program takes 6 beside."""
-
-    def __init__(self, folder: Path, clock: list[float], step: float) -> None:
-        super().__init__(folder)
-        self.began, self.clock, self.step, self.runs = 0.0, clock, step, 0
-
-    def run(self, step) -> None:
-        self.runs += 1
-        folder = Path(step.command[-1])
-        assert not folder.exists()
-        folder.mkdir()
-        ends = [10 + max(0, number - WARM + 1) * self.step for number in range(TRIED)]
-        rows = [f"{number},{end},0.001,0.5," for number, end in enumerate(ends)]
-        rows += [f"{TRIED},{ends[-1] + 3},,,0.4"]
-        (folder / "curve.csv").write_text(
-            "\n".join(["iteration,seconds,rate,loss,test_loss", *rows])
-        )
-        self.clock[0] += ends[-1] + 6
-        self.remember(step.title, step.fingerprint())
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    now = [30.0]
-    monkeypatch.setattr(training_budget.time, "monotonic", lambda: now[0])
-    return now
-
-
-def measured(machine: Machine, folder: Path, budget: float = 300) -> Plan:
-    solver, tried = folder / "solver.prototxt", folder / "tried"
-    solver.touch()
-    trial = Step.unet("try", "train", solver, "-o", tried)
-    return measure(machine, trial, folder, budget, 100, 800)
-
-
-@pytest.mark.parametrize(
-    ("step", "expected", "said"),
-    [
-        # 30 s, 10 + 8 steps + 6 s are over; four times 6 s come after.
-        (0.25, Plan(800, 228.0), "A step takes 0.25 s here: all 800 steps fit, about 272 s in all"),
-        (0.5, Plan(406, 226.0), "A step takes 0.50 s here: 406 steps, of 800, fit into 5 minutes"),
-        (
-            5.0,
-            Plan(100, None),
-            "A step takes 5.00 s here: even 100 steps, below which the result means nothing, and "
-            "what comes with them will take about 10 minutes in all, not 5.",
-        ),
-    ],
-)
-def test_a_trial_tells_how_many_fit_before_the_training_begins(
-    tmp_path, clock, capsys, step, expected, said
-):
-    assert measured(Machine(tmp_path, clock, step), tmp_path) == expected
-    assert said in capsys.readouterr().out
-    assert not (tmp_path / "tried").exists()
-
-
-def test_the_same_plan_is_made_once(tmp_path, clock):
-    first = measured(Machine(tmp_path, clock, 0.5), tmp_path)
-    slower = Machine(tmp_path, clock, 5.0)
-    assert measured(slower, tmp_path) == first
-    assert slower.runs == 0
-    assert measured(slower, tmp_path, 299) == Plan(100, None)
-    assert slower.runs == 1
-    (tmp_path / "solver.prototxt").write_text("another")
-    measured(slower, tmp_path, 299)
-    assert slower.runs == 2

@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 from unet.training.train import Training, iteration_seed
 
-# Iterations that only warm up: memory is claimed, graphs are made, the first tiles are waited for.
-WARM = 3
+# Iterations that only warm up: memory is claimed; on a GPU graphs are recorded, and tiles used up
+# that were cut meanwhile.
+_WARM, _WARM_ON_GPU = 3, 50
 # Measured are at least so many iterations and seconds, but not for longer than these.
 _LEAST, _SECONDS, _LONGEST = 10, 3.0, 30.0
 # Of the time for iterations, what is planned with; the rest is for a machine that becomes slower.
@@ -46,13 +47,15 @@ def measure(caffe: ModuleType, solver: Path, root: Path, longest: float = _LONGE
         net = training.solver.net
         began = time.monotonic()
         ends = [began]
-        while not _is_enough(ends, longest):
+        on_gpu = getattr(caffe, "get_mode", lambda: "cpu")() == "gpu"
+        warm = _WARM_ON_GPU if on_gpu else _WARM
+        while not _is_enough(ends, warm, longest):
             caffe.set_random_seed(iteration_seed(training.seed, training.solver.iter))
             training.solver.step(1)
             # A GPU may still be computing until its result is looked at.
             float(net.blobs["loss"].data)
             ends.append(time.monotonic())
-        first = min(WARM, len(ends) - 2)
+        first = min(warm, len(ends) - 2)
         iteration = (ends[-1] - ends[first]) / (len(ends) - 1 - first)
         test_pass = iteration / 3
         if len(training.solver.test_nets):
@@ -68,13 +71,13 @@ def measure(caffe: ModuleType, solver: Path, root: Path, longest: float = _LONGE
     return Pace(iteration, test_pass)
 
 
-def _is_enough(ends: list[float], longest: float) -> bool:
+def _is_enough(ends: list[float], warm: int, longest: float) -> bool:
+    """Tell whether iterations that ended so have told their pace; `ends` holds the beginning."""
     done = len(ends) - 1
-    if done <= WARM:
-        # Two, however slow: one of them does not tell.
-        return done > 1 and ends[-1] - ends[0] > longest
-    measured = ends[-1] - ends[WARM]
-    return ends[-1] - ends[0] > longest or (done - WARM >= _LEAST and measured >= _SECONDS)
+    if ends[-1] - ends[0] > longest:
+        # The first one alone does not tell.
+        return done > 1
+    return done - warm >= _LEAST and ends[-1] - ends[warm] >= _SECONDS
 
 
 def fitting(pace: Pace, seconds: float, rest: float) -> int:

@@ -19,6 +19,9 @@ ENOUGH_FOR_WIDER = 6000
 MINUTES_CPU, MINUTES_GPU = 20.0, 60.0
 # One of so many parts of the iterations is the last stage, which begins at so much of the rate.
 _PARTS, _REFINED_RATE = 8, 0.3
+# Fewer iterations of a last stage make a network worse: 7 after 53 took the Rand error from 0.47 to
+# 0.69, for Adam begins anew.
+_LEAST_REFINED = 25
 # Input size from so many maps on: the paper's.
 _WIDE = 32
 _SMALLER = 0.8
@@ -121,8 +124,12 @@ def stages(iterations: int, rate: float, w0: float) -> list[Stage]:
     [700, 100]
     >>> stages(800, 0.001, 0.0)
     [Stage(iterations=800, base_lr=0.001, weighted=False)]
+    >>> stages(100, 0.001, 5.0)
+    [Stage(iterations=100, base_lr=0.001, weighted=False)]
     """
     last = iterations // _PARTS if w0 else 0
+    if last < _LEAST_REFINED:
+        last = 0
     both = [Stage(iterations - last, rate, False)]
     if last:
         both.append(Stage(last, float(f"{_REFINED_RATE * rate:.3g}"), True))

@@ -17,10 +17,13 @@ STACK, LABELS = phantom(slices=5, size=64)
 HOW = dict(iterations=16, device="cpu", precision="fp32")
 
 
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch):
-    """Spare the second that each picture of the curves takes."""
-    monkeypatch.setattr("unet.training.history.draw_curves", lambda rows, path: None)
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    """Let stages be short; spare the second that each picture of the curves takes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("unet.experiment.choice._LEAST_REFINED", 1)
+        patch.setattr("unet.training.history.draw_curves", lambda rows, path: None)
+        yield
 
 
 @pytest.fixture(scope="module")
