@@ -10,6 +10,7 @@ from typing import Callable
 
 from unet.errors import InputError
 from unet.machine.engine import PRECISIONS
+from unet.preparation.training_set_options import UNANNOTATED
 
 
 def whole(low: int, high: int = 2**31 - 1) -> Callable[[str], int]:
@@ -165,6 +166,27 @@ def add_ignore_label(parser: argparse.ArgumentParser) -> None:
         type=whole(-(2**63), 2**64 - 1),
         metavar="N",
         help="the label that means: not annotated",
+    )
+
+
+def add_unannotated(parser: argparse.ArgumentParser, default: str | None = "auto") -> None:
+    """Add --unannotated and --reach."""
+    parser.add_argument(
+        "--unannotated",
+        choices=UNANNOTATED,
+        default=default,
+        help="what has no label is background (none), or unknown, weight 0: slices without any "
+        "label (slices); beyond the box of a slice's labels, too (boxes); farther than --reach "
+        "from every cell (surroundings); of a sequence, around each marker of NN_GT/TRA that lies "
+        "in no cell, the connected region of undrawn pixels within --reach of it (markers). auto: "
+        "slices without a label if they are more than half, beyond boxes that tissue fills, and "
+        "255 beside 0 and 1; of a sequence none",
+    )
+    parser.add_argument(
+        "--reach",
+        type=float,
+        metavar="PIXELS",
+        help="for --unannotated (markers: as far as a drawn cell reaches from its own marker)",
     )
 
 

@@ -15,13 +15,13 @@ from unet.command.options import (
     add_label_threshold,
     add_overwrite,
     add_part,
+    add_unannotated,
     parse_classes,
     parse_slices,
     whole,
 )
 from unet.preparation.ctc_sequence import ANNOTATIONS
 from unet.preparation.labels import KINDS
-from unet.preparation.partial_annotation import RULES
 from unet.preparation.prepare import prepare
 
 
@@ -60,6 +60,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "touch (auto: by the number of values; membranes are a thin connected network)",
     )
     add_ignore_label(parser)
+    add_unannotated(parser)
     add_label_threshold(parser)
     parser.add_argument(
         "--classes",
@@ -113,20 +114,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         choices=ANNOTATIONS,
         default="gt",
         help="cells from NN_GT/SEG (gt, drawn by people) or NN_ST/SEG (st)",
-    )
-    sequence.add_argument(
-        "--unannotated",
-        choices=RULES,
-        default="none",
-        help="where no cell is drawn is background (none), or unknown, weight 0: farther than "
-        "--reach from every cell (surroundings); around each marker of NN_GT/TRA that lies in no "
-        "cell, the connected region of undrawn pixels within --reach of it (markers)",
-    )
-    sequence.add_argument(
-        "--reach",
-        type=float,
-        metavar="PIXELS",
-        help="for --unannotated (markers: as far as a drawn cell reaches from its own marker)",
     )
     sequence.add_argument(
         "--field-of-interest",

@@ -24,6 +24,7 @@ from unet.command.options import (
     add_device,
     add_label_threshold,
     add_part,
+    add_unannotated,
     parse_classes,
     parse_slices,
     real,
@@ -126,6 +127,7 @@ def make_parser() -> argparse.ArgumentParser:
     stack("--label-kind", choices=("auto", *LABEL_KINDS), help="as of unet prepare")
     stack("--ignore-label", type=whole(-(2**63), 2**64 - 1), metavar="N", help="not annotated")
     add_label_threshold(parser)
+    add_unannotated(parser, None)
     stack("--classes", metavar="N,N,...", help="labels of classes 0, 1, ..., background first")
     add_by_order(parser)
     add_part(parser, "of the pictures, and of labels that have several")

@@ -17,6 +17,7 @@ from unet.errors import InputError, few
 from unet.files.names import PathLike
 from unet.files.outputs import Output, guard_outputs
 from unet.files.provenance import PICTURE, TRAINING_SET
+from unet.preparation.annotated_part import annotated_part
 from unet.preparation.census import (
     annotated_slice,
     count_labels,
@@ -229,8 +230,7 @@ def _of_stack(stack: Stack, labels: Stack, options: TrainingSetOptions) -> Itera
         slices = chosen_slices(options.slices, count)
         balance = options.balance_slices
         balance = balance and chosen_slices(balance, count, "--balance-slices")
-        notes: dict[str, Any] = {**options.part, "slices": [places[z] for z in slices]}
-        notes["balance_slices"] = [places[z] for z in balance or slices]
+        notes: dict[str, Any] = dict(options.part)
         if options.label_threshold is not None:
             notes["label_threshold"] = options.label_threshold
         if options.classes is not None:
@@ -242,12 +242,18 @@ def _of_stack(stack: Stack, labels: Stack, options: TrainingSetOptions) -> Itera
                 f"of their number in {truth.path}, and are left out"
             )
         truth, known = _by_values(truth, options)
+        _check_sizes(raw, truth)
+        part = annotated_part(truth, known, slices)
+        remarks += part.remarks
+        notes["slices"] = [places[z] for z in part.slices]
+        balance = [z for z in balance or part.slices if z in part.slices or z not in slices]
+        notes["balance_slices"] = [places[z] for z in balance]
         yield Pair(
             raw,
-            truth,
-            known,
-            slices,
-            balance or slices,
+            part.labels,
+            replace(known, ignore_label=part.ignore),
+            part.slices,
+            balance,
             notes,
             places,
             options.ignore_label,
@@ -269,7 +275,8 @@ def _by_values(labels: Volume, options: TrainingSetOptions) -> tuple[Volume, Tra
 
 
 def _of_sequence(folder: PathLike, options: TrainingSetOptions) -> Pair:
-    rule = IgnoreRule(options.unannotated, options.reach or 0.0, options.field_of_interest)
+    unannotated = "none" if options.unannotated == "auto" else options.unannotated
+    rule = IgnoreRule(unannotated, options.reach or 0.0, options.field_of_interest)
     annotated = open_annotated(find_sequence(folder, options.annotations), rule, options.frames)
     balance = options.balance_frames
     balanced = balance and slices_of_frames(annotated, balance, "--balance-frames")

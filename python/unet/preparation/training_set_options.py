@@ -8,6 +8,11 @@ from dataclasses import dataclass
 from unet.errors import InputError
 from unet.preparation.labels import IGNORED
 
+#: What may be said of pixels without a label: of stacks and their labels, of sequences.
+OF_STACKS = ("auto", "none", "slices", "boxes", "surroundings")
+OF_SEQUENCES = ("auto", "none", "surroundings", "markers")
+UNANNOTATED = (*OF_STACKS, "markers")
+
 
 @dataclass(frozen=True)
 class TrainingSetOptions:
@@ -47,10 +52,12 @@ class TrainingSetOptions:
         The same for the frames of a sequence, of which the annotated ones are taken.
     annotations : {"gt", "st"}
         Of a sequence: cells from NN_GT/SEG, drawn by people, or NN_ST/SEG.
-    unannotated : {"none", "surroundings", "markers"}
-        Of a sequence: where no cell is drawn is background, or unknown farther than `reach` from
-        every cell, or within it of markers without a cell (see
-        `unet.preparation.partial_annotation.IgnoreRule`).
+    unannotated : {"auto", "none", "slices", "boxes", "surroundings", "markers"}
+        What has no label is background (none), or was not annotated: slices without any label, or
+        what is beyond the box of a slice's labels, too (slices, boxes; auto: as they lie, see
+        `unet.preparation.annotated_part.annotated_part`); what is farther than `reach` from every
+        cell; of a sequence what is within it of markers without a cell
+        (`unet.preparation.partial_annotation.IgnoreRule`; auto is none).
     reach : float, optional
         In pixels; by default, for markers, as far as a drawn cell reaches from its own.
     field_of_interest : int
@@ -75,7 +82,7 @@ class TrainingSetOptions:
     frames: range | None = None
     balance_frames: range | None = None
     annotations: str = "gt"
-    unannotated: str = "none"
+    unannotated: str = "auto"
     reach: float | None = None
     field_of_interest: int = 0
 
@@ -87,14 +94,26 @@ class TrainingSetOptions:
 
     def check_for_stack(self) -> None:
         """Raise `InputError` if there are options of a sequence."""
-        for name in ("frames", "balance_frames", "reach"):
+        for name in ("frames", "balance_frames"):
             if getattr(self, name) is not None:
                 raise InputError(f"--{name.replace('_', '-')} is for sequences, DATASET/NN")
-        if self.annotations != "gt" or self.unannotated != "none" or self.field_of_interest:
-            raise InputError(
-                "--annotations, --unannotated and --field-of-interest are for sequences, DATASET/NN"
-            )
+        if self.annotations != "gt" or self.field_of_interest:
+            raise InputError("--annotations and --field-of-interest are for sequences, DATASET/NN")
+        self._check_unannotated(OF_STACKS, "sequences, DATASET/NN")
         self._check_labels()
+
+    def _check_unannotated(self, rules: Sequence[str], others: str) -> None:
+        if self.unannotated not in rules:
+            whose = f" is for {others}" if self.unannotated in UNANNOTATED else ""
+            raise InputError(
+                f"--unannotated {self.unannotated}{whose}: give one of {', '.join(rules)}"
+            )
+        if self.reach is not None and self.unannotated not in ("surroundings", "markers"):
+            raise InputError("--reach belongs to --unannotated surroundings or markers")
+        if self.reach is None and self.unannotated == "surroundings":
+            raise InputError("--unannotated surroundings needs --reach PIXELS")
+        if self.reach is not None and not self.reach > 0:
+            raise InputError(f"--reach {self.reach:g}: give pixels, more than 0")
 
     def _check_labels(self) -> None:
         ways = {
@@ -134,9 +153,4 @@ class TrainingSetOptions:
         ):
             if given:
                 raise InputError(f"{name} is not for the labels of a sequence: {remedy}")
-        if self.reach is not None and self.unannotated == "none":
-            raise InputError("--reach belongs to --unannotated surroundings or markers")
-        if self.reach is None and self.unannotated == "surroundings":
-            raise InputError("--unannotated surroundings needs --reach PIXELS")
-        if self.reach is not None and not self.reach > 0:
-            raise InputError(f"--reach {self.reach:g}: give pixels, more than 0")
+        self._check_unannotated(OF_SEQUENCES, "stacks")

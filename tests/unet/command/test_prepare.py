@@ -160,7 +160,7 @@ def test_slices_without_a_cell_are_told(tmp_path, raw, cells, capsys):
     assert f"binary, {count} cells in all slices: 255 inside cells, 0 is background\n" in said
     assert "no cell      in slices 1\n" in said
     labels[2:] = 0
-    prepared(tmp_path, raw, labels).close()
+    prepared(tmp_path, raw, labels, "--unannotated", "none").close()
     said = capsys.readouterr().out
     assert "3 of the 4 slices have no cell: if nobody annotated them, leave them out with" in said
 
@@ -427,7 +427,10 @@ def test_options_that_a_sequence_does_not_take(sequence, options, message):
     ("options", "message"),
     [
         (["--frames", "0:2"], "--frames is for sequences"),
-        (["--unannotated", "markers"], "--annotations, --unannotated and --field-of-interest are"),
+        (
+            ["--unannotated", "markers"],
+            "--unannotated markers is for sequences",
+        ),
     ],
 )
 def test_options_that_a_stack_does_not_take(tmp_path, raw, cells, options, message):
