@@ -60,6 +60,16 @@ def test_what_was_held_out_is_scored_and_written_down(trained):
     assert [one["slice"] for one in scores["slices"]] == [2]
 
 
+def test_its_report_shows_what_has_come_of_it(trained):
+    text = Path(trained.folder, "report.html").read_text(encoding="utf-8")
+    assert "Trained with 16 iterations" in text
+    shown = [name for name, value in trained.scores.items() if f"{value:.4f}" in text]
+    assert shown == list(trained.scores)
+    for part in ("data", "curves", "slices", "scores", "next", "use"):
+        assert f'id="{part}"' in text
+    assert "cannot be read" not in text
+
+
 def test_the_second_stage_has_weights_and_a_third_of_the_rate(trained):
     first, second = choices(trained.folder)["solver"]["stages"]
     assert (first["iterations"], second["iterations"]) == (14, 2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 from html.parser import HTMLParser
 
 import h5py
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from tests.unet.report.made_run import make_run, write_held_out
+from unet.command.segment import parse
 from unet.errors import InputError
 from unet.report.write import write_report
 
@@ -26,6 +28,7 @@ class Page(HTMLParser):
         self.open: list[str] = []
         self.elements: list[tuple[str, dict]] = []
         self.words: list[str] = []
+        self.typed: list[str] = []
         self.feed(text)
         self.close()
         assert self.open == []
@@ -36,6 +39,8 @@ class Page(HTMLParser):
         self.elements.append((tag, dict(attributes)))
         if tag not in _VOID:
             self.open.append(tag)
+        if tag == "pre":
+            self.typed.append("")
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
@@ -43,6 +48,8 @@ class Page(HTMLParser):
     def handle_data(self, data):
         if self.open and self.open[-1] not in ("style", "script"):
             self.words.append(data)
+        if "pre" in self.open:
+            self.typed[-1] += data
 
     @property
     def text(self) -> str:
@@ -111,6 +118,16 @@ def test_commands_are_those_of_the_folder_in_which_it_lies(tmp_path):
     assert f"unet segment STACK {options}" in text
     assert f"""unet segment '/data/my stack'"'"'s.tif' {options}""" in text
     assert str(tmp_path) not in text
+
+
+@pytest.mark.parametrize("kind", ["membranes", "cells", "classes"])
+def test_the_program_takes_the_commands(tmp_path, kind):
+    page = report(make_run(tmp_path / "mine", kind))
+    commands = [line for line in page.typed if line.startswith("unet segment")]
+    assert len(commands) == 2
+    for command in commands:
+        given = parse(shlex.split(command)[2:])
+        assert (given.model, str(given.probabilities)) == (".", "probabilities.tif")
 
 
 def test_nothing_is_loaded_from_anywhere_else(tmp_path):
