@@ -117,6 +117,8 @@ def train_from_stack(
                 # What fits into what is left of the time is not known any more.
                 began = None
             way = _Way(caffe, folder, pair, choices, options.device, began)
+            # What the labels were understood as can be looked at before much time is spent on them.
+            way.report()
             for number in range(1, len(choices["solver"]["stages"]) + 1):
                 way.go(number)
         scores = _scores(folder / SCORES) if way.parts.many else {}

@@ -70,6 +70,18 @@ def test_its_report_shows_what_has_come_of_it(trained):
     assert "cannot be read" not in text
 
 
+def test_labels_and_choices_can_be_looked_at_before_the_training(tmp_path, monkeypatch):
+    def stopped(*_, **__):
+        raise InputError("stopped before the first step")
+
+    monkeypatch.setattr("unet.experiment.run.Training", stopped)
+    with pytest.raises(InputError, match="stopped before"):
+        unet.train(STACK, LABELS, tmp_path / "mine", **HOW)
+    text = (tmp_path / "mine" / "report.html").read_text(encoding="utf-8")
+    assert "Training begins." in text
+    assert 'id="data"' in text
+
+
 def test_the_second_stage_has_weights_and_a_third_of_the_rate(trained):
     first, second = choices(trained.folder)["solver"]["stages"]
     assert (first["iterations"], second["iterations"]) == (14, 2)
