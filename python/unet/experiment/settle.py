@@ -16,7 +16,7 @@ from unet.experiment.fit import Fitting
 from unet.experiment.folder import LABELS_PICTURE, TRAINING_SET, RunFolder
 from unet.experiment.network_files import Shape
 from unet.experiment.options import ExperimentOptions
-from unet.experiment.split import MOST, split
+from unet.experiment.split import MOST, middles_of, split
 from unet.experiment.truth import kind_of
 from unet.network.nets import AUGMENTATION
 from unet.preparation.prepare import Pair, make_training_set, with_preview
@@ -52,7 +52,11 @@ class Settling:
             usual = choice.MINUTES_GPU if self._on_gpu else choice.MINUTES_CPU
             self._minutes = options.minutes or usual
         most = _FEW if self._minutes is not None and self._minutes < _SHORT else MOST
-        self._parts = split(pair.slices, self._size, in_time=in_time, most=most, held_out=asked)
+        middles = middles_of(pair.labels, pair.slices, pair.options.ignore_label)
+        self._parts = split(
+            *(pair.slices, self._size),
+            **dict(in_time=in_time, most=most, held_out=asked, middles=middles),
+        )
 
     def choices(self) -> dict[str, Any]:
         """Make the training set, choose, write the network, and return what was chosen."""

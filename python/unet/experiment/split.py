@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -125,6 +125,7 @@ def split(
     in_time: bool = False,
     most: int = MOST,
     held_out: Sequence[int] | None = None,
+    middles: Mapping[int, Sequence[int]] | None = None,
 ) -> Split:
     """Choose what is held out.
 
@@ -141,6 +142,8 @@ def split(
         How many slices are held out at most.
     held_out : sequence of int, optional
         These, and no others; none of them: nothing is held out.
+    middles : mapping of int to (row, column), optional
+        The middle of what was annotated of a slice, if that is a part of it: quadrants meet there.
 
     Raises
     ------
@@ -165,7 +168,11 @@ def split(
         return Split(tuple(train), tuple(held_out))
     if len(slices) < _LEAST_SLICES:
         corners = [(1, 1), (0, 0), (0, 1)]
-        quadrants = [_quadrant(z, size, corner) for z, corner in zip(slices, corners)]
+        middle = [length // 2 for length in size]
+        quadrants = [
+            _quadrant(z, size, corner, (middles or {}).get(z, middle))
+            for z, corner in zip(slices, corners)
+        ]
         return Split(tuple(slices), (), tuple(quadrants))
     many = min(most, max(1, round(len(slices) / _SHARE)))
     if in_time:
@@ -175,10 +182,35 @@ def split(
     return Split(tuple(z for z in slices if z not in chosen), tuple(chosen))
 
 
-def _quadrant(z: int, size: tuple[int, int], corner: tuple[int, int]) -> Quadrant:
-    # All of one size, also where a side is odd.
-    ends = [
-        (length - length // 2, length) if last else (0, length // 2)
-        for length, last in zip(size, corner)
-    ]
+def middles_of(
+    labels: Volume, slices: Sequence[int], ignored: int | None
+) -> dict[int, tuple[int, int]]:
+    """Return the middle of what was annotated of each slice, where quadrants are held out.
+
+    Labels that are `ignored` were not annotated. With so many slices that whole ones are held out,
+    or where all was annotated, none is returned.
+    """
+    if ignored is None or len(slices) >= _LEAST_SLICES:
+        return {}
+    middles = {}
+    for z in slices:
+        known = labels[z] != ignored
+        if known.any() and not known.all():
+            rows, columns = (np.flatnonzero(known.any(axis=axis)) for axis in (1, 0))
+            middles[z] = tuple(int(one[0] + one[-1] + 1) // 2 for one in (rows, columns))
+    return middles
+
+
+def _quadrant(
+    z: int, size: tuple[int, int], corner: tuple[int, int], middle: Sequence[int]
+) -> Quadrant:
+    """Return a part of a slice that begins or ends in the middle of what was annotated."""
+    ends = []
+    for length, last, place in zip(size, corner, middle):
+        # All of one size, also where a side is odd.
+        half = length // 2
+        begins = place + length % 2 if last else place - half
+        if not 0 <= begins <= length - half:
+            begins = place - half if last else place
+        ends.append((begins, begins + half))
     return Quadrant(z, *ends)

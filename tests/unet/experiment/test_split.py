@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from unet.errors import InputError
-from unet.experiment.split import Split, split
+from unet.experiment.split import Split, middles_of, split
 from unet.volumes.stacks import as_volume
 
 SIZE = (6, 8)
@@ -69,3 +69,29 @@ def test_a_split_is_read_as_it_was_written():
 def test_what_is_held_out_leaves_something_to_learn_from_and_is_there(held_out):
     with pytest.raises(InputError, match="--held-out"):
         split(range(4), SIZE, held_out=held_out)
+
+
+@pytest.mark.parametrize("size", [(60, 80), (61, 81)])
+@pytest.mark.parametrize("corner", range(3))
+@pytest.mark.parametrize("box", [(0, 0), (20, 30), (38, 55)])
+def test_of_a_box_that_was_annotated_a_part_is_held_out_and_a_part_is_learnt_from(
+    size, corner, box
+):
+    labels = np.full((3, *size), 9)
+    part = (slice(box[0], box[0] + 20), slice(box[1], box[1] + 24))
+    labels[(corner, *part)] = np.arange(24) % 2
+    middles = middles_of(as_volume(labels, "labels"), [0, 1, 2], 9)
+    assert middles == {corner: (box[0] + 10, box[1] + 12)}
+    quadrant = split(range(3), size, middles=middles).quadrants[corner]
+    rows, columns = slice(*quadrant.rows), slice(*quadrant.columns)
+    shape = np.zeros(size, bool)[rows, columns].shape
+    assert shape == (size[0] // 2, size[1] // 2)
+    held = np.count_nonzero(labels[corner][rows, columns] != 9)
+    assert 95 <= held <= 145
+
+
+def test_where_all_was_annotated_or_whole_slices_are_held_out_middles_do_not_matter():
+    labels = np.zeros((4, 6, 8), int)
+    assert middles_of(as_volume(labels, "labels"), [0, 1], 9) == {}
+    labels[:, 1] = 9
+    assert middles_of(as_volume(labels, "labels"), range(4), 9) == {}
