@@ -174,7 +174,7 @@ def _judge_cells(probabilities: np.ndarray, truth: np.ndarray, *_: object) -> _J
     }
     threshold = _pick([(one, float(np.max(values))) for one, values in curves.items()])
     of_areas = list(zip(candidates, curves[threshold]))
-    area = max(of_areas, key=lambda one: (one[1], -one[0]))[0]
+    area = _pick_area(of_areas)
     place = candidates.index(area)
     curve = [(one, values[place]) for one, values in curves.items()]
     rules = InstanceRules(threshold=threshold, minimum_area=area)
@@ -223,6 +223,16 @@ def _pick(curve: Sequence[tuple[float, float]]) -> float:
     """Return the threshold of the greatest score; of several the one nearest to a half."""
     best = max(score for _, score in curve)
     return float(min((one for one, score in curve if score == best), key=lambda t: abs(t - 0.5)))
+
+
+def _pick_area(curve: Sequence[tuple[int, float]]) -> int:
+    """Return the minimum area of the greatest score: 1 if that has it, else the middle of those.
+
+    The least of them is hardly above the largest false cell of these slices; others may hold
+    larger ones.
+    """
+    best = [area for area, score in curve if score == max(one for _, one in curve)]
+    return best[0] if best[0] == 1 else best[len(best) // 2]
 
 
 def _told(chosen: float, curve: Sequence[tuple[float, float]], score: str) -> dict[str, Any]:
