@@ -19,23 +19,13 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from unet.command.options import (
-    add_by_order,
-    add_device,
-    add_label_threshold,
-    add_part,
-    add_unannotated,
-    parse_classes,
-    parse_slices,
-    real,
-    whole,
-)
+from unet.command.label_options import add_label_options, parse_label_options
+from unet.command.options import add_device, real, whole
 from unet.errors import InputError
 from unet.experiment.options import FEWEST_MAPS, KINDS, MOST_MAPS, SOLVERS
 from unet.experiment.train import is_solver, train
 from unet.machine.engine import PRECISIONS
 from unet.network.geometry import FEWEST_LEVELS, MOST_LEVELS
-from unet.preparation.labels import KINDS as LABEL_KINDS
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -44,14 +34,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     given = vars(parser.parse_args(argv))
     source, labels = given.pop("source"), given.pop("labels")
     if labels is None and is_solver(source):
-        print(f"trained: {_by_solver(source, given)}")
+        changed = [name for name, value in given.items() if value != parser.get_default(name)]
+        print(f"trained: {_by_solver(source, given, changed)}")
         return
     print(_on_stack(source, labels, given, argv))
 
 
-def _by_solver(solver: str, given: dict[str, Any]) -> str:
+def _by_solver(solver: str, given: dict[str, Any], changed: list[str]) -> str:
     own = ("output", "weights", "iterations", "rate", "seconds", "overwrite", "device", "precision")
-    strange = sorted({name for name, value in given.items() if value} - {*own, "resume"})
+    strange = sorted({*changed} - {*own, "resume"})
     if strange:
         raise InputError(
             f"--{strange[0].replace('_', '-')} is for STACK LABELS: the solver {solver} says all"
@@ -71,27 +62,27 @@ def _on_stack(
     output = given.pop("output")
     if output is None:
         raise InputError("-o is missing: name the model folder to make")
+    parse_label_options(given)
     options = {name: value for name, value in given.items() if value is not None}
-    for name, read in (("slices", parse_slices), ("classes", parse_classes)):
-        if name in options:
-            options[name] = read(options[name])
-    if "held_out" in options:
-        options["held_out"] = parse_held_out(options["held_out"])
     words = sys.argv[1:] if argv is None else argv
     command = shlex.join(["unet", "train", *words])
     return train(stack, labels, output, command=command, **options)
 
 
-def parse_held_out(text: str) -> list[int]:
-    """Return the slices that "2,7,12", "20:30" or "none" name."""
+def held_out(text: str) -> list[int]:
+    """Return the slices that "2,7,12", "20:30" or "none" name.
+
+    >>> held_out("2,7"), held_out("20:23"), held_out("none")
+    ([2, 7], [20, 21, 22], [])
+    """
     if text == "none":
         return []
-    if ":" in text:
-        chosen = parse_slices(text, "--held-out")
-        if chosen.stop == sys.maxsize:
-            raise InputError(f"--held-out {text}: give A:B with an end")
-        return list(chosen)
-    return [whole(0)(one) for one in text.split(",")]
+    if ":" not in text:
+        return [whole(0)(one) for one in text.split(",")]
+    first, stop = (whole(0)(one) for one in text.split(":", 1))
+    if first >= stop:
+        raise argparse.ArgumentTypeError(f"{text!r} holds no slice")
+    return list(range(first, stop))
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -121,16 +112,13 @@ def make_parser() -> argparse.ArgumentParser:
     )
     stack = parser.add_argument_group("on a stack").add_argument
     stack("--minutes", type=real(0, 1e6), help="for the whole (20 on CPUs, 60 on GPUs)")
-    stack("--held-out", metavar="A:B|Z,Z,...|none", help="slices to hold out (spread, a fifth)")
-    stack("--slices", metavar="A:B", help="use slices A up to, not including, B (all)")
+    stack(
+        "--held-out",
+        type=held_out,
+        metavar="A:B|Z,Z,...|none",
+        help="slices to hold out (spread, a fifth)",
+    )
     stack("--kind", choices=KINDS, help="what is scored (by the labels)")
-    stack("--label-kind", choices=("auto", *LABEL_KINDS), help="as of unet prepare")
-    stack("--ignore-label", type=whole(-(2**63), 2**64 - 1), metavar="N", help="not annotated")
-    add_label_threshold(parser)
-    add_unannotated(parser, None)
-    stack("--classes", metavar="N,N,...", help="labels of classes 0, 1, ..., background first")
-    add_by_order(parser)
-    add_part(parser, "of the pictures, and of labels that have several")
     stack("--no-normalise", dest="normalise", action="store_false", default=None)
     stack("--levels", type=whole(FEWEST_LEVELS, MOST_LEVELS), help="poolings")
     stack("--maps", type=whole(FEWEST_MAPS, MOST_MAPS), help="after the first convolution")
@@ -140,6 +128,7 @@ def make_parser() -> argparse.ArgumentParser:
     stack("--w0", type=float, help="weight of the gaps at the end (10); 0: none")
     stack("--sigma", type=float, help="its reach in pixels (5)")
     stack("--seed", type=whole(0), help="1")
+    add_label_options(parser)
     solver = parser.add_argument_group("by a solver").add_argument
     solver("--weights", help="start from these parameters: .caffemodel, HDF5 or a model folder")
     solver(
