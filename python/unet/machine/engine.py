@@ -40,6 +40,10 @@ def open_engine(
     """
     # Caffe's own log would tear the progress bars; genuine Caffe reads this once, when imported.
     os.environ.setdefault("GLOG_minloglevel", "1")
+    # Read once, too, by GNU's OpenMP: threads that wait give their core to others at once. With
+    # other work beside it, on 2 cores, a training step takes 0.4 s in place of 0.5 to 6.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     import caffe
 
     if device == "cpu":
