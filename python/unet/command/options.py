@@ -169,12 +169,12 @@ def add_ignore_label(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_unannotated(parser: argparse.ArgumentParser, default: str | None = "auto") -> None:
+def add_unannotated(parser: argparse.ArgumentParser) -> None:
     """Add --unannotated and --reach."""
     parser.add_argument(
         "--unannotated",
         choices=UNANNOTATED,
-        default=default,
+        default="auto",
         help="what has no label is background (none), or unknown, weight 0: slices without any "
         "label (slices); beyond the box of a slice's labels, too (boxes); farther than --reach "
         "from every cell (surroundings); of a sequence, around each marker of NN_GT/TRA that lies "
