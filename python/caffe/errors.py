@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+import torch
+
 
 class CaffeError(RuntimeError):
     """A net, a solver or a file that cannot be used as it stands.
@@ -38,6 +40,15 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
     """Return a question after the names that are like one; nothing if there are none."""
     near = difflib.get_close_matches(name, list(names), n=3)
     return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+def is_short_of_memory(error: BaseException | None) -> bool:
+    """Tell whether an error, or what caused it, is that there was not enough memory."""
+    if error is None:
+        return False
+    full = isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError))
+    # What PyTorch raises for the host's is a RuntimeError.
+    return full or "allocate memory" in str(error) or is_short_of_memory(error.__cause__)
 
 
 def memory_is_full(error: Exception) -> str:

@@ -204,6 +204,12 @@ class CudaGraphs:
         self._known: OrderedDict[Hashable, int | _Recording] = OrderedDict()
         self._refused = False
 
+    def forget(self) -> bool:
+        """Give back the memory of what was recorded; tell whether there was any."""
+        recorded = any(isinstance(known, _Recording) for known in self._known.values())
+        self._known.clear()
+        return recorded
+
     def _refuse(self, reason: str) -> None:
         self._refused = True
         self._known.clear()
@@ -273,6 +279,10 @@ class CudaGraphs:
                 memory.set(before)
             for memory, state in given:
                 memory.restore(state)
+            found = None
+        # Beyond the except: the error holds what the attempt took until it is forgotten.
+        if found is None:
+            passes.discard()
             return run()
         self._remember(key, found)
         terms = found()

@@ -165,6 +165,21 @@ class Passes:
                 self._give_back(node.spent, keep)
         return losses
 
+    def discard(self) -> None:
+        """Give back the memory of what layers have computed, as after a pass that was broken off.
+
+        What users hold, and what they have given, stays.
+        """
+        # Values that no layer computes from others lie there, also for layers that pass them on.
+        given = {b.data_memory.source for n in self.nodes if not n.bottoms for b in n.tops}
+        for node in self.nodes:
+            for blob, weight in zip(node.tops, node.loss_weights):
+                if not (node.layer.keeps_tops or blob.data_memory.source in given):
+                    blob.data_memory.source.discard()
+                # Else it holds the weight of a loss.
+                if not weight:
+                    blob.diff_memory.source.discard()
+
     def _give_back(self, names: Collection[str], keep: Collection[str] = ()) -> None:
         for name in names:
             memory = self.blobs[name].data_memory

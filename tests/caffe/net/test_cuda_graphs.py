@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from google.protobuf import text_format
 
 import caffe
+from caffe.layers.convolution import Convolution
 from caffe.net import cuda_graphs
 from caffe.proto import caffe_pb2
 from tests.gpu.pretended import Moment, Repeats, pretended_gpu
@@ -233,6 +235,43 @@ def test_a_pass_that_cannot_be_recorded_runs_as_usual(tmp_path, monkeypatch, rec
     monkeypatch.setattr(cuda_graphs, "_captured", captured)
     assert_same(*both_ways(monkeypatch, train))
     assert "CUDA graphs: operation not permitted" in capfd.readouterr().err
+
+
+def test_a_pass_that_does_not_fit_beside_what_is_recorded_gets_that_memory(monkeypatch, recorded):
+    fed = text_format.Parse(NET, caffe_pb2.NetParameter())
+    data = fed.layer.add(name="data", type="Input", top=["data"])
+    data.input_param.shape.add(dim=[1, 1, 10, 10])
+    # Without the layer that feeds, and the loss.
+    kept = [layer for layer in fed.layer if layer.type not in ("Python", "SoftmaxWithLoss")]
+    net_param = caffe_pb2.NetParameter(layer=[kept[-1], *kept[:-1]])
+    caffe.set_random_seed(1)
+    net = caffe.Net(net_param, caffe.TEST)
+    net.retain_data = False
+    rng = np.random.default_rng(0)
+
+    def pass_of(size):
+        net.blobs["data"].reshape(1, 1, size, size)
+        net.blobs["data"].data[...] = rng.normal(size=(1, 1, size, size))
+        return net.forward(["score"])["score"].copy()
+
+    for _ in range(4):
+        pass_of(10)
+    assert len(recorded) == 1
+    computed, failures = Convolution.forward, []
+    known = [weakref.ref(one) for one in net._graphs._known.values()]
+
+    def forward(layer, bottom, top):
+        if any(one() is not None for one in known):
+            failures.append(layer)
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB.")
+        computed(layer, bottom, top)
+
+    monkeypatch.setattr(Convolution, "forward", forward)
+    found = pass_of(14)
+    assert len(failures) == 1
+    given = net.blobs["data"].data.copy()
+    caffe.set_graphs(False)
+    np.testing.assert_array_equal(found, net.forward(["score"], data=given)["score"])
 
 
 class Nothing(caffe.Layer):

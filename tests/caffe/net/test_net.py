@@ -8,6 +8,7 @@ import pytest
 
 import caffe
 from caffe import layers as L
+from caffe.layers.pooling import Pooling
 
 TOY = """
 name: "toy"
@@ -360,3 +361,19 @@ def test_an_array_that_somebody_holds_is_kept():
     whole.forward()
     np.testing.assert_array_equal(held, whole.blobs["c"].data)
     np.testing.assert_array_equal(spare.blobs["c"].data, held)
+
+
+def test_a_pass_without_enough_memory_gives_back_what_it_has_computed(toy, monkeypatch):
+    net = filled(toy)
+    expected = net.forward(["pool"])["pool"].copy()
+    failed = Pooling.forward
+
+    def forward(layer, bottom, top):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9")
+
+    monkeypatch.setattr(Pooling, "forward", forward)
+    with pytest.raises(caffe.CaffeError, match="can't allocate memory"):
+        net.forward()
+    assert all(net.blobs[name].data_memory.is_clear for name in ("conv", "pool", "sum"))
+    monkeypatch.setattr(Pooling, "forward", failed)
+    np.testing.assert_array_equal(net.forward(["pool"])["pool"], expected)
