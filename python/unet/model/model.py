@@ -7,11 +7,12 @@ import os
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -26,11 +27,10 @@ from unet.model.modeldef import read_modeldef
 from unet.model.open_net import find_model, is_modeldef, load_net
 from unet.network.geometry import Geometry
 from unet.segmentation import release2015
-from unet.segmentation.beside_passes import ahead
 from unet.segmentation.blocks import Block, bytes_a_pixel, choose_block
 from unet.segmentation.instances import InstanceRules, find_instances
 from unet.segmentation.options import Plan, SegmentationOptions
-from unet.segmentation.segment import Part, segment_image
+from unet.segmentation.segment import Picture, segment_pictures
 from unet.segmentation.tile_size import PassCost, choose_tile, shape_net, tiled_area
 from unet.segmentation.tiles import Tiling
 from unet.volumes import Stack, Volume, as_volume, chosen_slices, intensity_range
@@ -268,7 +268,7 @@ class Model:
                 f"{volume.path}: has {volume.channels or 1} channels, but {self.prototxt} takes "
                 f"{self.channels}"
             )
-        shape, cost = volume.shape[-2:], PassCost.of(self.net, self.geometry)
+        shape, cost = volume.shape[-2:], self._cost
         free = pass_memory(self._device) if options.memory is None else options.memory
         tta = options.tta or "none"
         pixel = bytes_a_pixel(self.channels, volume.dtype.itemsize, self.classes)
@@ -305,6 +305,10 @@ class Model:
             calibration=volume.calibration,
             numbers=tuple(known_numbers(volume)),
         )
+
+    @functools.cached_property
+    def _cost(self) -> PassCost:
+        return PassCost.of(self.net, self.geometry)
 
     def measure_pass(self, plan: Plan) -> float:
         """Return the seconds that a pass of a plan takes; MemoryError if it does not fit."""
@@ -373,12 +377,9 @@ class Model:
         """
         hidden = None if progress else True
         chosen = plan.blocks if blocks is None else blocks
-        read = (self._read(volume, plan, block) for block in chosen)
         done = plan.passes * (len(plan.blocks) - len(chosen)) // len(plan.blocks)
-        bar = tqdm(total=plan.passes, initial=done, unit="pass", disable=hidden, leave=False)
-        with bar, closing(ahead(read)) as coming:
-            for one in coming:
-                yield one.image, self._segmented(volume, one, bar)
+        with tqdm(total=plan.passes, initial=done, unit="pass", disable=hidden, leave=False) as bar:
+            yield from self._segmented(volume, plan, chosen, bar)
 
     def run_block(self, volume: Volume, plan: Plan, block: Block) -> tuple[np.ndarray, np.ndarray]:
         """Return a block of a plan, and the probabilities of its classes.
@@ -403,22 +404,22 @@ class Model:
         InputError, MemoryError
             As `run`.
         """
-        read = self._read(volume, plan, block)
-        return read.image, self._segmented(volume, read, None)
+        (result,) = self._segmented(volume, plan, [block], None)
+        return result
 
-    def _read(self, volume: Volume, plan: Plan, block: Block) -> _Read:
-        plan = self._fitting(plan)
+    def _read(self, volume: Volume, plan: Plan, block: Block) -> tuple[np.ndarray, Picture]:
+        """Return the image of a block, and what of it goes through the network."""
         part = plan.part(block)
         if part is None:
             image = volume.region(*block)
-            return _Read(plan, block, None, image, plan.input(image))
+            return image, Picture(plan.input(image), plan.tiling, plan.tta)
         shown = volume.region(block.z, *part.seen)
         intensity = None if plan.intensity else self._normalised_range(volume, block.z)
         top, left = block.rows.start - part.seen[0].start, block.columns.start - part.seen[1].start
         height = block.rows.stop - block.rows.start
         width = block.columns.stop - block.columns.start
         image = shown[..., top : top + height, left : left + width]
-        return _Read(plan, block, part, image, plan.input(shown, intensity))
+        return image, Picture(plan.input(shown, intensity), plan.tiling, plan.tta, part)
 
     def _normalised_range(self, volume: Volume, z: int) -> tuple[float, float]:
         """Return what all blocks of a slice share; the last one is kept."""
@@ -432,46 +433,55 @@ class Model:
             plan = plan.smaller()
         return plan
 
-    def _segmented(self, volume: Volume, read: _Read, bar: tqdm | None) -> np.ndarray:
-        """Return the probabilities of a block that was read."""
-        while True:
+    def _segmented(
+        self, volume: Volume, plan: Plan, blocks: Sequence[Block], bar: tqdm | None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield the image and the probabilities of blocks; with smaller tiles if need be."""
+        waiting, plan = deque(blocks), self._fitting(plan)
+        while waiting:
+            # Of blocks that were read, and not given yet.
+            images: deque[np.ndarray] = deque()
+
+            def pictures(images: deque = images, plan: Plan = plan) -> Iterator[Picture]:
+                for block in list(waiting):
+                    image, picture = self._read(volume, plan, block)
+                    images.append(image)
+                    yield picture
+
+            results = segment_pictures(self.net, pictures(), together=self._together, bar=bar)
             try:
-                return segment_image(
-                    self.net,
-                    read.scaled,
-                    read.plan.tiling,
-                    read.plan.tta,
-                    together=self._together,
-                    bar=bar,
-                    part=read.part,
-                )
+                with closing(results):
+                    for probabilities in results:
+                        waiting.popleft()
+                        yield images.popleft(), probabilities
             except FloatingPointError as error:
                 raise InputError(
-                    f"{volume.path}: slice {read.block.z}: {error}: its grey values are far from "
+                    f"{volume.path}: slice {waiting[0].z}: {error}: its grey values are far from "
                     f"those that the network learnt from; see --grey and --normalise"
                 ) from None
             except (MemoryError, RuntimeError) as error:
                 if isinstance(error, RuntimeError) and "memory" not in str(error):
                     raise
                 reason = (str(error).splitlines() or ["out of memory"])[0]
-            # Beyond the except: the error holds what the pass took until it is forgotten.
-            read = self._read_for_less(volume, read, reason)
+            if waiting:
+                # Beyond the except: the error holds what the pass took until it is forgotten.
+                plan = self._for_less(volume, plan, waiting[0], reason)
 
-    def _read_for_less(self, volume: Volume, read: _Read, reason: str) -> _Read:
-        """Go on with smaller tiles, and say so."""
-        tile = read.plan.tiling.tile
-        self._too_much = min(self._too_much, read.plan.cost.memory(tile))
+    def _for_less(self, volume: Volume, plan: Plan, block: Block, reason: str) -> Plan:
+        """Return the plan with smaller tiles, and say so."""
+        tile = plan.tiling.tile
+        self._too_much = min(self._too_much, plan.cost.memory(tile))
         try:
-            plan = self._fitting(read.plan)
+            plan = self._fitting(plan)
         except InputError as error:
             raise MemoryError(f"{reason}; {error}") from None
         smaller = plan.tiling.tile
         tqdm.write(
-            f"{volume.path}: slice {read.block.z}: tiles of {tile[0]}x{tile[1]} did not fit into "
+            f"{volume.path}: slice {block.z}: tiles of {tile[0]}x{tile[1]} did not fit into "
             f"memory ({reason}); going on with {smaller[0]}x{smaller[1]}",
             file=sys.stderr,
         )
-        return self._read(volume, plan, read.block)
+        return plan
 
 
 def joined(plan: Plan, parts: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
@@ -487,13 +497,3 @@ def joined(plan: Plan, parts: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         if (block.rows.stop, block.columns.stop) == plan.size:
             yield whole
             whole = None
-
-
-class _Read(NamedTuple):
-    """A block that was read, and what is made of it for the network."""
-
-    plan: Plan
-    block: Block
-    part: Part | None
-    image: np.ndarray
-    scaled: np.ndarray

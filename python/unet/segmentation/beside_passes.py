@@ -6,10 +6,12 @@ Passes stay in the thread that asks for them: genuine Caffe keeps its mode and d
 from __future__ import annotations
 
 import contextlib
+from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Callable, TypeVar
 
+S = TypeVar("S")
 T = TypeVar("T")
 _END = object()
 
@@ -28,23 +30,54 @@ def ahead(items: Iterable[T]) -> Iterator[T]:
             yield item
 
 
+def following(function: Callable[[S], T], items: Iterable[S], late: int) -> Iterator[T]:
+    """Yield a function of each item, computed by another thread while the next items are taken.
+
+    Results come `late` items later; an error of the items, or of the function, when all results
+    before it have come.
+    """
+    waiting: deque[Future[T]] = deque()
+    with ThreadPoolExecutor(1, "following") as thread:
+        try:
+            for item in items:
+                waiting.append(thread.submit(function, item))
+                if len(waiting) > late:
+                    yield waiting.popleft().result()
+        except Exception:
+            while waiting:
+                yield waiting.popleft().result()
+            raise
+        while waiting:
+            yield waiting.popleft().result()
+
+
 @contextlib.contextmanager
-def behind(function: Callable[..., Any]) -> Iterator[Callable[..., None]]:
+def behind(function: Callable[..., Any], late: int = 1) -> Iterator[Callable[..., None]]:
     """Have a function called by another thread, in the order of the calls.
 
-    Yields what stands for the function. A call returns when the one before it is done, and raises
-    the error of that; the context ends when the last one is done. After an error nothing more is
-    called.
+    Yields what stands for the function. A call returns when no more than `late` calls, its own
+    with them, are not done, and raises the error of the one that it waited for; the context ends
+    when the last one is done. After an error nothing more is called.
     """
-    last: Future | None = None
+    waiting: deque[Future] = deque()
+    failed = False
+
+    def run(*arguments: Any) -> None:
+        nonlocal failed
+        if failed:
+            return
+        try:
+            function(*arguments)
+        except BaseException:
+            failed = True
+            raise
 
     def call(*arguments: Any) -> None:
-        nonlocal last
-        if last is not None:
-            last.result()
-        last = thread.submit(function, *arguments)
+        waiting.append(thread.submit(run, *arguments))
+        while len(waiting) > late:
+            waiting.popleft().result()
 
     with ThreadPoolExecutor(1, "behind") as thread:
         yield call
-        if last is not None:
-            last.result()
+        while waiting:
+            waiting.popleft().result()

@@ -54,9 +54,10 @@ def bytes_a_pixel(channels: int, itemsize: int, classes: int) -> int:
     """Return the bytes that arrays take for a pixel of a block, beside the passes.
 
     Two blocks are in memory as they are read and scaled, the one that is computed and the next; its
-    scores, their sum, what the soft-max makes of them, and what is written of the block before.
+    scores, their sum, what the soft-max makes of those of the block before, and what is written of
+    the one before that.
     """
-    return channels * (2 * itemsize + 12) + 4 * classes * 6 + 32
+    return channels * (2 * itemsize + 12) + 4 * classes * 7 + 32
 
 
 def choose_block(size: tuple[int, int], pixel: int, memory: float, factor: int) -> tuple[int, int]:

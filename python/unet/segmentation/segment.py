@@ -8,13 +8,16 @@ Ronneberger et al. 2015, Sec. 2 (overlap-tile strategy) and Sec. 4 (averaging ov
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import closing
 from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
 from unet.errors import InputError
+from unet.segmentation.beside_passes import ahead, following
 from unet.segmentation.tile_size import shape_net
 from unet.segmentation.tiles import Tiling
 
@@ -120,6 +123,27 @@ class Part(NamedTuple):
         return cls(rows, columns, tuple(union), size)
 
 
+class Picture(NamedTuple):
+    """An image that goes through a network, and how.
+
+    Attributes
+    ----------
+    image : float32 ndarray, shape (channels, height, width)
+    tiling : Tiling
+        Of images of that height and width.
+    tta : {"none", "mirror", "rotate", "dihedral"}
+        The orientations, of `TTA`, over which scores are averaged: before the soft-max, as the
+        authors' own script did.
+    part : Part, optional
+        Which part of the image is wanted, and `image` shows; by default all of it.
+    """
+
+    image: np.ndarray
+    tiling: Tiling
+    tta: str = "none"
+    part: Part | None = None
+
+
 def segment_image(
     net: Any,
     image: np.ndarray,
@@ -128,83 +152,115 @@ def segment_image(
     *,
     together: int = 1,
     bar: tqdm | None = None,
-    part: Part | None = None,
 ) -> np.ndarray:
-    """Return the probability of each class at each pixel.
+    """Return the probability of each class at each pixel of an image.
+
+    Parameters and errors are those of `segment_pictures`.
+
+    Returns
+    -------
+    float32 ndarray, shape (classes, height, width)
+    """
+    picture = Picture(image, tiling, tta)
+    (probabilities,) = segment_pictures(net, [picture], together=together, bar=bar)
+    return probabilities
+
+
+def segment_pictures(
+    net: Any, pictures: Iterable[Picture], *, together: int = 1, bar: tqdm | None = None
+) -> Iterator[np.ndarray]:
+    """Yield the probability of each class at each pixel of each picture.
+
+    Pictures are taken, and tiles cut, by a thread that is ahead of the network; the soft-max is
+    computed by another behind it. Passes stay in the thread that asks for them: genuine Caffe keeps
+    its mode and device for each.
 
     Parameters
     ----------
     net : caffe.Net
         As of `unet.model.open_net.load_net`.
-    image : float32 ndarray, shape (channels, height, width)
-    tiling : Tiling
-        Of images of that height and width.
-    tta : {"none", "mirror", "rotate", "dihedral"}
-        The orientations, of `TTA`, over which scores are averaged: before the soft-max, as the
-        authors' own script did.
+    pictures : iterable of Picture
+        An error of it comes when all that it gave before is done.
     together : int, 1 or more
         Tiles that the net is given at a time. Each is a pass of its own; but a GPU can fetch one
         and give back another while it computes.
     bar : tqdm, optional
         Told of each pass.
-    part : Part, optional
-        Which part of the image is wanted, and `image` shows; by default all of it.
 
-    Returns
-    -------
+    Yields
+    ------
     float32 ndarray, shape (classes, height, width)
 
     Raises
     ------
     InputError
-        If the image has other channels than the network.
+        If an image has other channels than the network.
     FloatingPointError
         If an intensity or a score is NaN or infinite: intensities far beyond those that the network
         learnt from.
     """
-    # A ReLU may turn NaN into 0, as that of oneDNN does on some CPUs: scores then look sound.
-    if not np.isfinite(image).all():
-        raise FloatingPointError("the picture that the network is given is NaN or infinite")
-    scores = score_image(net, image, tiling, tta, together=together, bar=bar, part=part)
+
+    def checked() -> Iterator[Picture]:
+        for picture in pictures:
+            # A ReLU may turn NaN into 0, as that of oneDNN does on some CPUs: scores then look
+            # sound.
+            if not np.isfinite(picture.image).all():
+                raise FloatingPointError("the picture that the network is given is NaN or infinite")
+            yield picture
+
+    # As many results as pictures whose tiles the net is given at a time.
+    yield from following(probabilities_of, score_pictures(net, checked(), together, bar), together)
+
+
+def probabilities_of(scores: np.ndarray) -> np.ndarray:
+    """Return the soft-max of scores; FloatingPointError if they are NaN or infinite."""
     if not np.isfinite(scores).all():
         raise FloatingPointError("the network's scores are NaN or infinite")
     return softmax(scores)
 
 
 def score_image(
-    net: Any,
-    image: np.ndarray,
-    tiling: Tiling,
-    tta: str = "none",
-    *,
-    together: int = 1,
-    bar: tqdm | None = None,
-    part: Part | None = None,
+    net: Any, image: np.ndarray, tiling: Tiling, tta: str = "none", *, together: int = 1
 ) -> np.ndarray:
-    """Return the scores before the soft-max; parameters and errors as those of `segment_image`.
+    """Return an image's scores before the soft-max, (classes, height, width).
 
-    In one orientation they are those of one pass over the whole mirrored image.
+    In one orientation they are those of one pass over the whole mirrored image. Parameters are
+    those of `segment_pictures`.
     """
-    channels, wanted = image.shape[0], net.blobs["data"].shape[1]
-    if channels != wanted:
-        raise InputError(f"the picture has {channels} channels, but the network takes {wanted}")
-    total: np.ndarray | None = None
-    for _, group in itertools.groupby(TTA[tta], lambda one: one.is_transposed):
-        orientations = list(group)
-        laid = [_laid(one, image.shape[1:], tiling, part) for one in orientations]
-        inputs = (
-            tile
-            for one, (tiles, part_of, _) in zip(orientations, laid)
-            for tile in tiles.inputs(np.ascontiguousarray(one.apply(image)), part_of)
-        )
-        passes = _forward(net, inputs, laid[0][0].tile, together, bar)
-        for orientation, (tiles, _, area) in zip(orientations, laid):
-            scores = orientation.undo(tiles.joined(passes, *area))
-            if total is None:
-                total = scores
-            else:
-                total += scores
-    return total / np.float32(len(TTA[tta]))
+    (scores,) = score_pictures(net, [Picture(image, tiling, tta)], together)
+    return scores
+
+
+def score_pictures(
+    net: Any, pictures: Iterable[Picture], together: int = 1, bar: tqdm | None = None
+) -> Iterator[np.ndarray]:
+    """Yield the scores before the soft-max; parameters and errors as of `segment_pictures`."""
+    wanted = net.blobs["data"].shape[1]
+    # Of each picture whose tiles were cut: its orientations, their tiles, and what is wanted.
+    cut: deque[list[tuple[Orientation, Tiling, tuple[slice, slice]]]] = deque()
+
+    def inputs() -> Iterator[np.ndarray]:
+        for image, tiling, tta, part in pictures:
+            if image.shape[0] != wanted:
+                raise InputError(
+                    f"the picture has {image.shape[0]} channels, but the network takes {wanted}"
+                )
+            laid = [(one, *_laid(one, image.shape[1:], tiling, part)) for one in TTA[tta]]
+            cut.append([(one, tiles, area) for one, tiles, _, area in laid])
+            for one, tiles, part_of, _ in laid:
+                yield from tiles.inputs(np.ascontiguousarray(one.apply(image)), part_of)
+
+    with closing(_forward(net, inputs(), together, bar)) as passes:
+        for first in passes:
+            coming = itertools.chain([first], passes)
+            orientations, total = cut.popleft(), None
+            for orientation, tiles, area in orientations:
+                scores = orientation.undo(tiles.joined(coming, *area))
+                if total is None:
+                    total = scores
+                else:
+                    total += scores
+            yield total / np.float32(len(orientations))
 
 
 def _laid(
@@ -223,26 +279,41 @@ def _laid(
     return laid, (*size, top.start, left.start), tuple(area)
 
 
+def _groups(inputs: Iterable[np.ndarray], together: int) -> Iterator[np.ndarray]:
+    """Yield inputs that follow each other and have one shape, as many as are given together."""
+    group: list[np.ndarray] = []
+    try:
+        for one in inputs:
+            if group and (len(group) == together or one.shape != group[0].shape):
+                yield np.stack(group) if len(group) > 1 else group[0][None]
+                group = []
+            group.append(one)
+    except Exception:
+        # What came before is not lost.
+        if group:
+            yield np.stack(group)
+        raise
+    if group:
+        yield np.stack(group) if len(group) > 1 else group[0][None]
+
+
 def _forward(
-    net: Any,
-    inputs: Iterator[np.ndarray],
-    tile: tuple[int, int],
-    together: int,
-    bar: tqdm | None,
+    net: Any, inputs: Iterable[np.ndarray], together: int, bar: tqdm | None
 ) -> Iterator[np.ndarray]:
     """Yield the scores of each input; overwritten when the next ones are asked for."""
-    shape_net(net, tile)
-    while group := list(itertools.islice(inputs, together)):
-        if len(group) > 1:
-            scores = net.forward_all(["score"], data=np.stack(group))["score"]
-        else:
-            net.blobs["data"].data[0] = group[0]
-            net.forward(["score"])
-            scores = net.blobs["score"].data[:1]
-        for one in scores:
-            if bar is not None:
-                bar.update()
-            yield one
+    with closing(ahead(_groups(inputs, together))) as groups:
+        for group in groups:
+            shape_net(net, group.shape[2:])
+            if len(group) > 1:
+                scores = net.forward_all(["score"], data=group)["score"]
+            else:
+                net.blobs["data"].data[...] = group
+                net.forward(["score"])
+                scores = net.blobs["score"].data
+            for one in scores:
+                if bar is not None:
+                    bar.update()
+                yield one
 
 
 def softmax(scores: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ from unet.volumes.writers.zarr_in_place import ZarrInPlace
 _DRAWN_SIDE = 2000
 # A slice of more pixels may hold more cells than uint16 has numbers.
 _MOST_PIXELS_UINT16 = 2**26
+# Bytes of results that may wait to be written.
+_WAITING = 32 * 2**20
 
 
 @dataclass(frozen=True)
@@ -280,7 +283,9 @@ def write_segmentation(
         blocks = plan.blocks
         done = [progress.done(block) for block in blocks]
         missing = [block for block, is_done in zip(blocks, done) if not is_done]
-        with contextlib.closing(run(missing)) as results, behind(write) as write_behind:
+        # A GPU gives several slices at once, which need not wait until each is on the disk.
+        late = max(1, int(_WAITING // (4 * plan.classes * math.prod(plan.block))))
+        with contextlib.closing(run(missing)) as results, behind(write, late) as write_behind:
             for block, is_done in zip(blocks, done):
                 write_behind(block, *(() if is_done else next(results)))
         for store in in_place.values():

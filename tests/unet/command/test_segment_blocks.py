@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 import caffe
+from tests.unet.watched import watch
 from unet.command import segment
 from unet.errors import InputError
 from unet.volumes import read_volume, write_volume
@@ -70,19 +71,16 @@ def test_a_slice_in_blocks_is_written_as_a_whole_one(run, tmp_path, kind):
 def test_a_run_goes_on_by_the_blocks_with_which_it_began_whatever_is_free(
     run, tmp_path, monkeypatch
 ):
-    from unet.model.model import segment_image
-
     passed = []
 
-    def stops(*how, **more):
-        passed.append(how)
+    def stops(picture):
+        passed.append(picture)
         if len(passed) == 3:
             raise KeyboardInterrupt
-        return segment_image(*how, **more)
 
     run("-o", tmp_path / "wanted.h5", "--memory", LITTLE)
     with monkeypatch.context() as patched:
-        patched.setattr("unet.model.model.segment_image", stops)
+        watch(patched, stops)
         with pytest.raises(KeyboardInterrupt):
             run("-o", tmp_path / "out.h5", "--memory", LITTLE)
     assert "going on: 2 of 4 blocks are done" in run("-o", tmp_path / "out.h5")

@@ -16,10 +16,12 @@ import tifffile
 
 import caffe
 import unet.model.model
+from tests.unet.watched import watch
 from unet.command import segment
 from unet.errors import InputError
 from unet.network import nets
 from unet.segmentation.progress import Progress, progress_folder
+from unet.segmentation.segment import Picture
 from unet.volumes import read_volume, write_volume
 
 PROGRAM = Path(__file__).parents[3] / "tools" / "segment.py"
@@ -60,14 +62,8 @@ def write(stack: np.ndarray) -> None:
 @pytest.fixture
 def run(model: Path, work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
     """Return what runs the program here; gives what it printed and how many slices it computed."""
-    computed: list[int] = []
-    real = unet.model.model.segment_image
-
-    def counted(*arguments: object, **options: object) -> np.ndarray:
-        computed.append(1)
-        return real(*arguments, **options)
-
-    monkeypatch.setattr(unet.model.model, "segment_image", counted)
+    computed: list[Picture] = []
+    watch(monkeypatch, computed.append)
 
     def call(*words: object) -> tuple[str, int]:
         computed.clear()

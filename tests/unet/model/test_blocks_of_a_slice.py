@@ -7,6 +7,7 @@ import pytest
 
 import caffe
 import unet
+from tests.unet.watched import watch
 from unet.segmentation.options import Plan, SegmentationOptions
 from unet.volumes import Volume, as_volume
 
@@ -97,18 +98,15 @@ def test_only_what_a_block_shows_is_read(model, small_blocks):
 
 @pytest.mark.parametrize("error", [MemoryError("no room"), RuntimeError("can't allocate memory")])
 def test_out_of_memory_goes_on_with_smaller_tiles(model, monkeypatch, capsys, error):
-    from unet.model.model import segment_image
-
     whole = model.segment(STACK, intensity=(0, 255), tta="mirror")
     passes = []
 
-    def fails(net, image, tiling, *how, **more):
-        passes.append(tiling.tile)
-        if len(passes) == 2 or passes[1:2] == [tiling.tile]:
+    def fails(picture):
+        passes.append(picture.tiling.tile)
+        if len(passes) == 2 or passes[1:2] == [picture.tiling.tile]:
             raise error
-        return segment_image(net, image, tiling, *how, **more)
 
-    monkeypatch.setattr("unet.model.model.segment_image", fails)
+    watch(monkeypatch, fails)
     given = model.segment(STACK, intensity=(0, 255), tta="mirror")
     np.testing.assert_allclose(given, whole, rtol=0, atol=1e-5)
     assert np.prod(passes[-1]) < np.prod(passes[0])

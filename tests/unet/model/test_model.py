@@ -10,12 +10,13 @@ from scipy import ndimage
 
 import caffe
 import unet
+from tests.unet.watched import watch
 from unet.errors import InputError
 from unet.model import Model
 from unet.network.geometry import Geometry
 from unet.segmentation.instances import InstanceRules, find_instances
 from unet.segmentation.options import SegmentationOptions
-from unet.segmentation.segment import segment_image
+from unet.segmentation.segment import Picture, segment_image
 from unet.segmentation.tiles import Tiling
 from unet.volumes import Volume, as_volume, read_volume, write_volume
 from unet.volumes.intensity import scale_intensity
@@ -128,10 +129,10 @@ def test_other_channels_and_missing_slices_are_refused(model):
 
 
 def test_out_of_memory_is_a_sentence(model, monkeypatch):
-    def fails(*_: object, **__: object) -> None:
+    def fails(picture: Picture) -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory\nmore")
 
-    monkeypatch.setattr("unet.model.model.segment_image", fails)
+    watch(monkeypatch, fails)
     monkeypatch.setattr(model, "_too_much", np.inf)
     with pytest.raises(MemoryError, match="allocate memory; a pass of the smallest tiles, 204x204"):
         model.segment(STACK)

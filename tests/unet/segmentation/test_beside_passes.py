@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from unet.segmentation.beside_passes import ahead, behind
+from unet.segmentation.beside_passes import ahead, behind, following
 
 # Seconds after which a thread that should have come has not.
 LONG = 30
@@ -86,6 +86,75 @@ def test_no_more_than_one_call_waits():
         for number in range(100):
             put(number)
     assert most == [1]
+
+
+def test_as_many_calls_wait_as_is_asked_for():
+    may_end, done = threading.Event(), []
+
+    def write(number):
+        assert may_end.wait(LONG)
+        done.append(number)
+
+    with behind(write, 3) as put:
+        for number in range(3):
+            put(number)
+        assert done == []
+        may_end.set()
+        put(3)
+        assert done
+    assert done == [0, 1, 2, 3]
+
+
+def test_calls_that_wait_behind_an_error_are_not_made():
+    may_end, done = threading.Event(), []
+
+    def write(number):
+        assert may_end.wait(LONG)
+        if number == 1:
+            raise OSError("no space left")
+        done.append(number)
+
+    with pytest.raises(OSError, match="no space left"), behind(write, 8) as put:
+        for number in range(5):
+            put(number)
+        may_end.set()
+    assert done == [0]
+
+
+def test_a_function_is_computed_while_the_next_items_are_taken():
+    taken, computed = [threading.Event() for _ in range(4)], []
+
+    def items():
+        for number, event in enumerate(taken):
+            event.set()
+            yield number
+
+    def function(number):
+        # The next item is taken before this one is done.
+        assert taken[min(number + 1, 3)].wait(LONG)
+        computed.append(threading.get_ident())
+        return 10 * number
+
+    assert list(following(function, items(), 1)) == [0, 10, 20, 30]
+    assert threading.get_ident() not in computed
+
+
+def test_what_was_computed_before_an_error_comes_before_it():
+    def items():
+        yield 1
+        yield 2
+        raise OSError("slice 2 is broken")
+
+    seen = []
+    with pytest.raises(OSError, match="slice 2 is broken"):
+        for item in following(str, items(), 8):
+            seen.append(item)
+    assert seen == ["1", "2"]
+    seen = []
+    with pytest.raises(ZeroDivisionError):
+        for item in following(lambda number: 1 / number, iter([2, 4, 0, 8]), 3):
+            seen.append(item)
+    assert seen == [0.5, 0.25]
 
 
 def test_after_an_error_nothing_more_is_written():

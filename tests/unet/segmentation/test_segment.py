@@ -13,7 +13,14 @@ from unet.errors import InputError
 from unet.network.geometry import Geometry
 from unet.network.nets import deploy_net
 from unet.network.u_net import u_net
-from unet.segmentation.segment import TTA, score_image, segment_image, softmax
+from unet.segmentation.segment import (
+    TTA,
+    Picture,
+    score_image,
+    segment_image,
+    segment_pictures,
+    softmax,
+)
 from unet.segmentation.tiles import Tiling
 
 FIG_1 = Geometry()
@@ -112,6 +119,29 @@ def test_tiles_that_the_net_is_given_together_are_passes_of_their_own(net, toget
         given.append(segment(net, image, (204, 220), "rotate", together=number, bar=bar))
     assert bar.n == 2 * 4 * len(Tiling.over((20, 60), (204, 220), FIG_1).origins)
     np.testing.assert_array_equal(*given)
+
+
+@pytest.mark.parametrize("together", [1, 3])
+def test_tiles_of_several_pictures_go_through_the_net_together(net, together):
+    sizes = [(20, 20), (20, 24), (20, 60), (44, 20), (20, 20)]
+    pictures = [
+        Picture(image_of(size), Tiling.over(size, (204, 220), FIG_1), tta)
+        for size, tta in zip(sizes, ["none", "mirror", "rotate", "none", "none"])
+    ]
+    alone = [segment_image(net, one.image, one.tiling, one.tta) for one in pictures]
+    for given, wanted in zip(segment_pictures(net, pictures, together=together), alone):
+        np.testing.assert_array_equal(given, wanted)
+
+    def broken():
+        yield from pictures[:2]
+        raise OSError("slice 2 is broken")
+
+    seen = []
+    with pytest.raises(OSError, match="slice 2 is broken"):
+        for given in segment_pictures(net, broken(), together=together):
+            seen.append(given)
+    np.testing.assert_array_equal(seen[1], alone[1])
+    assert len(seen) == 2
 
 
 def test_tiles_off_the_grid_would_show(net):
