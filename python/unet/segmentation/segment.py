@@ -282,19 +282,24 @@ def _laid(
 def _groups(inputs: Iterable[np.ndarray], together: int) -> Iterator[np.ndarray]:
     """Yield inputs that follow each other and have one shape, as many as are given together."""
     group: list[np.ndarray] = []
+
+    def given() -> Iterator[np.ndarray]:
+        if group:
+            yield np.stack(group) if len(group) > 1 else group[0][None]
+            group.clear()
+
     try:
         for one in inputs:
-            if group and (len(group) == together or one.shape != group[0].shape):
-                yield np.stack(group) if len(group) > 1 else group[0][None]
-                group = []
+            if group and one.shape != group[0].shape:
+                yield from given()
             group.append(one)
+            if len(group) == together:
+                yield from given()
     except Exception:
         # What came before is not lost.
-        if group:
-            yield np.stack(group)
+        yield from given()
         raise
-    if group:
-        yield np.stack(group) if len(group) > 1 else group[0][None]
+    yield from given()
 
 
 def _forward(

@@ -84,7 +84,7 @@ def test_instances_are_those_of_the_probabilities(model):
     assert given.max() > 1
 
 
-def test_slices_are_read_one_ahead_of_their_turn(model):
+def test_slices_are_read_just_ahead_of_their_turn(model):
     read = []
 
     def slice_of(z: int) -> np.ndarray:
@@ -94,7 +94,8 @@ def test_slices_are_read_one_ahead_of_their_turn(model):
     stream = model.stream(Volume("stack", (9, *STACK.shape[1:]), STACK.dtype, slice_of), **RANGE)
     assert read == []
     np.testing.assert_array_equal(next(stream), model.segment(STACK[0], **RANGE)[0])
-    assert read in ([0], [0, 1])
+    # The next pass runs while this slice is handed over, and the one after it is read.
+    assert read in ([0, 1], [0, 1, 2])
     stream.close()
 
 
