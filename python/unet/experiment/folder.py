@@ -128,11 +128,24 @@ class RunFolder:
         """Take the weights and what judging has left of a stage, all of it or nothing."""
         folder = self.stage(stage)
         with atomic_parts(self.path, lambda name: (name == SCORES, name)) as fresh:
-            shutil.copyfile(weights, fresh / WEIGHTS[0])
+            (fresh / WEIGHTS[0]).write_bytes(_movable(weights))
             for name in JUDGED:
                 if (folder / name).exists():
                     shutil.copyfile(folder / name, fresh / name)
         (folder / HELD_OUT).unlink(missing_ok=True)
+
+
+def _movable(weights: str) -> bytes:
+    """Return a .caffemodel whose paths count from the folder of the run, as its prototxt's do."""
+    from caffe.proto import caffe_pb2
+
+    net = caffe_pb2.NetParameter.FromString(Path(weights).read_bytes())
+    for layer in net.layer:
+        if layer.python_param.layer == "TrainingTiles":
+            config = json.loads(layer.python_param.param_str)
+            config["file"] = TRAINING_SET
+            layer.python_param.param_str = json.dumps(config)
+    return net.SerializeToString()
 
 
 def _remove(path: Path) -> None:

@@ -47,8 +47,8 @@ def test_it_leaves_a_model_folder_that_can_be_moved(trained, tmp_path):
     model = unet.load(moved, device="cpu")
     probabilities = model.segment(STACK[:1])
     assert probabilities.shape == (1, 64, 64)
-    for text in moved.rglob("*.prototxt"):
-        assert str(trained.folder) not in text.read_text()
+    for file in [*moved.rglob("*.prototxt"), moved / "weights.caffemodel"]:
+        assert str(trained.folder).encode() not in file.read_bytes()
 
 
 def test_what_was_held_out_is_scored_and_written_down(trained):
