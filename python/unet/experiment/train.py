@@ -71,7 +71,10 @@ def _train_on_stack(
         raise InputError("name the model folder to make with output, or -o")
     chosen = ExperimentOptions.of(**options)
     # First: the engine reads its environment when it is imported, as it is by what follows.
-    engine = open_engine(chosen.device, chosen.precision or "bf16", graphs=True)
+    engine = open_engine(chosen.device, chosen.precision or "fp32", graphs=True)
+    # Genuine Caffe has no other.
+    if chosen.precision is None and hasattr(engine, "set_precision"):
+        engine.set_precision("bf16")
     from unet.experiment.run import train_from_stack
 
     return train_from_stack(
