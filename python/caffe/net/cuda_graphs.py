@@ -18,7 +18,7 @@ import torch
 
 from caffe import common, late_checks
 from caffe.argument_checks import takes
-from caffe.errors import CaffeError
+from caffe.errors import CaffeError, is_short_of_memory
 from caffe.layers.base import BuiltInLayer
 from caffe.log import log_info
 from caffe.net.node import Node
@@ -204,7 +204,7 @@ class CudaGraphs:
         self._known: OrderedDict[Hashable, int | _Recording] = OrderedDict()
         self._refused = False
 
-    def forget(self) -> bool:
+    def _forget(self) -> bool:
         """Give back the memory of what was recorded; tell whether there was any."""
         recorded = any(isinstance(known, _Recording) for known in self._known.values())
         self._known.clear()
@@ -215,7 +215,35 @@ class CudaGraphs:
         self._known.clear()
         log_info(f"{self._passes.source}: passes are not repeated as CUDA graphs: {reason}")
 
-    def run(self, keep: Sequence[str], both: bool) -> list[torch.Tensor] | None:
+    def run_pass(
+        self,
+        keep: Sequence[str],
+        both: bool,
+        after_layer: Callable[[int], None] | None,
+    ) -> list[torch.Tensor]:
+        """Run all layers, as a graph where that is wanted and may be; as `Passes.run`.
+
+        Without enough memory for it the net gives back what it holds, so that a smaller pass may
+        fit; one forward that fits without the memory of earlier graphs is run.
+        """
+        passes = self._passes
+        try:
+            if wanted() and not (after_layer or passes.is_watched):
+                terms = self._run(keep, both)
+                if terms is not None:
+                    return terms
+            return passes.run(keep, both, after_layer)
+        except RuntimeError as error:
+            if not is_short_of_memory(error):
+                raise
+            passes.discard()
+            # What a pass backward has added to gradients cannot be taken back.
+            if not self._forget() or both:
+                raise
+        # Beyond the except: the error holds what the attempt took until it is forgotten.
+        return passes.run(keep)
+
+    def _run(self, keep: Sequence[str], both: bool) -> list[torch.Tensor] | None:
         """Run all layers forward, with `both` then backward; as `Passes.run`.
 
         Returns None, and runs nothing, if this net's passes cannot be repeated.

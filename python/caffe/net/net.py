@@ -12,13 +12,7 @@ from caffe import common, device_memory
 from caffe.argument_checks import PATH, WHOLE, kind_of, not_converted, refused, takes
 from caffe.blob import Blob
 from caffe.containers import OrderedDict, Shown
-from caffe.errors import (
-    CaffeError,
-    NotAKeyError,
-    NotAnItemError,
-    did_you_mean,
-    is_short_of_memory,
-)
+from caffe.errors import CaffeError, NotAKeyError, NotAnItemError, did_you_mean
 from caffe.files import prototxt
 from caffe.files.atomic import check_there
 from caffe.layers import BlobVec, Layer
@@ -324,33 +318,8 @@ class Net:
         backward: bool = False,
         after_layer: Callable[[int], None] | None = None,
     ) -> list[torch.Tensor]:
-        """Run all layers, as a CUDA graph where that is wanted and may be; as `Passes.run`.
-
-        Without enough memory for it the net gives back what it holds, so that a smaller pass may
-        fit; one forward that fits without the memory of earlier graphs is run.
-        """
-        try:
-            return self._run_pass(keep, backward, after_layer)
-        except RuntimeError as error:
-            if not is_short_of_memory(error):
-                raise
-            self._passes.discard()
-            # What a pass backward has added to gradients cannot be taken back.
-            if not self._graphs.forget() or backward:
-                raise
-        return self._passes.run(keep)
-
-    def _run_pass(
-        self,
-        keep: Sequence[str],
-        backward: bool,
-        after_layer: Callable[[int], None] | None,
-    ) -> list[torch.Tensor]:
-        if cuda_graphs.wanted() and not (after_layer or self._passes.is_watched):
-            terms = self._graphs.run(keep, backward)
-            if terms is not None:
-                return terms
-        return self._passes.run(keep, backward, after_layer)
+        """Run all layers, as a CUDA graph where that is wanted and may be; as `Passes.run`."""
+        return self._graphs.run_pass(keep, backward, after_layer)
 
     def reshape(self) -> None:
         """Give every blob the shape that follows from the inputs' shapes."""
