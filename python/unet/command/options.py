@@ -11,6 +11,7 @@ from typing import Callable
 from unet.errors import InputError
 from unet.machine.engine import PRECISIONS
 from unet.preparation.training_set_options import UNANNOTATED
+from unet.segmentation.instances import InstanceRules
 
 
 def whole(low: int, high: int = 2**31 - 1) -> Callable[[str], int]:
@@ -146,6 +147,27 @@ def add_part(parser: argparse.ArgumentParser, of: str = "") -> None:
 def part_of(arguments: argparse.Namespace) -> dict[str, int | str | None]:
     """Return what --level, --channel, --time and --scene say, as keywords of `open_volume`."""
     return {name: getattr(arguments, name) for name in ("level", "channel", "time", "scene")}
+
+
+def add_cells(parser: argparse.ArgumentParser) -> None:
+    """Add what is a cell of --instances."""
+    cells = parser.add_argument_group("what is a cell of --instances").add_argument
+    above = "probability above which a pixel is in a cell (default: the likeliest class)"
+    cells("--threshold", type=float, metavar="T", help=above)
+    cells("--minimum-area", type=whole(0), metavar="N", help="in pixels (default: 1)")
+    cells(
+        "--fill-holes",
+        action=argparse.BooleanOptionalAction,
+        help="background inside a cell is part of it",
+    )
+    split = "split cells where the probability falls by D between two peaks, say 0.2"
+    cells("--watershed", type=float, metavar="D", help=split)
+
+
+def rules_of(arguments: argparse.Namespace) -> InstanceRules:
+    """Return what the flags of `add_cells` say."""
+    given = {name: getattr(arguments, name) for name in InstanceRules._fields}
+    return InstanceRules(**{name: value for name, value in given.items() if value is not None})
 
 
 def add_label_threshold(parser: argparse.ArgumentParser) -> None:

@@ -8,14 +8,12 @@ tells which cell each pixel belongs to: 0 none, 1, 2, ... in each slice anew.
 from __future__ import annotations
 
 import argparse
-import shlex
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 from unet.command.options import (
+    add_cells,
     add_device,
     add_overwrite,
     add_part,
@@ -23,89 +21,40 @@ from unet.command.options import (
     parse_tile,
     part_of,
     real,
+    rules_of,
     whole,
 )
 from unet.errors import InputError, few
-from unet.files.outputs import guard_outputs
-from unet.model import find_model, load
-from unet.model.defaults import read_defaults, told
+from unet.model import find_model
+from unet.model.defaults import take_defaults
 from unet.model.job import Job
-from unet.model.segment_files import segment_files
+from unet.model.segment_files import estimate_files, segment_files
 from unet.segmentation.instances import InstanceRules
-from unet.segmentation.options import Plan, SegmentationOptions
+from unet.segmentation.options import SegmentationOptions
 from unet.segmentation.segment import TTA
-from unet.segmentation.workers import devices_of
-from unet.segmentation.write import (
-    SegmentationFiles,
-    output_bytes,
-)
-from unet.volumes import chosen_slices, open_volume
-from unet.volumes.intensity import INPUT
-
-# The options that the values depend on, but for what is a cell.
-_OF_VALUES = (
-    *("level", "channel", "time", "scene", "model", "weights", "net", "tta", "procedure"),
-    *("tile", "slices", "grey", "normalise"),
-)
+from unet.segmentation.write import SegmentationFiles
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Segment a stack."""
     arguments = parse(argv)
-    net, weights = find_model(arguments.model or arguments.weights, arguments.net)
-    if said := take_defaults(arguments, read_defaults(net)):
+    net, _ = find_model(arguments.model or arguments.weights, arguments.net)
+    if said := take_defaults(vars(arguments), net):
         print(said)
-    options = options_of(arguments)
-    if arguments.workers and arguments.scheduler:
-        raise InputError("--workers and --scheduler: give one of them")
-    names = [field.name for field in fields(SegmentationFiles)]
-    files = SegmentationFiles(*(getattr(arguments, name) for name in names))
-    inputs = [arguments.stack, *([files.truth] if files.truth else [])]
-    guard_outputs(files.outputs(), [*inputs, net, weights, net.parent / INPUT], arguments.overwrite)
-    part = part_of(arguments)
-    # What is wrong with the stack is told before the network is loaded.
-    with open_volume(arguments.stack, **part, colours=True) as volume:
-        volume.demand(chosen_slices(options.slices, len(volume)))
-    devices = devices_of(arguments.device, arguments.workers or 0)
-    model = load(weights, net, device=devices[0], precision=arguments.precision)
-    with open_volume(arguments.stack, channels=model.channels, **part, colours=True) as volume:
-        plan = model.plan(volume, options)
-        if arguments.dry_run:
-            print(plan)
-            print(estimate(plan, model.measure_pass(plan), output_bytes(files, plan)))
-            return
-        job = Job(arguments.stack, part, str(weights), str(net), arguments.precision, plan, files)
-        begin = time.perf_counter()
-        share, flat = segment_files(
-            job,
-            model,
-            volume,
-            options,
-            device=arguments.device,
-            devices=devices,
-            scheduler=arguments.scheduler,
-            command=command_of(arguments),
-        )
-        seconds = time.perf_counter() - begin
+    job = job_of(arguments)
+    if arguments.dry_run:
+        print(estimate_files(job))
+        return
+    plan, share, seconds, flat = segment_files(job)
     if share:
         print(
             f"{seconds:.1f} s, {seconds / share / len(plan.slices):.2f} s a slice, "
             f"{plan.work * share / seconds / 1e9:.0f} G multiply-adds a second"
         )
-    for output in files.outputs():
+    for output in job.files.outputs():
         print(f"written: {output.path}")
     if flat:
         print(f"look at this: all pixels are of one grey value in slices {few(flat)}")
-
-
-def estimate(plan: Plan, seconds: float, size: int) -> str:
-    """Say what a plan will take, if a pass takes so many seconds; `size` is in bytes."""
-    hours, rest = divmod(round(plan.passes * seconds), 3600)
-    return (
-        f"{plan.passes} passes of {seconds:.2f} s, as one was measured: about {hours} h "
-        f"{rest // 60:02d} min {rest % 60:02d} s; memory about {plan.memory / 2**30:.2f} GB beside "
-        f"the program; written {size / 2**30:.2f} GB before compression; nothing was written"
-    )
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -149,13 +98,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--procedure 2015",
     )
     add("--tile", metavar="N|HxW", help="input size, 16k + 60 (default: the cheapest that fits)")
-    most = "most of what is free, half of it on a GPU"
     add(
         "--memory",
         type=real(0, 1e9),
         metavar="GB",
         help="that passes and blocks of slices may take, on a GPU passes alone; the program itself "
-        f"takes some 0.5 more (default: {most})",
+        "takes some 0.5 more (default: most of what is free, half of it on a GPU)",
     )
     takes = "tiles, passes, memory, time by one pass that is measured, size"
     add("--dry-run", action="store_true", help=f"say what it would take ({takes}); write nothing")
@@ -178,75 +126,40 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--overlay", type=Path, metavar="PATH", help=shows)
     add("--truth", help="true labels, drawn in the overlay under the outlines")
     add_overwrite(parser)
-    cells = parser.add_argument_group("what is a cell of --instances").add_argument
-    above = "probability above which a pixel is in a cell (default: the likeliest class)"
-    cells("--threshold", type=float, metavar="T", help=above)
-    cells("--minimum-area", type=whole(0), metavar="N", help="in pixels (default: 1)")
-    cells(
-        "--fill-holes",
-        action=argparse.BooleanOptionalAction,
-        help="background inside a cell is part of it",
-    )
-    split = "split cells where the probability falls by D between two peaks, say 0.2"
-    cells("--watershed", type=float, metavar="D", help=split)
-    more = (
-        "uint32 holds more than 65535 cells (default: uint16, of slices above 2^26 pixels uint32)"
-    )
-    cells("--instance-dtype", choices=("uint16", "uint32"), help=more)
+    add_cells(parser)
+    more = "uint32 holds more than 65535 cells (default: uint16, above 2^26 pixels uint32)"
+    add("--instance-dtype", choices=("uint16", "uint32"), help=more)
     return parser.parse_args(argv)
 
 
-def take_defaults(arguments: argparse.Namespace, defaults: Mapping[str, Any]) -> str:
-    """Take what the network says of itself where no flag says otherwise; say what that is."""
-    # What is a cell matters where cells are asked for; a procedure fixes all of it.
-    taken = {
-        name: value
-        for name, value in defaults.items()
-        if getattr(arguments, name) is None
-        and not arguments.procedure
-        and (name == "tta" or arguments.instances)
-    }
-    for name, value in taken.items():
-        setattr(arguments, name, value)
-    return told(taken)
-
-
-def rules_of(arguments: argparse.Namespace) -> InstanceRules:
-    """Return what is a cell."""
-    given = {name: getattr(arguments, name) for name in InstanceRules._fields}
-    return InstanceRules(**{name: value for name, value in given.items() if value is not None})
-
-
-def command_of(arguments: argparse.Namespace) -> str:
-    """Return the command by all that the values depend on: neither machine nor names of outputs."""
-    rules = rules_of(arguments)
-    values = {name: getattr(arguments, name) for name in _OF_VALUES}
-    command = ["unet", "segment", str(arguments.stack)]
-    for name, value in {**values, **rules.changed()}.items():
-        flag = "--" + name.replace("_", "-")
-        if isinstance(value, bool):
-            command += [flag if value else flag.replace("--", "--no-", 1)]
-        elif value is not None:
-            several = isinstance(value, (list, tuple))
-            command += [flag, *(map(str, value) if several else [str(value)])]
-    return shlex.join(command)
-
-
-def options_of(arguments: argparse.Namespace) -> SegmentationOptions:
-    """Return how the stack is segmented."""
+def job_of(arguments: argparse.Namespace) -> Job:
+    """Return all that was asked for."""
     rules = rules_of(arguments)
     if not arguments.instances and rules != InstanceRules():
         raise InputError(
             "--threshold, --minimum-area, --fill-holes and --watershed say what is a cell of "
             "--instances: name that file as well"
         )
-    return SegmentationOptions(
-        tta=arguments.tta,
-        tile=parse_tile(arguments.tile),
-        memory=None if arguments.memory is None else arguments.memory * 2**30,
-        intensity=None if arguments.grey is None else tuple(arguments.grey),
-        normalise=arguments.normalise,
-        slices=parse_slices(arguments.slices),
-        procedure=arguments.procedure,
-        rules=rules,
+    files = SegmentationFiles(*(getattr(arguments, one.name) for one in fields(SegmentationFiles)))
+    return Job(
+        stack=arguments.stack,
+        part=part_of(arguments),
+        model=arguments.model,
+        weights=arguments.weights,
+        net=arguments.net,
+        options=SegmentationOptions(
+            tta=arguments.tta,
+            tile=parse_tile(arguments.tile),
+            memory=None if arguments.memory is None else arguments.memory * 2**30,
+            intensity=None if arguments.grey is None else tuple(arguments.grey),
+            normalise=arguments.normalise,
+            slices=parse_slices(arguments.slices),
+            procedure=arguments.procedure,
+            rules=rules,
+        ),
+        files=files,
+        device=arguments.device,
+        precision=arguments.precision,
+        workers=arguments.workers or 0,
+        scheduler=arguments.scheduler,
     )

@@ -76,6 +76,31 @@ def read_defaults(deploy: PathLike) -> dict[str, Any]:
     return found
 
 
+def take_defaults(given: dict[str, Any], deploy: PathLike) -> str:
+    """Take what a network says of itself where no flag says otherwise; say as flags what that is.
+
+    Parameters
+    ----------
+    given : dict
+        The flags of `unet segment` by their names, None where one is not given; is filled in.
+    deploy : path
+        As of `read_defaults`.
+
+    Returns
+    -------
+    str
+        Empty where all is as usual.
+    """
+    # What is a cell matters where cells are asked for; a procedure fixes all of it.
+    taken = {
+        name: value
+        for name, value in read_defaults(deploy).items()
+        if given[name] is None and not given["procedure"] and (name == "tta" or given["instances"])
+    }
+    given.update(taken)
+    return told(taken)
+
+
 def told(taken: Mapping[str, Any]) -> str:
     """Say as flags which values are taken from segment.json; nothing where all are the usual."""
     flags = [

@@ -4,128 +4,156 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
 from tqdm import tqdm
 
 from unet.errors import InputError, few
 from unet.files.names import split_name
 from unet.machine.memory import pass_memory
-from unet.model.job import Job
-from unet.model.model import Model
+from unet.model.job import BlockWorker, Job
+from unet.model.model import Model, load
 from unet.segmentation.blocks import Block
 from unet.segmentation.cluster import compute_on_cluster
-from unet.segmentation.options import Plan, SegmentationOptions
+from unet.segmentation.options import Plan
 from unet.segmentation.progress import Progress, changed_text, identity_of
-from unet.segmentation.provenance import describe, sha256_of
+from unet.segmentation.provenance import command_of, describe, sha256_of
 from unet.segmentation.workers import compute_by_workers
-from unet.segmentation.write import fingerprint_of, write_segmentation
-from unet.volumes import Volume
+from unet.segmentation.write import fingerprint_of, output_bytes, write_segmentation
+from unet.volumes import Volume, open_volume
 from unet.volumes.file_numbers import missing_numbers
 
 
-def segment_files(
-    job: Job,
-    model: Model,
-    volume: Volume,
-    options: SegmentationOptions,
-    *,
-    device: str,
-    devices: Sequence[str],
-    scheduler: str | None = None,
-    command: str = "",
-) -> tuple[float, list[int]]:
-    """Segment a stack into files; go on where a run that was stopped has come to. It says how.
+class Segmented(NamedTuple):
+    """How segmenting went.
 
-    Parameters
+    Attributes
     ----------
-    job : Job
-        The stack, the network, what is written, and the plan of `options`.
-    model, volume : Model, Volume
-        What `job` names, opened.
-    options : SegmentationOptions
-    device : str
-        As it was asked for.
-    devices : sequence of str
-        Of each process that computes: `unet.segmentation.workers.devices_of`.
-    scheduler : str, optional
-        Address of the Dask cluster that computes instead.
-    command : str
-        For the files' provenance.
-
-    Returns
-    -------
+    plan : Plan
     share : float
         How much of the stack was computed now, and not by a run before: 0 to 1.
+    seconds : float
+        That it took.
     flat : list of int
         The slices of one value, in which there is nothing to see.
+    """
+
+    plan: Plan
+    share: float
+    seconds: float
+    flat: list[int]
+
+
+def segment_files(job: Job) -> Segmented:
+    """Segment a stack into files; go on where a run that was stopped has come to. It says how.
 
     Raises
     ------
     InputError, MemoryError
-        As `unet.segmentation.write.write_segmentation`; what is done is kept, which they tell.
+        If an input is missing or unfit, or an output would damage something; as
+        `unet.model.Model.plan` and `unet.segmentation.write.write_segmentation`. What is done is
+        kept, which they tell.
     """
-    with _begun(job, model, volume, options, device) as (progress, plan):
-        job = replace(job, plan=plan)
-        print(plan, flush=True)
-        stacks = job.files.stacks()
-        if stacks and (gaps := missing_numbers(volume)):
-            print(
-                f"look at this: the files of {volume.path} leave out the numbers {few(gaps)}; "
-                f"in {few(stacks)} slices are counted without them"
-            )
-        share = 1 - progress.count() / len(plan.blocks)
-        if len(devices) > 1 or scheduler:
-            missing = [block for block in plan.blocks if not progress.done(block)]
-            _compute_elsewhere(job, missing, devices, scheduler)
-        run = partial(model.run, volume, plan, progress=True)
-        note = describe(plan, job.weights, command)
-        return share, write_segmentation(run, plan, job.files, progress, note)
+    with _opened(job) as (model, volume, plan):
+        begin = time.perf_counter()
+        with _begun(job, model, volume, plan) as (progress, plan):
+            print(plan, flush=True)
+            stacks = job.files.stacks()
+            if stacks and (gaps := missing_numbers(volume)):
+                print(
+                    f"look at this: the files of {volume.path} leave out the numbers {few(gaps)}; "
+                    f"in {few(stacks)} slices are counted without them"
+                )
+            share = 1 - progress.count() / len(plan.blocks)
+            if len(job.devices) > 1 or job.scheduler:
+                missing = [block for block in plan.blocks if not progress.done(block)]
+                _compute_elsewhere(job, plan, missing)
+            run = partial(model.run, volume, plan, progress=True)
+            network = {"model": job.model, "weights": job.weights, "net": job.net}
+            command = command_of(job.stack, job.part, network, job.options)
+            note = describe(plan, job.network()[1], command)
+            flat = write_segmentation(run, plan, job.files, progress, note)
+        return Segmented(plan, share, time.perf_counter() - begin, flat)
 
 
-def _compute_elsewhere(
-    job: Job, blocks: Sequence[Block], devices: Sequence[str], scheduler: str | None
-) -> None:
+def estimate_files(job: Job) -> str:
+    """Return what `segment_files` would take, from one pass that is measured; nothing is written.
+
+    Raises
+    ------
+    InputError, MemoryError
+        As `segment_files`.
+    """
+    with _opened(job) as (model, _, plan):
+        seconds, size = model.measure_pass(plan), output_bytes(job.files, plan)
+    hours, rest = divmod(round(plan.passes * seconds), 3600)
+    return (
+        f"{plan}\n"
+        f"{plan.passes} passes of {seconds:.2f} s, as one was measured: about {hours} h "
+        f"{rest // 60:02d} min {rest % 60:02d} s; memory about {plan.memory / 2**30:.2f} GB beside "
+        f"the program; written {size / 2**30:.2f} GB before compression; nothing was written"
+    )
+
+
+@contextlib.contextmanager
+def _opened(job: Job) -> Iterator[tuple[Model, Volume, Plan]]:
+    """Open model and stack, and plan."""
+    job.check_files()
+    net, weights = job.network()
+    model = load(weights, net, device=job.devices[0], precision=job.precision)
+    with open_volume(job.stack, channels=model.channels, **job.part, colours=True) as volume:
+        yield model, volume, model.plan(volume, job.options)
+
+
+def _compute_elsewhere(job: Job, plan: Plan, blocks: Sequence[Block]) -> None:
     """Have other processes compute blocks into the progress that is open."""
+    devices = job.devices
     with tqdm(total=len(blocks), unit="block", disable=None, leave=False) as bar:
-        if scheduler:
-            compute_on_cluster(job.absolute(), blocks, scheduler, devices[0], bar=bar)
+        if job.scheduler:
+            worker = BlockWorker(job.absolute(), plan)
+            compute_on_cluster(worker, blocks, job.scheduler, devices[0], bar=bar)
             return
-        memory = job.plan.cost.memory(job.plan.tiling.tile) * len(devices)
+        memory = plan.cost.memory(plan.tiling.tile) * len(devices)
         if devices[0] == "cpu" and memory > pass_memory("cpu"):
             raise InputError(
                 f"--workers {len(devices)}: as many passes at once do not fit into memory; take "
                 f"fewer, or a smaller --tile"
             )
-        compute_by_workers(job, blocks, devices, bar=bar)
+        compute_by_workers(BlockWorker(job, plan), blocks, devices, bar=bar)
 
 
 @contextlib.contextmanager
-def _begun(
-    job: Job, model: Model, volume: Volume, options: SegmentationOptions, device: str
-) -> Iterator[tuple[Progress, Plan]]:
+def _begun(job: Job, model: Model, volume: Volume, plan: Plan) -> Iterator[tuple[Progress, Plan]]:
     """Open what is done of the run, say so, and give the plan by which it goes on."""
-    plan = job.plan
+    net, weights = job.network()
     network = {
-        "weights": sha256_of(job.weights),
-        "network": sha256_of(job.net),
-        "device": device,
+        "weights": sha256_of(weights),
+        "network": sha256_of(net),
+        "device": job.device,
         "precision": job.precision,
         "part": [split_name(job.stack)[1], *job.part.values()],
     }
-    fingerprint = fingerprint_of(plan, job.files, options, network)
+    fingerprint = fingerprint_of(plan, job.files, job.options, network)
     identity = identity_of(job.stack)
     chosen = {"tile": list(plan.tiling.tile), "block": list(plan.block)}
-    begun = Progress.open(job.files.first, fingerprint, identity=identity, chosen=chosen)
+    begun = Progress.open(
+        job.files.first,
+        fingerprint,
+        identity=identity,
+        chosen=chosen,
+        anew=job.files.overwrite,
+    )
     with begun as progress:
         if progress.anew:
             print(progress.anew)
         if progress.chosen["tile"] != chosen["tile"]:
             tile = tuple(progress.chosen["tile"])
             try:
-                plan = model.plan(volume, replace(options, tile=tile))
+                plan = model.plan(volume, replace(job.options, tile=tile))
             except InputError:
                 # It does not fit into the memory that is free now.
                 progress.choose({**progress.chosen, "tile": chosen["tile"]})

@@ -40,6 +40,8 @@ _LAYOUT = 2
 _LONGEST = 200
 # So often the folder is made anew after the program that it belonged to has removed it.
 _CLAIMS = 100
+# Longer values of a fingerprint are not told: checksums, that is.
+_SHORT = 40
 
 
 def progress_folder(output: PathLike) -> Path:
@@ -99,7 +101,7 @@ class Progress:
     is_same_stack : bool
         Whether the stack is, by its identity, that of the run that began.
     anew : str
-        Why what an earlier run had done does not count; empty if it does, or there is none.
+        Why what an earlier run had done was dropped; empty if it counts, or there is none.
     """
 
     def __init__(self, output: PathLike) -> None:
@@ -121,6 +123,7 @@ class Progress:
         *,
         identity: str = "",
         chosen: Mapping[str, Any] | None = None,
+        anew: bool = False,
     ) -> Progress:
         """Go on with the run that writes an output, or begin it.
 
@@ -129,16 +132,19 @@ class Progress:
         output : path
             The folder that it lies in is made.
         fingerprint : mapping
-            All that the values depend on, of what JSON holds. What was done of another is dropped.
+            All that the values depend on, of what JSON holds.
         identity : str
             Of the stack: `identity_of`.
         chosen : mapping, optional
             What is kept for the runs that go on, of what JSON holds.
+        anew : bool
+            Whether what was done of another fingerprint is dropped.
 
         Raises
         ------
         InputError
-            If another program is writing the output, or the folder cannot be made.
+            If another program is writing the output, blocks of another fingerprint are done, or the
+            folder cannot be made.
         """
         progress = cls(output)
         content = {
@@ -149,7 +155,7 @@ class Progress:
         try:
             with writing(output):
                 progress._take()
-                progress._begin(json.loads(json.dumps(content)))
+                progress._begin(json.loads(json.dumps(content)), anew)
         except BaseException:
             progress._leave(remove=not progress.count())
             raise
@@ -207,7 +213,7 @@ class Progress:
         finally:
             os.close(workers)
 
-    def _begin(self, content: dict[str, Any]) -> None:
+    def _begin(self, content: dict[str, Any], anew: bool) -> None:
         try:
             before = json.loads((self.folder / _RUN).read_text())
             earlier, identity = before["fingerprint"], before["identity"]
@@ -219,10 +225,14 @@ class Progress:
             self.is_same_stack = identity == content["identity"]
             self._content = before
             return
-        if earlier is not None and self.count():
-            now = content["fingerprint"]
-            keys = [key for key in {**earlier, **now} if earlier.get(key) != now.get(key)]
-            self.anew = f"what an earlier run has done is of other {', '.join(keys)}: begun anew"
+        if earlier is not None and (count := self.count()):
+            told = "; ".join(_differences(earlier, content["fingerprint"]))
+            done = f"an earlier run has done {_of_blocks(count)} of it by other options ({told})"
+            if not anew:
+                raise InputError(
+                    f"{self.output}: {done}: give those to go on, or --overwrite to begin anew"
+                )
+            self.anew = f"{done}: begun anew"
         with contextlib.suppress(FileNotFoundError):
             # First: blocks without it do not count.
             (self.folder / _RUN).unlink()
@@ -265,8 +275,8 @@ class Progress:
     def kept(self) -> str:
         """What is told of an error or a signal that ends the run; empty if nothing is done."""
         count = self.count() if self._lock >= 0 else 0
-        blocks = f"{count} block{'s' * (count > 1)}"
-        return f"what is done, {blocks}, is kept: the same command goes on" if count else ""
+        told = f"what is done, {_of_blocks(count)}, is kept: the same command goes on"
+        return told if count else ""
 
     def put(self, block: Block, arrays: Mapping[str, np.ndarray], image: np.ndarray) -> None:
         """Store what was computed of a block; when this returns it is safe on the disk.
@@ -419,6 +429,24 @@ def _crc(header: bytes, arrays: Mapping[str, np.ndarray]) -> int:
     for array in arrays.values():
         crc = zlib.crc32(array.data, crc)
     return crc
+
+
+def _of_blocks(count: int) -> str:
+    return f"{count} block{'s' * (count > 1)}"
+
+
+def _differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what differs between two fingerprints, with both values where these are short."""
+    for key in {**earlier, **now}:
+        old, new = earlier.get(key), now.get(key)
+        if old == new:
+            continue
+        if isinstance(old, dict) and isinstance(new, dict):
+            yield from _differences(old, new)
+            continue
+        values = ["none" if one in (None, []) else str(one) for one in (old, new)]
+        is_short = max(map(len, values)) <= _SHORT
+        yield f"{key} {values[0]}, now {values[1]}" if is_short else f"other {key}"
 
 
 def changed_text(slices: list[int]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Union
 
 import h5py
@@ -74,14 +75,12 @@ def open_volume(
 
 
 def _open(path: PathLike, dataset: str | None, selection: Selection) -> Volume:
-    file, inner = split_name(os.fspath(path))
+    file, inner = existing_stack(path)
     dataset = dataset if dataset is not None else inner
     if file.is_dir():
         is_zarr = any((file / mark).exists() for mark in ZARR_MARKS)
         volume = open_zarr(file, dataset, selection) if is_zarr else open_folder(file, selection)
     else:
-        if not file.exists():
-            raise InputError(f"{file}: there is no such file or folder")
         with open(file, "rb") as opened:
             magic = opened.read(4)
         if not magic:
@@ -99,6 +98,14 @@ def _open(path: PathLike, dataset: str | None, selection: Selection) -> Volume:
         raise InputError(f"{file}: has no datasets, so {dataset!r} cannot be chosen in it")
     volume.among_several = frozenset(selection.among_several)
     return _of_channels(volume, selection.channels)
+
+
+def existing_stack(path: PathLike) -> tuple[Path, str | None]:
+    """Return file or folder of a stack, and the dataset; an InputError if it is not there."""
+    file, inner = split_name(os.fspath(path))
+    if not file.exists():
+        raise InputError(f"{file}: there is no such file or folder")
+    return file, inner
 
 
 def as_volume(

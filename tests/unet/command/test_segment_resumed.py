@@ -164,11 +164,42 @@ def test_what_was_there_before_stays_until_the_new_is_whole(run, monkeypatch):
     assert content("out.tif") != before
 
 
-def test_other_options_begin_anew_and_say_so(run, monkeypatch):
-    stopped_after(4, monkeypatch, run, "-o", "out.tif")
-    printed, computed = run("-o", "out.tif", "--tta", "mirror", "--dtype", "uint8")
-    assert "what an earlier run has done is of other tta, outputs: begun anew\n" in printed
+@pytest.mark.parametrize("name", ["out.tif", "out.zarr"])
+def test_other_options_are_refused_and_lose_nothing_unless_told_to_begin_anew(
+    run, monkeypatch, name
+):
+    run("-o", f"whole-{name}")
+    stopped_after(4, monkeypatch, run, "-o", name)
+    told = (
+        rf"^{name}: an earlier run has done 4 blocks of it by other options \(tta none, now "
+        r"mirror; probabilities float32, now uint8\): give those to go on, or --overwrite to begin "
+        r"anew$"
+    )
+    other = ["-o", name, "--tta", "mirror", "--dtype", "uint8"]
+    with pytest.raises(InputError, match=told):
+        run(*other)
+    assert run("-o", name)[1] == SHAPE[0] - 4
+    assert content(name) == content(f"whole-{name}")
+    shutil.rmtree(name) if Path(name).is_dir() else os.unlink(name)
+    run(*["-o", f"other-{name}"], *other[2:])
+    stopped_after(4, monkeypatch, run, "-o", name)
+    printed, computed = run(*other, "--overwrite")
+    assert "now uint8): begun anew\n" in printed
+    # Four versions of each slice, in one call.
     assert computed == SHAPE[0]
+    np.testing.assert_array_equal(read_volume(name), read_volume(f"other-{name}"))
+    assert not [name for name in os.listdir() if name.startswith(".")]
+
+
+def test_other_options_of_the_tiles_and_the_network_are_told_by_name(run, monkeypatch, model):
+    stopped_after(1, monkeypatch, run, "-o", "out.tif")
+    with pytest.raises(InputError, match=r"1 block of it .*\(tile none, now \[204, 204\]\)"):
+        run("-o", "out.tif", "--tile", "204")
+    Path("other").mkdir()
+    Path("other", "deploy.prototxt").write_text((model / "deploy.prototxt").read_text() + "\n")
+    shutil.copy(model / "weights.caffemodel", "other")
+    with pytest.raises(InputError, match=r"\(other network\): give those"):
+        run("-o", "out.tif", "--weights", "other")
 
 
 @pytest.mark.parametrize("name", ["cells.tif", "cells.h5", "cells.zarr"])
@@ -176,10 +207,12 @@ def test_a_wider_type_for_cells_costs_nothing_but_in_a_growing_zarr(run, monkeyp
     wide = ["--instance-dtype", "uint32"]
     run("--instances", f"whole-{name}", *wide)
     stopped_after(3, monkeypatch, run, "--instances", name)
-    printed, computed = run("--instances", name, *wide)
-    is_zarr = name.endswith(".zarr")
-    assert computed == (SHAPE[0] if is_zarr else 2)
-    assert ("outputs: begun anew" in printed) == is_zarr
+    if name.endswith(".zarr"):
+        with pytest.raises(InputError, match=r"\(instances uint16, now uint32\)"):
+            run("--instances", name, *wide)
+        wide.append("--overwrite")
+    _, computed = run("--instances", name, *wide)
+    assert computed == (SHAPE[0] if name.endswith(".zarr") else 2)
     cells = read_volume(name)
     assert cells.dtype == np.uint32 and cells.max() > 0
     np.testing.assert_array_equal(cells, read_volume(f"whole-{name}"))

@@ -49,11 +49,22 @@ def test_a_run_goes_on_with_what_is_done(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_of_another_run_nothing_counts_and_that_is_said(tmp_path):
-    killed(tmp_path / "out.tif")
-    with Progress.open(tmp_path / "out.tif", {"tta": "mirror"}) as progress:
+def test_what_another_run_has_done_is_dropped_only_where_that_is_said(tmp_path):
+    output = tmp_path / "out.tif"
+    killed(output)
+    done = "an earlier run has done 2 blocks of it by other options"
+    for other, told in (
+        ({"tta": "mirror"}, "tta none, now mirror"),
+        ({"tta": "none", "slices": [0, 3, 1]}, r"slices none, now \[0, 3, 1\]"),
+        ({"tta": "none", "weights": "0" * 64}, "other weights"),
+    ):
+        with pytest.raises(InputError, match=rf"out\.tif: {done} \({told}\): .* --overwrite"):
+            Progress.open(output, other)
+    with Progress.open(output, {"tta": "none"}) as progress:
+        assert progress.count() == 2
+    with Progress.open(output, {"tta": "mirror"}, anew=True) as progress:
         assert progress.count() == 0
-        assert progress.anew == "what an earlier run has done is of other tta: begun anew"
+        assert progress.anew == f"{done} (tta none, now mirror): begun anew"
     assert os.listdir(tmp_path) == []
 
 
