@@ -149,6 +149,28 @@ def part_of(arguments: argparse.Namespace) -> dict[str, int | str | None]:
     return {name: getattr(arguments, name) for name in ("level", "channel", "time", "scene")}
 
 
+def add_network(parser: argparse.ArgumentParser) -> None:
+    """Add --model, --weights and --net, as `unet.model.find_model` takes them."""
+    network = parser.add_mutually_exclusive_group(required=True).add_argument
+    network(
+        "--model",
+        metavar="NAME|FOLDER",
+        help="isbi2012_slim or another network that comes with this; a model folder "
+        "(weights.caffemodel, deploy.prototxt), such as `unet train` leaves, with what suits it "
+        "best (segment.json)",
+    )
+    network(
+        "--weights",
+        metavar="FILE|FOLDER",
+        help="the same, or a file: .caffemodel or HDF5 weights; the authors' phseg_v5.caffemodel "
+        "or a NAME.caffemodel.h5 of the Fiji plugin",
+    )
+    beside = "deploy.prototxt; of published ones NAME-train.prototxt, NAME.modeldef.h5"
+    parser.add_argument(
+        "--net", help=f"prototxt or .modeldef.h5 (default, beside the weights: {beside})"
+    )
+
+
 def add_cells(parser: argparse.ArgumentParser) -> None:
     """Add what is a cell of --instances."""
     cells = parser.add_argument_group("what is a cell of --instances").add_argument

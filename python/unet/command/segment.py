@@ -15,6 +15,7 @@ from pathlib import Path
 from unet.command.options import (
     add_cells,
     add_device,
+    add_network,
     add_overwrite,
     add_part,
     parse_slices,
@@ -65,22 +66,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add, file = parser.add_argument, dict(type=Path, metavar="FILE")
     add("stack", help="TIFF, PNG, folder of them, HDF5 or Zarr (FILE:/dataset names one inside)")
     add_part(parser)
-    network = parser.add_mutually_exclusive_group(required=True).add_argument
-    network(
-        "--model",
-        metavar="NAME|FOLDER",
-        help="isbi2012_slim or another network that comes with this; a model folder "
-        "(weights.caffemodel, deploy.prototxt), such as `unet train` leaves, with what suits it "
-        "best (segment.json)",
-    )
-    network(
-        "--weights",
-        metavar="FILE|FOLDER",
-        help="the same, or a file: .caffemodel or HDF5 weights; the authors' phseg_v5.caffemodel "
-        "or a NAME.caffemodel.h5 of the Fiji plugin",
-    )
-    beside = "deploy.prototxt; of published ones NAME-train.prototxt, NAME.modeldef.h5"
-    add("--net", help=f"prototxt or .modeldef.h5 (default, beside the weights: {beside})")
+    add_network(parser)
     kinds = ".tif, .h5, .zarr, .png, or a folder of PNG"
     add("-o", "--output", dest="probabilities", **file, help=f"write probabilities: {kinds}")
     add("--classes", **file, help="write the likeliest class")

@@ -18,7 +18,7 @@ import secrets
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Callable
+from typing import BinaryIO, Callable
 
 from unet.errors import InputError
 from unet.machine.signals import held
@@ -88,6 +88,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
             with open(temporary, "rb") as written:
                 os.fsync(written.fileno())
             os.replace(temporary, target)
+            sync(target.parent)
 
 
 @contextlib.contextmanager
@@ -163,6 +164,34 @@ def sync(path: Path) -> None:
             os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def write_durably(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write a file that gets its name when it is whole and on the disk; then that is, too.
+
+    A kill may leave .NAME.XXXXXXXX.partial beside it.
+    """
+    # Of a name of its own: another process may be writing the same.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        with open(temporary, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    sync(path.parent)
+
+
+def sync_all(folder: Path) -> None:
+    """Have all that is in a folder be on the disk."""
+    for place, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            sync(Path(place, name))
+        sync(Path(place))
 
 
 def is_temporary(name: str) -> bool:
@@ -300,7 +329,10 @@ def _move(holder: Path, folder: Path, names: Sequence[str]) -> None:
     parts = {name: (fresh / name).stat().st_ino for name in names}
     listed = holder / f"{_PARTS}.new"
     listed.write_text(json.dumps(parts))
+    sync_all(holder)
     os.replace(listed, holder / _PARTS)
+    sync(holder)
+    sync(folder)
     _finish_move(holder, folder)
 
 
@@ -315,6 +347,7 @@ def _finish_move(holder: Path, folder: Path) -> None:
                 os.replace(place, holder / _OLD / name)
             if new.exists() and new.stat().st_ino == inode:
                 os.replace(new, place)
+        sync(folder)
 
 
 def _exchange(new: Path, place: Path) -> bool:

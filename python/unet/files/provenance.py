@@ -51,10 +51,10 @@ _NAME = "unet-in-caffe"
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-# A kill leaves of what zarr was writing a file with `partial` in its name.
+# A kill leaves of what zarr was writing, or `unet.files.atomic`, a file with `partial` in its name.
 _TORN = r"(\.[0-9a-f]+\.partial)?"
 _ZARR_FILE = re.compile(rf"(\.zarray|\.zattrs|zarr(\.json)?|\d+(\.\d+)*){_TORN}")
-_ZARR_GROUP_FILE = re.compile(rf"(\.zgroup|\.zattrs|zarr(\.json)?){_TORN}")
+_ZARR_GROUP_FILE = re.compile(rf"\.?(\.zgroup|\.zattrs|zarr(\.json)?){_TORN}")
 _SLICE_FILE = re.compile(r"slice_\d+\.png")
 _RESULT_FILE = re.compile(r"mask\d{3,}\.tif|res_track\.txt")
 _TABLE = "res_track.txt"

@@ -16,7 +16,7 @@ from unet.segmentation.blocks import Block
 from unet.segmentation.options import Plan, SegmentationOptions
 from unet.segmentation.progress import Progress
 from unet.segmentation.workers import devices_of
-from unet.segmentation.write import SegmentationFiles, arrays_of
+from unet.segmentation.write import SegmentationFiles, open_growing, put_block
 from unet.volumes import open_volume
 from unet.volumes.intensity import INPUT
 from unet.volumes.stacks import existing_stack
@@ -119,12 +119,12 @@ class BlockWorker:
         model = load(weights, net, device=device, precision=job.precision)
         volume = open_volume(job.stack, channels=model.channels, **job.part, colours=True)
         progress = Progress.join(job.files.first)
+        growing = open_growing(job.files, plan, progress)
 
         def compute(block: Block) -> None:
             # It may have been, by a worker that died before it could say so.
             if not progress.done(block):
                 image, probabilities = model.run_block(volume, plan, block)
-                arrays = arrays_of(block, image, probabilities, plan, job.files)
-                progress.put(block, arrays, image)
+                put_block(block, image, probabilities, plan, job.files, progress, growing)
 
         return compute

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -69,14 +69,13 @@ def segment_files(job: Job) -> Segmented:
                     f"in {few(stacks)} slices are counted without them"
                 )
             share = 1 - progress.count() / len(plan.blocks)
-            if len(job.devices) > 1 or job.scheduler:
-                missing = [block for block in plan.blocks if not progress.done(block)]
-                _compute_elsewhere(job, plan, missing)
             run = partial(model.run, volume, plan, progress=True)
+            many = len(job.devices) > 1 or job.scheduler
+            elsewhere = partial(_compute_elsewhere, job, plan) if many else None
             network = {"model": job.model, "weights": job.weights, "net": job.net}
             command = command_of(job.stack, job.part, network, job.options)
             note = describe(plan, job.network()[1], command)
-            flat = write_segmentation(run, plan, job.files, progress, note)
+            flat = write_segmentation(run, plan, job.files, progress, note, elsewhere)
         return Segmented(plan, share, time.perf_counter() - begin, flat)
 
 
@@ -109,13 +108,20 @@ def _opened(job: Job) -> Iterator[tuple[Model, Volume, Plan]]:
         yield model, volume, model.plan(volume, job.options)
 
 
-def _compute_elsewhere(job: Job, plan: Plan, blocks: Sequence[Block]) -> None:
-    """Have other processes compute blocks into the progress that is open."""
+def _compute_elsewhere(
+    job: Job, plan: Plan, blocks: Sequence[Block], noted: Callable[[], object]
+) -> None:
+    """Have other processes compute blocks, and put them away; `noted` is called after each."""
     devices = job.devices
     with tqdm(total=len(blocks), unit="block", disable=None, leave=False) as bar:
+
+        def told() -> None:
+            bar.update()
+            noted()
+
         if job.scheduler:
             worker = BlockWorker(job.absolute(), plan)
-            compute_on_cluster(worker, blocks, job.scheduler, devices[0], bar=bar)
+            compute_on_cluster(worker, blocks, job.scheduler, devices[0], told=told)
             return
         memory = plan.cost.memory(plan.tiling.tile) * len(devices)
         if devices[0] == "cpu" and memory > pass_memory("cpu"):
@@ -123,7 +129,7 @@ def _compute_elsewhere(job: Job, plan: Plan, blocks: Sequence[Block]) -> None:
                 f"--workers {len(devices)}: as many passes at once do not fit into memory; take "
                 f"fewer, or a smaller --tile"
             )
-        compute_by_workers(BlockWorker(job, plan), blocks, devices, bar=bar)
+        compute_by_workers(BlockWorker(job, plan), blocks, devices, told=told)
 
 
 @contextlib.contextmanager

@@ -12,11 +12,9 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from tqdm import tqdm
-
 from unet.errors import InputError
 from unet.segmentation.blocks import Block
-from unet.segmentation.workers import Compute, Open
+from unet.segmentation.workers import Compute, Open, Told
 
 # Blocks that each thread of the cluster is given ahead of need.
 _AHEAD = 2
@@ -27,13 +25,13 @@ _turn = threading.Lock()
 
 
 def compute_on_cluster(
-    opener: Open, blocks: Sequence[Block], address: str, device: str, *, bar: tqdm | None = None
+    opener: Open, blocks: Sequence[Block], address: str, device: str, *, told: Told = lambda: None
 ) -> None:
     """Compute blocks on a Dask cluster.
 
     Parameters
     ----------
-    opener, blocks, bar
+    opener, blocks, told
         As of `unet.segmentation.workers.compute_by_workers`; files are named by absolute paths.
     address : str
         Of the scheduler, such as "tcp://node7:8786".
@@ -76,8 +74,7 @@ def compute_on_cluster(
         try:
             for future in under_way:
                 future.result()
-                if bar is not None:
-                    bar.update()
+                told()
                 for block in itertools.islice(coming, 1):
                     under_way.add(submit(block))
         except KilledWorker as error:

@@ -28,7 +28,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from unet.errors import InputError, few
-from unet.files.atomic import CannotWrite, make_folders, sync, writing
+from unet.files.atomic import CannotWrite, make_folders, sync, write_durably, writing
 from unet.files.names import PathLike, split_name
 from unet.segmentation.blocks import Block
 
@@ -114,6 +114,8 @@ class Progress:
         self._is_worker = False
         self._made: list[Path] = []
         self._content: dict[str, Any] = {}
+        # Folders of blocks that are on the disk.
+        self._safe: set[Path] = set()
 
     @classmethod
     def open(
@@ -184,6 +186,8 @@ class Progress:
             self._made += make_folders(self.output.parent)
             with contextlib.suppress(FileExistsError):
                 self.folder.mkdir()
+                for place in (self.folder, *self._made):
+                    sync(place.parent)
             try:
                 lock = os.open(self.folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
             except FileNotFoundError:
@@ -244,7 +248,7 @@ class Progress:
 
     def _note(self, content: dict[str, Any]) -> None:
         self._content = content
-        _write_whole(
+        write_durably(
             self.folder / _RUN, lambda file: file.write(json.dumps(content, indent=1).encode())
         )
 
@@ -310,10 +314,12 @@ class Progress:
                 file.write(array.data)
 
         with writing(self.output):
-            if not place.parent.exists():
+            if place.parent not in self._safe:
+                # Another process may have made it, and not come to this yet.
                 place.parent.mkdir(exist_ok=True)
                 sync(place.parent.parent)
-            _write_whole(place, write)
+                self._safe.add(place.parent)
+            write_durably(place, write)
 
     def get(self, block: Block) -> dict[str, np.ndarray]:
         """Return the arrays of a block that is done.
@@ -339,15 +345,19 @@ class Progress:
         return arrays
 
     def drop(self, block: Block) -> None:
-        """Have a block count as not done."""
+        """Have a block count as not done, from now on and after a power cut."""
+        place = self._place(block)
         with contextlib.suppress(FileNotFoundError):
-            self._place(block).unlink()
+            place.unlink()
+            sync(place.parent)
 
     def drop_all(self) -> None:
         """Have all blocks count as not done."""
         shutil.rmtree(self.folder / _BLOCKS, ignore_errors=True)
+        self._safe.clear()
         with writing(self.output):
             (self.folder / _BLOCKS).mkdir(exist_ok=True)
+            sync(self.folder)
 
     def drop_changed(
         self,
@@ -463,20 +473,3 @@ def _is_held(lock: int) -> bool:
     except OSError as error:
         return error.errno in (errno.EACCES, errno.EAGAIN)
     return False
-
-
-def _write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file that gets its name when it is whole and on the disk."""
-    # Of a name of its own: another process may be writing the same.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with open(temporary, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-    sync(path.parent)

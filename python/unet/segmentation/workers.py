@@ -15,8 +15,6 @@ from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any, Callable
 
-from tqdm import tqdm
-
 from unet.errors import InputError
 from unet.machine.cores import available_cores, follow_parent
 from unet.segmentation.blocks import Block
@@ -26,6 +24,7 @@ MOST_DEATHS = 3
 # What computes a block, and what opens such a thing in a process of its own.
 Compute = Callable[[Block], Any]
 Open = Callable[[str], Compute]
+Told = Callable[[], object]
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -74,7 +73,7 @@ def _divided_cores(parts: int) -> Iterator[None]:
 
 
 def compute_by_workers(
-    opener: Open, blocks: Sequence[Block], devices: Sequence[str], *, bar: tqdm | None = None
+    opener: Open, blocks: Sequence[Block], devices: Sequence[str], *, told: Told = lambda: None
 ) -> None:
     """Compute blocks, by a process for each device.
 
@@ -86,8 +85,8 @@ def compute_by_workers(
     blocks : sequence of Block
     devices : sequence of str
         As of `devices_of`.
-    bar : tqdm, optional
-        Told of each block.
+    told : callable
+        Called after each block.
 
     Raises
     ------
@@ -122,8 +121,7 @@ def compute_by_workers(
                     else:
                         if error is not None:
                             raise error
-                        if bar is not None:
-                            bar.update()
+                        told()
                     worker.take(waiting)
     finally:
         for worker in workers:

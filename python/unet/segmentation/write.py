@@ -27,7 +27,7 @@ from unet.segmentation.progress import Progress
 from unet.volumes import Volume, VolumeWriter, open_volume
 from unet.volumes.writers.layout import Layout
 from unet.volumes.writers.png import slice_names
-from unet.volumes.writers.zarr_in_place import ZarrInPlace
+from unet.volumes.writers.zarr_in_place import ZarrInPlace, make_store
 
 # Of a slice that is computed in blocks the overlay shows so many pixels a side.
 _DRAWN_SIDE = 2000
@@ -199,12 +199,49 @@ def arrays_of(
     return arrays
 
 
+def put_block(
+    block: Block,
+    image: np.ndarray,
+    probabilities: np.ndarray,
+    plan: Plan,
+    files: SegmentationFiles,
+    progress: Progress,
+    growing: Mapping[str, ZarrInPlace],
+) -> dict[str, np.ndarray]:
+    """Put away what was computed of a block; when this returns it is safe on the disk.
+
+    Several processes may do so at once with different blocks: blocks are whole chunks.
+
+    Parameters
+    ----------
+    block, image, probabilities, plan, files
+        As of `arrays_of`.
+    progress : Progress
+    growing : mapping of ZarrInPlace
+        Of `open_growing`.
+
+    Returns
+    -------
+    dict of ndarray
+        What `progress` holds of the block.
+    """
+    arrays = arrays_of(block, image, probabilities, plan, files)
+    row = plan.slices.index(block.z)
+    for what, store in growing.items():
+        if what in arrays:
+            store.put(row, block.rows, block.columns, arrays.pop(what))
+    # Last: this marks the block as done.
+    progress.put(block, arrays, image)
+    return arrays
+
+
 def write_segmentation(
     run: Callable[[Sequence[Block]], Iterator[tuple[np.ndarray, np.ndarray]]],
     plan: Plan,
     files: SegmentationFiles,
     progress: Progress,
     note: Mapping[str, Any] | None = None,
+    elsewhere: Callable[[Sequence[Block], Callable[[], object]], object] | None = None,
 ) -> list[int]:
     """Compute what is not done of a stack, and write all; files appear when all of them are whole.
 
@@ -219,6 +256,9 @@ def write_segmentation(
         Of a run of `fingerprint_of`; finished at the end.
     note : mapping, optional
         Provenance: `unet.segmentation.provenance.describe`.
+    elsewhere : callable, optional
+        Has other processes compute blocks, which `put_block` them, and calls after each what it is
+        given.
 
     Returns
     -------
@@ -236,8 +276,8 @@ def write_segmentation(
     flat = []
     with contextlib.ExitStack() as opened:
         truth, offset = _open_truth(files.truth, plan, opened)
-        in_place = _open_in_place(files, plan, progress, opened, note)
-        writers = {**in_place, **_open_writers(files, plan, opened, note, set(in_place))}
+        growing = _begin_growing(files, plan, progress, opened, note)
+        writers = {**growing, **_open_writers(files, plan, opened, note, set(growing))}
         drawings = _open_overlay(files, plan, opened)
         slices, types = _Slices(plan), stored_types(files, plan)
         is_in_parts = plan.block != plan.size
@@ -254,11 +294,7 @@ def write_segmentation(
                         arrays["instances"], types["instances"], plan, block.z
                     )
             else:
-                arrays = arrays_of(block, image, given, plan, files)
-                for what, store in in_place.items():
-                    if what in arrays:
-                        store.put(row, block.rows, block.columns, arrays.pop(what))
-                progress.put(block, arrays, image)
+                arrays = put_block(block, image, given, plan, files, progress, growing)
             for what, writer in writers.items():
                 if what in arrays:
                     writer.put(row, block.rows, block.columns, arrays[what])
@@ -267,8 +303,9 @@ def write_segmentation(
                 return
             if whole["range"][0] == whole["range"][1]:
                 flat.append(block.z)
-            for store in in_place.values():
-                store.note(row + 1)
+            if elsewhere is None:
+                for store in growing.values():
+                    store.note(row + 1)
             if "instances" in writers and is_in_parts:
                 _join_instances(writers["instances"], row, plan, files, progress)
             if block.z in drawings:
@@ -281,6 +318,9 @@ def write_segmentation(
                     save_overlay(drawings[block.z], picture, whole["all"], known)
 
         blocks = plan.blocks
+        if elsewhere is not None:
+            missing = [block for block in blocks if not progress.done(block)]
+            elsewhere(missing, _Noted(plan, progress, growing))
         done = [progress.done(block) for block in blocks]
         missing = [block for block, is_done in zip(blocks, done) if not is_done]
         # A GPU gives several slices at once, which need not wait until each is on the disk.
@@ -288,7 +328,7 @@ def write_segmentation(
         with contextlib.closing(run(missing)) as results, behind(write, late) as write_behind:
             for block, is_done in zip(blocks, done):
                 write_behind(block, *(() if is_done else next(results)))
-        for store in in_place.values():
+        for store in growing.values():
             store.finish()
     progress.finish()
     return flat
@@ -317,6 +357,26 @@ def _join_instances(
     )
     for block, cells in joined:
         writer.put(row, block.rows, block.columns, _numbered(cells, dtype, plan, z))
+
+
+class _Noted:
+    """Has .zarr that grow say how many slices are there, from the first on."""
+
+    def __init__(self, plan: Plan, progress: Progress, growing: Mapping[str, ZarrInPlace]) -> None:
+        self._blocks, self._slices, self._progress = plan.blocks, plan.slices, progress
+        self._growing, self._done, self._row = growing, 0, 0
+
+    def __call__(self) -> None:
+        count = len(self._blocks)
+        while self._done < count and self._progress.done(self._blocks[self._done]):
+            self._done += 1
+        row = len(self._slices)
+        if self._done < count:
+            row = self._slices.index(self._blocks[self._done].z)
+        if row != self._row:
+            self._row = row
+            for store in self._growing.values():
+                store.note(row)
 
 
 class _Slices:
@@ -366,7 +426,7 @@ def _open_truth(
     return truth, 0 if len(truth) == plan.shape[0] else plan.slices[0]
 
 
-def _open_in_place(
+def _begin_growing(
     files: SegmentationFiles,
     plan: Plan,
     progress: Progress,
@@ -374,39 +434,55 @@ def _open_in_place(
     note: Mapping[str, Any] | None,
 ) -> dict[str, ZarrInPlace]:
     """Open the .zarr that grow under their final names: those where nothing was, or we began it."""
-    types = stored_types(files, plan)
     begun = progress.chosen.get("in place")
     if begun is None:
         begun = []
-        for what in types:
+        for what in stored_types(files, plan):
             path = getattr(files, what)
             if path.suffix.lower() == ".zarr" and not os.path.lexists(path):
                 begun.append(what)
         progress.choose({**progress.chosen, "in place": begun})
     if not all(getattr(files, what).is_dir() for what in begun):
         progress.drop_all()
-    stores = {}
     for what in begun:
-        channels = (plan.classes,) if what == "probabilities" and plan.classes > 2 else ()
-        stores[what] = ZarrInPlace(
-            Layout(
-                getattr(files, what),
-                (len(plan.slices), *channels, *plan.size),
-                types[what],
-                calibration=plan.calibration,
-                blocks=None if plan.block == plan.size else plan.block,
-                note=note or {},
-                labels=what != "probabilities",
-                zarr_format=files.zarr_format,
-            )
-        )
+        make_store(_growing_layout(what, files, plan, note))
+    growing = open_growing(files, plan, progress, note)
 
-        def leave(store: ZarrInPlace = stores[what]) -> None:
-            if not progress.count():
+    def leave() -> None:
+        if not progress.count():
+            for store in growing.values():
                 store.remove()
 
-        opened.callback(leave)
-    return stores
+    opened.callback(leave)
+    return growing
+
+
+def open_growing(
+    files: SegmentationFiles, plan: Plan, progress: Progress, note: Mapping[str, Any] | None = None
+) -> dict[str, ZarrInPlace]:
+    """Open the .zarr that grow under their final names, which the run has made, by what they hold.
+
+    Parameters are those of `write_segmentation`; an `InputError` if one cannot be written.
+    """
+    return {
+        what: ZarrInPlace(_growing_layout(what, files, plan, note))
+        for what in progress.chosen["in place"]
+    }
+
+
+def _growing_layout(
+    what: str, files: SegmentationFiles, plan: Plan, note: Mapping[str, Any] | None
+) -> Layout:
+    return Layout(
+        getattr(files, what),
+        (len(plan.slices), *_channels(what, plan), *plan.size),
+        stored_types(files, plan)[what],
+        calibration=plan.calibration,
+        blocks=None if plan.block == plan.size else plan.block,
+        note=note or {},
+        labels=what != "probabilities",
+        zarr_format=files.zarr_format,
+    )
 
 
 def _open_writers(

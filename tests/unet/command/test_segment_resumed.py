@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -16,6 +17,7 @@ import tifffile
 
 import caffe
 import unet.model.model
+from tests.fuzz.power import Disk, lay_out
 from tests.unet.watched import watch
 from unet.command import segment
 from unet.errors import InputError
@@ -352,3 +354,71 @@ def test_slices_in_parts_go_on_in_the_parts_of_the_run_that_began(run, words, mo
     # Cells go over the edges of parts; scores differ by rounding.
     assert ((given > 0) != (read_volume("slices.tif") > 0)).mean() < 0.01
     assert (given != read_volume("slices.tif")).mean() < 0.1
+
+
+@pytest.fixture
+def one_worker(monkeypatch):
+    """Have this process do what a worker does, to its end."""
+    real = Progress.join
+
+    def compute_here(opener, blocks, devices, *, told) -> None:
+        with contextlib.ExitStack() as joined, monkeypatch.context() as patch:
+            patch.setattr(Progress, "join", lambda output: joined.enter_context(real(output)))
+            compute = opener("cpu")
+            for block in blocks:
+                compute(block)
+                told()
+
+    monkeypatch.setattr("unet.model.segment_files.compute_by_workers", compute_here)
+
+
+def test_workers_write_into_a_zarr_that_grows_and_what_they_wrote_lies_there_alone(
+    run, one_worker, monkeypatch
+):
+    zarr = pytest.importorskip("zarr")
+    run("-o", "whole.zarr")
+    stopped_after(3, monkeypatch, run, "-o", "out.zarr", "--workers=2")
+    begun, whole = (zarr.open_group(name, mode="r") for name in ("out.zarr", "whole.zarr"))
+    assert begun.attrs["complete"] is False
+    assert begun.attrs["done"] == [3, 5]
+    np.testing.assert_array_equal(begun["0"][:3], whole["0"][:3])
+    files = [file for file in progress_folder("out.zarr").rglob("*") if file.is_file()]
+    assert sum(file.stat().st_size for file in files) < 3 * SHAPE[1] * SHAPE[2]
+    assert run("-o", "out.zarr", "--workers=2")[1] == 2
+    assert content("out.zarr") == content("whole.zarr")
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+@pytest.mark.parametrize("names_are_there", [False, True], ids=["no name is", "all names are"])
+def test_when_the_power_has_gone_it_goes_on_with_all_that_was_marked(
+    run, work, one_worker, monkeypatch, tmp_path_factory, name, names_are_there
+):
+    words = ["-o", name, "--classes", "classes.zarr", "--workers=2"]
+    whole = undisturbed(run, words)
+    disk, cuts, marked = Disk(work), [], 0
+    real = Progress.put
+
+    def put(self: Progress, *arguments: object) -> None:
+        nonlocal marked
+        real(self, *arguments)
+        marked += 1
+
+    def fsync(handle: int) -> None:
+        disk.fsync(handle)
+        cuts.append((marked, disk.after_power_cut(names_are_there)))
+
+    with monkeypatch.context() as patch, contextlib.closing(disk):
+        patch.setattr(Progress, "put", put)
+        patch.setattr(os, "fsync", fsync)
+        run(*words)
+    assert marked == SHAPE[0]
+    assert len(cuts) > 30
+    places = tmp_path_factory.mktemp("cuts")
+    for number in sorted({*range(0, len(cuts), len(cuts) // 5), len(cuts) - 1}):
+        done, found = cuts[number]
+        lay_out(places / str(number), found)
+        monkeypatch.chdir(places / str(number))
+        _, computed = run(*words)
+        assert computed <= SHAPE[0] - done
+        assert [content(path) for path in words[1::2]] == whole
+        assert not [name for name in os.listdir() if name.startswith(".")]

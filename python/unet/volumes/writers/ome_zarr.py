@@ -1,21 +1,22 @@
 """Stacks as OME-Zarr, NGFF 0.5 (Zarr 3) or 0.4 (Zarr 2): axes, pixel size, pyramid, provenance.
 
 `open_zarr_output` writes beside the final name and moves the whole. Who writes for days, or in
-several processes, calls `create_store`, `open_store` and `finish_store` under the final name: until
-the last the store says that it is not complete.
+several processes, calls `create_store`, `open_store`, `write_levels` and `note_complete` under the
+final name: until the last the store says that it is not complete.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from unet.errors import InputError
-from unet.files.atomic import atomic_folder
+from unet.files.atomic import atomic_folder, write_durably
 from unet.files.provenance import KEY, STACK, mark
 from unet.volumes.units import LENGTHS, TIMES
 from unet.volumes.writers.layout import Layout, Put
@@ -27,6 +28,8 @@ NOTE_KEY, COMPLETE_KEY = "provenance", "complete"
 DONE_KEY = "done"
 _TYPES = {"T": "time", "C": "channel", "Z": "space", "Y": "space", "X": "space"}
 _NGFF = {2: "0.4", 3: "0.5"}
+# Where the attributes of a group lie.
+_ATTRIBUTES = {2: ".zattrs", 3: "zarr.json"}
 # Of 1 to 9: probabilities of a trained net shrink to 0.64 in 4 ms a slice of 512 x 512, by level 5
 # to 0.61 in 18; cells' numbers to a thirtieth.
 _LEVEL = 1
@@ -38,7 +41,8 @@ def open_zarr_output(layout: Layout) -> Iterator[Put]:
     with atomic_folder(layout.path) as temporary:
         create_store(temporary, layout)
         yield open_store(temporary, layout)
-        finish_store(temporary, layout)
+        write_levels(temporary, layout)
+        note_complete(temporary, layout)
 
 
 def create_store(folder: Path, layout: Layout) -> None:
@@ -84,21 +88,35 @@ def level_zero(folder: Path, layout: Layout) -> Any:
 
 def note_done(folder: Path, layout: Layout, slices: int) -> None:
     """Say in the metadata of a store that is not complete how many slices are there."""
-    group = _open_group(folder, "r+", layout, _zarr_format(layout))
-    group.attrs[DONE_KEY] = [slices, layout.shape[0]]
+    form = _zarr_format(layout)
+    attributes = _attributes(layout, form, levels=1, complete=False)
+    _put_attributes(folder, form, {**attributes, DONE_KEY: [slices, layout.shape[0]]})
 
 
-def finish_store(folder: Path, layout: Layout) -> None:
-    """Add the coarser levels to a store of which level 0 is whole, and say that it is complete."""
+def write_levels(folder: Path, layout: Layout) -> None:
+    """Add the coarser levels to a store of which level 0 is whole."""
     form = _zarr_format(layout)
     group = _open_group(folder, "r+", layout, form)
     finer = group["0"]
-    shapes = coarser_shapes(_stored_shape(layout))
-    for level, shape in enumerate(shapes, 1):
+    for level, shape in enumerate(coarser_shapes(_stored_shape(layout)), 1):
         coarser = _create_level(group, level, shape, layout, form)
         write_coarser(finer, coarser, layout.chunk, layout.labels)
         finer = coarser
-    group.attrs.put(_attributes(layout, form, levels=1 + len(shapes), complete=True))
+
+
+def note_complete(folder: Path, layout: Layout) -> None:
+    """Name all levels of a store in its metadata, and say that it is complete."""
+    form, levels = _zarr_format(layout), 1 + len(coarser_shapes(_stored_shape(layout)))
+    _put_attributes(folder, form, _attributes(layout, form, levels, complete=True))
+
+
+def _put_attributes(folder: Path, form: int, attributes: Mapping[str, Any]) -> None:
+    """Replace the attributes of a group, at once and on the disk; zarr itself does not sync."""
+    path = folder / _ATTRIBUTES[form]
+    content = attributes
+    if form == 3:
+        content = {**json.loads(path.read_text()), "attributes": attributes}
+    write_durably(path, lambda file: file.write(json.dumps(content, indent=2).encode()))
 
 
 def _zarr_format(layout: Layout) -> int:

@@ -11,23 +11,35 @@ from pathlib import Path
 
 import numpy as np
 
-from unet.files.atomic import atomic_folder, sweep_of, sync, writing
+from unet.files.atomic import atomic_folder, sweep_of, sync, sync_all, writing
 from unet.volumes.writers.layout import Layout
 from unet.volumes.writers.ome_zarr import (
     create_store,
-    finish_store,
     level_zero,
+    note_complete,
     note_done,
     open_store,
     stored_axes,
+    write_levels,
 )
 
 # Of the files that zarr was writing when it was killed.
 _TORN = ".partial"
 
 
+def make_store(layout: Layout) -> None:
+    """Make the store, unless it is there; an `InputError` if it cannot be written."""
+    with writing(layout.path):
+        if not layout.path.exists() or not os.listdir(layout.path):
+            with atomic_folder(layout.path) as fresh:
+                create_store(fresh, layout)
+        else:
+            # Of a kill just after it was made.
+            sweep_of(layout.path)
+
+
 class ZarrInPlace:
-    """An OME-Zarr image that is filled where it lies.
+    """An OME-Zarr image of `make_store`, filled where it lies, by one process or several.
 
     Until `finish` its metadata say that it is not complete, and how many slices are there.
 
@@ -43,13 +55,9 @@ class ZarrInPlace:
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
+        # Folders that are on the disk.
+        self._safe: set[Path] = {layout.path}
         with writing(layout.path):
-            if not layout.path.exists() or not os.listdir(layout.path):
-                with atomic_folder(layout.path) as fresh:
-                    create_store(fresh, layout)
-            else:
-                # Of a kill just after it was made.
-                sweep_of(layout.path)
             self._put = open_store(layout.path, layout)
             self._level = level_zero(layout.path, layout)
 
@@ -57,11 +65,22 @@ class ZarrInPlace:
         """Write a part of slice z, of whole chunks; when this returns it is safe on the disk."""
         with writing(self._layout.path):
             self._put(z, rows, columns, values)
+            folders = set()
             for path in self._chunks(z, rows, columns):
                 # Chunks of zeros have no file.
                 with contextlib.suppress(FileNotFoundError):
                     sync(path)
-                    sync(path.parent)
+                    folders.add(path.parent)
+            for folder in folders:
+                sync(folder)
+                self._sync_above(folder)
+
+    def _sync_above(self, folder: Path) -> None:
+        """Have the names of a folder, and of those it lies in, be on the disk."""
+        while folder not in self._safe:
+            self._safe.add(folder)
+            folder = folder.parent
+            sync(folder)
 
     def _chunks(self, z: int, rows: slice, columns: slice) -> Iterator[Path]:
         parts = {self._layout.axes[0]: slice(z, z + 1), "Y": rows, "X": columns}
@@ -91,12 +110,13 @@ class ZarrInPlace:
                 for name in names:
                     if name.endswith(_TORN):
                         os.unlink(os.path.join(folder, name))
-            finish_store(path, self._layout)
-            for folder, _, names in os.walk(path):
-                if Path(folder).relative_to(path).parts[:1] != ("0",):
-                    for name in names:
-                        sync(Path(folder, name))
-                sync(Path(folder))
+            write_levels(path, self._layout)
+            # Whoever reads that it is complete finds all of it on the disk; level 0 is.
+            for level in os.listdir(path):
+                if (path / level).is_dir() and level != "0":
+                    sync_all(path / level)
+            sync(path)
+            note_complete(path, self._layout)
 
     def remove(self) -> None:
         """Remove it, since nothing is in it."""

@@ -166,7 +166,7 @@ def test_a_format_that_there_is_not(tmp_path):
 def test_until_it_is_whole_a_store_in_its_place_says_so(tmp_path, form):
     from unet.files.provenance import STACK, may_replace
     from unet.volumes.writers.layout import Layout
-    from unet.volumes.writers.ome_zarr import create_store, finish_store, open_store
+    from unet.volumes.writers.ome_zarr import create_store, note_complete, open_store, write_levels
 
     values = stack((2, 600, 500))
     path = tmp_path / "a.zarr"
@@ -184,7 +184,8 @@ def test_until_it_is_whole_a_store_in_its_place_says_so(tmp_path, form):
     np.testing.assert_array_equal(group["0"][1, 256:512, :256], values[1, 256:512, :256])
     assert may_replace(path, STACK)
     put(1, slice(0, 600), slice(0, 500), values[1])
-    finish_store(path, layout)
+    write_levels(path, layout)
+    note_complete(path, layout)
     write_volume(tmp_path / "whole" / "a.zarr", values, blocks=(256, 256), zarr_format=form)
     whole, in_place = (
         {f.relative_to(folder): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
