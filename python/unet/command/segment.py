@@ -73,8 +73,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--instances", **file, help="write the cells' numbers")
     types = dict(choices=("float32", "uint8"))
     add("--dtype", **types, help="of probabilities; uint8 is 255 for 1, and what PNG holds")
-    zarr = dict(type=int, choices=(2, 3))
-    add("--zarr-format", **zarr, help="of .zarr: 2 is NGFF 0.4, 3 NGFF 0.5 (default: the newest)")
+    add("--zarr-format", type=int, choices=(2, 3), help="2: NGFF 0.4, 3: 0.5 (default: the newest)")
     add("--tta", choices=tuple(TTA), help="mean over 4 mirrored, 4 rotated or 8 orientations")
     add(
         "--procedure",
