@@ -414,12 +414,12 @@ def test_stacks_that_are_none_are_refused(run, tmp_path):
     gap = np.zeros((3, 20, 30), np.float32)
     gap[2, 5, 5] = np.nan
     tifffile.imwrite(tmp_path / "gap.tif", gap, photometric="minisblack")
-    # Found on the way: what was written of the first slices is taken back.
+    # Found on the way: what is done of the first slices is kept until one begins anew.
     with pytest.raises(InputError, match=r"gap\.tif: slice 2 holds NaN"):
         run("-o", out, "--grey", 0, 1, "--classes", f"{out}.h5", stack=tmp_path / "gap.tif")
     write_volume(tmp_path / "labels.tif", np.zeros((3, 20, 31), np.uint8))
     with pytest.raises(InputError, match=r"labels\.tif: is \(3, 20, 31\), but the stack is"):
-        run("-o", out, "--truth", tmp_path / "labels.tif")
+        run("-o", out, "--truth", tmp_path / "labels.tif", "--overwrite")
     assert not [file for file in os.listdir(tmp_path) if "out" in file]
 
 
