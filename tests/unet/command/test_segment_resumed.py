@@ -393,7 +393,7 @@ def test_workers_write_into_a_zarr_that_grows_and_what_they_wrote_lies_there_alo
 def test_when_the_power_has_gone_it_goes_on_with_all_that_was_marked(
     run, work, one_worker, monkeypatch, tmp_path_factory, name, names_are_there
 ):
-    words = ["-o", name, "--classes", "classes.zarr", "--workers=2"]
+    words = ["-o", name, "--classes", "classes.tif", "--workers=2"]
     whole = undisturbed(run, words)
     disk, cuts, marked = Disk(work), [], 0
     real = Progress.put
