@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
+import time
 from pathlib import Path
 
 # The rest is for what else runs here, and for what the allocators lose between their blocks.
@@ -11,6 +13,8 @@ _SHARE_OF_RAM = 0.8
 _SHARE_OF_GPU = 0.5
 # Where the GPU cannot be asked.
 _GPU_BYTES = 2.0 * 2**30
+# Seconds for which what a GPU has said holds.
+_ANEW = 60.0
 
 
 def free_ram() -> float:
@@ -38,6 +42,12 @@ def free_on_gpu(number: int) -> float | None:
     """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     name = visible[number].strip() if visible[0] and number < len(visible) else str(number)
+    return _told_free(name, int(time.monotonic() // _ANEW))
+
+
+@functools.lru_cache(maxsize=64)
+def _told_free(name: str, period: int) -> float | None:
+    """Ask for `free_on_gpu`; the same period is not asked for twice: it takes 20 ms and more."""
     command = ["nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits", "-i", name]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)

@@ -18,10 +18,22 @@ def nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         program = tmp_path / "nvidia-smi"
         program.write_text(f"#!/bin/sh\n{script}\n")
         program.chmod(0o755)
+        memory._told_free.cache_clear()
 
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    return put
+    yield put
+    memory._told_free.cache_clear()
+
+
+def test_what_a_gpu_has_said_holds_for_a_while(nvidia_smi, monkeypatch):
+    nvidia_smi('echo x >> "$0.asked"; echo 4000')
+    monkeypatch.setattr(memory.time, "monotonic", lambda: 1000.0)
+    assert memory.free_on_gpu(0) == memory.free_on_gpu(0) == 4000 * 2**20
+    monkeypatch.setattr(memory.time, "monotonic", lambda: 1100.0)
+    assert memory.free_on_gpu(0) == 4000 * 2**20
+    program = Path(os.environ["PATH"].split(os.pathsep)[0]) / "nvidia-smi.asked"
+    assert program.read_text().count("x") == 2
 
 
 def test_a_gpu_is_asked_for_what_is_free_on_it(nvidia_smi, monkeypatch):
