@@ -6,8 +6,10 @@ import json
 import math
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from unet.errors import InputError
 from unet.files.atomic import atomic_path
 from unet.files.names import printable
 from unet.files.provenance import KEY, SCORE_FILE, mark
@@ -23,6 +25,14 @@ def write_scores(path: str | os.PathLike[str], scores: Mapping[str, Any]) -> Non
     with atomic_path(path) as fresh:
         text = json.dumps(_as_json(marked), indent=1, allow_nan=False)
         fresh.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Read what a file of JSON holds; an `InputError` if it cannot be read."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as JSON ({error})") from None
 
 
 def _as_json(value: Any) -> Any:

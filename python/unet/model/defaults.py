@@ -10,7 +10,7 @@ from typing import Any
 from unet.errors import InputError
 from unet.files.names import PathLike
 from unet.files.provenance import KEY
-from unet.files.score_file import write_scores
+from unet.files.score_file import read_json, write_scores
 from unet.segmentation.instances import InstanceRules, check_rules
 from unet.segmentation.segment import TTA
 
@@ -52,10 +52,7 @@ def read_defaults(deploy: PathLike) -> dict[str, Any]:
     path = Path(deploy).parent / SEGMENT
     if not path.exists():
         return {}
-    try:
-        said = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as JSON ({error})") from None
+    said = read_json(path)
     if not isinstance(said, dict):
         raise InputError(f'{path}: must hold an object, such as {{"threshold": 0.5}}')
     found = {name: value for name, value in said.items() if name != KEY}

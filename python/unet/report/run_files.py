@@ -5,7 +5,6 @@ What is there and cannot be read is told in the report and stops no training.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ import h5py
 import numpy as np
 
 from unet.errors import InputError
+from unet.files.score_file import read_json
 from unet.training.history import CSV_NAME, read_history
 
 CHOICES, SCORES, SEGMENT, HELD_OUT = "choices.json", "scores.json", "segment.json", "held-out.h5"
@@ -185,10 +185,7 @@ def number_of(value: Any) -> float | None:
 
 
 def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as JSON ({error})") from None
+    found = read_json(path)
     if not isinstance(found, dict):
         raise InputError(f"{path}: holds no JSON object")
     return found
