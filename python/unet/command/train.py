@@ -41,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _by_solver(solver: str, given: dict[str, Any], changed: list[str]) -> str:
-    own = ("output", "weights", "iterations", "rate", "seconds", "overwrite", "device", "precision")
+    own = ("output", "weights", "iterations", "rate", "seconds", "average")
+    own += ("overwrite", "device", "precision")
     strange = sorted({*changed} - {*own, "resume"})
     if strange:
         raise InputError(
@@ -56,7 +57,7 @@ def _by_solver(solver: str, given: dict[str, Any], changed: list[str]) -> str:
 def _on_stack(
     stack: str, labels: str | None, given: dict[str, Any], argv: Sequence[str] | None
 ) -> object:
-    for name in ("weights", "resume", "seconds"):
+    for name in ("weights", "resume", "seconds", "average"):
         if given.pop(name) is not None:
             raise InputError(f"--{name} is for a solver prototxt, and {stack} is none")
     output = given.pop("output")
@@ -143,5 +144,12 @@ def make_parser() -> argparse.ArgumentParser:
         type=float,
         help="of wall clock for the iterations: fewer are done where they do not fit, over which a "
         "rate of policy poly falls the faster",
+    )
+    solver(
+        "--average",
+        type=float,
+        metavar="PART",
+        help="write the mean of the parameters over this part of the iterations, the last, too: "
+        "0.25, say",
     )
     return parser

@@ -38,6 +38,24 @@ def model_of(state: str) -> str:
     return os.path.join(folder, name.replace(".solverstate", ".caffemodel"))
 
 
+def average_of(state: str) -> str:
+    """Return the path of the sums, of `unet.training.averaging`, that belong to a solver state."""
+    folder, name = os.path.split(state)
+    return os.path.join(folder, re.sub(r"\.solverstate(\.h5)?$", "", name) + ".average.h5")
+
+
+def averaged_model_of(model: str) -> str:
+    """Return the path of the averaged network that belongs to the parameters of a last snapshot."""
+    folder, name = os.path.split(model)
+    return os.path.join(folder, name.replace(".caffemodel", "_averaged.caffemodel"))
+
+
+def files_of(prefix: str) -> re.Pattern[str]:
+    """Return the pattern of the names of all files that snapshots of a run have."""
+    kinds = r"(_averaged)?\.caffemodel(\.h5)?|\.solverstate(\.h5)?|\.average\.h5"
+    return re.compile(rf"{re.escape(os.path.basename(prefix))}_iter_\d+({kinds})")
+
+
 def find(prefix: str) -> list[Snapshot]:
     """Return the snapshots PREFIX_iter_N, newest first; a state without its parameters is none."""
     folder, name = os.path.split(prefix)
@@ -64,13 +82,14 @@ def prune(prefix: str, interval: int, own: Container[int]) -> None:
             # The state first: parameters without a state are no snapshot to go on from.
             os.unlink(old.state)
             os.unlink(old.model)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(average_of(old.state))
 
 
 def sweep(prefix: str) -> None:
     """Remove what a snapshot left half-written when the process was killed."""
-    folder, name = os.path.split(prefix)
-    pattern = re.compile(re.escape(name) + r"_iter_\d+\.(caffemodel|solverstate)(\.h5)?")
-    files.sweep(folder or ".", lambda other: pattern.fullmatch(other) is not None)
+    pattern = files_of(prefix)
+    files.sweep(os.path.dirname(prefix) or ".", lambda other: pattern.fullmatch(other) is not None)
 
 
 def _history(path: str) -> list[int]:

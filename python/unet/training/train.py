@@ -30,6 +30,7 @@ from unet.machine.engine import open_engine
 from unet.machine.signals import Stopped, noting
 from unet.model.open_net import find_weights
 from unet.training import snapshots
+from unet.training.averaging import Averaging
 from unet.training.history import History
 from unet.training.idle import IdleWatch, refuse_idle_net
 from unet.training.time_limit import TimeLimit
@@ -102,6 +103,7 @@ def train(
     iterations: int | None = None,
     rate: float | None = None,
     seconds: float | None = None,
+    average: float | None = None,
     device: str = "auto",
     precision: str = "fp32",
     overwrite: bool = False,
@@ -126,6 +128,10 @@ def train(
     seconds : float, optional
         Of wall clock, from the first iteration to the last: as many iterations as fit into them,
         see `unet.training.time_limit`; a snapshot and a test come after.
+    average : float, optional
+        Average the parameters over this part of the iterations, the last, above 0 and at most 1,
+        see `unet.training.averaging`: PREFIX_iter_N_averaged.caffemodel lies beside the last
+        snapshot then, which is the same as without.
     device : str
         auto, cpu or the number of a GPU.
     precision : {"fp32", "tf32", "bf16"}
@@ -160,7 +166,7 @@ def train(
     if weights and isinstance(resume, str):
         raise InputError("--weights and --resume STATE both say where to start: give one of them")
     caffe = open_engine(device, precision, graphs=True)
-    with Training(caffe, solver, output, iterations, rate, seconds) as training:
+    with Training(caffe, solver, output, iterations, rate, seconds, average) as training:
         state = None
         if resume:
             state = training.resume(None if resume is True else resume, overwrite)
@@ -176,6 +182,8 @@ def train(
         training.run()
         if training.solver.iter < end:
             print(f"ended at iteration {training.solver.iter}: {seconds:g} s are over")
+        if average is not None:
+            print(f"averaged: {training.averaged}")
         return training.model
 
 
@@ -196,6 +204,7 @@ class Training:
         iterations: int | None = None,
         rate: float | None = None,
         seconds: float | None = None,
+        average: float | None = None,
         *,
         root: Path | None = None,
         shown: Callable[[], None] = lambda: None,
@@ -243,6 +252,9 @@ class Training:
             param.test_initialization = False
         self.solver = self._make_solver(param)
         refuse_idle_net(self.solver.net, solver_path)
+        self._averaging = None
+        if average is not None:
+            self._averaging = Averaging(self.solver.net, average, self.max_iter, solver_path)
         names = ["test"] if len(test_iter) == 1 else [f"test{k}" for k in range(len(test_iter))]
         self._tests = {
             name: Validation(net, passes)
@@ -309,6 +321,7 @@ class Training:
             if snapshot is None:
                 return None
             self._saved = self.solver.iter
+            self._resume_average(snapshot.state)
             return snapshot.state
         snapshot = snapshots.given(state)
         if not os.path.samefile(os.path.dirname(state) or ".", self.folder):
@@ -321,7 +334,12 @@ class Training:
                 f"{later[0].state} is later than {state} and would be overwritten: remove the "
                 "later snapshots, or name another folder with --output"
             )
+        self._resume_average(state)
         return state
+
+    def _resume_average(self, state: str) -> None:
+        if self._averaging is not None:
+            self._averaging.resume(state, self.solver.iter, self.max_iter)
 
     def run(self) -> None:
         """Train up to max_iter; errors are those of `train`."""
@@ -374,6 +392,8 @@ class Training:
             if limit is not None:
                 limit.passed(solver.iter)
                 self.max_iter = bar.total = limit.end
+            if self._averaging is not None:
+                self._averaging.note(solver.iter, self.max_iter)
             bar.set_postfix(notes, refresh=False)
             bar.update(1)
             self._stop_if_asked()
@@ -391,6 +411,8 @@ class Training:
         idle.finish()
         # Before the test: what was learnt counts more than its score.
         self._snapshot()
+        if self._averaging is not None:
+            self._averaging.write(self.model, solver.iter)
         if self._tests:
             bar.set_postfix({**notes, **self._test()})
             self._stop_if_asked()
@@ -444,6 +466,9 @@ class Training:
             return
         # History first: a resumed training drops rows too many, but cannot make up missing ones.
         self._history.flush()
+        # A snapshot is there when its last file is: without the sums it would not be all of it.
+        if self._averaging is not None:
+            self._averaging.save(f"{self.prefix}_iter_{self.solver.iter}.solverstate")
         self.solver.snapshot()
         self._saved = self.solver.iter
         snapshots.prune(self.prefix, self.snapshot_interval, self._history.done())
@@ -457,6 +482,11 @@ class Training:
     def model(self) -> str:
         """The newest .caffemodel."""
         return snapshots.find(self.prefix)[0].model
+
+    @property
+    def averaged(self) -> str:
+        """The averaged network beside it, which `run` has written."""
+        return snapshots.averaged_model_of(self.model)
 
 
 def _check_nets(solver_path: str, param: Any) -> None:

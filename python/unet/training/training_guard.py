@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from unet.errors import InputError
 from unet.files.outputs import refuse_own_inputs
+from unet.training import snapshots
 from unet.training.history import CSV_NAME, PNG_NAME, read_history
 
 
@@ -36,12 +36,15 @@ def guard_run(
 
 def _files_of_run(prefix: str) -> list[Path]:
     """Return the files that are there and that a training with this prefix may replace."""
-    folder, name = Path(prefix).parent, Path(prefix).name
+    folder = Path(prefix).parent
     if not folder.is_dir():
         return []
-    snapshot = re.escape(name) + r"_iter_\d+\.(caffemodel|solverstate)(\.h5)?"
-    names = re.compile(rf"{snapshot}|{re.escape(CSV_NAME)}|{re.escape(PNG_NAME)}")
-    return [path for path in sorted(folder.iterdir()) if names.fullmatch(path.name)]
+    snapshot = snapshots.files_of(prefix)
+    return [
+        path
+        for path in sorted(folder.iterdir())
+        if snapshot.fullmatch(path.name) or path.name in (CSV_NAME, PNG_NAME)
+    ]
 
 
 def _is_run(folder: Path) -> bool:

@@ -208,6 +208,33 @@ def test_what_does_not_fit_into_the_time_is_left_out_and_said_so(engine, tmp_pat
     assert f"trained: {tmp_path / 'run' / 'small_iter_2.caffemodel'}\n" in out
 
 
+def test_a_network_is_averaged_on_genuine_caffe_too(reference, tmp_path):
+    solver, folder = write_training(tmp_path, **SOLVER), tmp_path / "run"
+    process = start(reference, solver, *ENDLESS, "--average", 1)
+    wait_for_iteration(process, folder, 7)
+    os.killpg(process.pid, signal.SIGINT)
+    finish(process, 128 + signal.SIGINT)
+    newest = snapshots.find(str(folder / "small"))[0]
+    steps = newest.iteration + 2
+    out, err = finish(start(reference, solver, "--resume", "--iterations", steps, "--average", 1))
+    averaged = folder / f"small_iter_{steps}_averaged.caffemodel"
+    assert f"averaged: {averaged}\n" in out
+    # Of a training of a million iterations the sums were over every 10,000th.
+    assert f"averaged from iteration {newest.iteration} on, not from 1" in err
+    one, two, mean = (
+        caffe_pb2.NetParameter.FromString(path.read_bytes()).layer
+        for path in (
+            folder / f"small_iter_{steps - 1}.caffemodel",
+            folder / f"small_iter_{steps}.caffemodel",
+            averaged,
+        )
+    )
+    for a, b, c in zip(one, two, mean):
+        for first, second, found in zip(a.blobs, b.blobs, c.blobs):
+            halves = (np.float64(first.data) + np.float64(second.data)) / 2
+            np.testing.assert_array_equal(np.float32(halves), np.float32(found.data))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -219,6 +246,7 @@ def test_what_does_not_fit_into_the_time_is_left_out_and_said_so(engine, tmp_pat
         (["SOLVER", "-o", "NEW", "--iterations", "0"], "0 iterations"),
         (["SOLVER", "-o", "NEW", "--seconds", "0"], "0.0 seconds are no time to train in"),
         (["SOLVER", "-o", "NEW", "--seconds", "nan"], "nan seconds are no time to train in"),
+        (["SOLVER", "-o", "NEW", "--average", "0"], "--average 0: give the part"),
         (["SOLVER", "-o", "NEW", "--rate", "nan"], "a rate of nan is none"),
         (["SOLVER", "--device", "gpu"], "'gpu' is neither"),
     ],
