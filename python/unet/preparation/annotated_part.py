@@ -92,7 +92,12 @@ def annotated_part(
     remarks: list[str] = []
     if ignore is None and _is_mark(seen.values, options):
         ignore = IGNORED
-        remarks.append(f"the label {IGNORED} of {labels.path} is taken for: not annotated")
+        remarks.append(
+            f"the label {IGNORED} of {labels.path} is taken for: not annotated"
+            if options.classes is None
+            else f"a few pixels of {labels.path} have labels that --classes does not name, and "
+            f"are taken for: not annotated"
+        )
         # What it marks is no label.
         seen = _look(labels, slices, ignore, rule)
     bare = len(slices) - len(seen.labelled)
@@ -152,11 +157,13 @@ def _whole(image: np.ndarray) -> Box:
 
 def _is_mark(values: set, options: TrainingSetOptions) -> bool:
     """Tell whether 255 means "not annotated": beside 0 and 1, or where labels are classes."""
-    if options.unannotated == "none" or IGNORED not in values:
+    by_number = options.unannotated != "none" or options.classes is not None
+    if not by_number or IGNORED not in values:
         return False
     others = values - {IGNORED}
     if options.label_kind == "classes":
-        return max(others, default=IGNORED) < IGNORED
+        # Numbers without large gaps; of 0, 128 and 255 all are classes.
+        return bool(others) and max(others) < 2 * len(others)
     return options.label_kind in ("auto", "binary", "membranes") and others == {0, 1}
 
 

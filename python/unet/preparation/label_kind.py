@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from unet.errors import InputError
+from unet.errors import InputError, few
 from unet.preparation.labels import listed, whole, without_ignored
 from unet.preparation.membranes import NetworkSurvey
 
@@ -15,9 +15,13 @@ from unet.preparation.membranes import NetworkSurvey
 MOST_CLASSES = 32
 # Smoothing, scaling and JPEG touch the rims of cells only, a smaller part of the pixels.
 _RIM = 0.5
+#: What tools leave of other values at the rims of classes is less than this part of the pixels.
+TRACES = 0.005
 # Of the pixels of cells, so many at most have not even two neighbours of their own number; where
 # numbers were scaled with smoothing, rims hold other cells' numbers: 1 % of the pixels and more.
 _LONELY = 0.005
+# Beside a mask's two values smoothing leaves some that differ by less than this.
+_APART = 16
 # Between these lie the values of a mask of 8 bit that was scaled or saved as JPEG.
 _OF_MASK = [0, 255]
 
@@ -53,7 +57,7 @@ class LabelSurvey:
         self.pixels.update(dict(zip(values.tolist(), counts.tolist())))
         self.pixels.pop(self._ignore, None)
         self._small |= min(labels.shape) < 3
-        self._solid.update(np.unique(labels[1:-1, 1:-1][_in_blocks(labels)]).tolist())
+        self._solid.update(solid_values(labels))
         inside = without_ignored(labels, self._ignore) != 0
         self._inside += np.count_nonzero(inside)
         self._lonely += np.count_nonzero(inside & _is_lonely(labels))
@@ -88,6 +92,7 @@ class LabelSurvey:
         if self.lie_as_labels() and not is_mask:
             self._refuse_scaled_numbers()
             return
+        self._refuse_traces()
         share = sum(self.pixels[value] for value in others) / sum(self.pixels.values())
         if self._solid.issuperset(main) and share < _RIM:
             raise InputError(
@@ -101,6 +106,28 @@ class LabelSurvey:
             f"they lie as in a picture or a smoothed mask, not as labels do; is this the label "
             f"stack? Say --label-threshold N if what is above N is cells, or --label-kind "
             f"instances if cells are as small as that"
+        )
+
+    def _refuse_traces(self) -> None:
+        """Refuse classes beside which there are traces of other values, and say how to name them.
+
+        Values of a smoothed mask are no classes: they lie closer to each other.
+        """
+        total = sum(self.pixels.values())
+        classes = [one for one in self.values if one in self._solid]
+        traces = [one for one in self.values if one not in self._solid]
+        share = sum(self.pixels[one] for one in traces) / total
+        if not 2 < len(classes) <= MOST_CLASSES or share >= TRACES:
+            return
+        if min(self.pixels[one] for one in classes) < TRACES * total:
+            return
+        if min(np.diff(classes)) < _APART:
+            return
+        raise InputError(
+            f"the labels are {few(classes)}, but for {share:.3%} of the pixels with "
+            f"{len(traces)} other values ({_shown(traces)}): say --classes "
+            f"{_background_first(classes)} if these are classes, background first; such traces of "
+            f"others count as not annotated"
         )
 
     def _refuse_scaled_numbers(self) -> None:
@@ -133,11 +160,16 @@ class LabelSurvey:
 
 def _background_first(values: list) -> str:
     """Write labels as --classes takes them; 0, if it is one, is background."""
-    return listed(sorted(values, key=lambda value: (value != 0, value)))
+    return listed(sorted(values, key=lambda value: (value != 0, value)), MOST_CLASSES)
 
 
 def _shown(values: list) -> str:
     return ", ".join(map(str, values[:4])) + (" ..." if len(values) > 4 else "")
+
+
+def solid_values(labels: np.ndarray) -> set:
+    """Return the values that fill 3 x 3 pixels somewhere in a slice."""
+    return set(np.unique(labels[1:-1, 1:-1][_in_blocks(labels)]).tolist())
 
 
 def _in_blocks(labels: np.ndarray) -> np.ndarray:
@@ -206,10 +238,14 @@ def detect_kind(slices: Iterable[np.ndarray], ignore: int | None = None) -> str:
     survey.refuse_pictures()
     if len(survey.pixels) > MOST_CLASSES:
         return "instances"
+    values = survey.values
+    # Of grey values of a picture none is to be taken for: not annotated, as 255 is among numbers.
+    is_numbered = values[-1] - values[0] < 2 * len(values)
+    option = "--label-kind classes" if is_numbered else f"--classes {_background_first(values)}"
     raise InputError(
-        f"the labels have {len(survey.pixels)} values ({_shown(survey.values)}), which can be "
-        f"classes as well as cells; say --label-kind classes or --label-kind instances, and "
-        f"--ignore-label N where one of them means not annotated"
+        f"the labels have {len(values)} values ({_shown(values)}), which can be classes as well as "
+        f"cells; say {option} or --label-kind instances, and --ignore-label N where one of them "
+        f"means not annotated"
     )
 
 

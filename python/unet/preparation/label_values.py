@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from unet.errors import InputError, few
+from unet.preparation.label_kind import TRACES, solid_values
 from unet.preparation.labels import IGNORED
 from unet.volumes import Volume
 from unet.volumes.row_strips import values_of
@@ -46,7 +47,8 @@ def numbered(labels: Volume, classes: Sequence[int], ignore: int | None = None) 
     Returns
     -------
     Volume of uint8
-        Reading a slice raises `InputError` if it holds another label.
+        Reading a slice raises `InputError` if it holds other labels, unless these are traces that
+        a tool has left at rims: few pixels, which nowhere fill 3 x 3. Those become `IGNORED`.
     """
     known = [*classes, *([] if ignore is None else [ignore])]
     numbers = [*range(len(classes)), *([] if ignore is None else [IGNORED])]
@@ -55,15 +57,26 @@ def numbered(labels: Volume, classes: Sequence[int], ignore: int | None = None) 
 
     def of_slice(image: np.ndarray) -> np.ndarray:
         strange = [value for value in values_of(image).tolist() if value not in known]
-        if strange:
+        if not strange:
+            return table[np.searchsorted(values, image)]
+        unnamed = np.isin(image, strange)
+        if not _are_traces(image, unnamed, strange):
             raise InputError(
                 f"holds the labels {few(strange)}, which --classes "
                 f"{','.join(map(str, classes))} does not name: name them as well, or say "
                 f"--ignore-label N of one that means not annotated"
             )
-        return table[np.searchsorted(values, image)]
+        found = table[np.searchsorted(values, np.where(unnamed, values[0], image))]
+        found[unnamed] = IGNORED
+        return found
 
     return _mapped(labels, of_slice)
+
+
+def _are_traces(image: np.ndarray, unnamed: np.ndarray, strange: list[int]) -> bool:
+    """Tell whether pixels of strange labels are few, and fill 3 x 3 of one label nowhere."""
+    is_few = np.count_nonzero(unnamed) <= TRACES * image.size
+    return is_few and min(image.shape) >= 3 and not solid_values(image).intersection(strange)
 
 
 def _mapped(labels: Volume, change: Callable[[np.ndarray], np.ndarray]) -> Volume:

@@ -111,6 +111,19 @@ def test_class_numbers_with_large_gaps_are_refused_or_numbered_anew(tmp_path, ra
     refused(tmp_path, raw, labels, said, "--classes", "0,1")
 
 
+def test_traces_of_labels_that_no_class_has_are_not_annotated(tmp_path, raw, cells, capsys):
+    grey = np.array([0, 128, 255], np.uint8)[cells % 3]
+    labels = grey.copy()
+    labels[1, 5, 4:9] = 7
+    with prepared(tmp_path, raw, labels, "--classes", "0,128,255") as got:
+        assert np.array_equal(got.labels(1), np.where(labels[1] == 7, 255, cells[1] % 3))
+        assert not got.weights(1)[labels[1] == 7].any()
+    assert "labels that --classes does not name, and are taken for: not" in capsys.readouterr().out
+    labels[1, 4:8, 4:8] = 7
+    said = r"slice 1 holds the labels 7, which --classes 0,128,255 does not name"
+    refused(tmp_path, raw, labels, said, "--classes", "0,128,255")
+
+
 def test_labels_1_and_2_are_classes_in_the_order_named(tmp_path, raw, cells, capsys):
     labels = (1 + cells % 2).astype(np.uint8)
     refused(tmp_path, raw, labels, r"labels\.tif: the labels are 1 and 2, and none is 0")

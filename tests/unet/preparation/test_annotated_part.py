@@ -143,6 +143,7 @@ def test_so_far_from_every_cell_nobody_annotated_if_that_is_asked_for(cells):
         ([0, 128], {}, False),
         ([0, 1, 2], {}, False),
         ([0, 1, 2], {"label_kind": "classes"}, True),
+        ([0, 128], {"label_kind": "classes"}, False),
     ],
 )
 def test_255_beside_0_and_1_or_among_classes_is_not_annotated(others, options, is_mark):

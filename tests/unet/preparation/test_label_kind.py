@@ -72,6 +72,16 @@ def test_how_a_smoothed_mask_is_told():
         detect_kind([mask])
 
 
+def test_traces_beside_three_grey_values_are_told_with_the_classes():
+    labels = np.repeat(np.array([0, 128, 255], np.uint8), 40)[np.newaxis].repeat(60, axis=0)
+    labels[10:14, 40], labels[30, 80] = 7, 44
+    said = (
+        r"are 0, 128, 255, but for 0\.069% of .* 2 other values \(7, 44\): say --classes 0,128,255"
+    )
+    with pytest.raises(InputError, match=said):
+        detect_kind([labels])
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_pictures_are_no_labels(dtype):
     noise = np.random.default_rng(0).normal(size=(64, 96))
@@ -116,7 +126,8 @@ def test_what_is_ignored_does_not_count():
         ([-1, 0], r"the label -1 is negative.*--ignore-label -1.*--classes=0,-1$"),
         ([-1, 1], r"the label -1 is negative.*--ignore-label -1.*--classes=-1,1$"),
         ([-1, 0, 1], r"there are -1, 0, 1: say --ignore-label -1 .*--classes=0,-1,1$"),
-        ([0, 100, 200], r"3 values \(0, 100, 200\).*--label-kind classes"),
+        ([0, 1, 2], r"3 values \(0, 1, 2\).*say --label-kind classes or"),
+        ([0, 128, 255], r"3 values \(0, 128, 255\).*say --classes 0,128,255 or"),
     ],
 )
 def test_values_that_may_mean_several_things_are_asked_for(values, said):
