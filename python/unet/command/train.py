@@ -22,7 +22,7 @@ from typing import Any
 from unet.command.label_options import add_label_options, parse_label_options
 from unet.command.options import add_device, real, whole
 from unet.errors import InputError
-from unet.experiment.options import FEWEST_MAPS, KINDS, MOST_MAPS, SOLVERS
+from unet.experiment.options import FEWEST_MAPS, KINDS, MOST_MAPS, SOLVERS, flag_of
 from unet.experiment.train import is_solver, train
 from unet.machine.engine import PRECISIONS
 from unet.network.geometry import FEWEST_LEVELS, MOST_LEVELS
@@ -45,9 +45,7 @@ def _by_solver(solver: str, given: dict[str, Any], changed: list[str]) -> str:
     own += ("overwrite", "device", "precision")
     strange = sorted({*changed} - {*own, "resume"})
     if strange:
-        raise InputError(
-            f"--{strange[0].replace('_', '-')} is for STACK LABELS: the solver {solver} says all"
-        )
+        raise InputError(f"{flag_of(strange[0])} is for STACK LABELS: the solver {solver} says all")
     resume = given["resume"]
     options = {name: given[name] for name in own if given[name] is not None}
     # Without STATE the newest.
@@ -112,6 +110,12 @@ def make_parser() -> argparse.ArgumentParser:
         help="begin anew, also where files of these names are that no training has left there",
     )
     stack = parser.add_argument_group("on a stack").add_argument
+    stack(
+        "--from",
+        dest="from_model",
+        metavar="MODEL",
+        help="begin as this trained network: its name, folder or weights",
+    )
     stack("--minutes", type=real(0, 1e6), help="for the whole (20 on CPUs, 60 on GPUs)")
     stack(
         "--held-out",

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from unet.experiment.folder import NET, START
+
 
 def paragraph(chosen: dict[str, Any]) -> str:
     """Tell what was chosen, and why, in a paragraph."""
@@ -23,10 +25,14 @@ def paragraph(chosen: dict[str, Any]) -> str:
             f", the last {stages[1]['iterations']:,} of them with the weight of the gaps, "
             f"{stages[1]['weighting']}, at a rate of {stages[1]['base_lr']:g} ({why['stages']})"
         )
+    begins = ""
+    if chosen.get("from"):
+        one = chosen["from"]
+        begins = f"It begins as {Path(one['model']).name}: {one['first']}; {one['last']}. "
     return (
         f"Learns from {len(parts['train'])} slices. {held}. A U-Net of {net['levels']} levels "
         f"({why['levels']}) and {net['maps']} maps ({why['maps']}): {net['parameters']:,} "
-        f"parameters. Tiles of {chosen['tile']} ({why['tile']}). {solver['type']} "
+        f"parameters. {begins}Tiles of {chosen['tile']} ({why['tile']}). {solver['type']} "
         f"({why['solver']}), rate {stages[0]['base_lr']:g}, "
         f"{sum(one['iterations'] for one in stages):,} iterations ({why['iterations']}){last}. "
         f"Seed {chosen['seed']}, {chosen['precision']} on the {chosen['device']}."
@@ -45,6 +51,7 @@ def card(name: str, chosen: Mapping[str, Any], scores: Mapping[str, float]) -> s
     """
     sources = [Path(chosen[key]).name for key in ("stack", "labels") if chosen[key]]
     outputs = "-o probabilities.tif"
+    weights = f" --weights {NET}/{START}" if chosen.get("from") else ""
     if chosen["kind"] == "cells":
         outputs += " --instances cells.tif"
     lines = [
@@ -81,7 +88,7 @@ def card(name: str, chosen: Mapping[str, Any], scores: Mapping[str, float]) -> s
         "What it learnt from: labels.png. All that was chosen: choices.json. The network and its "
         "solvers are plain prototxt in net/; their paths count from this folder:",
         "",
-        f"    cd {name} && unet train net/solver_1.prototxt -o again",
+        f"    cd {name} && unet train net/solver_1.prototxt{weights} -o again",
         "",
     ]
     return "\n".join(lines)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from unet.experiment.network_files import Stage, geometry_of
 from unet.experiment.options import FEWEST_MAPS, MOST_MAPS
-from unet.network.geometry import FEWEST_LEVELS, LEVELS, MOST_LEVELS
+from unet.network.geometry import FEWEST_LEVELS, LEVELS, MOST_LEVELS, Geometry
 from unet.network.nets import RATES, TRAIN_TILES, WIDTHS
 
 #: A wider network has to have time for so many iterations: isbi2012_slim came to a Rand error of
@@ -68,15 +68,14 @@ def choose_levels(size: tuple[int, int], cell: float | None = None) -> Chosen:
     return Chosen(LEVELS, f"as in the paper: they see {seen(LEVELS)} pixels")
 
 
-def choose_tile(levels: int, maps: int, padded: bool, size: tuple[int, int]) -> Chosen:
+def choose_tile(geometry: Geometry, maps: int, size: tuple[int, int]) -> Chosen:
     """Choose the input size: what networks of this width train with, smaller if slices are.
 
-    >>> choose_tile(4, 64, False, (512, 512)).value, choose_tile(4, 16, False, (512, 512)).value
-    (572, 444)
-    >>> choose_tile(3, 16, False, (100, 100)).value
+    >>> [choose_tile(geometry_of(4, False), maps, (512, 512)).value for maps in (64, 16)]
+    [572, 444]
+    >>> choose_tile(geometry_of(3, False), 16, (100, 100)).value
     188
     """
-    geometry = geometry_of(levels, padded)
     usual = TRAIN_TILES["unet" if maps > _WIDE else "unet_slim"]
     # Large enough for a whole slice turned by any angle is more than is needed.
     whole = geometry.input_size(max(size))
@@ -89,13 +88,12 @@ def choose_tile(levels: int, maps: int, padded: bool, size: tuple[int, int]) -> 
     return Chosen(tile, "smaller than the paper's 572, so that there are more steps")
 
 
-def smaller_tile(levels: int, padded: bool, tile: int) -> int | None:
+def smaller_tile(geometry: Geometry, tile: int) -> int | None:
     """Return the input size to try where one does not fit into memory; None: there is none.
 
-    >>> smaller_tile(4, False, 444), smaller_tile(4, False, 188)
-    (348, None)
+    >>> [smaller_tile(geometry_of(4, False), tile) for tile in (444, 188)]
+    [348, None]
     """
-    geometry = geometry_of(levels, padded)
     smaller = int(tile * _SMALLER)
     smaller -= (smaller - geometry.pad_input) % geometry.downsample_factor
     return smaller if smaller >= geometry.smallest else None

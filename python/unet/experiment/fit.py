@@ -13,10 +13,19 @@ from unet.experiment import choice
 from unet.experiment.budget import Pace, fitting, measure
 from unet.experiment.choice import Chosen
 from unet.experiment.folder import NET, RunFolder
-from unet.experiment.network_files import Schedule, Shape, Stage, solver_name, write_network
+from unet.experiment.network_files import (
+    Schedule,
+    Shape,
+    Stage,
+    geometry_of,
+    solver_name,
+    write_network,
+)
 from unet.experiment.options import ExperimentOptions
 from unet.experiment.split import Split
 from unet.machine.memory import pass_memory
+from unet.model.adapt import Pretrained
+from unet.network.geometry import Geometry
 
 # What a held-out slice costs beside its passes: scores, in seconds for a million pixels.
 _SCORING = 20.0
@@ -63,6 +72,8 @@ class Fitting:
         (height, width) of the slices.
     options : ExperimentOptions
     levels : int
+    pretrained : Pretrained, optional
+        What it begins as, of the levels and maps that are asked for.
     minutes : float, optional
         For the run in all, since `began`; None: as long as it takes.
     began : float
@@ -79,12 +90,14 @@ class Fitting:
         size: tuple[int, int],
         options: ExperimentOptions,
         levels: int,
+        pretrained: Pretrained | None,
         minutes: float | None,
         began: float,
         say: Callable[[str], None],
     ) -> None:
         self._caffe, self._folder, self._parts, self._size = caffe, folder, parts, size
         self._options, self._levels, self._minutes = options, levels, minutes
+        self._pretrained = pretrained
         self._began, self._say = began, say
         self._schedule = Schedule(options.solver or "Adam", options.seed)
 
@@ -124,7 +137,11 @@ class Fitting:
         return self._iterations(pace, narrow.judging)[0] >= choice.ENOUGH_FOR_WIDER
 
     def _shape(self, maps: int, tile: int) -> Shape:
-        return Shape(self._levels, maps, self._options.padded, tile)
+        return Shape(self._levels, maps, self._options.padded, tile, self._pretrained)
+
+    @property
+    def _geometry(self) -> Geometry:
+        return geometry_of(self._levels, self._options.padded, self._pretrained)
 
     def _in_memory(self, maps: int, most: int | None = None, why: str = "") -> Chosen:
         """Return a tile that fits into memory, at most `most`, with which the network is written.
@@ -134,8 +151,8 @@ class Fitting:
         MemoryError
             If none does.
         """
-        padded, asked = self._options.padded, self._options.tile
-        tile = choice.choose_tile(self._levels, maps, padded, self._size)
+        asked = self._options.tile
+        tile = choice.choose_tile(self._geometry, maps, self._size)
         if asked is not None:
             tile = Chosen(asked, "asked for")
         if most is not None:
@@ -154,7 +171,7 @@ class Fitting:
             tile = Chosen(self._smaller(tile.value, why), why)
 
     def _smaller(self, tile: int, why: str) -> int:
-        smaller = choice.smaller_tile(self._levels, self._options.padded, tile)
+        smaller = choice.smaller_tile(self._geometry, tile)
         if smaller is None or self._options.tile is not None:
             raise MemoryError(f"tiles of {tile}: {why}; end other programs, or give fewer --maps")
         self._say(f"tiles of {smaller}: {why}")

@@ -21,6 +21,8 @@ from unet.volumes.intensity import INPUT
 
 CHOICES, TRAINING_SET, LABELS_PICTURE = "choices.json", "training-set.h5", "labels.png"
 NET, LOG, CARD = "net", "run.log", "README.md"
+#: In the folder NET: the weights that a training begins with that begins as another network.
+START = "start.caffemodel"
 SCORES, HELD_OUT, SEGMENT, OVERLAY = "scores.json", "held-out.h5", "segment.json", "overlay.png"
 REPORT = "report.html"
 #: What judging leaves in the folder of a stage, and the run takes from the better one.
@@ -70,6 +72,11 @@ class RunFolder:
                 f"folder, or begin anew with --overwrite"
             )
         return found
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it is the folder of a run that has chosen."""
+        return self.path.is_dir() and self.choices is not None
 
     def write_choices(self, choices: dict[str, Any]) -> None:
         """Write down what was chosen."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from unet.experiment.folder import NET, TRAINING_SET, RunFolder
 from unet.experiment.split import Split
+from unet.model.adapt import Pretrained
 from unet.model.open_net import DEPLOY
 from unet.network import nets
 from unet.network.geometry import Geometry
@@ -25,17 +26,27 @@ _KEPT, _KEPT_BY_GENUINE, _BESIDE = 1.0, 5.0, 1e8
 
 @dataclass(frozen=True)
 class Shape:
-    """A U-Net: its poolings, its maps after the first convolution, and its input size."""
+    """A U-Net: its poolings, its maps after the first convolution, and its input size.
+
+    One that begins as a trained network has the layers of that.
+    """
 
     levels: int
     maps: int
     padded: bool
     tile: int
+    pretrained: Pretrained | None = None
 
     @property
     def geometry(self) -> Geometry:
         """What its tiles lose; scores where padding reaches are learnt, too."""
-        return geometry_of(self.levels, self.padded)
+        return geometry_of(self.levels, self.padded, self.pretrained)
+
+    def layers(self, classes: int) -> dict[str, Any]:
+        """Return what `unet.network.nets` is told of its layers."""
+        if self.pretrained is not None:
+            return dict(classes=classes, body=self.pretrained.body(classes))
+        return dict(classes=classes, maps=self.maps, levels=self.levels, padded=self.padded)
 
     def passes(self, parts: Split, size: tuple[int, int]) -> int:
         """Return how many passes cover what is held out of slices of a size."""
@@ -69,8 +80,10 @@ class Written(NamedTuple):
     memory: float
 
 
-def geometry_of(levels: int, padded: bool) -> Geometry:
-    """Return the geometry of a U-Net as it is learnt with."""
+def geometry_of(levels: int, padded: bool, pretrained: Pretrained | None = None) -> Geometry:
+    """Return the geometry of a U-Net, or of the one that it begins as, as it is learnt with."""
+    if pretrained is not None:
+        return dataclasses.replace(pretrained.geometry, margin=0)
     net = nets.deploy_net(NAME, levels=levels, padded=padded)
     return dataclasses.replace(Geometry.of(net), margin=0)
 
@@ -113,7 +126,7 @@ def write_network(
         of_test = dict(common, slices=tested, weighted=False)
         feeds.append(nets.tiles(TRAINING_SET, shape.tile, caffe.TEST, **of_test))
         passes = shape.passes(parts, size)
-    of_net = dict(maps=shape.maps, classes=classes, levels=shape.levels, padded=shape.padded)
+    of_net = shape.layers(classes)
     files = {nets.TRAIN_VAL: nets.train_val_net(NAME, feeds, **of_net)}
     for number, (name, stage) in enumerate(zip(names, stages), 1):
         files[solver_name(number)] = nets.solver(

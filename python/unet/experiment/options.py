@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from unet.errors import InputError
+from unet.files.names import PathLike
 from unet.machine.engine import PRECISIONS
 from unet.network.geometry import FEWEST_LEVELS, MOST_LEVELS
 from unet.preparation.training_set_options import TrainingSetOptions
@@ -28,6 +30,8 @@ class ExperimentOptions:
         For the whole run; by default 20 on CPUs and 60 on GPUs.
     iterations : int, optional
         So many in all, however long they take.
+    from_model : path, optional
+        A trained network to begin as, as of `unet.load`: it gives levels, maps and padding.
     held_out : sequence of int, optional
         Slices, or frames, to hold out; none of them: the network learns from all.
     kind : {"membranes", "cells", "classes"}, optional
@@ -56,6 +60,7 @@ class ExperimentOptions:
 
     minutes: float | None = None
     iterations: int | None = None
+    from_model: PathLike | None = None
     held_out: Sequence[int] | None = None
     kind: str | None = None
     levels: int | None = None
@@ -130,9 +135,20 @@ class ExperimentOptions:
         return {name: _told(value) for name, value in asdict(self).items() if value != usual[name]}
 
 
+def flag_of(name: str) -> str:
+    """Return an option's flag of the command line.
+
+    >>> flag_of("held_out"), flag_of("from_model")
+    ('--held-out', '--from')
+    """
+    return "--from" if name == "from_model" else f"--{name.replace('_', '-')}"
+
+
 def _told(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _told(one) for name, one in value.items()}
     if isinstance(value, (range, slice)):
         return f"{value.start}:{value.stop}"
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
     return list(value) if isinstance(value, (list, tuple)) else value

@@ -11,15 +11,24 @@ from typing import Any, NamedTuple
 
 from unet.errors import InputError
 from unet.experiment.card import card
-from unet.experiment.folder import CHOICES, NET, SCORES, TRAINING_SET, RunFolder, fingerprint
+from unet.experiment.folder import (
+    CHOICES,
+    NET,
+    SCORES,
+    START,
+    TRAINING_SET,
+    RunFolder,
+    fingerprint,
+)
 from unet.experiment.judge import judge
 from unet.experiment.network_files import NAME, solver_name
-from unet.experiment.options import ExperimentOptions
-from unet.experiment.settle import Settling, source_of
+from unet.experiment.options import ExperimentOptions, flag_of
+from unet.experiment.settle import Settling, as_pretrained, source_of
 from unet.experiment.split import Split
 from unet.experiment.truth import held_out
 from unet.files.version import VERSION
 from unet.machine.cores import available_cores
+from unet.model.adapt import open_pretrained
 from unet.model.model import load
 from unet.model.open_net import DEPLOY
 from unet.preparation.prepare import Pair, files_of, opened
@@ -93,21 +102,28 @@ def train_from_stack(
     """
     began = time.monotonic()
     folder, inputs = RunFolder(output), files_of(stack, labels)
-    folder.begin(inputs, overwrite)
+    asked, pretrained = options, None
+    if options.from_model is not None and (overwrite or not folder.is_settled):
+        pretrained = open_pretrained(caffe, options.from_model)
+        options = as_pretrained(options, pretrained)
+    folder.begin([*inputs, *(pretrained.files if pretrained else ())], overwrite)
     lock = lock_folder(folder.path)
     try:
         choices = folder.choices
         if choices is not None:
-            _demand_same(folder, choices, options, inputs)
+            _demand_same(folder, choices, asked, inputs)
         with opened(stack, labels, options.labels) as pair:
             if choices is None:
-                settling = Settling(caffe, folder, pair, options, labels is None, began, folder.say)
+                settling = Settling(
+                    *(caffe, folder, pair, options, pretrained, labels is None),
+                    *(began, folder.say),
+                )
                 choices = {
                     "stack": source_of(stack),
                     "labels": source_of(labels),
                     "command": command,
                     "version": VERSION,
-                    "options": _plain(options),
+                    "options": _plain(asked),
                     "inputs": fingerprint(inputs),
                     **settling.choices(),
                 }
@@ -153,7 +169,7 @@ def _plain(options: ExperimentOptions) -> dict[str, Any]:
 
 
 def _flag(name: str, options: dict[str, Any]) -> str:
-    flag = f"--{name.replace('_', '-')}"
+    flag = flag_of(name)
     return f"{flag} {options[name]}" if name in options else f"no {flag}"
 
 
@@ -204,7 +220,10 @@ class _Way:
 
     def _train(self, number: int, stage: dict[str, Any]) -> None:
         root = self._folder.path
-        weights = None if number == 1 else self._newest(number - 1).model
+        if number > 1:
+            weights = self._newest(number - 1).model
+        else:
+            weights = str(root / NET / START) if self._choices.get("from") else None
         self._folder.say(
             f"stage {number}: {stage['iterations']:,} iterations, weights: {stage['weighting']}"
         )

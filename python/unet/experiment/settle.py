@@ -8,16 +8,19 @@ from dataclasses import replace
 from types import ModuleType
 from typing import Any, Callable
 
+from unet.errors import InputError
 from unet.experiment import choice
 from unet.experiment.budget import LEAST_ITERATIONS
 from unet.experiment.card import paragraph
 from unet.experiment.choice import Chosen
 from unet.experiment.fit import Fitting
-from unet.experiment.folder import LABELS_PICTURE, TRAINING_SET, RunFolder
+from unet.experiment.folder import LABELS_PICTURE, NET, START, TRAINING_SET, RunFolder
 from unet.experiment.network_files import Shape
-from unet.experiment.options import ExperimentOptions
+from unet.experiment.options import ExperimentOptions, flag_of
 from unet.experiment.split import MOST, middles_of, split
 from unet.experiment.truth import kind_of
+from unet.model.adapt import Pretrained, write_adapted
+from unet.model.open_net import DEPLOY
 from unet.network.nets import AUGMENTATION
 from unet.preparation.prepare import Pair, make_training_set, with_preview
 from unet.preparation.summary import Summary
@@ -35,11 +38,13 @@ class Settling:
         folder: RunFolder,
         pair: Pair,
         options: ExperimentOptions,
+        pretrained: Pretrained | None,
         in_time: bool,
         began: float,
         say: Callable[[str], None],
     ) -> None:
         self._caffe, self._folder, self._pair, self._options = caffe, folder, pair, options
+        self._pretrained = pretrained
         self._began, self._say = began, say
         self._size = pair.raw.shape[-2:]
         asked = options.held_out
@@ -68,19 +73,21 @@ class Settling:
         for remark in summary.remarks:
             self._say(f"note: {remark}")
         minutes = self._minutes
-        levels = Chosen(options.levels, "asked for")
+        asked = "asked for" if self._pretrained is None else f"as in {self._pretrained.name}"
+        levels = Chosen(options.levels, asked)
         if options.levels is None:
             levels = choice.choose_levels(self._size, _diameter(summary, kind))
         fitting = Fitting(
-            *(self._caffe, self._folder, parts, self._size, options, levels.value, minutes),
-            *(self._began, self._say),
+            *(self._caffe, self._folder, parts, self._size, options, levels.value),
+            *(self._pretrained, minutes, self._began, self._say),
         )
         fit = fitting.fit()
-        shape = Shape(levels.value, fit.maps.value, options.padded, fit.tile.value)
-        method = fit.schedule.method
+        method, maps = fit.schedule.method, fit.maps
+        shape = Shape(levels.value, maps.value, options.padded, fit.tile.value, self._pretrained)
         rate = options.rate or choice.rate_of(method, shape.maps)
         stages = choice.stages(fit.iterations.value, rate, options.w0)
         parameters = fitting.write(shape, stages, fit.schedule)
+        begins = None if self._pretrained is None else self._begin(self._pretrained)
         chosen = {
             "kind": kind,
             "label_kind": summary.kind,
@@ -88,6 +95,7 @@ class Settling:
             "understood": understood,
             "normalise": options.labels.normalise,
             "split": parts.as_json(self._pair.names),
+            "from": begins,
             "device": "gpu" if self._on_gpu else "cpu",
             "precision": getattr(self._caffe, "get_precision", lambda: "fp32")(),
             "net": {
@@ -122,7 +130,7 @@ class Settling:
                 if options.held_out is not None
                 else "spread through the stack",
                 "levels": levels.reason,
-                "maps": fit.maps.reason,
+                "maps": maps.reason if self._pretrained is None else asked,
                 "tile": fit.tile.reason,
                 "solver": "asked for" if options.solver else "it gets further in as many steps",
                 "iterations": fit.iterations.reason,
@@ -137,6 +145,17 @@ class Settling:
                 f"below {LEAST_ITERATIONS} the result means nothing: give more with --minutes"
             )
         return chosen
+
+    def _begin(self, pretrained: Pretrained) -> dict[str, Any]:
+        """Write the weights to begin with; return where they come from, and what was adapted."""
+        folder = self._folder
+        adapted = write_adapted(
+            *(self._caffe, pretrained, folder / DEPLOY, folder / NET / START),
+            self._options.seed,
+        )
+        name = pretrained.name
+        source = os.path.abspath(name) if os.path.exists(name) else name
+        return {"model": source, "first": adapted.first, "last": adapted.last}
 
     def _prepare(self) -> Summary:
         """Make the training set: first the slices that are learnt from, then those held out."""
@@ -157,6 +176,31 @@ class Settling:
         summary = make_training_set(path, raw, labels, understood, notes=notes, progress=True)
         summary = pair.remark(summary)
         return with_preview(summary, labels, range(len(parts.order)), self._folder / LABELS_PICTURE)
+
+
+def as_pretrained(options: ExperimentOptions, pretrained: Pretrained) -> ExperimentOptions:
+    """Return options as a trained network wants them; refuse those that it contradicts."""
+    there = {
+        "levels": pretrained.geometry.levels,
+        "maps": pretrained.maps,
+        "padded": pretrained.padded,
+    }
+    for name, value in there.items():
+        asked = getattr(options, name)
+        if asked not in (None, False, value):
+            has = "pads no convolution" if name == "padded" else f"has {value} {name}"
+            raise InputError(
+                f"{flag_of(name)}{'' if asked is True else f' {asked}'}: {pretrained.name} {has}, "
+                f"and a network that begins as it has its shape; leave one of them out"
+            )
+    labels = options.labels
+    if pretrained.normalised and not labels.normalise:
+        raise InputError(
+            f"--no-normalise: {pretrained.name} has learnt from normalised slices; leave it out"
+        )
+    if pretrained.normalised is not None:
+        labels = replace(labels, normalise=pretrained.normalised)
+    return replace(options, labels=labels, **there)
 
 
 def _diameter(summary: Summary, kind: str) -> float | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import caffe
@@ -50,6 +50,8 @@ DATA = "data/isbi2012/isbi2012.h5"
 SLICES, HOLDOUT = 30, 20
 TRAIN_VAL = "train_val.prototxt"
 FIGURE_1 = Geometry()
+# Stands for layers from `data` to `score` while a net is put together.
+_BODY = "body"
 
 
 def tiles(
@@ -95,27 +97,49 @@ def train_val_net(
     *,
     maps: int | None = None,
     classes: int = 2,
+    body: Sequence[caffe_pb2.LayerParameter] | None = None,
     **shape: int,
 ) -> caffe_pb2.NetParameter:
     """Return the net that is trained and tested: from tiles to loss, in phase TEST to accuracy.
 
     Of its feeds, from `tiles`, phase and stage admit one. It has so many maps after the first
     convolution, by default those of `WIDTHS`. Its shape is levels and padded, as of
-    `unet.network.u_net.u_net`.
+    `unet.network.u_net.u_net`; or its layers from `data` to `score` are those of a body.
     """
     n = NetSpec()
     # Stands for the data layers while the net is put together.
     n["data"], n["label"], n["weight"] = L.Python(name="tiles", ntop=3)
-    u_net(n, maps or WIDTHS[name], classes, **shape)
+    _add_body(n, body, maps or WIDTHS[name], classes, shape)
     weighted_softmax_loss(n, "score", "weight", classes)
     n["accuracy"] = L.Accuracy(
         n["score"], n["label"], ignore_label=255, include=dict(phase=caffe.TEST)
     )
     n["silence"] = L.Silence(n["label"], ntop=0, include=dict(phase=caffe.TRAIN))
-    net = caffe_pb2.NetParameter(name=name)
-    net.layer.extend(feeds)
-    net.layer.extend(n.to_proto().layer[1:])
-    return net
+    return caffe_pb2.NetParameter(name=name, layer=[*feeds, *_layers(n, body)[1:]])
+
+
+def _add_body(
+    n: NetSpec,
+    body: Sequence[caffe_pb2.LayerParameter] | None,
+    width: int,
+    classes: int,
+    shape: Mapping[str, int],
+) -> None:
+    """Add what lies between `data` and `score`: a body, or what stands for it."""
+    if body is None:
+        u_net(n, width, classes, **shape)
+    else:
+        n["score"] = L.Python(n["data"], name=_BODY)
+
+
+def _layers(
+    n: NetSpec, body: Sequence[caffe_pb2.LayerParameter] | None
+) -> list[caffe_pb2.LayerParameter]:
+    """Return the layers of a net, among them those of a body where it stands."""
+    layers = []
+    for layer in n.to_proto().layer:
+        layers.extend(body if body is not None and layer.name == _BODY else [layer])
+    return layers
 
 
 def deploy_net(
@@ -125,16 +149,15 @@ def deploy_net(
     channels: int = 1,
     classes: int = 2,
     tile: int = FIGURE_TILE,
+    body: Sequence[caffe_pb2.LayerParameter] | None = None,
     **shape: int,
 ) -> caffe_pb2.NetParameter:
     """Return the net that segments, shaped alike: `data` in, `score` and its soft-max out."""
     n = NetSpec()
     n["data"] = L.Input(shape=dict(dim=[1, channels, tile, tile]))
-    u_net(n, maps or WIDTHS[name], classes, **shape)
+    _add_body(n, body, maps or WIDTHS[name], classes, shape)
     n["prob"] = L.Softmax(n["score"])
-    net = n.to_proto()
-    net.name = name
-    return net
+    return caffe_pb2.NetParameter(name=name, layer=_layers(n, body))
 
 
 def solver(

@@ -187,6 +187,10 @@ def _plain(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
+def _from(value: Mapping[str, str]) -> str:
+    return f"{value['model']}: {value['first']}; {value['last']}"
+
+
 #: Choices in the order in which they are shown: key, name, how it is written, keys of reasons.
 _SHOWN: Sequence[tuple[str, str, Callable[[Any], str], tuple[str, ...]]] = (
     ("stack", "Stack", str, ()),
@@ -194,6 +198,7 @@ _SHOWN: Sequence[tuple[str, str, Callable[[Any], str], tuple[str, ...]]] = (
     ("split", "Slices", _split, ("held out",)),
     ("normalise", "Normalised", _plain, ()),
     ("net", "Network", _net, ("levels", "maps", "padded")),
+    ("from", "Begins as", _from, ()),
     ("tile", "Tile", _plain, ()),
     ("solver", "Solver", _solver, ("base_lr", "iterations", "stages", "weighting")),
     ("augmentation", "Augmentation", _plain, ()),
