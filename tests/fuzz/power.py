@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 from pathlib import Path
 
 # Contents by path; a folder is None.
@@ -23,11 +24,13 @@ class Disk:
         self._names: dict[int, dict[str, int]] = {}
         # A number on the disk stays that of one file for as long as this is open.
         self._open: dict[int, int] = {}
+        self._lock = threading.Lock()
         for place in (folder, *folder.rglob("*")):
             self._fsync(os.open(place, os.O_RDONLY))
 
     def fsync(self, handle: int) -> None:
-        self._fsync(os.dup(handle))
+        with self._lock:
+            self._fsync(os.dup(handle))
 
     def _fsync(self, handle: int) -> None:
         number = self._hold(handle)
@@ -71,7 +74,8 @@ class Disk:
                 else:
                     found[below] = self._content.get(child, b"")
 
-        walk(os.stat(self._folder).st_ino, "")
+        with self._lock:
+            walk(os.stat(self._folder).st_ino, "")
         return found
 
     def close(self) -> None:

@@ -16,7 +16,8 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO, Callable
 
@@ -42,6 +43,8 @@ _REASONS = {
     errno.EEXIST: "a part of its path is a file, not a folder",
     errno.EIO: "the disk fails (input/output error); name a place on another disk",
 }
+# Syncs at a time: a file system then writes its journal once for several files.
+_SYNCS = 8
 _OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -166,24 +169,64 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
+def sync_files(paths: Iterable[Path]) -> None:
+    """Have what is in files be on the disk: of many in a fraction of the time of one by one."""
+    paths = list(paths)
+
+    def sync_file(path: Path) -> None:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+    if len(paths) < 2:
+        for path in paths:
+            sync_file(path)
+        return
+    with ThreadPoolExecutor(min(len(paths), _SYNCS), "sync") as threads:
+        list(threads.map(sync_file, paths))
+
+
 def write_durably(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Write a file that gets its name when it is whole and on the disk; then that is, too.
 
     A kill may leave .NAME.XXXXXXXX.partial beside it.
     """
-    # Of a name of its own: another process may be writing the same.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    write_all_durably([(path, write)])
+
+
+def write_all_durably(files: Iterable[tuple[Path, Callable[[BinaryIO], object]]]) -> None:
+    """Do for several files what `write_durably` does for one, with as many syncs at a time.
+
+    An error of one is raised when those before it are whole and on the disk.
+    """
+    written: list[tuple[Path, Path]] = []
     try:
-        with open(temporary, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        for path, write in files:
+            # Of a name of its own: another process may be writing the same.
+            temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+            with _removed_unless_whole(temporary), open(temporary, "wb") as file:
+                write(file)
+            written.append((temporary, path))
+    finally:
+        with _removed_unless_whole(*(temporary for temporary, _ in written)):
+            sync_files(temporary for temporary, _ in written)
+            for temporary, path in written:
+                os.replace(temporary, path)
+        for folder in dict.fromkeys(path.parent for _, path in written):
+            sync(folder)
+
+
+@contextlib.contextmanager
+def _removed_unless_whole(*temporaries: Path) -> Iterator[None]:
+    try:
+        yield
     except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+        for temporary in temporaries:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
         raise
-    sync(path.parent)
 
 
 def sync_all(folder: Path) -> None:

@@ -16,7 +16,7 @@ from unet.segmentation.blocks import Block
 from unet.segmentation.options import Plan, SegmentationOptions
 from unet.segmentation.progress import Progress
 from unet.segmentation.workers import devices_of
-from unet.segmentation.write import SegmentationFiles, open_growing, put_block
+from unet.segmentation.write import Result, SegmentationFiles, open_growing, put_blocks
 from unet.volumes import open_volume
 from unet.volumes.intensity import INPUT
 from unet.volumes.stacks import existing_stack
@@ -125,6 +125,8 @@ class BlockWorker:
             # It may have been, by a worker that died before it could say so.
             if not progress.done(block):
                 image, probabilities = model.run_block(volume, plan, block)
-                put_block(block, image, probabilities, plan, job.files, progress, growing)
+                put_blocks(
+                    [Result(block, image, probabilities)], plan, job.files, progress, growing
+                )
 
         return compute

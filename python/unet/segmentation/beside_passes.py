@@ -52,32 +52,38 @@ def following(function: Callable[[S], T], items: Iterable[S], late: int) -> Iter
 
 
 @contextlib.contextmanager
-def behind(function: Callable[..., Any], late: int = 1) -> Iterator[Callable[..., None]]:
-    """Have a function called by another thread, in the order of the calls.
+def behind(function: Callable[[list[S]], Any], late: int = 1) -> Iterator[Callable[[S], None]]:
+    """Have a function called by another thread, with all items that wait, in their order.
 
-    Yields what stands for the function. A call returns when no more than `late` calls, its own
-    with them, are not done, and raises the error of the one that it waited for; the context ends
-    when the last one is done. After an error nothing more is called.
+    Yields what takes an item. It returns when no more than `late` items, its own with them, are
+    not done, and raises the error of the call that it waited for; the context ends when the last
+    item is done. After an error nothing more is called.
+
+    So an item is done at once where the function keeps up, and together with others where not.
     """
-    waiting: deque[Future] = deque()
+    calls: deque[Future] = deque()
+    waiting: deque[S] = deque()
     failed = False
 
-    def run(*arguments: Any) -> None:
+    def run() -> None:
         nonlocal failed
-        if failed:
+        # An earlier call may have had the item.
+        items = [waiting.popleft() for _ in range(len(waiting))]
+        if failed or not items:
             return
         try:
-            function(*arguments)
+            function(items)
         except BaseException:
             failed = True
             raise
 
-    def call(*arguments: Any) -> None:
-        waiting.append(thread.submit(run, *arguments))
-        while len(waiting) > late:
-            waiting.popleft().result()
+    def put(item: S) -> None:
+        waiting.append(item)
+        calls.append(thread.submit(run))
+        while len(calls) > late:
+            calls.popleft().result()
 
     with ThreadPoolExecutor(1, "behind") as thread:
-        yield call
-        while waiting:
-            waiting.popleft().result()
+        yield put
+        while calls:
+            calls.popleft().result()

@@ -2,12 +2,13 @@
 
 The folder .NAME.progress beside an output NAME holds
 
-    lock                  held by the program that uses the folder
-    workers               held, shared, by the processes that compute for it
-    run.json              what is computed (the fingerprint), and of which stack
-    blocks/Z/ROW-COLUMN   arrays of a block that is done
+    lock                 held by the program that uses the folder
+    workers              held, shared, by the processes that compute for it
+    run.json             what is computed (the fingerprint), and of which stack
+    blocks/Z-ROW-COLUMN  arrays of a block that is done
 
-A block's file gets its name when it is whole and on the disk: that marks it as done.
+A block's file gets its name when it is whole and on the disk: that marks it as done. Blocks that
+come faster than a disk can sync are put together: they share its journal and the folder's sync.
 """
 
 from __future__ import annotations
@@ -21,21 +22,28 @@ import os
 import secrets
 import shutil
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
 from unet.errors import InputError, few
-from unet.files.atomic import CannotWrite, make_folders, sync, write_durably, writing
+from unet.files.atomic import (
+    CannotWrite,
+    make_folders,
+    sync,
+    write_all_durably,
+    write_durably,
+    writing,
+)
 from unet.files.names import PathLike, split_name
 from unet.segmentation.blocks import Block
 
 _SUFFIX = ".progress"
 _LOCK, _WORKERS, _RUN, _BLOCKS = "lock", "workers", "run.json", "blocks"
 # Part of the fingerprint: folders of another layout are begun anew.
-_LAYOUT = 2
+_LAYOUT = 3
 # Names are at most 255 bytes long.
 _LONGEST = 200
 # So often the folder is made anew after the program that it belonged to has removed it.
@@ -87,6 +95,22 @@ def digest_of(image: np.ndarray) -> str:
     return digest.hexdigest()
 
 
+class Computed(NamedTuple):
+    """What is kept of a block.
+
+    Attributes
+    ----------
+    block : Block
+    arrays : mapping of ndarray
+    image : ndarray
+        The pixels of the stack that they were computed of.
+    """
+
+    block: Block
+    arrays: Mapping[str, np.ndarray]
+    image: np.ndarray
+
+
 class Progress:
     """The blocks of a run that are done; as a context, the folder is this program's alone.
 
@@ -114,8 +138,6 @@ class Progress:
         self._is_worker = False
         self._made: list[Path] = []
         self._content: dict[str, Any] = {}
-        # Folders of blocks that are on the disk.
-        self._safe: set[Path] = set()
 
     @classmethod
     def open(
@@ -260,8 +282,8 @@ class Progress:
 
     def _place(self, block: Block) -> Path:
         rows, columns = block.rows, block.columns
-        name = f"{rows.start}_{rows.stop}-{columns.start}_{columns.stop}"
-        return self.folder / _BLOCKS / str(block.z) / name
+        name = f"{block.z}-{rows.start}_{rows.stop}-{columns.start}_{columns.stop}"
+        return self.folder / _BLOCKS / name
 
     def done(self, block: Block) -> bool:
         """Tell whether a block is done, by this run or an earlier one."""
@@ -269,11 +291,11 @@ class Progress:
 
     def count(self) -> int:
         """Return how many blocks are done."""
-        return sum(
-            not name.startswith(".")
-            for _, _, names in os.walk(self.folder / _BLOCKS)
-            for name in names
-        )
+        try:
+            names = os.listdir(self.folder / _BLOCKS)
+        except FileNotFoundError:
+            return 0
+        return sum(not name.startswith(".") for name in names)
 
     @property
     def kept(self) -> str:
@@ -282,44 +304,19 @@ class Progress:
         told = f"what is done, {_of_blocks(count)}, is kept: the same command goes on"
         return told if count else ""
 
-    def put(self, block: Block, arrays: Mapping[str, np.ndarray], image: np.ndarray) -> None:
-        """Store what was computed of a block; when this returns it is safe on the disk.
+    def put(self, computed: Sequence[Computed]) -> None:
+        """Store what was computed of blocks; when this returns it is safe on the disk.
 
         Several processes may do so at once.
-
-        Parameters
-        ----------
-        block : Block
-        arrays : mapping of ndarray
-        image : ndarray
-            The pixels of the stack that it was computed of.
 
         Raises
         ------
         InputError
-            If it cannot be written: the disk is full, say.
+            If it cannot be written: the disk is full, say. Blocks before the one that does not go
+            are stored.
         """
-        place = self._place(block)
-        arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-        content = {
-            "image": digest_of(image),
-            "arrays": {name: [array.dtype.str, array.shape] for name, array in arrays.items()},
-        }
-        header = json.dumps(content).encode() + b"\n"
-
-        def write(file: BinaryIO) -> None:
-            file.write(b"%08x\n" % _crc(header, arrays))
-            file.write(header)
-            for array in arrays.values():
-                file.write(array.data)
-
         with writing(self.output):
-            if place.parent not in self._safe:
-                # Another process may have made it, and not come to this yet.
-                place.parent.mkdir(exist_ok=True)
-                sync(place.parent.parent)
-                self._safe.add(place.parent)
-            write_durably(place, write)
+            write_all_durably((self._place(one.block), _writer(one)) for one in computed)
 
     def get(self, block: Block) -> dict[str, np.ndarray]:
         """Return the arrays of a block that is done.
@@ -354,7 +351,6 @@ class Progress:
     def drop_all(self) -> None:
         """Have all blocks count as not done."""
         shutil.rmtree(self.folder / _BLOCKS, ignore_errors=True)
-        self._safe.clear()
         with writing(self.output):
             (self.folder / _BLOCKS).mkdir(exist_ok=True)
             sync(self.folder)
@@ -432,6 +428,24 @@ class Progress:
         if isinstance(error, (InputError, OSError, MemoryError)):
             made = MemoryError if isinstance(error, MemoryError) else InputError
             raise made(f"{error}; {kept}") from None
+
+
+def _writer(computed: Computed) -> Callable[[BinaryIO], None]:
+    """Return what writes the file of a block."""
+
+    def write(file: BinaryIO) -> None:
+        arrays = {name: np.ascontiguousarray(one) for name, one in computed.arrays.items()}
+        content = {
+            "image": digest_of(computed.image),
+            "arrays": {name: [array.dtype.str, array.shape] for name, array in arrays.items()},
+        }
+        header = json.dumps(content).encode() + b"\n"
+        file.write(b"%08x\n" % _crc(header, arrays))
+        file.write(header)
+        for array in arrays.values():
+            file.write(array.data)
+
+    return write
 
 
 def _crc(header: bytes, arrays: Mapping[str, np.ndarray]) -> int:

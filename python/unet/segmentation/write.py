@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, NamedTuple
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from unet.segmentation.block_instances import check_joinable, joined_instances
 from unet.segmentation.blocks import Block, blocks_of
 from unet.segmentation.instances import as_stored, find_instances
 from unet.segmentation.options import Plan, SegmentationOptions
-from unet.segmentation.progress import Progress
+from unet.segmentation.progress import Computed, Progress
 from unet.volumes import Volume, VolumeWriter, open_volume
 from unet.volumes.writers.layout import Layout
 from unet.volumes.writers.png import slice_names
@@ -161,29 +162,28 @@ def _channels(what: str, plan: Plan) -> tuple[int, ...]:
     return (plan.classes,) if what == "probabilities" and plan.classes > 2 else ()
 
 
-def arrays_of(
-    block: Block,
-    image: np.ndarray,
-    probabilities: np.ndarray,
-    plan: Plan,
-    files: SegmentationFiles,
-) -> dict[str, np.ndarray]:
-    """Return what is kept of a block, for `Progress.put`: enough for all that is written.
+class Result(NamedTuple):
+    """What was computed of a block.
 
-    Parameters
+    Attributes
     ----------
     block : Block
     image : ndarray, shape ([channels,] height, width)
     probabilities : float32 ndarray, shape (classes, height, width)
         As of `unet.model.Model.run_block`.
-    plan : Plan
-    files : SegmentationFiles
-
-    Raises
-    ------
-    InputError
-        If there are more instances than numbers.
     """
+
+    block: Block
+    image: np.ndarray
+    probabilities: np.ndarray
+
+
+def arrays_of(result: Result, plan: Plan, files: SegmentationFiles) -> dict[str, np.ndarray]:
+    """Return what is kept of a block, for `Progress.put`: enough for all that is written.
+
+    An `InputError` if there are more instances than numbers.
+    """
+    block, image, probabilities = result
     arrays = {"range": np.array([image.min(), image.max()])}
     is_part = probabilities.shape[1:] != plan.size
     for what, dtype in stored_types(files, plan).items():
@@ -199,40 +199,53 @@ def arrays_of(
     return arrays
 
 
-def put_block(
-    block: Block,
-    image: np.ndarray,
-    probabilities: np.ndarray,
+def put_blocks(
+    results: Sequence[Result],
     plan: Plan,
     files: SegmentationFiles,
     progress: Progress,
     growing: Mapping[str, ZarrInPlace],
-) -> dict[str, np.ndarray]:
-    """Put away what was computed of a block; when this returns it is safe on the disk.
+) -> list[dict[str, np.ndarray]]:
+    """Put away what was computed of blocks; when this returns it is safe on the disk.
 
     Several processes may do so at once with different blocks: blocks are whole chunks.
 
     Parameters
     ----------
-    block, image, probabilities, plan, files
-        As of `arrays_of`.
+    results : sequence of Result
+    plan : Plan
+    files : SegmentationFiles
     progress : Progress
     growing : mapping of ZarrInPlace
         Of `open_growing`.
 
     Returns
     -------
-    dict of ndarray
-        What `progress` holds of the block.
+    list of dict of ndarray
+        What `progress` holds of each block.
+
+    Raises
+    ------
+    InputError
+        If a block has more instances than numbers, or cannot be written. Those before it are put
+        away.
     """
-    arrays = arrays_of(block, image, probabilities, plan, files)
-    row = plan.slices.index(block.z)
-    for what, store in growing.items():
-        if what in arrays:
-            store.put(row, block.rows, block.columns, arrays.pop(what))
-    # Last: this marks the block as done.
-    progress.put(block, arrays, image)
-    return arrays
+    kept: list[dict[str, np.ndarray]] = []
+    try:
+        for result in results:
+            kept.append(arrays_of(result, plan, files))
+    finally:
+        for what, store in growing.items():
+            store.put_all(
+                (plan.slices.index(block.z), block.rows, block.columns, arrays.pop(what))
+                for (block, _, _), arrays in zip(results, kept)
+                if what in arrays
+            )
+        # Last: this marks the blocks as done.
+        progress.put(
+            [Computed(block, arrays, image) for (block, image, _), arrays in zip(results, kept)]
+        )
+    return kept
 
 
 def write_segmentation(
@@ -257,7 +270,7 @@ def write_segmentation(
     note : mapping, optional
         Provenance: `unet.segmentation.provenance.describe`.
     elsewhere : callable, optional
-        Has other processes compute blocks, which `put_block` them, and calls after each what it is
+        Has other processes compute blocks, which `put_blocks` them, and calls after each what it is
         given.
 
     Returns
@@ -282,19 +295,26 @@ def write_segmentation(
         slices, types = _Slices(plan), stored_types(files, plan)
         is_in_parts = plan.block != plan.size
 
-        def write(
-            block: Block, image: np.ndarray | None = None, given: np.ndarray | None = None
-        ) -> None:
+        def write_all(waiting: list[tuple[Block, Result | None]]) -> None:
+            new = [result for _, result in waiting if result is not None]
+            try:
+                kept = deque(put_blocks(new, plan, files, progress, growing))
+            finally:
+                noted()
+            for block, result in waiting:
+                write(block, read(block) if result is None else kept.popleft())
+
+        def read(block: Block) -> dict[str, np.ndarray]:
+            arrays = progress.get(block)
+            # The run that began may have been asked for another type.
+            if "instances" in arrays:
+                arrays["instances"] = _numbered(
+                    arrays["instances"], types["instances"], plan, block.z
+                )
+            return arrays
+
+        def write(block: Block, arrays: Mapping[str, np.ndarray]) -> None:
             row = plan.slices.index(block.z)
-            if image is None:
-                arrays = progress.get(block)
-                # The run that began may have been asked for another type.
-                if "instances" in arrays:
-                    arrays["instances"] = _numbered(
-                        arrays["instances"], types["instances"], plan, block.z
-                    )
-            else:
-                arrays = put_block(block, image, given, plan, files, progress, growing)
             for what, writer in writers.items():
                 if what in arrays:
                     writer.put(row, block.rows, block.columns, arrays[what])
@@ -303,9 +323,6 @@ def write_segmentation(
                 return
             if whole["range"][0] == whole["range"][1]:
                 flat.append(block.z)
-            if elsewhere is None:
-                for store in growing.values():
-                    store.note(row + 1)
             if "instances" in writers and is_in_parts:
                 _join_instances(writers["instances"], row, plan, files, progress)
             if block.z in drawings:
@@ -318,16 +335,16 @@ def write_segmentation(
                     save_overlay(drawings[block.z], picture, whole["all"], known)
 
         blocks = plan.blocks
+        noted = _Noted(plan, progress, growing)
         if elsewhere is not None:
-            missing = [block for block in blocks if not progress.done(block)]
-            elsewhere(missing, _Noted(plan, progress, growing))
+            elsewhere([block for block in blocks if not progress.done(block)], noted)
         done = [progress.done(block) for block in blocks]
         missing = [block for block, is_done in zip(blocks, done) if not is_done]
-        # A GPU gives several slices at once, which need not wait until each is on the disk.
+        # Slices that a GPU gives faster than a disk can sync them are synced together.
         late = max(1, int(_WAITING // (4 * plan.classes * math.prod(plan.block))))
-        with contextlib.closing(run(missing)) as results, behind(write, late) as write_behind:
+        with contextlib.closing(run(missing)) as results, behind(write_all, late) as put:
             for block, is_done in zip(blocks, done):
-                write_behind(block, *(() if is_done else next(results)))
+                put((block, None if is_done else Result(block, *next(results))))
         for store in growing.values():
             store.finish()
     progress.finish()

@@ -125,11 +125,11 @@ def test_after_kill_9_what_was_done_is_not_computed_again(run, model, words):
     process = subprocess.Popen(
         [sys.executable, str(PROGRAM), "stack.tif", *fixed, *words], stdout=subprocess.DEVNULL
     )
-    while process.poll() is None and not list(folder.glob("blocks/*/[0-9]*")):
+    while process.poll() is None and not list(folder.glob("blocks/[0-9]*")):
         time.sleep(0.001)
     process.kill()
     killed = process.wait() == -signal.SIGKILL
-    done = len(list(folder.glob("blocks/*/[0-9]*")))
+    done = len(list(folder.glob("blocks/[0-9]*")))
     _, computed = run(*words)
     assert computed == SHAPE[0] - done if killed or done else SHAPE[0]
     assert [content(name) for name in words[1::2]] == whole
@@ -140,10 +140,12 @@ def stopped_after(number: int, monkeypatch: pytest.MonkeyPatch, run, *words: str
     """Run until so many slices are done, then stop as Ctrl-C does."""
     real = Progress.put
 
-    def put(self: Progress, *arguments: object) -> None:
-        if self.count() == number:
+    def put(self: Progress, computed: list) -> None:
+        # As many as are put together, but no more.
+        room = number - self.count()
+        real(self, computed[:room])
+        if len(computed) > room:
             raise KeyboardInterrupt
-        real(self, *arguments)
 
     with monkeypatch.context() as patch:
         patch.setattr(Progress, "put", put)
@@ -276,10 +278,10 @@ def test_a_vanished_stack_stops_it_and_it_goes_on_when_it_is_back(run, monkeypat
     run("-o", "whole.tif")
     real = Progress.put
 
-    def put(self: Progress, *arguments: object) -> None:
-        if self.count() == 1:
+    def put(self: Progress, computed: list) -> None:
+        if self.count() and not os.path.exists("elsewhere"):
             os.rename("frames", "elsewhere")
-        real(self, *arguments)
+        real(self, computed)
 
     with monkeypatch.context() as patch:
         patch.setattr(Progress, "put", put)
@@ -388,37 +390,65 @@ def test_workers_write_into_a_zarr_that_grows_and_what_they_wrote_lies_there_alo
     assert content("out.zarr") == content("whole.zarr")
 
 
+@pytest.fixture
+def cut_at_every_sync(run, work, monkeypatch, tmp_path_factory):
+    """Return what cuts the power at syncs of a run, and has it go on with what is on the disk."""
+
+    def check(words: list[str], whole: list, names_are_there: bool) -> None:
+        disk, cuts, marked = Disk(work), [], 0
+        real = Progress.put
+
+        def put(self: Progress, computed: list) -> None:
+            nonlocal marked
+            real(self, computed)
+            marked += len(computed)
+
+        def fsync(handle: int) -> None:
+            disk.fsync(handle)
+            cuts.append((marked, disk.after_power_cut(names_are_there)))
+
+        with monkeypatch.context() as patch, contextlib.closing(disk):
+            patch.setattr(Progress, "put", put)
+            patch.setattr(os, "fsync", fsync)
+            run(*words)
+        assert marked == SHAPE[0]
+        assert len(cuts) > 2 * SHAPE[0]
+        places = tmp_path_factory.mktemp("cuts")
+        for number in sorted({*range(0, len(cuts), len(cuts) // 5), len(cuts) - 1}):
+            done, found = cuts[number]
+            lay_out(places / str(number), found)
+            monkeypatch.chdir(places / str(number))
+            _, computed = run(*words)
+            assert computed <= SHAPE[0] - done
+            assert [content(path) for path in words[1::2]] == whole
+            assert not [name for name in os.listdir() if name.startswith(".")]
+
+    return check
+
+
 @pytest.mark.parametrize("name", OUTPUTS)
 @pytest.mark.parametrize("names_are_there", [False, True], ids=["no name is", "all names are"])
 def test_when_the_power_has_gone_it_goes_on_with_all_that_was_marked(
-    run, work, one_worker, monkeypatch, tmp_path_factory, name, names_are_there
+    run, one_worker, cut_at_every_sync, name, names_are_there
 ):
     words = ["-o", name, "--classes", "classes.tif", "--workers=2"]
+    cut_at_every_sync(words, undisturbed(run, words), names_are_there)
+
+
+@pytest.mark.parametrize("name", ["out.tif", "out.zarr"])
+@pytest.mark.parametrize("names_are_there", [False, True], ids=["no name is", "all names are"])
+def test_so_it_does_where_slices_are_marked_together(
+    run, cut_at_every_sync, monkeypatch, name, names_are_there
+):
+    words = ["-o", name, "--classes", "classes.tif"]
     whole = undisturbed(run, words)
-    disk, cuts, marked = Disk(work), [], 0
-    real = Progress.put
 
-    def put(self: Progress, *arguments: object) -> None:
-        nonlocal marked
-        real(self, *arguments)
-        marked += 1
+    @contextlib.contextmanager
+    def in_two_batches(function, late):
+        items = []
+        yield items.append
+        for some in (items[:3], items[3:]):
+            function(some)
 
-    def fsync(handle: int) -> None:
-        disk.fsync(handle)
-        cuts.append((marked, disk.after_power_cut(names_are_there)))
-
-    with monkeypatch.context() as patch, contextlib.closing(disk):
-        patch.setattr(Progress, "put", put)
-        patch.setattr(os, "fsync", fsync)
-        run(*words)
-    assert marked == SHAPE[0]
-    assert len(cuts) > 3 * SHAPE[0]
-    places = tmp_path_factory.mktemp("cuts")
-    for number in sorted({*range(0, len(cuts), len(cuts) // 5), len(cuts) - 1}):
-        done, found = cuts[number]
-        lay_out(places / str(number), found)
-        monkeypatch.chdir(places / str(number))
-        _, computed = run(*words)
-        assert computed <= SHAPE[0] - done
-        assert [content(path) for path in words[1::2]] == whole
-        assert not [name for name in os.listdir() if name.startswith(".")]
+    monkeypatch.setattr("unet.segmentation.write.behind", in_two_batches)
+    cut_at_every_sync(words, whole, names_are_there)

@@ -57,10 +57,10 @@ def test_who_stops_early_leaves_no_thread():
 def test_calls_are_made_behind_in_their_order():
     started, may_end, done = threading.Event(), threading.Event(), []
 
-    def write(number):
+    def write(numbers):
         started.set()
         assert may_end.wait(LONG)
-        done.append(number)
+        done.extend(numbers)
 
     with behind(write) as put:
         put(0)
@@ -72,28 +72,36 @@ def test_calls_are_made_behind_in_their_order():
     assert done == list(range(50))
 
 
-def test_no_more_than_one_call_waits():
-    running, most, lock = [], [0], threading.Lock()
+@pytest.mark.parametrize("late", [1, 4])
+def test_items_that_wait_are_given_together_and_no_more_than_are_allowed(late):
+    begun, may_end, given = threading.Event(), threading.Event(), []
 
-    def write(item):
-        with lock:
-            running.append(item)
-            most[0] = max(most[0], len(running))
-        with lock:
-            running.remove(item)
+    def write(numbers):
+        given.append(numbers)
+        begun.set()
+        assert may_end.wait(LONG)
 
-    with behind(write) as put:
-        for number in range(100):
+    with behind(write, late) as put:
+        put(0)
+        assert begun.wait(LONG)
+        for number in range(1, late):
             put(number)
-    assert most == [1]
+        may_end.set()
+        for number in range(late, 100):
+            put(number)
+    assert [number for numbers in given for number in numbers] == list(range(100))
+    # All that waited for the first one.
+    assert given[:1] == [[0]] and given[1][: late - 1] == list(range(1, late))
+    # With the one that is being given.
+    assert max(map(len, given)) <= late + 1
 
 
 def test_as_many_calls_wait_as_is_asked_for():
     may_end, done = threading.Event(), []
 
-    def write(number):
+    def write(numbers):
         assert may_end.wait(LONG)
-        done.append(number)
+        done.extend(numbers)
 
     with behind(write, 3) as put:
         for number in range(3):
@@ -106,19 +114,21 @@ def test_as_many_calls_wait_as_is_asked_for():
 
 
 def test_calls_that_wait_behind_an_error_are_not_made():
-    may_end, done = threading.Event(), []
+    begun, may_end, done = threading.Event(), threading.Event(), []
 
-    def write(number):
+    def write(numbers):
+        begun.set()
         assert may_end.wait(LONG)
-        if number == 1:
-            raise OSError("no space left")
-        done.append(number)
+        done.append(numbers)
+        raise OSError("no space left")
 
     with pytest.raises(OSError, match="no space left"), behind(write, 8) as put:
-        for number in range(5):
+        put(0)
+        assert begun.wait(LONG)
+        for number in range(1, 5):
             put(number)
         may_end.set()
-    assert done == [0]
+    assert done == [[0]]
 
 
 def test_a_function_is_computed_while_the_next_items_are_taken():
@@ -160,10 +170,10 @@ def test_what_was_computed_before_an_error_comes_before_it():
 def test_after_an_error_nothing_more_is_written():
     done = []
 
-    def write(number):
-        if number == 1:
+    def write(numbers):
+        if 1 in numbers:
             raise OSError("no space left")
-        done.append(number)
+        done.extend(numbers)
 
     with pytest.raises(OSError, match="no space left"), behind(write) as put:
         for number in range(5):
@@ -181,7 +191,7 @@ def test_the_error_of_the_last_call_is_raised():
 
 def test_an_error_between_the_calls_waits_for_the_one_under_way():
     done = []
-    with pytest.raises(KeyError), behind(done.append) as put:
+    with pytest.raises(KeyError), behind(done.extend) as put:
         put(0)
         raise KeyError
     assert done == [0]

@@ -11,7 +11,7 @@ import pytest
 
 from unet.errors import InputError
 from unet.segmentation.blocks import Block, blocks_of
-from unet.segmentation.progress import Progress, identity_of, progress_folder
+from unet.segmentation.progress import Computed, Progress, identity_of, progress_folder
 
 BLOCKS = blocks_of(range(3), (4, 6), (4, 3))
 STACK = np.arange(72, dtype=np.uint8).reshape(3, 4, 6)
@@ -23,7 +23,8 @@ def region(z, rows, columns):
 
 def put(progress: Progress, block: Block) -> None:
     pixels = region(*block)
-    progress.put(block, {"half": pixels / np.float32(2), "odd": pixels % 2 == 1}, pixels)
+    arrays = {"half": pixels / np.float32(2), "odd": pixels % 2 == 1}
+    progress.put([Computed(block, arrays, pixels)])
 
 
 def killed(output, **options) -> None:
@@ -66,6 +67,44 @@ def test_what_another_run_has_done_is_dropped_only_where_that_is_said(tmp_path):
         assert progress.count() == 0
         assert progress.anew == f"{done} (tta none, now mirror): begun anew"
     assert os.listdir(tmp_path) == []
+
+
+def test_blocks_are_put_together_with_one_sync_of_the_folder(tmp_path, monkeypatch):
+    synced, real = [], os.fsync
+
+    def fsync(handle):
+        synced.append(os.readlink(f"/proc/self/fd/{handle}"))
+        real(handle)
+
+    with Progress.open(tmp_path / "out.tif", {}) as progress:
+        monkeypatch.setattr(os, "fsync", fsync)
+        progress.put(
+            [Computed(block, {"pixels": region(*block)}, region(*block)) for block in BLOCKS]
+        )
+        folder = str(progress_folder(tmp_path / "out.tif") / "blocks")
+        assert synced[-1] == folder and synced.count(folder) == 1
+        assert len(synced) == len(BLOCKS) + 1
+        for block in BLOCKS:
+            np.testing.assert_array_equal(progress.get(block)["pixels"], region(*block))
+
+
+def test_of_blocks_put_together_those_before_a_fault_are_done(tmp_path):
+    with pytest.raises(InputError, match="2 blocks, is kept"):  # noqa: SIM117
+        with Progress.open(tmp_path / "out.tif", {}) as progress:
+            pixels = [region(*block) for block in BLOCKS]
+            done = [Computed(block, {"one": one}, one) for block, one in zip(BLOCKS, pixels)]
+            # What cannot be written is told as a disk's fault is.
+            progress.put([*done[:2], Computed(BLOCKS[2], {"one": Full()}, pixels[2]), *done[3:]])
+    with Progress.open(tmp_path / "out.tif", {}) as progress:
+        assert [progress.done(block) for block in BLOCKS] == [True] * 2 + [False] * 4
+        assert not [name for name in os.listdir(progress.folder / "blocks") if name[0] == "."]
+
+
+class Full:
+    """An array that a disk has no room for."""
+
+    def __array__(self, *_: object, **__: object):
+        raise OSError(28, "No space left on device")
 
 
 def test_nothing_is_left_where_nothing_was_done(tmp_path):
@@ -200,7 +239,7 @@ def test_a_full_disk_is_a_sentence_and_what_was_done_stays(small_disk):
     said = r"out\.tif: cannot be written: the disk is full; .*; what is done, \d blocks?, is kept"
     with pytest.raises(InputError, match=said), Progress.open(output, {}) as progress:
         for block in blocks:
-            progress.put(block, {"pixels": room}, room)
+            progress.put([Computed(block, {"pixels": room}, room)])
     with Progress.open(output, {}) as progress:
         assert 0 < progress.count() < len(blocks)
         for block in blocks[: progress.count()]:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
-from unet.files.atomic import atomic_folder, sweep_of, sync, sync_all, writing
+from unet.files.atomic import atomic_folder, sweep_of, sync, sync_all, sync_files, writing
 from unet.volumes.writers.layout import Layout
 from unet.volumes.writers.ome_zarr import (
     create_store,
@@ -63,24 +62,36 @@ class ZarrInPlace:
 
     def put(self, z: int, rows: slice, columns: slice, values: np.ndarray) -> None:
         """Write a part of slice z, of whole chunks; when this returns it is safe on the disk."""
-        with writing(self._layout.path):
-            self._put(z, rows, columns, values)
-            folders = set()
-            for path in self._chunks(z, rows, columns):
-                # Chunks of zeros have no file.
-                with contextlib.suppress(FileNotFoundError):
-                    sync(path)
-                    folders.add(path.parent)
-            for folder in folders:
-                sync(folder)
-                self._sync_above(folder)
+        self.put_all([(z, rows, columns, values)])
 
-    def _sync_above(self, folder: Path) -> None:
-        """Have the names of a folder, and of those it lies in, be on the disk."""
-        while folder not in self._safe:
-            self._safe.add(folder)
-            folder = folder.parent
-            sync(folder)
+    def put_all(self, parts: Iterable[tuple[int, slice, slice, np.ndarray]]) -> None:
+        """Write parts of slices; when this returns all are safe on the disk.
+
+        Parameters
+        ----------
+        parts : iterable of tuple
+            Slice, rows, columns and values of each.
+        """
+        with writing(self._layout.path):
+            chunks: list[Path] = []
+            try:
+                for z, rows, columns, values in parts:
+                    self._put(z, rows, columns, values)
+                    # Chunks of zeros have no file.
+                    chunks += [path for path in self._chunks(z, rows, columns) if path.exists()]
+            finally:
+                # Also of those before one that does not go.
+                sync_files([*chunks, *self._folders(chunks)])
+
+    def _folders(self, chunks: Iterable[Path]) -> list[Path]:
+        """Return the folders in which names of chunks, or of their folders, are new."""
+        changed = dict.fromkeys(path.parent for path in chunks)
+        for folder in list(changed):
+            while folder not in self._safe:
+                self._safe.add(folder)
+                folder = folder.parent
+                changed[folder] = None
+        return list(changed)
 
     def _chunks(self, z: int, rows: slice, columns: slice) -> Iterator[Path]:
         parts = {self._layout.axes[0]: slice(z, z + 1), "Y": rows, "X": columns}
