@@ -68,7 +68,7 @@ class Killer(threading.Thread):
     def run(self) -> None:
         until = time.monotonic() + LONG
         while time.monotonic() < until:
-            self.done = len(list(self._blocks.glob("*/[0-9]*")))
+            self.done = len(list(self._blocks.glob("[0-9]*")))
             if self.done:
                 os.kill(self._processes()[0], signal.SIGKILL)
                 return
