@@ -55,7 +55,7 @@ def _by_solver(solver: str, given: dict[str, Any], changed: list[str]) -> str:
 def _on_stack(
     stack: str, labels: str | None, given: dict[str, Any], argv: Sequence[str] | None
 ) -> object:
-    for name in ("weights", "resume", "seconds", "average"):
+    for name in ("weights", "resume", "seconds"):
         if given.pop(name) is not None:
             raise InputError(f"--{name} is for a solver prototxt, and {stack} is none")
     output = given.pop("output")
@@ -109,6 +109,13 @@ def make_parser() -> argparse.ArgumentParser:
         default=None,
         help="begin anew, also where files of these names are that no training has left there",
     )
+    add(
+        "--average",
+        type=float,
+        metavar="PART",
+        help="take the mean of the parameters over this part of the iterations, the last, too; on "
+        "a stack 0.25, and the better is kept",
+    )
     stack = parser.add_argument_group("on a stack").add_argument
     stack(
         "--from",
@@ -148,12 +155,5 @@ def make_parser() -> argparse.ArgumentParser:
         type=float,
         help="of wall clock for the iterations: fewer are done where they do not fit, over which a "
         "rate of policy poly falls the faster",
-    )
-    solver(
-        "--average",
-        type=float,
-        metavar="PART",
-        help="write the mean of the parameters over this part of the iterations, the last, too: "
-        "0.25, say",
     )
     return parser

@@ -39,6 +39,16 @@ def paragraph(chosen: dict[str, Any]) -> str:
     )
 
 
+def judged(chosen: Mapping[str, Any]) -> list[str]:
+    """Tell which of several networks was kept, and their scores; nothing of a single one."""
+    networks = dict(chosen.get("networks", {}))
+    score = networks.pop("score", "")
+    if len(networks) < 2:
+        return []
+    told = ", ".join(f"{name} {value:.4f}" for name, value in networks.items())
+    return [f"Kept: {chosen['kept']}. By {score}: {told}.", ""]
+
+
 def card(name: str, chosen: Mapping[str, Any], scores: Mapping[str, float]) -> str:
     """Return the card of a model, Markdown.
 
@@ -75,9 +85,9 @@ def card(name: str, chosen: Mapping[str, Any], scores: Mapping[str, float]) -> s
             "| --- | --- |",
             *(f"| {key} | {value:.4f} |" for key, value in scores.items() if value is not None),
             "",
+            *judged(chosen),
             "The threshold, and of cells the minimum area, were picked by the same slices "
-            "(segment.json), and so was the better of the two stages: on other pictures expect a "
-            "little less.",
+            "(segment.json), and so was the network: on other pictures expect a little less.",
             "",
             "![Held out: orange what the network draws, blue the truth](overlay.png)",
             "",

@@ -9,7 +9,7 @@ import math
 from typing import Any, NamedTuple
 
 from unet.experiment.network_files import Stage, geometry_of
-from unet.experiment.options import FEWEST_MAPS, MOST_MAPS
+from unet.experiment.options import AVERAGED, FEWEST_MAPS, MOST_MAPS, PLAIN
 from unet.network.geometry import FEWEST_LEVELS, LEVELS, MOST_LEVELS, Geometry
 from unet.network.nets import RATES, TRAIN_TILES, WIDTHS
 
@@ -19,6 +19,8 @@ ENOUGH_FOR_WIDER = 6000
 MINUTES_CPU, MINUTES_GPU = 20.0, 60.0
 # One of so many parts of the iterations is the last stage, which begins at so much of the rate.
 _PARTS, _REFINED_RATE = 8, 0.3
+# Of the time, what may go into judging plain networks as well as averaged ones.
+_JUDGING = 0.2
 # Fewer iterations of a last stage make a network worse: 7 after 53 took the Rand error from 0.47 to
 # 0.69, for Adam begins anew.
 _LEAST_REFINED = 25
@@ -113,6 +115,32 @@ def rate_of(solver: str, maps: int) -> float:
     narrow, wide = (RATES[solver][name] for name in ("unet_slim", "unet"))
     share = math.log(maps / WIDTHS["unet_slim"]) / math.log(WIDTHS["unet"] / WIDTHS["unet_slim"])
     return float(f"{narrow * (wide / narrow) ** share:.3g}")
+
+
+def judgements(seconds: float | None, judging: float) -> int:
+    """Return how many networks of two stages are judged, each in so many seconds, of a time.
+
+    At least one of each stage; None: no time is set.
+
+    >>> judgements(None, 30), judgements(1200, 30), judgements(360, 20), judgements(360, 60)
+    (4, 4, 3, 2)
+    """
+    return 4 if seconds is None else min(4, max(2, int(_JUDGING * seconds / judging)))
+
+
+def judged(stages: int, many: int) -> list[list[str]]:
+    """Return which networks of each stage are judged, of so many in all.
+
+    The averaged one of each, then plain ones, of the last stage first.
+
+    >>> judged(2, 3), judged(1, 2)
+    ([['averaged'], ['plain', 'averaged']], [['plain', 'averaged']])
+    """
+    plain = many - stages
+    return [
+        [PLAIN, AVERAGED] if stages - number < plain else [AVERAGED]
+        for number in range(1, stages + 1)
+    ]
 
 
 def stages(iterations: int, rate: float, w0: float) -> list[Stage]:

@@ -48,6 +48,8 @@ class Fit(NamedTuple):
         None where iterations are given, and nothing was measured.
     judging : float
         Seconds that one judgement of what is held out takes, about.
+    judgements : int
+        How many networks are judged, where there are two stages.
     schedule : Schedule
     """
 
@@ -56,6 +58,7 @@ class Fit(NamedTuple):
     iterations: Chosen
     pace: Pace | None
     judging: float
+    judgements: int
     schedule: Schedule
 
 
@@ -111,7 +114,8 @@ class Fitting:
             iterations = Chosen(self._options.iterations, "asked for")
             every = min(_SNAPSHOT_ITERATIONS, max(1, iterations.value // 4))
             schedule = replace(self._schedule, snapshot_every=every)
-            return Fit(Chosen(widths[0], reason), tile, iterations, None, 0.0, schedule)
+            many = choice.judgements(None, 0.0)
+            return Fit(Chosen(widths[0], reason), tile, iterations, None, 0.0, many, schedule)
         best: Fit | None = None
         for maps in widths:
             if best is not None and not self._may_be_wider(best, maps):
@@ -200,7 +204,9 @@ class Fitting:
             snapshot_every=max(1, round(_SNAPSHOT_SECONDS / pace.iteration)),
         )
         why = f"{self._minutes:g} minutes in all, {pace.iteration:.2g} s a step"
-        return Fit(Chosen(maps, ""), tile, Chosen(many, why), pace, judging, schedule)
+        judgements = choice.judgements(60 * self._minutes, judging)
+        iterations = Chosen(many, why)
+        return Fit(Chosen(maps, ""), tile, iterations, pace, judging, judgements, schedule)
 
     @property
     def _left(self) -> float:
@@ -208,7 +214,7 @@ class Fitting:
 
     def _iterations(self, pace: Pace, judging: float, test: float = 0.0) -> tuple[int, int]:
         """Return how many iterations fit into what is left of the time, and tests in a stage."""
-        left = self._left - 2 * judging
+        left = self._left - choice.judgements(60 * self._minutes, judging) * judging
         # One at the end of each stage in any case.
         tests = max(1, min(_TESTS, int(_TESTING * left / test) if test else _TESTS))
         return fitting(pace, left, (tests + 2) * test), tests

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from unet.errors import InputError
+from unet.experiment.options import PLAIN
 from unet.files.atomic import atomic_parts, atomic_path, is_temporary, sweep_parts
 from unet.files.names import split_name
 from unet.files.outputs import refuse_own_inputs
@@ -25,7 +26,7 @@ NET, LOG, CARD = "net", "run.log", "README.md"
 START = "start.caffemodel"
 SCORES, HELD_OUT, SEGMENT, OVERLAY = "scores.json", "held-out.h5", "segment.json", "overlay.png"
 REPORT = "report.html"
-#: What judging leaves in the folder of a stage, and the run takes from the better one.
+#: What judging leaves of a network, and the run takes from the best one.
 JUDGED = (HELD_OUT, SEGMENT, OVERLAY, SCORES)
 _STAGES = ("training-1", "training-2")
 _OURS = {
@@ -53,6 +54,10 @@ class RunFolder:
     def stage(self, number: int) -> Path:
         """Return the folder of a stage, counted from 1."""
         return self.path / _STAGES[number - 1]
+
+    def judged(self, number: int, network: str) -> Path:
+        """Return where it lies what judging has left of a network of a stage."""
+        return self.stage(number) if network == PLAIN else self.stage(number) / network
 
     @property
     def choices(self) -> dict[str, Any] | None:
@@ -131,15 +136,14 @@ class RunFolder:
         with atomic_path(self / CARD) as fresh:
             fresh.write_text(text, encoding="utf-8", errors="backslashreplace")
 
-    def adopt(self, stage: int, weights: str) -> None:
-        """Take the weights and what judging has left of a stage, all of it or nothing."""
-        folder = self.stage(stage)
+    def adopt(self, judged: Path, weights: str) -> None:
+        """Take the weights and what judging has left of a network, all of it or nothing."""
         with atomic_parts(self.path, lambda name: (name == SCORES, name)) as fresh:
             (fresh / WEIGHTS[0]).write_bytes(_movable(weights))
             for name in JUDGED:
-                if (folder / name).exists():
-                    shutil.copyfile(folder / name, fresh / name)
-        (folder / HELD_OUT).unlink(missing_ok=True)
+                if (judged / name).exists():
+                    shutil.copyfile(judged / name, fresh / name)
+        (judged / HELD_OUT).unlink(missing_ok=True)
 
 
 def _movable(weights: str) -> bytes:

@@ -13,10 +13,13 @@ from unet.files.names import PathLike
 from unet.machine.engine import PRECISIONS
 from unet.network.geometry import FEWEST_LEVELS, MOST_LEVELS
 from unet.preparation.training_set_options import TrainingSetOptions
+from unet.training.averaging import check_share
 
 #: Maps after the first convolution that a network may be given; 64 are the paper's.
 FEWEST_MAPS, MOST_MAPS = 16, 64
 SOLVERS = ("SGD", "Adam")
+#: Of each stage there is the network at its end, and the mean of those of its last part.
+PLAIN, AVERAGED = "plain", "averaged"
 KINDS = ("membranes", "cells", "classes")
 
 
@@ -49,6 +52,8 @@ class ExperimentOptions:
         Weight of the gaps between cells at the end of the training; 0: they have none.
     sigma : float
         Its reach in pixels.
+    average : float
+        The part of each stage's iterations, its last, over which parameters are averaged.
     seed : int
     device : str
         "auto", "cpu" or the number of a GPU.
@@ -71,6 +76,7 @@ class ExperimentOptions:
     rate: float | None = None
     w0: float = 10.0
     sigma: float = 5.0
+    average: float = 0.25
     seed: int = 1
     device: str = "auto"
     precision: str | None = None
@@ -119,6 +125,7 @@ class ExperimentOptions:
             raise InputError("--minutes and --iterations both say how long: give one of them")
         if self.minutes == 0 or self.minutes == math.inf:
             raise InputError(f"--minutes {self.minutes}: give more than 0, and an end")
+        check_share(self.average)
         if not self.sigma > 0:
             raise InputError(f"--sigma {self.sigma}: give pixels, more than 0")
         for name, value, known in (

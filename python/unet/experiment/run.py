@@ -22,7 +22,7 @@ from unet.experiment.folder import (
 )
 from unet.experiment.judge import judge
 from unet.experiment.network_files import NAME, solver_name
-from unet.experiment.options import ExperimentOptions, flag_of
+from unet.experiment.options import AVERAGED, PLAIN, ExperimentOptions, flag_of
 from unet.experiment.settle import Settling, as_pretrained, source_of
 from unet.experiment.split import Split
 from unet.experiment.truth import held_out
@@ -35,6 +35,7 @@ from unet.preparation.prepare import Pair, files_of, opened
 from unet.preparation.training_set import TrainingSet
 from unet.report.write import write_report
 from unet.training import snapshots
+from unet.training.snapshots import averaged_model_of
 from unet.training.train import Training, lock_folder
 from unet.volumes import Stack
 
@@ -194,18 +195,38 @@ class _Way:
         self.parts = Split.of_json(choices["split"], pair.names)
 
     def go(self, number: int) -> None:
-        """Train a stage to its end, judge what has come of it, and keep it if it is better."""
-        folder = self._folder.stage(number)
+        """Train a stage to its end, judge what has come of it, and keep what is better."""
         stage = self._choices["solver"]["stages"][number - 1]
+        # A run that an earlier version began averages nothing.
+        networks = stage.get("judged", [PLAIN]) if self.parts.many else [AVERAGED]
         done = self._newest(number)
-        if done is None or done.iteration < stage["iterations"]:
+        if (
+            done is None
+            or done.iteration < stage["iterations"]
+            or (AVERAGED in networks and not os.path.exists(averaged_model_of(done.model)))
+        ):
             self._train(number, stage)
-        weights = self._newest(number).model
-        if self.parts.many and not (folder / SCORES).exists():
-            self._judge(folder, weights)
-        if self._is_better(folder):
-            self._folder.adopt(number, weights)
-        self.report()
+        for network in networks:
+            weights = self._newest(number).model
+            if network == AVERAGED:
+                weights = averaged_model_of(weights)
+            self._look_at(
+                weights, f"stage {number}, {network}", self._folder.judged(number, network)
+            )
+            self.report()
+
+    def _look_at(self, weights: str, name: str, judged: Path) -> None:
+        """Judge a network unless that is done, and keep it if it is better."""
+        if self.parts.many and not (judged / SCORES).exists():
+            self._judge(judged, weights, name)
+        if self._is_better(judged):
+            self._folder.adopt(judged, weights)
+            self._choices["kept"] = name
+        if self.parts.many:
+            score = _MAIN_SCORE[self._choices["kind"]][0]
+            networks = self._choices.setdefault("networks", {"score": score})
+            networks[name] = _scores(judged / SCORES)[score]
+        self._folder.write_choices(self._choices)
 
     def report(self) -> None:
         """Write the report of what is there; a training does not end for the want of one."""
@@ -230,7 +251,13 @@ class _Way:
         solver, output = root / NET / solver_name(number), self._folder.stage(number)
         seconds = self._seconds(number)
         with Training(
-            self._caffe, str(solver), str(output), seconds=seconds, root=root, shown=self.report
+            self._caffe,
+            str(solver),
+            str(output),
+            seconds=seconds,
+            average=self._choices.get("average"),
+            root=root,
+            shown=self.report,
         ) as training:
             if training.resume() is None:
                 training.begin(weights)
@@ -249,14 +276,15 @@ class _Way:
         if minutes is None or self._began is None:
             return None
         stages = self._choices["solver"]["stages"][number - 1 :]
-        judging = self._choices["seconds_to_judge"] * len(stages)
+        many = sum(len(one.get("judged", [PLAIN])) for one in stages)
+        judging = self._choices["seconds_to_judge"] * many
         left = self._began + 60 * minutes - time.monotonic() - judging
         share = stages[0]["iterations"] / sum(one["iterations"] for one in stages)
         # Measured too late, it is trained for a moment all the same.
         return max(1.0, left * share)
 
-    def _judge(self, folder: Path, weights: str) -> None:
-        """Segment and score what is held out, into the folder of a stage."""
+    def _judge(self, folder: Path, weights: str, network: str) -> None:
+        """Segment and score what is held out, into a folder."""
         choices, intensity = self._choices, None
         if not choices["normalise"]:
             with TrainingSet(self._folder / TRAINING_SET) as training_set:
@@ -272,10 +300,10 @@ class _Way:
             workers=available_cores(),
         )
         name = _MAIN_SCORE[choices["kind"]][0]
-        self._folder.say(f"held out: {name} {found['scores'][name]:.4f}")
+        self._folder.say(f"{network}, held out: {name} {found['scores'][name]:.4f}")
 
     def _is_better(self, folder: Path) -> bool:
-        """Tell whether the network of a stage is to be the run's."""
+        """Tell whether the network that was judged in a folder is to be the run's."""
         if not self.parts.many or not (self._folder / SCORES).exists():
             return True
         name, is_higher = _MAIN_SCORE[self._choices["kind"]]

@@ -86,6 +86,7 @@ class Settling:
         shape = Shape(levels.value, maps.value, options.padded, fit.tile.value, self._pretrained)
         rate = options.rate or choice.rate_of(method, shape.maps)
         stages = choice.stages(fit.iterations.value, rate, options.w0)
+        judged = choice.judged(len(stages), fit.judgements)
         parameters = fitting.write(shape, stages, fit.schedule)
         begins = None if self._pretrained is None else self._begin(self._pretrained)
         chosen = {
@@ -114,10 +115,12 @@ class Settling:
                         "weighting": f"w0 {options.w0:g}, sigma {options.sigma:g}"
                         if one.weighted
                         else "none",
+                        "judged": networks,
                     }
-                    for one in stages
+                    for one, networks in zip(stages, judged)
                 ],
             },
+            "average": options.average,
             "augmentation": AUGMENTATION,
             "seed": options.seed,
             "minutes": minutes,

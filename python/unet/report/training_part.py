@@ -177,6 +177,12 @@ def _solver(solver: Any) -> str:
     return "; ".join([str(solver.get("type", "")), *words]).strip("; ")
 
 
+def _networks(networks: Mapping[str, Any]) -> str:
+    """Write the scores by which one network was kept."""
+    told = (f"{name} {value:.4f}" for name, value in networks.items() if name != "score")
+    return f"{networks['score']}: {'; '.join(told)}"
+
+
 def _plain(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -201,6 +207,9 @@ _SHOWN: Sequence[tuple[str, str, Callable[[Any], str], tuple[str, ...]]] = (
     ("from", "Begins as", _from, ()),
     ("tile", "Tile", _plain, ()),
     ("solver", "Solver", _solver, ("base_lr", "iterations", "stages", "weighting")),
+    ("average", "Averaged", lambda share: f"the last {share:.0%} of each stage's iterations", ()),
+    ("networks", "Networks", _networks, ()),
+    ("kept", "Kept", str, ()),
     ("augmentation", "Augmentation", _plain, ()),
     ("minutes", "Minutes", lambda minutes: f"{minutes:g}", ()),
     ("seconds_a_step", "Seconds a step", lambda seconds: f"{seconds:.3g}", ()),

@@ -27,6 +27,15 @@ from unet.training.snapshots import average_of, averaged_model_of
 _SAMPLES = 100
 
 
+def check_share(share: float) -> None:
+    """Refuse a share of the iterations that is not above 0 and at most 1."""
+    if not 0 < share <= 1:
+        raise InputError(
+            f"--average {share:g}: give the part of the iterations whose parameters are averaged, "
+            f"more than 0 and at most 1"
+        )
+
+
 class Averaging:
     """Add up the parameters of a net while it is trained, in double precision.
 
@@ -52,11 +61,7 @@ class Averaging:
     """
 
     def __init__(self, net: Any, share: float, iterations: int, source: str) -> None:
-        if not 0 < share <= 1:
-            raise InputError(
-                f"--average {share:g}: give the part of the iterations whose parameters are "
-                f"averaged, more than 0 and at most 1"
-            )
+        check_share(share)
         if any(layer.type == "BatchNorm" for layer in net.layers):
             raise InputError(
                 f"{source}: the net has layers of type BatchNorm, whose statistics would not fit "

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import unet
+from caffe.proto import caffe_pb2
 from unet.datasets.phantom import phantom
 from unet.errors import InputError
 from unet.training.history import read_history
@@ -87,6 +88,41 @@ def test_the_second_stage_has_weights_and_a_third_of_the_rate(trained):
     assert (first["iterations"], second["iterations"]) == (14, 2)
     assert second["base_lr"] == pytest.approx(0.3 * first["base_lr"])
     assert [len([r for r in curve(trained.folder, k) if "loss" in r]) for k in (1, 2)] == [14, 2]
+
+
+def parameters(path: Path) -> list[list[float]]:
+    net = caffe_pb2.NetParameter.FromString(path.read_bytes())
+    return [list(blob.data) for layer in net.layer for blob in layer.blobs]
+
+
+def test_the_best_of_plain_and_averaged_networks_of_both_stages_is_kept(trained):
+    folder, chosen = Path(trained.folder), choices(trained.folder)
+    files = {
+        "stage 1, plain": ("training-1", "training-1/unet_iter_14"),
+        "stage 1, averaged": ("training-1/averaged", "training-1/unet_iter_14_averaged"),
+        "stage 2, plain": ("training-2", "training-2/unet_iter_2"),
+        "stage 2, averaged": ("training-2/averaged", "training-2/unet_iter_2_averaged"),
+    }
+    errors = {
+        name: json.loads((folder / place / "scores.json").read_text())["scores"]["rand_error"]
+        for name, (place, _) in files.items()
+    }
+    assert chosen["networks"] == {"score": "rand_error", **errors}
+    assert errors[chosen["kept"]] == min(errors.values()) == trained.scores["rand_error"]
+    kept = folder / f"{files[chosen['kept']][1]}.caffemodel"
+    assert parameters(folder / "weights.caffemodel") == parameters(kept)
+    told = ", ".join(f"{name} {value:.4f}" for name, value in errors.items())
+    card = (folder / "README.md").read_text()
+    assert f"Kept: {chosen['kept']}. By rand_error: {told}." in card
+    report = (folder / "report.html").read_text(encoding="utf-8")
+    assert chosen["kept"] in report and told.replace(", stage", "; stage") in report
+
+
+def test_without_slices_held_out_the_averaged_network_is_kept(tmp_path):
+    folder = Path(unet.train(STACK, LABELS, tmp_path / "mine", held_out=[], **HOW).folder)
+    assert choices(folder)["kept"] == "stage 2, averaged"
+    averaged = folder / "training-2" / "unet_iter_2_averaged.caffemodel"
+    assert parameters(folder / "weights.caffemodel") == parameters(averaged)
 
 
 def test_the_same_seed_and_iterations_give_the_same_network(trained, tmp_path):
