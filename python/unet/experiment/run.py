@@ -198,7 +198,9 @@ class _Way:
         """Train a stage to its end, judge what has come of it, and keep what is better."""
         stage = self._choices["solver"]["stages"][number - 1]
         # A run that an earlier version began averages nothing.
-        networks = stage.get("judged", [PLAIN]) if self.parts.many else [AVERAGED]
+        networks = stage.get("judged", [PLAIN])
+        if not self.parts.many:
+            networks = networks[-1:]
         done = self._newest(number)
         if (
             done is None

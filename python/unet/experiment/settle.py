@@ -16,7 +16,7 @@ from unet.experiment.choice import Chosen
 from unet.experiment.fit import Fitting
 from unet.experiment.folder import LABELS_PICTURE, NET, START, TRAINING_SET, RunFolder
 from unet.experiment.network_files import Shape
-from unet.experiment.options import ExperimentOptions, flag_of
+from unet.experiment.options import PLAIN, ExperimentOptions, flag_of
 from unet.experiment.split import MOST, middles_of, split
 from unet.experiment.truth import kind_of
 from unet.model.adapt import Pretrained, write_adapted
@@ -86,7 +86,13 @@ class Settling:
         shape = Shape(levels.value, maps.value, options.padded, fit.tile.value, self._pretrained)
         rate = options.rate or choice.rate_of(method, shape.maps)
         stages = choice.stages(fit.iterations.value, rate, options.w0)
-        judged = choice.judged(len(stages), fit.judgements)
+        average, judged = options.average, choice.judged(len(stages), fit.judgements)
+        has_statistics = self._pretrained is not None and any(
+            layer.type == "BatchNorm" for layer in self._pretrained.layers
+        )
+        if has_statistics:
+            self._say("nothing is averaged: statistics of layers of type BatchNorm would not fit")
+            average, judged = None, [[PLAIN]] * len(stages)
         parameters = fitting.write(shape, stages, fit.schedule)
         begins = None if self._pretrained is None else self._begin(self._pretrained)
         chosen = {
@@ -120,7 +126,7 @@ class Settling:
                     for one, networks in zip(stages, judged)
                 ],
             },
-            "average": options.average,
+            "average": average,
             "augmentation": AUGMENTATION,
             "seed": options.seed,
             "minutes": minutes,

@@ -7,8 +7,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+from google.protobuf import text_format
 
+import caffe
 import unet
+from caffe.proto import caffe_pb2
 from tests.unet.model.test_adapt import write_model
 from unet.datasets.phantom import phantom
 from unet.errors import InputError
@@ -112,3 +115,21 @@ def test_weights_that_are_missing_are_told_before_anything_is_made(tmp_path):
     with pytest.raises(InputError, match=r"nowhere: there is no such file with weights"):
         unet.train(STACK, LABELS, tmp_path / "mine", from_model=tmp_path / "nowhere", **HOW)
     assert not (tmp_path / "mine").exists()
+
+
+def test_a_network_with_batch_normalisation_is_trained_and_not_averaged(model, tmp_path):
+    shutil.copytree(model, tmp_path / "model")
+    deploy = tmp_path / "model" / "deploy.prototxt"
+    net = text_format.Parse(deploy.read_text(), caffe_pb2.NetParameter())
+    place = next(k for k, layer in enumerate(net.layer) if layer.type == "ReLU")
+    top = net.layer[place].bottom[0]
+    norm = caffe_pb2.LayerParameter(name="norm", type="BatchNorm", bottom=[top], top=[top])
+    net.layer.insert(place, norm)
+    deploy.write_text(str(net))
+    weights = tmp_path / "model" / "weights.caffemodel"
+    caffe.Net(str(deploy), caffe.TEST, weights=str(weights)).save(str(weights))
+    trained = unet.train(STACK, LABELS, tmp_path / "run", from_model=tmp_path / "model", **HOW)
+    assert list(trained.choices["networks"]) == ["score", "stage 1, plain"]
+    assert not list(Path(trained.folder).rglob("*average*"))
+    said = "nothing is averaged: statistics of layers of type BatchNorm would not fit"
+    assert said in Path(trained.folder, "run.log").read_text()
