@@ -97,7 +97,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--workers", type=whole(1, 4096), metavar="N", help=many)
     asked = "a Dask cluster computes, whose machines see the same files (tcp://HOST:8786)"
     add("--scheduler", metavar="ADDRESS", help=asked)
-    add("--slices", metavar="A:B", help="segment slices A to B - 1, from 0 (default: all)")
+    through = "counted through all time points where each has several (default: all)"
+    add("--slices", metavar="A:B", help=f"segment slices A to B - 1, from 0, {through}")
     usual = "0 and 255 for 8 bit; else the stack's 0.1 and 99.9 percentiles"
     bounds = dict(nargs=2, type=real(-1e30, 1e30), metavar=("LOW", "HIGH"))
     add("--grey", **bounds, help=f"grey values that become 0 and 1 (default: {usual})")

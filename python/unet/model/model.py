@@ -302,7 +302,7 @@ class Model:
             tta=tta,
             cost=cost,
             rules=options.rules,
-            calibration=volume.calibration,
+            calibration=volume.calibration.of_slices(slices, len(volume)),
             numbers=tuple(known_numbers(volume)),
         )
 

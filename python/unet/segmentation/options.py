@@ -115,7 +115,7 @@ class Plan:
     cost : PassCost
     rules : InstanceRules
     calibration : Calibration
-        Of the stack, and of what is written.
+        Of the slices that are segmented, and of what is written.
     numbers : tuple of int
         Of a folder the number in the name of each file; empty where there are none.
     """

@@ -564,5 +564,8 @@ def _open_overlay(
     if path.suffix:
         return {z: opened.enter_context(atomic_path(path)) for z in drawn}
     folder = opened.enter_context(atomic_parts(path))
-    names = slice_names([plan.numbers[z] if plan.numbers else z for z in drawn])
+    times = plan.calibration.times
+    depth = len(plan.slices) // times
+    places = drawn if times == 1 else [divmod(z, depth) for z in drawn]
+    names = slice_names([plan.numbers[z] for z in drawn] if plan.numbers else places)
     return {z: folder / name for z, name in zip(drawn, names)}

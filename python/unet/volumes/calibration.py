@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,9 @@ class Calibration:
         Between time points, in `interval_unit`.
     interval_unit : str, optional
         Of time, as OME writes it: "s", "ms", "min".
+    times : int
+        Where slices are of several time points and in each of several depths: how many time points
+        follow each other, each with all its depths. `axes` then begins with Z.
 
     Examples
     --------
@@ -33,3 +36,29 @@ class Calibration:
     unit: str | None = None
     interval: float | None = None
     interval_unit: str | None = None
+    times: int = 1
+
+    def of_slices(self, slices: range, count: int) -> Calibration:
+        """Return what is known of some slices of a stack of `count`.
+
+        Of time points with depths these are whole time points, depths of one time point, or a mere
+        run of slices, of which no step in z is known.
+
+        Examples
+        --------
+        >>> stack = Calibration("ZYX", (5.0, 1.0, 1.0), "nm", times=4)
+        >>> stack.of_slices(range(3, 9), 12).times, stack.of_slices(range(3, 5), 12).pixel_size
+        (2, (5.0, 1.0, 1.0))
+        >>> stack.of_slices(range(2, 9), 12).pixel_size
+        (None, 1.0, 1.0)
+        """
+        depth = count // self.times
+        if self.times == 1 or slices == range(count):
+            return self
+        first, last = slices[0] // depth, slices[-1] // depth
+        if first == last:
+            return replace(self, times=1)
+        if slices.step == 1 and slices.start % depth == slices.stop % depth == 0:
+            return replace(self, times=last + 1 - first)
+        size = self.pixel_size
+        return replace(self, times=1, pixel_size=None if size is None else (None, *size[1:]))

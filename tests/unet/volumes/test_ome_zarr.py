@@ -83,8 +83,8 @@ def test_time_points_follow_each_other_and_are_chosen(tmp_path):
     write(tmp_path / "a.zarr", [array], "tczyx", scale={"t": 30.0, "z": 5.0, "y": 2.0, "x": 2.0})
     with open_volume(tmp_path / "a.zarr") as volume:
         assert np.array_equal(volume[:], np.moveaxis(array, 1, 2).reshape(8, 3, 20, 31))
-        # From the last slice of a time point to the next it is no step in z.
-        assert volume.calibration.pixel_size == (None, 2.0, 2.0)
+        assert volume.calibration.times == 2
+        assert volume.calibration.pixel_size == (5.0, 2.0, 2.0)
     with open_volume(tmp_path / "a.zarr", time=1, channel=2) as volume:
         assert np.array_equal(volume[:], array[1, 2])
         assert volume.calibration.pixel_size == (5.0, 2.0, 2.0)

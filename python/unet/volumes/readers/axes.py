@@ -135,8 +135,10 @@ class Axes:
         self._slices = sorted(slices, key=lambda k: (axes[k] == "Z") - (axes[k] == "T"))
         self._rows, self._columns = axes.index("Y"), axes.index("X")
         long = [axes[k] for k in self._slices if self.stored[k] > 1]
-        #: Whether slices differ in more than one axis.
-        self.is_mixed = len(long) > 1
+        #: Time points of which each has several depths.
+        self.times = self.stored[time] if long == ["T", "Z"] else 1
+        #: Whether slices differ in more than one axis, and not just in these.
+        self.is_mixed = len(long) > 1 and self.times == 1
         first = "T" if long == ["T"] else "Z"
         plane = (self.stored[self._rows], self.stored[self._columns])
         inner = tuple(self.stored[k] for k in self._channel)
@@ -172,7 +174,7 @@ class Axes:
         if size is not None and self.is_mixed:
             # From the last slice of a time point it is no step in z to the first of the next.
             spacing["pixel_size"] = (None, *size[1:])
-        return Calibration(self.axes, **spacing)
+        return Calibration(self.axes, times=self.times, **spacing)
 
     @property
     def slice_axes(self) -> tuple[int, ...]:

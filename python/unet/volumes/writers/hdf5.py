@@ -34,9 +34,9 @@ def open_hdf5_output(layout: Layout) -> Iterator[Put]:
                 file.attrs[NOTE_KEY] = layout.note_text()
             array = file.create_dataset(
                 layout.dataset,
-                layout.shape,
+                layout.full_shape,
                 layout.dtype,
-                chunks=(1, *channels, *layout.chunk),
+                chunks=(*(1 for _ in layout.place(0)), *channels, *layout.chunk),
                 # The same stack makes the same file.
                 track_times=False,
                 **packing,
@@ -45,7 +45,7 @@ def open_hdf5_output(layout: Layout) -> Iterator[Put]:
 
         def put(z: int, rows: slice, columns: slice, values: np.ndarray) -> None:
             with output.changing():
-                array[(z, ..., rows, columns)] = values
+                array[(*layout.place(z).values(), ..., rows, columns)] = values
 
         yield put
 
@@ -55,7 +55,7 @@ def _calibrate(array: h5py.Dataset, layout: Layout) -> None:
     interval = seconds(layout.calibration)
     spacing = dict(zip("ZYX", size or ()), T=interval)
     tags = []
-    for axis, label in zip(layout.axes, array.dims):
+    for axis, label in zip(layout.full_axes, array.dims):
         label.label = axis.lower()
         step = spacing.get(axis)
         unit = "" if step is None else "s" if axis == "T" else "µm"

@@ -64,6 +64,28 @@ class Layout:
         return axes[0] + ("CYX" if len(self.shape) == 4 else "YX")
 
     @property
+    def full_axes(self) -> str:
+        """`axes`, of time points that have several depths with both."""
+        return "T" + self.axes if self._times > 1 else self.axes
+
+    @property
+    def full_shape(self) -> tuple[int, ...]:
+        """Sizes of `full_axes`."""
+        times = self._times
+        return (times, self.shape[0] // times, *self.shape[1:]) if times > 1 else self.shape
+
+    def place(self, z: int) -> dict[str, int]:
+        """Return where slice z lies along T, Z or both."""
+        if self._times > 1:
+            return dict(zip("TZ", divmod(z, self.shape[0] // self._times)))
+        return {self.axes[0]: z}
+
+    @property
+    def _times(self) -> int:
+        times = self.calibration.times
+        return times if self.shape[0] % times == 0 and self.shape[0] > times else 1
+
+    @property
     def chunk(self) -> tuple[int, int]:
         """Height and width of a chunk of one slice and one channel; blocks are whole chunks."""
         block = tuple(map(min, self.blocks or self.shape[-2:], self.shape[-2:]))

@@ -74,7 +74,7 @@ def open_store(folder: Path, layout: Layout) -> Put:
     dtype = array.dtype
 
     def put(z: int, rows: slice, columns: slice, values: np.ndarray) -> None:
-        parts = {"C": slice(None), "Z": 0, "Y": rows, "X": columns, layout.axes[0]: z}
+        parts = {"C": slice(None), "Z": 0, "Y": rows, "X": columns, **layout.place(z)}
         place = tuple(parts[axis] for axis in stored_axes(layout))
         array[place] = values.astype(dtype, copy=False)
 
@@ -149,13 +149,13 @@ def stored_axes(layout: Layout) -> str:
 
     Of time points whose distance in z is known there is one slice each: the axis has its spacing.
     """
-    axes, size = layout.axes, layout.calibration.pixel_size
-    is_deep = axes[0] == "T" and size is not None and size[0] is not None
+    axes, size = layout.full_axes, layout.calibration.pixel_size
+    is_deep = "Z" not in axes and size is not None and size[0] is not None
     return "".join(sorted(axes + "Z" * is_deep, key="TCZYX".index))
 
 
 def _stored_shape(layout: Layout) -> tuple[int, ...]:
-    sizes = {"Z": 1, **dict(zip(layout.axes, layout.shape))}
+    sizes = {"Z": 1, **dict(zip(layout.full_axes, layout.full_shape))}
     return tuple(sizes[axis] for axis in stored_axes(layout))
 
 

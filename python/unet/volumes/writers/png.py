@@ -35,21 +35,34 @@ def open_png(layout: Layout) -> Iterator[Put]:
 def open_png_folder(layout: Layout) -> Iterator[Put]:
     """Open a folder of images to write, one a slice."""
     _check(layout)
-    names = slice_names(layout.numbers or range(layout.shape[0]))
+    places = [tuple(layout.place(z).values()) for z in range(layout.shape[0])]
+    names = slice_names(layout.numbers or places)
     with atomic_folder(layout.path) as temporary:
         yield _whole_slices(layout, lambda z: temporary / names[z])
 
 
-def slice_names(numbers: Sequence[int]) -> list[str]:
+def slice_names(numbers: Sequence[int | tuple[int, ...]]) -> list[str]:
     """Return the files' names of slices of these numbers, which sort as the numbers do.
+
+    Parameters
+    ----------
+    numbers : sequence of int or tuple of int
+        Two numbers are those of time point and depth.
 
     Examples
     --------
     >>> slice_names([7, 12])
     ['slice_0007.png', 'slice_0012.png']
+    >>> slice_names([(0, 7), (12, 0)])
+    ['slice_t0000_z0007.png', 'slice_t0012_z0000.png']
     """
-    digits = max(4, len(str(max(numbers))))
-    return [f"slice_{number:0{digits}d}.png" for number in numbers]
+    places = [number if isinstance(number, tuple) else (number,) for number in numbers]
+    digits = [max(4, len(str(max(column)))) for column in zip(*places)]
+    letters = "tz" if len(digits) == 2 else ("",)
+    return [
+        "_".join(["slice", *(f"{a}{n:0{d}d}" for a, n, d in zip(letters, place, digits))]) + ".png"
+        for place in places
+    ]
 
 
 def _check(layout: Layout) -> None:

@@ -40,7 +40,7 @@ def open_tiff_output(layout: Layout) -> Iterator[Put]:
         # Pixels lie one after the other, so the file is laid out first and parts are put into it.
         # Not through a memory map: on a full disk that ends in a signal instead of an error.
         imagej = not big and stored.name in _IMAGEJ_TYPES
-        tags: dict[str, Any] = {"metadata": {"axes": layout.axes}}
+        tags: dict[str, Any] = {"metadata": {"axes": layout.full_axes}}
         if imagej:
             tags["metadata"].update(_imagej_metadata(layout))
             tags.update(_resolution(layout))
@@ -51,7 +51,7 @@ def open_tiff_output(layout: Layout) -> Iterator[Put]:
             tags.update(metadata=None, description=_ome_xml(layout, stored))
         with tifffile.TiffWriter(str(temporary), bigtiff=big, byteorder="<", imagej=imagej) as tiff:
             offset, _ = tiff.write(
-                shape=shape,
+                shape=layout.full_shape,
                 dtype=stored,
                 photometric="minisblack",
                 software=mark(STACK),
@@ -149,9 +149,9 @@ def _ome_xml(layout: Layout, stored: np.dtype) -> str:
     xml = tifffile.OmeXml(Creator=mark(STACK), UUID=number)
     xml.addimage(
         stored,
-        layout.shape,
+        layout.full_shape,
         (pages, 1, 1, *layout.shape[-2:], 1),
-        axes=layout.axes,
+        axes=layout.full_axes,
         **metadata,
     )
     return xml.tostring(declaration=True).encode("ascii", "xmlcharrefreplace").decode("ascii")

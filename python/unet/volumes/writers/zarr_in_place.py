@@ -94,7 +94,9 @@ class ZarrInPlace:
         return list(changed)
 
     def _chunks(self, z: int, rows: slice, columns: slice) -> Iterator[Path]:
-        parts = {self._layout.axes[0]: slice(z, z + 1), "Y": rows, "X": columns}
+        place = self._layout.place(z)
+        parts = {axis: slice(at, at + 1) for axis, at in place.items()}
+        parts.update(Y=rows, X=columns)
         chunks = []
         for axis, size, step in zip(
             stored_axes(self._layout), self._level.shape, self._level.chunks
