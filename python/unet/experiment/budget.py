@@ -18,6 +18,14 @@ _WARM, _WARM_ON_GPU = 3, 50
 _LEAST, _SECONDS, _LONGEST = 10, 3.0, 30.0
 # Of the time for iterations, what is planned with; the rest is for a machine that becomes slower.
 _PLANNED = 0.85
+#: What scores of a held-out slice cost beside its passes, in seconds for a million pixels: CPU time
+#: on one core was 4 of membranes (most of it the warping error; four times that beside other work),
+#: 0.4 of cells.
+SCORING = {"membranes": 15.0, "cells": 3.0, "classes": 1.0}
+# The passes, likewise: four orientations of the narrowest network on two cores.
+_PASSES = 8.0
+# Of the time of a run, what its two judgements may take, about.
+_JUDGING = 0.15
 #: Below so many the result means nothing: V_rand of ISBI 2012 was 0.94 after 800, 0.81 after 100,
 #: 0.43 after 40.
 LEAST_ITERATIONS = 100
@@ -83,3 +91,26 @@ def _is_enough(ends: list[float], warm: int, longest: float) -> bool:
 def fitting(pace: Pace, seconds: float, rest: float) -> int:
     """Return how many iterations fit into seconds, of which `rest` are for what else is done."""
     return max(1, int(_PLANNED * (seconds - rest) / pace.iteration))
+
+
+def most_held_out(minutes: float, pixels: int, kind: str) -> int:
+    """Return how many slices of so many pixels can be held out: those that there is time to judge.
+
+    Parameters
+    ----------
+    minutes : float
+        Of the run in all.
+    pixels : int
+        Of a slice.
+    kind : {"membranes", "cells", "classes"}
+        What they are scored as.
+
+    Examples
+    --------
+    >>> most_held_out(5, 512 * 512, "membranes"), most_held_out(20, 512 * 512, "membranes")
+    (4, 15)
+    >>> most_held_out(12, 1024 * 1024, "membranes"), most_held_out(12, 1024 * 1024, "cells")
+    (2, 5)
+    """
+    each = (SCORING[kind] + _PASSES) * pixels / 1e6
+    return max(1, round(_JUDGING * 60 * minutes / (2 * each)))

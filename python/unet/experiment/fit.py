@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Callable, NamedTuple
 
 from unet.experiment import choice
-from unet.experiment.budget import Pace, fitting, measure
+from unet.experiment.budget import SCORING, Pace, fitting, measure
 from unet.experiment.choice import Chosen
 from unet.experiment.folder import NET, RunFolder
 from unet.experiment.network_files import (
@@ -27,8 +27,6 @@ from unet.machine.memory import pass_memory
 from unet.model.adapt import Pretrained
 from unet.network.geometry import Geometry
 
-# What a held-out slice costs beside its passes: scores, in seconds for a million pixels.
-_SCORING = 20.0
 # Passes for each tile that is judged: four orientations.
 _ORIENTATIONS = 4
 # Of the time, what tests in all may take, and how many there are at most in a stage.
@@ -74,6 +72,8 @@ class Fitting:
     size : tuple of int
         (height, width) of the slices.
     options : ExperimentOptions
+    kind : {"membranes", "cells", "classes"}
+        What is scored.
     levels : int
     pretrained : Pretrained, optional
         What it begins as, of the levels and maps that are asked for.
@@ -92,6 +92,7 @@ class Fitting:
         parts: Split,
         size: tuple[int, int],
         options: ExperimentOptions,
+        kind: str,
         levels: int,
         pretrained: Pretrained | None,
         minutes: float | None,
@@ -99,7 +100,7 @@ class Fitting:
         say: Callable[[str], None],
     ) -> None:
         self._caffe, self._folder, self._parts, self._size = caffe, folder, parts, size
-        self._options, self._levels, self._minutes = options, levels, minutes
+        self._options, self._kind, self._levels, self._minutes = options, kind, levels, minutes
         self._pretrained = pretrained
         self._began, self._say = began, say
         self._schedule = Schedule(options.solver or "Adam", options.seed)
@@ -196,7 +197,7 @@ class Fitting:
             tile = self._in_memory(maps, self._smaller(tile.value, why), why)
         passes = self._shape(maps, tile.value).passes(self._parts, self._size) * pace.test_pass
         pixels = self._parts.many * math.prod(self._size)
-        judging = _ORIENTATIONS * passes + _SCORING * pixels / 1e6
+        judging = _ORIENTATIONS * passes + SCORING[self._kind] * pixels / 1e6
         many, tests = self._iterations(pace, judging, passes)
         schedule = replace(
             self._schedule,

@@ -10,7 +10,7 @@ from typing import Any, Callable
 
 from unet.errors import InputError
 from unet.experiment import choice
-from unet.experiment.budget import LEAST_ITERATIONS
+from unet.experiment.budget import LEAST_ITERATIONS, most_held_out
 from unet.experiment.card import paragraph
 from unet.experiment.choice import Chosen
 from unet.experiment.fit import Fitting
@@ -18,15 +18,12 @@ from unet.experiment.folder import LABELS_PICTURE, NET, START, TRAINING_SET, Run
 from unet.experiment.network_files import Shape
 from unet.experiment.options import PLAIN, ExperimentOptions, flag_of
 from unet.experiment.split import MOST, middles_of, split
-from unet.experiment.truth import kind_of
+from unet.experiment.truth import kind_of, likely_kind
 from unet.model.adapt import Pretrained, write_adapted
 from unet.model.open_net import DEPLOY
 from unet.network.nets import AUGMENTATION
 from unet.preparation.prepare import Pair, make_training_set, with_preview
 from unet.preparation.summary import Summary
-
-# Held out at most where a run has less than so many minutes: scores take their time.
-_FEW, _SHORT = 3, 10.0
 
 
 class Settling:
@@ -56,7 +53,10 @@ class Settling:
         if options.iterations is None:
             usual = choice.MINUTES_GPU if self._on_gpu else choice.MINUTES_CPU
             self._minutes = options.minutes or usual
-        most = _FEW if self._minutes is not None and self._minutes < _SHORT else MOST
+        most = MOST
+        if self._minutes is not None:
+            kind = options.kind or ("cells" if in_time else likely_kind(pair))
+            most = min(MOST, most_held_out(self._minutes, math.prod(self._size), kind))
         middles = middles_of(pair.labels, pair.slices, pair.options.ignore_label)
         self._parts = split(
             *(pair.slices, self._size),
@@ -78,7 +78,7 @@ class Settling:
         if options.levels is None:
             levels = choice.choose_levels(self._size, _diameter(summary, kind))
         fitting = Fitting(
-            *(self._caffe, self._folder, parts, self._size, options, levels.value),
+            *(self._caffe, self._folder, parts, self._size, options, kind, levels.value),
             *(self._pretrained, minutes, self._began, self._say),
         )
         fit = fitting.fit()

@@ -9,6 +9,7 @@ from unet.preparation.census import annotated_slice
 from unet.preparation.labels import IGNORED
 from unet.preparation.prepare import Pair
 from unet.preparation.summary import Summary
+from unet.volumes.row_strips import values_of
 
 # As in held-out.h5.
 _UNKNOWN = np.int32(-1)
@@ -23,6 +24,17 @@ def kind_of(summary: Summary) -> str:
     if summary.kind in ("classes", "membranes"):
         return summary.kind
     return "membranes" if summary.kind == "binary" and summary.is_tissue else "cells"
+
+
+def likely_kind(pair: Pair) -> str:
+    """Return what labels are likely to be scored as, by their middle slice: the costlier in doubt.
+
+    Two values can be membranes as well as cells.
+    """
+    if pair.options.label_kind == "classes":
+        return "classes"
+    values = set(values_of(pair.labels[pair.slices[len(pair.slices) // 2]]).tolist())
+    return "membranes" if len(values - {pair.options.ignore_label}) <= 2 else "cells"
 
 
 def held_out(

@@ -7,7 +7,7 @@ import pytest
 import caffe
 from tests.unet.small_net import write_training
 from unet.experiment import budget
-from unet.experiment.budget import Pace, fitting, measure
+from unet.experiment.budget import Pace, fitting, measure, most_held_out
 
 
 @pytest.mark.parametrize(
@@ -17,6 +17,16 @@ from unet.experiment.budget import Pace, fitting, measure
 )
 def test_as_many_iterations_fit_as_take_the_time_that_is_left(seconds, rest, expected):
     assert fitting(Pace(0.5, 0.2), seconds, rest) == expected
+
+
+@pytest.mark.parametrize("kind", ["membranes", "cells", "classes"])
+@pytest.mark.parametrize("minutes", [4, 12, 60])
+def test_so_many_slices_are_held_out_as_a_sixth_of_the_time_suffices_to_judge(kind, minutes):
+    pixels = 1024 * 1024
+    judging = 2 * (budget.SCORING[kind] + 8.0) * pixels / 1e6 / 60
+    many = most_held_out(minutes, pixels, kind)
+    assert many == 1 or (many - 0.5) * judging <= 0.15 * minutes
+    assert (many + 0.5) * judging >= 0.15 * minutes
 
 
 def paced(times: list[float], warm: int, longest: float) -> int:

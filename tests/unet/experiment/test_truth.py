@@ -9,7 +9,7 @@ import pytest
 import tifffile
 
 import unet
-from unet.experiment.truth import kind_of, truth_of
+from unet.experiment.truth import kind_of, likely_kind, truth_of
 from unet.preparation.prepare import TrainingSetOptions, opened
 
 
@@ -57,3 +57,20 @@ def test_true_cells_are_those_that_were_drawn_and_unknown_where_nobody_did(discs
     pairs = {(int(a), int(b)) for a, b in zip(truth.ravel(), labels[0].ravel()) if a > 0}
     assert len(pairs) == len(dict(pairs)) == len(np.unique(discs[0, :, :60])) - 1
     assert set(np.unique(inside)) == {-1, 0, 1}
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "expected"),
+    [
+        ([0, 1, 2, 3], {}, "cells"),
+        ([0, 255], {}, "membranes"),
+        ([0, 1, 9], {"ignore_label": 9}, "membranes"),
+        ([0, 128, 255], {"classes": (0, 128, 255)}, "classes"),
+    ],
+)
+def test_what_is_likely_scored_is_told_by_the_middle_slice(values, options, expected):
+    labels = np.zeros((3, 20, 20), np.uint8)
+    labels[1] = np.resize(np.repeat(values, 100), (20, 20))
+    given = TrainingSetOptions(unannotated="none", **options)
+    with opened(np.zeros(labels.shape, np.uint8), labels, given) as pair:
+        assert likely_kind(pair) == expected
