@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import math
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -149,6 +149,16 @@ class SyncedMemory:
         """Take values that are `part` inside `window` and 0 outside, without writing the zeros."""
         self.set_lazy(_Window(self.shape, window, part))
 
+    def set_joined(self, parts: Sequence[torch.Tensor], axis: int) -> None:
+        """Take values that are `parts` joined, without doing so before somebody asks for them."""
+        self.set_lazy(_Joined(parts, axis))
+
+    def parts(self, axis: int) -> list[torch.Tensor]:
+        """Return what, joined along an axis, `native` returns; only to be read."""
+        if isinstance(self._make, _Joined) and self._make.axis == axis:
+            return list(self._make.parts)
+        return [self.native()]
+
     def move_to(self, memory: torch.Tensor) -> None:
         """Have the newest values lie in `memory`, where a CUDA graph reads them."""
         if self._head is Head.AT_HOST:
@@ -233,6 +243,8 @@ class SyncedMemory:
         """Change the shape; values that there is memory for keep their place in the flat order."""
         if shape == self.shape:
             return
+        if isinstance(self._make, _Joined):
+            self._make_lazy_values()
         count = math.prod(shape)
         kept = spare = None
         newest = self._host if self._head is Head.AT_HOST else self._tensor
@@ -320,6 +332,9 @@ class ReshapedView:
     def native(self) -> torch.Tensor:
         return self.of.native().reshape(self.shape)
 
+    def parts(self, axis: int) -> list[torch.Tensor]:
+        return [self.native()]
+
     def set(self, tensor: torch.Tensor) -> None:
         self.of.set(tensor.reshape(self.of.shape))
 
@@ -375,3 +390,13 @@ class _Window:
         whole = self.part.new_zeros(self.shape)
         whole[self.window] = self.part
         return whole
+
+
+class _Joined:
+    """Joins values along an axis, when somebody asks for them in one."""
+
+    def __init__(self, parts: Sequence[torch.Tensor], axis: int) -> None:
+        self.parts, self.axis = parts, axis
+
+    def __call__(self) -> torch.Tensor:
+        return torch.cat(list(self.parts), self.axis)

@@ -383,7 +383,10 @@ class Convolution(_ConvolutionBase):
     def _forward_winograd(self, bottom: Blobs, top: Blobs, relu: bool) -> None:
         weights, bias = self._parameters()
         for below, above in zip(bottom, top):
-            data = self._batched(below.data_memory)
+            parts = below.data_memory.parts(self.axis)
+            if not all(convolve.takes(part.shape[1]) for part in parts):
+                parts = [below.data_memory.native()]
+            data = [part.to(torch.float32) for part in parts]
             above.set_data(convolve.forward(data, weights, bias, self.pad, relu))
 
     def _gradients(

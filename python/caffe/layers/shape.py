@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 from caffe.blob import MAX_AXES, Blob
 from caffe.layer_types import register
 from caffe.layers.base import Blobs, BuiltInLayer
+from caffe.proto import caffe_pb2
 
 
 def _axis(layer: BuiltInLayer, param: Message, older: str, shape: tuple[int, ...]) -> int:
@@ -38,16 +39,20 @@ class SharingLayer(BuiltInLayer):
         self._changes = [blob.data_memory.source.changes_in_place for blob in bottom]
 
     def may_share(self, bottom: Blobs, index: int, top: Blob) -> bool:
-        """Tell whether nobody will write into values that a bottom and the top share.
+        """Tell whether nobody will write into values that a bottom and the top share."""
+        if top.data_memory.changes_in_place or not self.stays(bottom, index):
+            return False
+        return not top.data_memory.native().is_contiguous()
 
-        No later layer may work in place on either. Users write only where values lie in C's order:
+    def stays(self, bottom: Blobs, index: int) -> bool:
+        """Tell whether nobody will write into a bottom's values after this layer.
+
+        No later layer may work in place there. Users write only where values lie in C's order:
         others are copied for who looks at them.
         """
-        memories = bottom[index].data_memory, top.data_memory
-        later = memories[0].source.changes_in_place > self._changes[index]
-        if later or memories[1].changes_in_place:
-            return False
-        return not any(memory.native().is_contiguous() for memory in memories)
+        memory = bottom[index].data_memory
+        later = memory.source.changes_in_place > self._changes[index]
+        return not later and not memory.native().is_contiguous()
 
 
 @register("Split")
@@ -140,6 +145,10 @@ class Concat(SharingLayer):
         parts = [
             blob.data_memory.native()[window or ...] for blob, window in zip(bottom, self.windows)
         ]
+        if self.phase == caffe_pb2.TEST and self._stay(bottom, parts):
+            # Convolutions read them where they lie.
+            top[0].data_memory.set_joined(parts, self.axis)
+            return
         joined = torch.cat(parts, self.axis)
         top[0].set_data(joined)
         # The bottoms' values now stand in the top as well: alias the bottoms to it.
@@ -151,6 +160,11 @@ class Concat(SharingLayer):
             if alike and self.may_share(bottom, index, top[0]):
                 # Not in place: a view would go on keeping what it was a view of.
                 memory.set(part)
+
+    def _stay(self, bottom: Blobs, parts: Sequence[torch.Tensor]) -> bool:
+        """Tell whether values on the CPU, of one type, are still the same when the top is read."""
+        alike = {(part.device.type, part.dtype) for part in parts} == {("cpu", torch.float32)}
+        return alike and all(self.stays(bottom, index) for index in range(len(bottom)))
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         if self.shares_tops:

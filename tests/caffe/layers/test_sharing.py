@@ -24,7 +24,7 @@ def expected(kind, source, other):
     return np.concatenate([source, other], axis=1)
 
 
-def net_of(kind, made_by, later=None):
+def net_of(kind, made_by, later=None, phase=caffe.TRAIN):
     """Return a net whose layer `later` works in place above ("top") or beside ("bottom") it."""
     n = caffe.NetSpec()
     n.data = L.Input(shape=dict(dim=list(SHAPE)))
@@ -49,7 +49,7 @@ def net_of(kind, made_by, later=None):
         n.act = L.ReLU(n.flat, in_place=True)
     # Outputs are looked at after each pass.
     n.end = L.Reduction(n.top)
-    return caffe.Net(n.to_proto(), caffe.TRAIN)
+    return caffe.Net(n.to_proto(), phase)
 
 
 def filled(net):
@@ -60,9 +60,10 @@ def filled(net):
 
 @pytest.mark.parametrize("kind", ["Crop", "Concat"])
 @pytest.mark.parametrize("made_by", ["Convolution", "Power"])
-def test_a_user_writes_into_one_blob_alone(kind, made_by):
+@pytest.mark.parametrize("phase", [caffe.TRAIN, caffe.TEST])
+def test_a_user_writes_into_one_blob_alone(kind, made_by, phase):
     for name, others in (("source", ["top", "other"]), ("top", ["source", "other"])):
-        net = net_of(kind, made_by)
+        net = net_of(kind, made_by, phase=phase)
         values = filled(net)
         wanted = {"source": values, "other": values, "top": expected(kind, values, values)}
         net.blobs[name].data[...] = 7
@@ -73,8 +74,9 @@ def test_a_user_writes_into_one_blob_alone(kind, made_by):
 @pytest.mark.parametrize("kind", ["Crop", "Concat"])
 @pytest.mark.parametrize("made_by", ["Convolution", "Power"])
 @pytest.mark.parametrize("later", ["top", "bottom", "flattened top"])
-def test_a_layer_in_place_writes_into_one_blob_alone(kind, made_by, later):
-    net = net_of(kind, made_by, later)
+@pytest.mark.parametrize("phase", [caffe.TRAIN, caffe.TEST])
+def test_a_layer_in_place_writes_into_one_blob_alone(kind, made_by, later, phase):
+    net = net_of(kind, made_by, later, phase)
     values = filled(net)
     top = expected(kind, values, values)
     np.testing.assert_array_equal(net.blobs["other"].data, values)

@@ -44,6 +44,11 @@ _MIN_PIXELS = 400
 _MIN_WORK = 2**22
 
 
+def takes(channels: int) -> bool:
+    """Tell whether so many channels, of input or output, are whole vectors."""
+    return channels % simd.LANES == 0
+
+
 def is_faster(channels: int, maps: int, output: tuple[int, int]) -> bool:
     """Tell whether this is faster than direct convolution, and possible.
 
@@ -55,7 +60,8 @@ def is_faster(channels: int, maps: int, output: tuple[int, int]) -> bool:
     """
     return (
         simd.available()
-        and channels % simd.LANES == maps % simd.LANES == 0
+        and takes(channels)
+        and takes(maps)
         and channels * maps >= _MIN_FILTERS
         and math.prod(output) >= max(_MIN_PIXELS, _MIN_WORK // (channels * maps))
         # The input, which the gradient is convolved to, may be two pixels smaller.
@@ -64,7 +70,7 @@ def is_faster(channels: int, maps: int, output: tuple[int, int]) -> bool:
 
 
 def forward(
-    data: torch.Tensor,
+    data: Sequence[torch.Tensor],
     weights: torch.Tensor,
     bias: torch.Tensor | None,
     pad: tuple[int, int],
@@ -74,8 +80,8 @@ def forward(
 
     Parameters
     ----------
-    data : float32 tensor, shape (n, channels, height, width)
-        Copied if not channels last.
+    data : sequence of float32 tensors, each of shape (n, its channels, height, width)
+        Joined by channels. A tensor is copied if the channels of a pixel do not lie side by side.
     weights : float32 tensor, shape (maps, channels, 3, 3)
     bias : float32 tensor, shape (maps,), optional
     pad : (rows, columns) of zeros on each side
@@ -88,7 +94,8 @@ def forward(
 
     Notes
     -----
-    Channels and maps are multiples of `simd.LANES`, the output has at least one tile.
+    Channels of each tensor, and maps, are multiples of `simd.LANES`; the output has at least one
+    tile.
     """
     return _convolve(data, weights, False, bias, pad, relu)
 
@@ -106,7 +113,9 @@ def backward(
     ----------
     gradient : float32 tensor
         Shaped as the output; copied if not channels last.
-    data, weights, pad
+    data : float32 tensor
+        What `forward` was given, in one.
+    weights, pad
         As given to `forward`; pad is at most 2.
     wants : (bool, bool, bool)
         Which of the three gradients are needed; others are None.
@@ -117,14 +126,14 @@ def backward(
     """
     back = (2 - pad[0], 2 - pad[1])
     return (
-        _convolve(gradient, weights, True, None, back, False) if wants[0] else None,
+        _convolve([gradient], weights, True, None, back, False) if wants[0] else None,
         _weights_gradient(gradient, data, weights, pad) if wants[1] else None,
         gradient.sum((0, 2, 3)) if wants[2] else None,
     )
 
 
 def _convolve(
-    data: torch.Tensor,
+    data: Sequence[torch.Tensor],
     weights: torch.Tensor,
     transposed: bool,
     bias: torch.Tensor | None,
@@ -132,10 +141,12 @@ def _convolve(
     relu: bool,
 ) -> torch.Tensor:
     """Convolve with the weights or, `transposed`, with their transpose: from maps to channels."""
-    data, weights = _channels_last(data), weights.contiguous()
+    # What a layer cuts out of a larger image is read where it lies.
+    data = [part if part.stride(1) == 1 else _channels_last(part) for part in data]
+    weights, images = weights.contiguous(), len(data[0])
     tiling = Tiling.of(data, pad)
     maps = weights.shape[1 if transposed else 0]
-    shape = len(data), maps, tiling.height, tiling.width
+    shape = images, maps, tiling.height, tiling.width
     out = torch.empty(shape, memory_format=torch.channels_last)
     added = torch.zeros(maps) if bias is None else bias.contiguous()
     blocks = _blocks(maps, tiling.channels)
@@ -147,7 +158,7 @@ def _convolve(
             _convolve_fused(data, filters, added, relu, tiling, block, chunk, out)
         return out
     filters = None
-    for strips in tiling.groups(len(data), _TILES):
+    for strips in tiling.groups(images, _TILES):
         tiles = _input_transform(data, tiling, strips)
         for block in blocks:
             if filters is None or len(blocks) > 1:
@@ -157,7 +168,7 @@ def _convolve(
 
 
 def _convolve_fused(
-    data: torch.Tensor,
+    data: Sequence[torch.Tensor],
     filters: torch.Tensor,
     bias: torch.Tensor,
     relu: bool,
@@ -177,9 +188,8 @@ def _convolve_fused(
     def convolve(image: int, rows: range) -> None:
         tiles = scratch_planes("tiles", chunk * tiling.channels)
         products = scratch_planes("products", chunk * simd.LANES)
-        source, start, row_step = tiling.source(data[image], rows)
-        fused()(
-            _address(source, start),
+        sources = tiling.sources(data, image, rows)
+        fused(len(sources))(
             _address(filters),
             _address(bias, block.start),
             _address(out[image], OUTPUT_TILE * rows.start * tiling.width * maps + block.start),
@@ -189,15 +199,19 @@ def _convolve_fused(
             *tiling.extent(rows),
             chunk,
             tiling.channels,
-            row_step,
             len(block),
             tiling.width * maps,
             maps,
             *(planes.stride(0) for planes in (tiles, filters, products)),
+            *(
+                size
+                for s in sources
+                for size in (_address(s.pixels), s.channels, s.row_step, s.pixel_step)
+            ),
         )
 
     rows = tiling.row_ranges(2 * tiling.columns)
-    parallel_for(convolve, itertools.product(range(len(data)), rows))
+    parallel_for(convolve, itertools.product(range(len(out)), rows))
 
 
 def _convolve_in_steps(
@@ -241,7 +255,7 @@ def _weights_gradient(
 ) -> torch.Tensor:
     """Return the gradient of the weights: each step of `forward`, transposed."""
     gradient, data = _channels_last(gradient), _channels_last(data)
-    tiling = Tiling.of(data, pad)
+    tiling = Tiling.of([data], pad)
     result = torch.empty(weights.shape)
     groups = tiling.groups(len(data), _GRADIENT_TILES)
     there = None
@@ -249,7 +263,7 @@ def _weights_gradient(
         total = scratch_planes("filters", tiling.channels * len(block))
         for number, strips in enumerate(groups):
             if there != number:
-                tiles, there = _input_transform(data, tiling, strips), number
+                tiles, there = _input_transform([data], tiling, strips), number
             _add_group(gradient, tiles, tiling, strips, block, total, number > 0)
         _each_block(transforms.filter_transform_transposed(), result, total, False, block)
     return result
@@ -302,23 +316,27 @@ def _each_plane(
     parallel_for(run, ((part,) for part in parts))
 
 
-def _input_transform(data: torch.Tensor, tiling: Tiling, strips: Sequence[Strip]) -> torch.Tensor:
+def _input_transform(
+    data: Sequence[torch.Tensor], tiling: Tiling, strips: Sequence[Strip]
+) -> torch.Tensor:
     """Return the transforms of the input tiles of some strips, in planes."""
     capacity = tiling.capacity(strips)
     tiles = scratch_planes("tiles", capacity * tiling.channels)
 
     def transform(strip: Strip) -> None:
-        source, start, row_step = tiling.source(data[strip.image], strip.rows)
-        transforms.input_transform()(
-            _address(source, start),
-            _address(tiles, strip.first * simd.LANES),
-            *tiling.extent(strip.rows),
-            row_step,
-            tiling.channels,
-            tiles.stride(0),
-            capacity,
-            tiling.channels,
-        )
+        channel = 0
+        for source in tiling.sources(data, strip.image, strip.rows):
+            transforms.input_transform()(
+                _address(source.pixels),
+                _address(tiles, channel * capacity + strip.first * simd.LANES),
+                *tiling.extent(strip.rows),
+                source.row_step,
+                source.pixel_step,
+                tiles.stride(0),
+                capacity,
+                source.channels,
+            )
+            channel += source.channels
 
     parallel_for(transform, tiling.parts(strips))
     return tiles

@@ -119,17 +119,23 @@ def multiply_transposed() -> Callable[..., None]:
     return simd.compiled(body)
 
 
+# Of each tensor that an image's channels come from: its address and channels, and its steps in
+# memory from a row of pixels to the next and from a pixel to the next.
+_SOURCE_SIZES = ("image", "image_channels", "row_step", "pixel_step")
+
+
 @functools.cache
-def fused() -> Callable[..., None]:
+def fused(sources: int) -> Callable[..., None]:
     """Compile: out = rows of tiles of an image convolved, some tiles and maps at a time.
 
     The transforms of input and output and `multiply` are given as the addresses of these functions;
-    `chunk` tiles are taken at a time.
+    `chunk` tiles are taken at a time. The image's channels come from so many tensors, each of which
+    is told of at the end.
     """
+    names = [f"{name}{number}" for number in range(sources) for name in _SOURCE_SIZES]
 
     def body(
         builder: Builder,
-        image: Pointer,
         filters: Pointer,
         bias: Pointer,
         out: Pointer,
@@ -144,28 +150,32 @@ def fused() -> Callable[..., None]:
         last_column: Int,
         chunk: Int,
         channels: Int,
-        row_step: Int,
         maps: Int,
         out_row_step: Int,
         out_pixel_step: Int,
         tiles_plane: Int,
         filters_plane: Int,
         products_plane: Int,
+        **sizes: Int,
     ) -> None:
         with builder.loop(rows) as row, builder.loop(columns, chunk) as column:
             y, x = row * OUTPUT_TILE, column * OUTPUT_TILE
             count = (columns - column).minimum(chunk)
             where = (1, count, last_row - y, last_column - x)
-            first = image.at(y * row_step + x * channels)
-            sizes = (row_step, channels, tiles_plane, chunk, channels)
-            builder.call(input_transform, first, tiles, *where, *sizes)
+            found = tiles
+            for number in range(sources):
+                image, count_here, *steps = (sizes[f"{name}{number}"] for name in _SOURCE_SIZES)
+                first = image.pointer().at(y * steps[0] + x * steps[1])
+                last = (*steps, tiles_plane, chunk, count_here)
+                builder.call(input_transform, first, found, *where, *last)
+                found = found.at(count_here * chunk)
             with builder.loop(maps, simd.LANES) as number:
                 block = filters.at(number * channels)
-                sizes = (PLANES, count, chunk, channels, simd.LANES)
-                steps = (tiles_plane, filters_plane, products_plane)
-                builder.call(multiply, tiles, block, products, *sizes, *steps)
+                planes = (tiles_plane, filters_plane, products_plane)
+                counts = (PLANES, count, chunk, channels, simd.LANES)
+                builder.call(multiply, tiles, block, products, *counts, *planes)
                 first = out.at(y * out_row_step + x * out_pixel_step + number)
-                sizes = (out_row_step, out_pixel_step, products_plane, chunk, simd.LANES)
-                builder.call(output_transform, products, bias.at(number), first, *where, *sizes)
+                last = (out_row_step, out_pixel_step, products_plane, chunk, simd.LANES)
+                builder.call(output_transform, products, bias.at(number), first, *where, *last)
 
-    return simd.compiled(body)
+    return simd.compiled(body, *names)

@@ -125,6 +125,11 @@ class Int:
     def __ge__(self, other: Int | int) -> Any:
         return self.builder.llvm.icmp_signed(">=", self.value, _int(other))
 
+    def pointer(self) -> Pointer:
+        """Return it as the address of float32 values."""
+        value = self.builder.llvm.inttoptr(self.value, ir.FloatType().as_pointer())
+        return Pointer(self.builder, value)
+
     def minimum(self, other: Int | int) -> Int:
         """Return the smaller one."""
         builder, other = self.builder.llvm, _int(other)

@@ -28,6 +28,25 @@ class Strip:
 
 
 @dataclass(frozen=True)
+class Source:
+    """Where rows of tiles are read: some channels of an image.
+
+    Attributes
+    ----------
+    pixels : float32 tensor, shape (channels, height, width)
+        From the first row of pixels on; the channels of a pixel lie side by side.
+    channels : int
+    row_step, pixel_step : int
+        Steps in memory.
+    """
+
+    pixels: torch.Tensor
+    channels: int
+    row_step: int
+    pixel_step: int
+
+
+@dataclass(frozen=True)
 class Tiling:
     """How a convolution is cut into tiles.
 
@@ -46,10 +65,10 @@ class Tiling:
     width: int
 
     @classmethod
-    def of(cls, data: torch.Tensor, pad: tuple[int, int]) -> Tiling:
-        """Cut the convolution of a (n, channels, height, width) tensor."""
-        height, width = (size + 2 * side - 2 for size, side in zip(data.shape[2:], pad))
-        return cls(pad, data.shape[1], height, width)
+    def of(cls, data: Sequence[torch.Tensor], pad: tuple[int, int]) -> Tiling:
+        """Cut the convolution of (n, channels, height, width) tensors joined by channels."""
+        height, width = (size + 2 * side - 2 for size, side in zip(data[0].shape[2:], pad))
+        return cls(pad, sum(part.shape[1] for part in data), height, width)
 
     @property
     def rows(self) -> int:
@@ -101,20 +120,22 @@ class Tiling:
                 rows = strip.rows[part.start : part.stop]
                 yield (Strip(strip.image, rows, strip.first + part.start * self.columns),)
 
-    def source(self, image: torch.Tensor, rows: range) -> tuple[torch.Tensor, int, int]:
-        """Return where rows of tiles are read: tensor, number of the first value, row of pixels."""
+    def sources(self, data: Sequence[torch.Tensor], number: int, rows: range) -> list[Source]:
+        """Return where rows of tiles of an image are read, of each tensor it is joined from."""
+        return [self._source(part[number], rows, f"padded {k}") for k, part in enumerate(data)]
+
+    def _source(self, image: torch.Tensor, rows: range, room: str) -> Source:
         (top, left), start = self.pad, OUTPUT_TILE * rows.start
         if top or left:
             # Where the last row of tiles starts before its place, so does the padded copy.
             first = min(start, self.height - OUTPUT_TILE)
             last = min(OUTPUT_TILE * rows.stop, self.height) + 2
-            padded = scratch("padded", last - first, self.width + 2, self.channels).zero_()
+            padded = scratch(room, last - first, self.width + 2, len(image)).zero_()
             above, below = max(first, top), min(last, image.shape[1] + top)
             inside = image[:, above - top : below - top].permute(1, 2, 0)
             padded[above - first : below - first, left : left + image.shape[2]] = inside
             image, start = padded.permute(2, 0, 1), start - first
-        row_step = image.shape[2] * self.channels
-        return image, start * row_step, row_step
+        return Source(image[:, start:], *image.shape[:1], *image.stride()[1:])
 
 
 def ranges(count: int, width: int) -> list[range]:

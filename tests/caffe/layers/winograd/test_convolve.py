@@ -45,8 +45,8 @@ def test_equals_convolution_in_double_precision(images, channels, maps, size, pa
     weights = torch.randn(maps, channels, 3, 3) / (3 * channels**0.5)
     bias = torch.randn(maps)
     with torch.no_grad():
-        output = convolve.forward(data, weights, bias, pad, False)
-        rectified = convolve.forward(data, weights, bias, pad, True)
+        output = convolve.forward([data], weights, bias, pad, False)
+        rectified = convolve.forward([data], weights, bias, pad, True)
         gradient = torch.randn_like(output)
         found = convolve.backward(gradient, data, weights, pad, (True,) * 3)
     wanted, gradients = exact(data, weights, bias, pad, gradient)
@@ -65,7 +65,7 @@ def test_the_number_of_threads_does_not_change_a_bit():
     try:
         for count in (1, 2, 3):
             torch.set_num_threads(count)
-            output = convolve.forward(data, weights, bias, (0, 0), True)
+            output = convolve.forward([data], weights, bias, (0, 0), True)
             back = convolve.backward(gradient, data, weights, (0, 0), (True, True, False))
             results.append([output, *back[:2]])
             # The threads compute with one thread each; this one goes on with all of its own.
@@ -83,7 +83,7 @@ def test_how_the_work_is_cut_does_not_change_a_bit(monkeypatch, near):
     bias, gradient = torch.randn(64), torch.randn(3, 64, 28, 69)
 
     def results():
-        output = convolve.forward(data, weights, bias, (0, 0), True)
+        output = convolve.forward([data], weights, bias, (0, 0), True)
         return output, *convolve.backward(gradient, data, weights, (0, 0), (True, True, False))[:2]
 
     whole = results()
@@ -98,11 +98,25 @@ def test_how_the_work_is_cut_does_not_change_a_bit(monkeypatch, near):
     close(cut[2], whole[2].double(), 1e-5)
 
 
+@pytest.mark.parametrize("near", [0, 2**17])
+@pytest.mark.parametrize("pad", [(0, 0), (2, 1)])
+def test_channels_of_several_tensors_give_what_they_give_in_one(monkeypatch, near, pad):
+    monkeypatch.setattr(convolve, "_CORE_VALUES", near)
+    torch.manual_seed(4)
+    # The middle of a larger image, a tensor in C's order, and a whole one pixel by pixel.
+    larger = torch.randn(2, 32, 40, 77).contiguous(memory_format=torch.channels_last)
+    parts = [larger[:, :, 4:34, 3:74], torch.randn(2, 16, 30, 71), torch.randn(2, 48, 30, 71)]
+    parts[2] = parts[2].contiguous(memory_format=torch.channels_last)
+    weights, bias = torch.randn(64, 96, 3, 3), torch.randn(64)
+    found = convolve.forward(parts, weights, bias, pad, True)
+    assert torch.equal(found, convolve.forward([torch.cat(parts, 1)], weights, bias, pad, True))
+
+
 def test_a_value_that_is_not_a_number_is_not_rectified_away():
     data = torch.zeros(1, 16, 6, 6)
     data[0, 3, 2, 2] = torch.nan
     weights = torch.ones(16, 16, 3, 3)
-    assert convolve.forward(data, weights, None, (0, 0), True).isnan().any()
+    assert convolve.forward([data], weights, None, (0, 0), True).isnan().any()
 
 
 @pytest.mark.parametrize("wanted", range(3))
@@ -146,7 +160,7 @@ def test_a_layer_of_many_channels_takes_this_way_and_one_of_few_does_not(tmp_pat
     taken = []
     real = convolve.forward
     monkeypatch.setattr(
-        convolve, "forward", lambda data, *rest: taken.append(data.shape[1]) or real(data, *rest)
+        convolve, "forward", lambda data, *rest: taken.append(data[0].shape[1]) or real(data, *rest)
     )
     path = tmp_path / "net.prototxt"
     text = 'layer { name: "in" type: "Input" top: "x0" input_param { shape { dim: 1 dim: 3 dim: 30 '
