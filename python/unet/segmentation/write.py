@@ -370,7 +370,10 @@ def _join_instances(
     z, dtype = plan.slices[row], stored_types(files, plan)["instances"]
     blocks = blocks_of(range(z, z + 1), plan.size, plan.block)
     joined = joined_instances(
-        blocks, lambda block: progress.get(block)["components"], plan.rules.minimum_area
+        blocks,
+        lambda block: progress.get(block)["components"],
+        plan.rules.minimum_area,
+        plan.rules.fill_holes,
     )
     for block, cells in joined:
         writer.put(row, block.rows, block.columns, _numbered(cells, dtype, plan, z))

@@ -40,8 +40,8 @@ def run(repository: Path, tmp_path: Path, monkeypatch, capsys):
     return call
 
 
-@pytest.mark.parametrize("kind", ["tif", "zarr"])
-def test_a_slice_in_blocks_is_written_as_a_whole_one(run, tmp_path, kind):
+@pytest.mark.parametrize(("kind", "holes"), [("tif", ["--fill-holes"]), ("zarr", [])])
+def test_a_slice_in_blocks_is_written_as_a_whole_one(run, tmp_path, kind, holes):
     run("-o", tmp_path / "out.h5")
     # Where no pixel is near, so that cells are of the same pixels.
     middle = np.sort(read_volume(tmp_path / "out.h5"), axis=None)[40_000:50_000]
@@ -53,13 +53,14 @@ def test_a_slice_in_blocks_is_written_as_a_whole_one(run, tmp_path, kind):
         folder.mkdir()
         files = [folder / f"{what}.{kind}" for what in ("out", "cells")]
         cut = ("--threshold", threshold, "--minimum-area", 9, "--overlay", folder / "shown.png")
-        printed = run("-o", files[0], "--instances", files[1], *cut, *how)
+        printed = run("-o", files[0], "--instances", files[1], *cut, *how, *holes)
         assert ("4 blocks of 160x144" in printed) == (name == "blocks")
         written.append([read_volume(file) for file in files])
         assert not list(folder.glob(".*"))
     (values, cells), (given, given_cells) = written
     np.testing.assert_allclose(given, values, rtol=0, atol=1e-5)
     assert cells.max() > 3
+    assert ((cells > 0) & (values <= threshold)).any() == bool(holes)
     np.testing.assert_array_equal(given_cells, cells)
     one, other = (
         np.asarray(Image.open(tmp_path / name / "shown.png")).astype(int)
@@ -89,8 +90,8 @@ def test_a_run_goes_on_by_the_blocks_with_which_it_began_whatever_is_free(
 
 
 def test_cells_that_need_the_whole_slice_are_refused_where_it_does_not_fit(run, tmp_path):
-    rules = ("--instances", tmp_path / "cells.tif", "--fill-holes")
-    with pytest.raises(InputError, match=r"--fill-holes needs a whole slice, 300x281, in memory"):
+    rules = ("--instances", tmp_path / "cells.tif", "--watershed", "0.1")
+    with pytest.raises(InputError, match=r"--watershed needs a whole slice, 300x281, in memory"):
         run(*rules, "--memory", LITTLE)
     assert not (tmp_path / "cells.tif").exists()
 
