@@ -65,7 +65,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add, file = parser.add_argument, dict(type=Path, metavar="FILE")
     add("stack", help="TIFF, PNG, folder of them, HDF5 or Zarr (FILE:/dataset names one inside)")
-    add_part(parser)
+    add_part(parser, "of the stack, of --truth all but the channel, where it has several")
     add_network(parser)
     kinds = ".tif, .h5, .zarr, .png, or a folder of PNG"
     add("-o", "--output", dest="probabilities", **file, help=f"write probabilities: {kinds}")
@@ -126,10 +126,14 @@ def job_of(arguments: argparse.Namespace) -> Job:
             "--threshold, --minimum-area, --fill-holes and --watershed say what is a cell of "
             "--instances: name that file as well"
         )
-    files = SegmentationFiles(*(getattr(arguments, one.name) for one in fields(SegmentationFiles)))
+    part = part_of(arguments)
+    given = {one.name: getattr(arguments, one.name, None) for one in fields(SegmentationFiles)}
+    # Channels are of pictures; levels, time points and scenes labels may have, too.
+    given["truth_part"] = {name: one for name, one in part.items() if name != "channel"}
+    files = SegmentationFiles(**given)
     return Job(
         stack=arguments.stack,
-        part=part_of(arguments),
+        part=part,
         model=arguments.model,
         weights=arguments.weights,
         net=arguments.net,

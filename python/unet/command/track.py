@@ -12,7 +12,14 @@ import argparse
 import time
 from collections.abc import Sequence
 
-from unet.command.options import add_by_order, add_label_threshold, add_overwrite, whole
+from unet.command.options import (
+    add_by_order,
+    add_label_threshold,
+    add_overwrite,
+    add_part,
+    part_of,
+    whole,
+)
 from unet.errors import InputError
 from unet.segmentation import release2015
 from unet.tracking.label_maps import LABEL_KINDS
@@ -39,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         label_kind=options.label_kind,
         label_threshold=options.label_threshold,
         by_order=options.by_order,
+        **part_of(options),
         overwrite=options.overwrite,
     )
     print(f"{options.instances}: {result}; {time.perf_counter() - begin:.1f} s")
@@ -56,6 +64,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="INSTANCES",
         help="stack, folder of pictures, HDF5 or Zarr: 0 is none, other numbers are cells",
     )
+    add_part(parser)
     add("-o", "--output", required=True, metavar="FOLDER", help="what is written")
     add(
         "--tracker",

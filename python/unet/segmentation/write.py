@@ -7,7 +7,7 @@ import math
 import os
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
@@ -25,7 +25,7 @@ from unet.segmentation.blocks import Block, blocks_of
 from unet.segmentation.instances import as_stored, find_instances
 from unet.segmentation.options import Plan, SegmentationOptions
 from unet.segmentation.progress import Computed, Progress
-from unet.volumes import Volume, VolumeWriter, open_volume
+from unet.volumes import Volume, VolumeWriter, as_volume
 from unet.volumes.writers.layout import Layout
 from unet.volumes.writers.png import slice_names
 from unet.volumes.writers.zarr_in_place import ZarrInPlace, make_store
@@ -54,6 +54,8 @@ class SegmentationFiles:
         Slices beside their outlines: a .png of the middle slice, or a folder of all.
     truth : str, optional
         True labels, an input: drawn in the overlay.
+    truth_part : mapping, optional
+        Which level, time and scene of them, where their file holds several.
     dtype : {"float32", "uint8"}, optional
         Of probabilities; uint8 is 255 for 1. By default float32, uint8 where they are PNG.
     instance_dtype : {"uint16", "uint32"}, optional
@@ -78,6 +80,7 @@ class SegmentationFiles:
     instance_dtype: str | None = None
     overwrite: bool = False
     zarr_format: int | None = None
+    truth_part: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.overlay and self.overlay.suffix.lower() not in ("", ".png"):
@@ -288,7 +291,7 @@ def write_segmentation(
         check_joinable(plan.rules, plan.size, plan.block)
     flat = []
     with contextlib.ExitStack() as opened:
-        truth, offset = _open_truth(files.truth, plan, opened)
+        truth, offset = _open_truth(files, plan, opened)
         growing = _begin_growing(files, plan, progress, opened, note)
         writers = {**growing, **_open_writers(files, plan, opened, note, set(growing))}
         drawings = _open_overlay(files, plan, opened)
@@ -432,12 +435,15 @@ class _Slices:
 
 
 def _open_truth(
-    path: str | None, plan: Plan, opened: contextlib.ExitStack
+    files: SegmentationFiles, plan: Plan, opened: contextlib.ExitStack
 ) -> tuple[Volume | None, int]:
     """Open the true labels; also return which slice of the stack its first is."""
+    path, part = files.truth, files.truth_part
     if path is None:
         return None, 0
-    truth = opened.enter_context(open_volume(path, channels=1))
+    truth = opened.enter_context(
+        as_volume(path, "the truth", channels=1, part=part, if_several=True)
+    )
     if len(truth) not in (plan.shape[0], len(plan.slices)) or truth.shape[-2:] != plan.size:
         raise InputError(
             f"{path}: is {truth.shape}, but the stack is {plan.shape}: give labels of all of "

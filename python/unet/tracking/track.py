@@ -74,6 +74,10 @@ def track(
     label_kind: str = "auto",
     label_threshold: float | None = None,
     by_order: bool = False,
+    level: int | None = None,
+    channel: int | None = None,
+    time: int | None = None,
+    scene: int | str | None = None,
     overwrite: bool = False,
 ) -> Tracks:
     """Follow cells through a sequence, from the instances of each frame.
@@ -99,6 +103,8 @@ def track(
         Cells are the 4-connected components of what is above it.
     by_order : bool
         Count the files of a folder in the order of their names, whatever their numbers.
+    level, channel, time, scene : int, optional
+        Which part of a file that holds several, as of `unet.open_volume` (scene also by its name).
     overwrite : bool
         Replace an output that is no earlier result.
 
@@ -110,8 +116,9 @@ def track(
     Raises
     ------
     InputError
-        If these are no instances, the field of interest is empty, there are more tracks than 16 bit
-        can number, more frames are missing than there are, or the output would damage something.
+        If these are no instances, each time point has several depths, the field of interest is
+        empty, there are more tracks than 16 bit can number, more frames are missing than there are,
+        or the output would damage something.
 
     References
     ----------
@@ -134,7 +141,14 @@ def track(
         raise InputError(f"label kind {label_kind!r}: give {', '.join(LABEL_KINDS)}")
     if label_threshold is not None and label_kind == "instances":
         raise InputError("--label-threshold says that labels are binary, not instances")
-    with as_volume(instances, "instances", channels=1) as frames:
+    part = {"level": level, "channel": channel, "time": time, "scene": scene}
+    with as_volume(instances, "instances", channels=1, part=part) as frames:
+        if frames.calibration.times > 1:
+            times, depths = frames.calibration.times, len(frames) // frames.calibration.times
+            raise InputError(
+                f"{frames.path}: holds {times} time points of {depths} depths, and cells are "
+                f"followed through one picture a time point: save each depth as a stack of its own"
+            )
         numbers = range(len(frames)) if by_order else _numbers(frames)
         every = range(numbers[0], numbers[-1] + 1)
         try:

@@ -1,4 +1,4 @@
-"""A level, channel, time point or scene of a file that holds several: prepare and score take it."""
+"""A level, channel, time point or scene of a file that holds several: programs take it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 import tifffile
 
+import caffe
 import unet
-from unet.command import prepare, score, train
+from unet.command import prepare, score, segment, track, train
 from unet.errors import InputError
 from unet.experiment.options import ExperimentOptions
+from unet.network import nets
 from unet.preparation.prepare import opened
 from unet.preparation.training_set import TrainingSet
+from unet.segmentation import write
 
 # Time points, slices, channels, height, width.
 SHAPE = (3, 2, 2, 24, 28)
@@ -184,3 +187,64 @@ def test_what_neither_has_several_of_is_refused(save, labels):
     found = save("found.tif", (labels[0] > 0).astype(np.float32), "ZYX")
     with pytest.raises(InputError, match=r"--time 1: neither .*truth\.tif nor .*found\.tif has"):
         unet.score(truth, found, time=1)
+
+
+def test_tracks_are_of_the_part(save, tmp_path):
+    cells = np.zeros((2, 3, 24, 28), np.uint8)
+    for t in range(3):
+        cells[0, t, 4:9, 3 + t : 9 + t] = 3
+        cells[1, t, 12:20, 9 + t : 19 + t] = 5
+    several = save("cells.ome.tif", cells.swapaxes(0, 1), "TCYX")
+    track.main([several, "-o", str(tmp_path / "RES"), "--channel", "1"])
+    found = np.stack([tifffile.imread(tmp_path / "RES" / f"mask{t:03d}.tif") for t in range(3)])
+    assert np.array_equal(found > 0, cells[1] > 0)
+    levels = pyramid(tmp_path / "cells.zarr", [cells[0], cells[0, :, ::2, ::2]], "tyx")
+    assert np.array_equal(unet.track(levels, level=1).masks > 0, cells[0, :, ::2, ::2] > 0)
+    with pytest.raises(InputError, match=r"cells\.ome\.tif: --time 3: there is time 0 to 2"):
+        unet.track(several, channel=0, time=3)
+
+
+def test_tracks_through_several_depths_are_refused(save, labels):
+    cells = save("cells.ome.tif", labels, "TZYX")
+    with pytest.raises(InputError, match=r"holds 3 time points of 2 depths, and cells are"):
+        unet.track(cells, label_kind="binary")
+
+
+@pytest.mark.parametrize("several", [True, False], ids=["truth of all", "truth of one"])
+def test_the_truth_in_an_overlay_is_of_the_same_part(
+    save, tmp_path, pictures, labels, small_model, monkeypatch, several
+):
+    stack = save("pictures.ome.tif", pictures, "TZCYX")
+    truth = save("truth.tif", labels if several else labels[1], "TZYX" if several else "ZYX")
+    drawn = []
+    monkeypatch.setattr(
+        write,
+        "save_overlay",
+        lambda path, image, found, known: (drawn.append(known), path.write_bytes(b"PNG")),
+    )
+    part = ["--channel", "1", "--time", "1"]
+    given = ["--weights", str(small_model), "--device", "cpu", "-o", str(tmp_path / "out.tif")]
+    picture = ["--overlay", str(tmp_path / "drawn"), "--truth", truth]
+    segment.main([stack, *given, *picture, *part])
+    assert np.array_equal(np.stack(drawn), labels[1])
+
+
+def test_a_truth_of_other_time_points_is_refused(save, tmp_path, pictures, labels, small_model):
+    stack = save("pictures.ome.tif", pictures, "TZCYX")
+    truth = save("truth.tif", labels[:2], "TZYX")
+    given = ["--weights", str(small_model), "--device", "cpu", "-o", str(tmp_path / "out.tif")]
+    picture = ["--overlay", str(tmp_path / "drawn"), "--truth", truth]
+    with pytest.raises(InputError, match=r"truth\.tif: --time 2: there is time 0 to 1"):
+        segment.main([stack, *given, *picture, "--channel", "1", "--time", "2"])
+
+
+@pytest.fixture
+def small_model(tmp_path, monkeypatch):
+    """Return a model folder, of a network of two maps."""
+    monkeypatch.setitem(nets.WIDTHS, "tiny", 2)
+    (tmp_path / "model").mkdir()
+    deploy = tmp_path / "model" / "deploy.prototxt"
+    deploy.write_text(str(nets.deploy_net("tiny")))
+    caffe.set_mode_cpu()
+    caffe.Net(str(deploy), caffe.TEST).save(str(tmp_path / "model" / "weights.caffemodel"))
+    return tmp_path / "model"
