@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import h5py
@@ -77,6 +78,102 @@ def net_text(width: int = 64, channels: int = 1, classes: int = 2, slope: float 
         'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "score" bottom: "labels" '
         'bottom: "weights" top: "loss" include { phase: TRAIN } }\n'
     )
+
+
+def _each(name: str, values: Sequence[float]) -> str:
+    return " ".join(f"{name}: {value:g}" for value in values)
+
+
+def editor_text(
+    levels: Sequence[int] = (4, 4),
+    width: int = 64,
+    shape: Sequence[int] = (540, 540),
+    classes: int = 2,
+    name: str = "cells",
+) -> str:
+    """Return the model's text as the plugin's editor writes it: training layers, net, loss.
+
+    `levels` and `shape`, of a training tile, hold one number a spatial axis. An axis of fewer
+    levels than another has kernels of 1 in the upper ones.
+    """
+    axes, depth = len(levels), max(levels)
+    of_data = "include: { phase: TRAIN }"
+    tile = " ".join(f"n{axis}: {side}" for axis, side in zip("zyx"[3 - axes :], shape))
+    steps = [2**level for level in levels]
+    text = (
+        f"name: '{name}'\n\n"
+        "layer { top: 'data' top: 'labels' top: 'weights' top: 'weights2' name: 'loaddata' "
+        "type: 'HDF5Data' hdf5_data_param { source: 'input_files.txt' batch_size: 1 shuffle: "
+        f"false }} {of_data} }}\n"
+        "layer { bottom: 'weights2' top: 'def' name: 'create_deformation' type: "
+        f"'CreateDeformation'\n  create_deformation_param {{ batch_size: 1 {tile} "
+        f"ncomponents: {axes}\n"
+        f"    random_elastic_grid_spacing {{ {_each('v', [150] * axes)} }}\n"
+        f"    random_elastic_deform_magnitude {{ {_each('v', [10] * axes)} }}\n"
+        "    random_offset_range_from_pdf: true\n"
+        f"    random_offset_from {{ {_each('v', [-step // 2 for step in steps])} }}\n"
+        f"    random_offset_to {{ {_each('v', [step // 2 for step in steps])} }}\n"
+        f"    random_rotate_from {{ {_each('v', [0] * (2 * axes - 3))} }}\n"
+        f"    random_rotate_to {{ {_each('v', [360, 0, 0][: 2 * axes - 3])} }}\n"
+        f"  }} {of_data} }}\n"
+        "layer { bottom: 'data' bottom: 'def' top: 'data2' name: 'def_data-data2' type: "
+        "'ApplyDeformation' apply_deformation_param { interpolation: 'linear' extrapolation: "
+        f"'mirror' }} {of_data} }}\n"
+        "layer { bottom: 'data2' top: 'data3' name: 'augm_data2-data3' type: 'ValueAugmentation' "
+        "value_augmentation_param { black_from: -0.05 black_to: 0.05 slope_min: 0.8 slope_max: "
+        f"1.2 white_from: 0.95 white_to: 1.05 }} {of_data} }}\n"
+        "layer { bottom: 'data3' top: 'd0a' name: 'trafo_data3-d0a' type: 'ValueTransformation' "
+        "value_transformation_param { offset { v: -0.5 } } }\n\n"
+    )
+
+    def kernels(level: int, size: int) -> list[int]:
+        return [1 if depth - own > level else size for own in levels]
+
+    def layer(kind: str, name: str, bottoms: str, top: str, param: str = "") -> None:
+        nonlocal text
+        below = " ".join(f"bottom: '{bottom}'" for bottom in bottoms.split())
+        text += f"layer {{ {below} top: '{top}' name: '{name}' type: '{kind}' {param} }}\n"
+
+    def convolution(bottom: str, top: str, maps: int, sizes: Sequence[int], up: bool = False):
+        strides = f" {_each('stride', sizes)}" if up else ""
+        layer(
+            "Deconvolution" if up else "Convolution",
+            f"{'upconv' if up else 'conv'}_{bottom}-{top}",
+            *(bottom, top),
+            "param { lr_mult: 1 decay_mult: 1 } param { lr_mult: 2 decay_mult: 0 } "
+            f"convolution_param {{ num_output: {maps} pad: 0 {_each('kernel_size', sizes)}"
+            f"{strides} weight_filler {{ type: 'msra' }} }}",
+        )
+        if top != "score":
+            layer("ReLU", f"relu_{top}", top, top, "relu_param { negative_slope: 0.1 }")
+
+    for level in range(depth + 1):
+        convolution(f"d{level}a", f"d{level}b", width << level, kernels(level, 3))
+        convolution(f"d{level}b", f"d{level}c", width << level, kernels(level, 3))
+        if level < depth:
+            sizes = kernels(level, 2)
+            pooling = f"pool: MAX {_each('kernel_size', sizes)} {_each('stride', sizes)}"
+            name = f"pool_d{level}c-{level + 1}a"
+            layer("Pooling", name, f"d{level}c", f"d{level + 1}a", f"pooling_param {{ {pooling} }}")
+    below = f"d{depth}c"
+    for level in reversed(range(depth)):
+        convolution(below, f"u{level}a", width << level, kernels(level, 2), up=True)
+        layer("Concat", f"concat_{level}", f"u{level}a d{level}c", f"u{level}b")
+        convolution(f"u{level}b", f"u{level}c", width << level, kernels(level, 3))
+        convolution(f"u{level}c", f"u{level}d", width << level, kernels(level, 3))
+        below = f"u{level}d"
+    convolution(below, "score", classes, [1])
+    for what, how in (("label", "nearest"), ("weight", "linear")):
+        layer(
+            "ApplyDeformation",
+            f"def_{what}-crop",
+            f"{what}s def",
+            f"{what}crop",
+            f"apply_deformation_param {{ interpolation: '{how}' extrapolation: 'mirror' "
+            f"output_shape_from: 'score' }} {of_data}",
+        )
+    layer("SoftmaxWithLoss", "loss", "score labelcrop weightcrop", "loss", of_data)
+    return text
 
 
 def test_text(shape: tuple[int, int], **net: float) -> str:

@@ -91,7 +91,14 @@ def get_layer_label(
     elif kind == "Pooling":
         param = layer.pooling_param
         kind += f" {get_pooling_types_dict()[param.pool]}"
-        window = param.kernel_size, param.stride, param.pad
+        window = tuple(
+            [*several] or one
+            for several, one in (
+                (param.kernel_sizes, param.kernel_size),
+                (param.strides, param.stride),
+                (param.pads, param.pad),
+            )
+        )
     parts = [layer.name, f"({kind})"]
     if window:
         kernel, stride, pad = window

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -25,13 +26,16 @@ _log = Log("upgrade_proto.cpp")
 
 M = TypeVar("M", bound=Message)
 
+# Fields of PoolingParameter that caffe_unet repeats; here several values have the plural's field.
+_BY_AXIS = ("kernel_size", "stride", "pad")
+_PLURAL = re.compile(rf"^(\s*)({'|'.join(_BY_AXIS)})s: ", re.MULTILINE)
 _PLACE = re.compile(r"\A\d+:\d+ : (?:'.*': )?", re.DOTALL)
 
 
 def _parse(text: str, message: M, source: str) -> M:
     _check_size(text, source)
     try:
-        text_format.Parse(text, message)
+        _merge(text, message)
     except text_format.ParseError as error:
         line, column = error.GetLine(), error.GetColumn()
         place = f"{source}:{line}:{column}" if line else source
@@ -51,6 +55,49 @@ def _parse(text: str, message: M, source: str) -> M:
             f"{source}{place and ':'}{place}: {missing[0]} is missing, it has no default"
         )
     return message
+
+
+def _merge(text: str, message: Message) -> None:
+    """As `text_format.Parse`; what caffe_unet repeats, once a spatial axis, is taken as such."""
+    try:
+        text_format.Parse(text, message)
+        return
+    except text_format.ParseError:
+        ends = _repeated_by_axis(text)
+        if not ends:
+            raise
+    pieces = [text[start:end] for start, end in itertools.pairwise([0, *ends, len(text)])]
+    message.Clear()
+    try:
+        text_format.Parse("s".join(pieces), message)
+    except text_format.ParseError as error:
+        line, column = error.GetLine(), error.GetColumn()
+        if line:
+            # Back to the place in the text as it is.
+            start = sum(map(len, text.splitlines(keepends=True)[: line - 1]))
+            added = [
+                end - start + number for number, end in enumerate(e for e in ends if e > start)
+            ]
+            column -= sum(place < column for place in added)
+        raise text_format.ParseError(_PLACE.sub("", str(error)), line, column) from None
+
+
+def _repeated_by_axis(text: str) -> list[int]:
+    """Return where the names end that PoolingParameter has in the plural, for one value an axis."""
+    ends: dict[tuple[int, str], list[int]] = {}
+    lists: set[tuple[int, str]] = set()
+    key = None
+    for opened, field, token in _walk(text):
+        sign = token.group()
+        if opened[-1].field != "pooling_param":
+            continue
+        if sign in _BY_AXIS and not field:
+            key = opened[-1].brace, sign
+            ends.setdefault(key, []).append(token.end())
+        elif sign == "[" and key is not None:
+            lists.add(key)
+    several = [places for key, places in ends.items() if len(places) > 1 or key in lists]
+    return sorted(itertools.chain.from_iterable(several))
 
 
 def _step(word: str) -> tuple[str, str]:
@@ -178,12 +225,13 @@ def read_solver(path: str | os.PathLike) -> caffe_pb2.SolverParameter:
 def write_text(message: Message, path: str | os.PathLike) -> None:
     """Write a message in the text format; whole or not at all."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text_format.MessageToString(message), encoding="utf-8")
+        text = _PLURAL.sub(r"\1\2: ", text_format.MessageToString(message))
+        temporary.write_text(text, encoding="utf-8")
 
 
 def to_text(message: Message) -> str:
     """Return a message in the text format, with numbers as genuine Caffe's log has them."""
-    return "".join(f"{line}\n" for line in _lines(message))
+    return _PLURAL.sub(r"\1\2: ", "".join(f"{line}\n" for line in _lines(message)))
 
 
 def _lines(message: Message) -> Iterator[str]:

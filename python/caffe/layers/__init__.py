@@ -22,7 +22,6 @@ _OF_CAFFE_UNET = (
     "CreateDeformation",
     "ApplyDeformation",
     "ValueAugmentation",
-    "ValueTransformation",
 )
 
 

@@ -23,10 +23,12 @@ _max_pool = torch.ops.aten.max_pool2d_with_indices
 
 @register("Pooling")
 class Pooling(BuiltInLayer):
-    """Maximum, average, or one value drawn at random, of each window of a 4-D blob.
+    """Maximum, average, or one value drawn at random, of each window of the pixels' axes.
 
     Notes
     -----
+    As in caffe_unet (Falk et al., Nature Methods 16, 2019), and not in BVLC Caffe, blobs of 3 and 5
+    axes are pooled as well, and texts may repeat kernel_size, stride and pad, once an axis.
     Sizes round up, and a last window that would start in the padding is left out. AVE divides by
     the window clipped to the padded image. Of equal maxima the first in row-major order gets the
     gradient. MAX: a second top holds where in the plane of its channel each maximum lies.
@@ -44,23 +46,30 @@ class Pooling(BuiltInLayer):
         if len(top) > 1 and not self.maximum:
             raise self.fail("a second top, where the maxima lie, needs pool: MAX")
         self.floor = self._floor()
-        self.stride = self._pair("stride")
+        self.axes = len(bottom[0].shape) - 2
+        if not 1 <= self.axes <= 3:
+            raise self.fail(f"needs a bottom of 3 to 5 axes, not {bottom[0].shape}")
+        self._refuse_on_other_axes(len(top))
+        self.stride = self._sizes("stride")
         # Where the maxima lie, if a forward pass on a GPU has found them.
         self.indices: torch.Tensor | None = None
-        self.pad = self._pair("pad")
+        self.pad = self._sizes("pad")
         self.global_pooling = param.global_pooling
         if any(self.pad) and param.pool == _STOCHASTIC:
             raise self.fail("pads with pool: MAX or AVE only")
         if self.global_pooling:
             given = [name for name in _KERNEL if param.HasField(name)]
-            if given or any(self.pad) or self.stride != (1, 1):
+            given += ["kernel_size"] if param.kernel_sizes else []
+            if given or any(self.pad) or max(self.stride) != 1:
                 what = given[0] if given else "pad" if any(self.pad) else "stride"
                 raise self.fail(f"takes whole planes with global_pooling: leave {what} out")
         else:
             size, *sides = (param.HasField(name) for name in _KERNEL)
-            if size == all(sides):
+            if (size or bool(param.kernel_sizes)) == all(sides):
                 raise self.fail("takes either kernel_size, or kernel_h and kernel_w")
-            self.kernel = (param.kernel_size,) * 2 if size else (param.kernel_h, param.kernel_w)
+            self.kernel = (
+                (param.kernel_h, param.kernel_w) if all(sides) else self._by_axis("kernel_size")
+            )
             if min(self.kernel) < 1 or min(self.stride) < 1:
                 raise self.fail(f"kernel {self.kernel} and stride {self.stride} must be positive")
             if any(pad >= kernel for pad, kernel in zip(self.pad, self.kernel)):
@@ -81,21 +90,44 @@ class Pooling(BuiltInLayer):
         self.beyond_bvlc("'ceil_mode' is taken for 'round_mode' (true: CEIL, false: FLOOR)")
         return not param.ceil_mode
 
-    def _pair(self, name: str) -> tuple[int, int]:
-        """Return what is given for height and width: one value for both, or one for each."""
+    def _refuse_on_other_axes(self, tops: int) -> None:
+        """Refuse what is for planes alone, where the bottom has depth as well, or one axis."""
+        if self.axes == 2:
+            return
+        if self.method == _STOCHASTIC or tops > 1:
+            what = "a second top" if tops > 1 else "pool: STOCHASTIC"
+            raise self.fail(f"takes {what} with 2 spatial axes only, the bottom has {self.axes}")
+        self.beyond_bvlc(f"pools over {self.axes} spatial axes, as caffe_unet does")
+
+    def _sizes(self, name: str) -> tuple[int, ...]:
+        """Return what is given for each spatial axis: one value for all, or one for each."""
         param = self.layer_param.pooling_param
         sides = [f"{name}_h", f"{name}_w"]
         given = [param.HasField(side) for side in sides]
         if not any(given):
-            return (getattr(param, name),) * 2
-        if not all(given) or param.HasField(name):
+            return self._by_axis(name)
+        if not all(given) or param.HasField(name) or getattr(param, f"{name}s"):
             raise self.fail(f"takes either {name}, or {sides[0]} and {sides[1]}")
+        if self.axes != 2:
+            raise self.fail(f"takes {sides[0]} and {sides[1]} with 2 spatial axes only")
         return getattr(param, sides[0]), getattr(param, sides[1])
+
+    def _by_axis(self, name: str) -> tuple[int, ...]:
+        param = self.layer_param.pooling_param
+        several = tuple(getattr(param, f"{name}s"))
+        if not several:
+            return (getattr(param, name),) * self.axes
+        self.beyond_bvlc(f"takes {name} once a spatial axis, as caffe_unet does")
+        if len(several) not in (1, self.axes):
+            raise self.fail(
+                f"{name} needs 1 or {self.axes} value(s), one per spatial axis, has {len(several)}"
+            )
+        return several * (self.axes // len(several))
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         shape = bottom[0].shape
-        if len(shape) != 4:
-            raise self.fail(f"needs a bottom of 4 axes, not {shape}")
+        if len(shape) != self.axes + 2:
+            raise self.fail(f"was set up for {self.axes} spatial axes, the bottom is {shape}")
         if self.global_pooling:
             self.kernel = shape[2:]
         sizes = [
@@ -126,11 +158,15 @@ class Pooling(BuiltInLayer):
         if not any(below) and not any(self.pad):
             return data
         value = -torch.finfo(data.dtype).max if self.maximum else 0.0
-        return F.pad(data, (self.pad[1], below[1], self.pad[0], below[0]), value=value)
+        # Of the last axis first.
+        sides = [side for pair in zip(self.pad[::-1], below[::-1]) for side in pair]
+        return F.pad(data, sides, value=value)
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         data = self._padded(bottom[0].data_memory.native(), top[0])
-        if len(top) > 1:
+        if self.axes != 2:
+            pooled = self._pool_volume(data, bottom[0], top[0])
+        elif len(top) > 1:
             pooled, indices = _max_pool(data, self.kernel, self.stride)
             width, whole = bottom[0].shape[3], data.shape[3]
             rows, columns = indices // whole - self.pad[0], indices % whole - self.pad[1]
@@ -145,7 +181,16 @@ class Pooling(BuiltInLayer):
         else:
             pooled = F.avg_pool2d(data, self.kernel, self.stride, divisor_override=1)
             pooled = pooled / self._areas(bottom[0], top[0], pooled)
-        top[0].set_data(pooled[:, :, : top[0].shape[2], : top[0].shape[3]])
+        top[0].set_data(pooled[(..., *map(slice, top[0].shape[2:]))])
+
+    def _pool_volume(self, padded: torch.Tensor, bottom: Blob, top: Blob) -> torch.Tensor:
+        """Return the pooled values of 1 or 3 spatial axes."""
+        if self.maximum:
+            pool = F.max_pool1d if self.axes == 1 else F.max_pool3d
+            return pool(padded, self.kernel, self.stride)
+        pool = F.avg_pool1d if self.axes == 1 else F.avg_pool3d
+        sums = pool(padded, self.kernel, self.stride) * math.prod(self.kernel)
+        return sums / self._areas(bottom, top, sums)
 
     def _drawn(self, data: torch.Tensor) -> torch.Tensor:
         windows = data.unfold(2, self.kernel[0], self.stride[0])
@@ -180,7 +225,10 @@ class Pooling(BuiltInLayer):
         ):
             start = torch.arange(pooled, device=where) * stride - pad
             lines.append(torch.clamp(start + kernel, max=size + pad) - start)
-        return (lines[0][:, None] * lines[1][None, :]).to(dtype)
+        areas = lines[0]
+        for line in lines[1:]:
+            areas = areas[..., None] * line
+        return areas.to(dtype)
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         if not propagate_down[0]:
@@ -188,7 +236,12 @@ class Pooling(BuiltInLayer):
         data = bottom[0].data_memory.native()
         padded = self._padded(data, top[0])
         grad = top[0].diff_memory.native().to(data.dtype)
-        if self.maximum:
+        if self.axes != 2:
+            with torch.enable_grad():
+                below = padded.detach().requires_grad_()
+                pooled = self._pool_volume(below, bottom[0], top[0])
+            (grad,) = torch.autograd.grad(pooled, below, grad)
+        elif self.maximum:
             indices = self.indices
             if indices is None or indices.shape != grad.shape or indices.device != grad.device:
                 # On a CPU they are found again here: kept from the forward pass they would take
@@ -212,8 +265,8 @@ class Pooling(BuiltInLayer):
                 True,
                 1,
             )
-        rows, columns = (slice(pad, pad + size) for pad, size in zip(self.pad, data.shape[2:]))
-        bottom[0].set_diff(grad[:, :, rows, columns])
+        inside = (slice(pad, pad + size) for pad, size in zip(self.pad, data.shape[2:]))
+        bottom[0].set_diff(grad[(..., *inside)])
 
 
 @register("SPP")
