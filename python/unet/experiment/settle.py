@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import replace
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Callable
 
@@ -73,7 +74,9 @@ class Settling:
         for remark in summary.remarks:
             self._say(f"note: {remark}")
         minutes = self._minutes
-        asked = "asked for" if self._pretrained is None else f"as in {self._pretrained.name}"
+        asked = "asked for"
+        if self._pretrained is not None:
+            asked = f"as in {Path(self._pretrained.name).name}"
         levels = Chosen(options.levels, asked)
         if options.levels is None:
             levels = choice.choose_levels(self._size, _diameter(summary, kind))
@@ -84,7 +87,9 @@ class Settling:
         fit = fitting.fit()
         method, maps = fit.schedule.method, fit.maps
         shape = Shape(levels.value, maps.value, options.padded, fit.tile.value, self._pretrained)
-        rate = options.rate or choice.rate_of(method, shape.maps)
+        rate = options.rate or choice.rate_of(
+            *(method, shape.maps), is_pretrained=self._pretrained is not None
+        )
         stages = choice.stages(fit.iterations.value, rate, options.w0)
         average, judged = options.average, choice.judged(len(stages), fit.judgements)
         has_statistics = self._pretrained is not None and any(

@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from google.protobuf import text_format
 
@@ -62,6 +63,20 @@ def test_its_shape_is_the_models_and_what_was_done_is_said(model, trained):
     for name in ("README.md", "run.log"):
         assert said in (folder / name).read_text()
     assert json.loads((folder / "choices.json").read_text())["from"]["model"] == str(model)
+
+
+def test_other_channels_and_classes_are_trained_and_told(model, tmp_path):
+    stack = np.stack([STACK, 255 - STACK], axis=1)
+    classes = np.where(LABELS > 0, 1 + (np.arange(64) > 31), 0).astype(np.uint8)
+    how = dict(HOW, iterations=1, from_model=model, label_kind="classes")
+    trained = unet.train(stack, classes, tmp_path / "mine", **how)
+    assert trained.choices["from"]["first"] == (
+        "layer 'conv_d0a-b' takes 2 channels in place of 1: the filters, divided by 2, for each"
+    )
+    assert trained.choices["from"]["last"] == (
+        "layer 'conv_u0d-score' gives 3 classes in place of 2: it begins anew"
+    )
+    assert unet.load(tmp_path / "mine", device="cpu").segment(stack[:1]).shape == (1, 3, 64, 64)
 
 
 def test_it_goes_on_when_the_model_is_gone_and_can_be_moved(model, trained, tmp_path, monkeypatch):
