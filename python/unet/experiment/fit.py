@@ -195,10 +195,13 @@ class Fitting:
                     raise
             why = f"those of {tile.value} do not fit into memory"
             tile = self._in_memory(maps, self._smaller(tile.value, why), why)
-        passes = self._shape(maps, tile.value).passes(self._parts, self._size) * pace.test_pass
-        pixels = self._parts.many * math.prod(self._size)
-        judging = _ORIENTATIONS * passes + SCORING[self._kind] * pixels / 1e6
-        many, tests = self._iterations(pace, judging, passes)
+        shape, parts = self._shape(maps, tile.value), self._parts
+        # A test goes over whole slices, also where a quadrant of each is held out and judged.
+        judged = tuple(length // 2 for length in self._size) if parts.quadrants else self._size
+        judging = _ORIENTATIONS * shape.passes(parts, judged) * pace.test_pass
+        judging += SCORING[self._kind] * parts.many * math.prod(judged) / 1e6
+        test = shape.passes(parts, self._size) * pace.test_pass
+        many, tests = self._iterations(pace, judging, test)
         schedule = replace(
             self._schedule,
             tests=tests,

@@ -153,7 +153,9 @@ class Settling:
             },
         }
         self._say(paragraph(chosen))
-        if minutes is not None and fit.iterations.value < LEAST_ITERATIONS:
+        is_short = minutes is not None and fit.iterations.value < LEAST_ITERATIONS
+        # Few steps from a trained network mean something.
+        if is_short and self._pretrained is None:
             self._say(
                 f"only {fit.iterations.value} iterations fit into {minutes:g} minutes here, and "
                 f"below {LEAST_ITERATIONS} the result means nothing: give more with --minutes"
