@@ -12,6 +12,7 @@ Falk et al., U-Net: deep learning for cell counting, detection, and morphometry,
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,8 @@ import numpy as np
 from unet.errors import InputError
 from unet.files.hdf5 import damage_is_told, find
 from unet.files.names import PathLike
+from unet.network.geometry import Geometry
+from unet.volumes.element_size import NORMALIZATIONS
 
 SUFFIX = ".modeldef.h5"
 WEIGHTS_SUFFIX = ".caffemodel.h5"
@@ -28,6 +31,7 @@ PADDINGS = ("mirror", "zero")
 # No text of a network comes near.
 _LONGEST_TEXT = 1 << 24
 _MOST_AXES = 3
+_MOST_CLASSES = 1 << 15
 
 
 @dataclass(frozen=True)
@@ -46,8 +50,8 @@ class ModelDefinition:
         The data set of pictures in the plugin's files.
     padding : {"mirror", "zero"}
         What lies beyond the picture.
-    normalization_type : int
-        A number of the plugin's for how it scales grey values.
+    normalization_type : {0, 1, 2, 3}
+        How grey values are scaled, see `unet.volumes.element_size.normalized`.
     element_size_um : tuple of float
         Micrometres of a pixel that the network was trained for: (z,) y, x. Its length is the number
         of dimensions.
@@ -56,6 +60,10 @@ class ModelDefinition:
         downsample_factor n + pad_output.
     ident : str
         Tells the definition from others of the same name.
+    class_names : tuple of str
+        Of all classes, the background first; empty where the definition names none.
+    memory_map : tuple of (int, int)
+        Pixels of an input and the megabytes of a GPU's memory that it takes; may be empty.
     """
 
     model_prototxt: str
@@ -65,12 +73,21 @@ class ModelDefinition:
     input_blob_name: str = "data"
     input_dataset_name: str = "data"
     padding: str = "mirror"
-    normalization_type: int = 0
+    normalization_type: int = 1
     element_size_um: tuple[float, ...] = (1.0, 1.0)
     downsample_factor: tuple[int, ...] = (16,)
     pad_input: tuple[int, ...] = (60,)
     pad_output: tuple[int, ...] = (-124,)
     ident: str = ""
+    class_names: tuple[str, ...] = ()
+    memory_map: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def axes(self) -> tuple[Geometry, ...]:
+        """Sizes of tiles along each axis: (z,) y, x."""
+        numbers = (self.downsample_factor, self.pad_input, self.pad_output)
+        many = len(self.element_size_um)
+        return tuple(Geometry(*one) for one in zip(*(n * (many // len(n)) for n in numbers)))
 
 
 _TEXTS = ("name", "description", "input_blob_name", "input_dataset_name", "padding")
@@ -116,13 +133,33 @@ def _read(file: h5py.File, source: str) -> ModelDefinition:
                     f"{source}: /unet_param/{stored} has {len(numbers)} of {axes} axes"
                 )
             values[name] = tuple(int(n) for n in numbers * (axes // len(numbers)))
+    values["class_names"] = _texts(file, "unet_param/classNames", source)
+    values["memory_map"] = _memory_map(file, source)
     given = {name: value for name, value in values.items() if value is not None}
     definition = ModelDefinition(**given)
-    if definition.padding not in PADDINGS:
-        raise InputError(
-            f"{source}: /unet_param/padding is '{definition.padding[:40]}', not mirror or zero"
-        )
+    problem = _problem_of(definition)
+    if problem:
+        raise InputError(f"{source}: /unet_param/{problem}")
     return definition
+
+
+def _problem_of(definition: ModelDefinition) -> str | None:
+    """Return what no image can be segmented with."""
+    if definition.padding not in PADDINGS:
+        return f"padding is '{definition.padding[:40]}', not mirror or zero"
+    if definition.normalization_type not in NORMALIZATIONS:
+        return f"normalization_type is {definition.normalization_type}, not 0, 1, 2 or 3"
+    if not re.fullmatch(r"[\w.-]{1,100}", definition.input_blob_name):
+        return f"input_blob_name is '{definition.input_blob_name[:40]}', no name of a blob"
+    sizes = definition.element_size_um
+    if len(sizes) not in (2, 3) or min(sizes) <= 0:
+        return f"element_size_um is {sizes}, not the height and width, or depth too, of a pixel"
+    for axis in definition.axes:
+        if axis.downsample_factor < 1:
+            return "downsampleFactor is below 1"
+        if axis.pad_input < axis.pad_output or (axis.pad_input - axis.pad_output) % 2:
+            return "padInput and padOutput do not differ by twice a border"
+    return None
 
 
 def _dataset(file: h5py.File, name: str, source: str) -> h5py.Dataset | None:
@@ -149,6 +186,27 @@ def _text(file: h5py.File, name: str, source: str) -> str | None:
     if not isinstance(value, str) or len(value) > _LONGEST_TEXT:
         raise InputError(f"{source}: /{name} is no text")
     return value.rstrip("\0")
+
+
+def _texts(file: h5py.File, name: str, source: str) -> tuple[str, ...] | None:
+    dataset = _dataset(file, name, source)
+    if dataset is None:
+        return None
+    if dataset.dtype.kind not in "OS" or not 1 <= dataset.size <= _MOST_CLASSES:
+        raise InputError(f"{source}: /{name} is no list of names")
+    values = np.asarray(dataset[()], object).reshape(-1)
+    texts = (one.decode("utf-8", "replace") if isinstance(one, bytes) else one for one in values)
+    return tuple(str(one).rstrip("\0") for one in texts)
+
+
+def _memory_map(file: h5py.File, source: str) -> tuple[tuple[int, int], ...] | None:
+    name = "unet_param/mapInputNumPxGPUMemMB"
+    dataset = _dataset(file, name, source)
+    if dataset is None:
+        return None
+    if dataset.dtype.kind not in "iu" or dataset.ndim != 2 or dataset.shape[0] != 2:
+        raise InputError(f"{source}: /{name} is not one row of pixels and one of megabytes")
+    return tuple((int(pixels), int(size)) for pixels, size in zip(*dataset[()]))
 
 
 def _numbers(file: h5py.File, name: str, source: str) -> list[float] | None:

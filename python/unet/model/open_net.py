@@ -134,7 +134,7 @@ def load_net(caffe: ModuleType, prototxt: PathLike, weights: PathLike) -> tuple[
         finite; if the file holds those of layers that the network lacks; if it is HDF5 and damaged,
         or not all of it lies in it. Damage of another file is the engine's error.
     """
-    source, stored = os.fspath(prototxt), _stored(weights)
+    source, stored = os.fspath(prototxt), stored_in(weights)
     net, text = open_deployed(caffe, prototxt, stored)
     # Nobody looks at the maps between (genuine Caffe keeps them regardless).
     net.retain_data = False
@@ -146,6 +146,20 @@ def load_net(caffe: ModuleType, prototxt: PathLike, weights: PathLike) -> tuple[
             f"{source}: {error}: it is no U-Net whose tiles can be put together"
         ) from None
     _check_sizes(net, geometry, source)
+    read_weights(net, prototxt, weights, stored)
+    # In bfloat16 a GPU rounds otherwise for another size of tile.
+    with in_full_precision(caffe):
+        _check_seams(net, geometry, source, os.fspath(weights))
+    return net, geometry
+
+
+def read_weights(
+    net: Any, prototxt: PathLike, weights: PathLike, stored: dict[str, list[StoredBlob]]
+) -> None:
+    """Read a network's weights; `stored` is what the file holds, by `stored_in`.
+
+    An InputError if a layer's are missing or not finite, or there are some that no layer has.
+    """
     # What the file does not give would silently stay random.
     for blobs in net.params.values():
         for blob in blobs:
@@ -167,13 +181,10 @@ def load_net(caffe: ModuleType, prototxt: PathLike, weights: PathLike) -> tuple[
             f"{weights}: holds weights for {_listed(strange)}, which {prototxt} lacks; name the "
             f"network that they were trained for with --net"
         )
-    # In bfloat16 a GPU rounds otherwise for another size of tile.
-    with in_full_precision(caffe):
-        _check_seams(net, geometry, source, os.fspath(weights))
-    return net, geometry
 
 
-def _stored(weights: PathLike) -> dict[str, list[StoredBlob]]:
+def stored_in(weights: PathLike) -> dict[str, list[StoredBlob]]:
+    """Return the blobs that a file of weights holds, by layer; none of a torn .caffemodel."""
     try:
         return stored_blobs(weights)
     except InputError:
@@ -201,12 +212,12 @@ def open_deployed(
         if not _V1.search(_COMMENT.sub("", text)) or _INPUT.search(_COMMENT.sub("", text)):
             return caffe.Net(os.fspath(net), caffe.TEST), text
     if _INPUT.search(_COMMENT.sub("", text)):
-        return _open_text(caffe, text, net), text
-    opened = _open_text(caffe, _with_input(text, 1), net)
+        return open_text(caffe, text, net), text
+    opened = open_text(caffe, _with_input(text, 1), net)
     # The first layer with parameters reads the input.
     kernel = stored.get(next(iter(opened.params), ""))
     channels = kernel[0].shape[1] if kernel and len(kernel[0].shape) > 1 else 1
-    return (opened if channels == 1 else _open_text(caffe, _with_input(text, channels), net)), text
+    return (opened if channels == 1 else open_text(caffe, _with_input(text, channels), net)), text
 
 
 def is_modeldef(net: PathLike) -> bool:
@@ -225,7 +236,8 @@ def _with_input(text: str, channels: int) -> str:
     return f'input: "data" {dims} state {{ phase: TEST }} {text}'
 
 
-def _open_text(caffe: ModuleType, text: str, source: PathLike) -> Any:
+def open_text(caffe: ModuleType, text: str, source: PathLike) -> Any:
+    """Open a network from its text, in phase TEST; errors name `source`."""
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "net.prototxt")
         Path(path).write_text(text, encoding="utf-8")

@@ -25,15 +25,15 @@ _ALIASES = ("Split", "Crop")
 class PassCost:
     """What one pass of a network takes, as a function of the input size.
 
-    The height and the width of every map are linear in those of the input, so two sizes tell all.
+    The size of every map along an axis is linear in that of the input, so two sizes tell all.
 
     Attributes
     ----------
-    smallest : int
+    smallest : tuple of int
         An input size.
-    sizes : int ndarray, shape (maps, 2)
-        Height and width of each map for an input of smallest x smallest.
-    growth : float ndarray, shape (maps, 2)
+    sizes : int ndarray, shape (maps, axes)
+        Of each map for an input of `smallest`.
+    growth : float ndarray, shape (maps, axes)
         Pixels that they grow by for a pixel of the input.
     channels : int ndarray, shape (maps,)
         Values that are kept for a pixel of the map.
@@ -47,7 +47,7 @@ class PassCost:
         Whether all layers keep their workspaces, as genuine Caffe's do, or one at a time has one.
     """
 
-    smallest: int
+    smallest: tuple[int, ...]
     sizes: np.ndarray
     growth: np.ndarray
     channels: np.ndarray
@@ -57,21 +57,23 @@ class PassCost:
     workspaces_add: bool
 
     @classmethod
-    def of(cls, net: Any, geometry: Geometry) -> PassCost:
+    def of(cls, net: Any, *axes: Geometry) -> PassCost:
         """Measure a net by the shapes of its maps, which are set anew.
 
         Parameters
         ----------
         net : caffe.Net
             As of `unet.model.open_net.load_net`.
-        geometry : Geometry
-            The net's.
+        *axes : Geometry
+            The net's, along each axis; one stands for (height, width).
         """
-        smallest, factor = geometry.smallest, geometry.downsample_factor
-        shape_net(net, (smallest, smallest))
+        axes = axes * 2 if len(axes) == 1 else axes
+        smallest = tuple(axis.smallest for axis in axes)
+        factor = np.array([axis.downsample_factor for axis in axes])
+        shape_net(net, smallest)
         maps = _maps(net)
         before = list(maps.values())
-        shape_net(net, (smallest + factor, smallest + factor))
+        shape_net(net, tuple(np.add(smallest, factor).tolist()))
         after = list(_maps(net).values())
         genuine = _is_genuine(net)
         sizes = np.array([row[0] for row in before])
@@ -90,15 +92,15 @@ class PassCost:
             workspaces_add=genuine,
         )
 
-    def pixels(self, tile: tuple[int, int]) -> np.ndarray:
-        """Pixels of each map, float64 (maps,), for an input of `tile` = (height, width)."""
-        return np.prod(self.sizes + self.growth * (np.asarray(tile) - self.smallest), axis=1)
+    def pixels(self, tile: tuple[int, ...]) -> np.ndarray:
+        """Pixels of each map, float64 (maps,), for an input of `tile`."""
+        return np.prod(self.sizes + self.growth * np.subtract(tile, self.smallest), axis=1)
 
-    def work(self, tile: tuple[int, int]) -> float:
+    def work(self, tile: tuple[int, ...]) -> float:
         """Multiply-adds of one pass."""
         return float(self.pixels(tile) @ self.multiply_adds)
 
-    def memory(self, tile: tuple[int, int]) -> float:
+    def memory(self, tile: tuple[int, ...]) -> float:
         """Bytes of one pass; infinite where a map has more values than Caffe can count."""
         pixels = self.pixels(tile)
         values = pixels * self.channels
@@ -113,8 +115,8 @@ def _is_genuine(net: Any) -> bool:
     return type(net).__module__.endswith("_caffe")
 
 
-def _maps(net: Any) -> dict[str, tuple[tuple[int, int], int, int, int]]:
-    """Return ((height, width), values, multiply-adds, unrolled values), for a pixel of each map."""
+def _maps(net: Any) -> dict[str, tuple[tuple[int, ...], int, int, int]]:
+    """Return (size, values, multiply-adds, unrolled values), for a pixel of each map."""
     maps = {}
     aliases = _ALIASES[:1] if _is_genuine(net) else _ALIASES
     for name, layer in net.layer_dict.items():
@@ -153,9 +155,9 @@ def _live(net: Any, maps: list[str]) -> np.ndarray:
     return live
 
 
-def shape_net(net: Any, tile: tuple[int, int]) -> None:
-    """Give a net, and all its maps, the input size `tile` = (height, width)."""
-    data = net.blobs["data"]
+def shape_net(net: Any, tile: tuple[int, ...]) -> None:
+    """Give a net, and all its maps, the input size `tile`, such as (height, width)."""
+    data = net.blobs[net.inputs[0]]
     shape = (1, data.shape[1]) + tuple(tile)
     if tuple(data.shape) != shape:
         data.reshape(*shape)

@@ -1,0 +1,167 @@
+"""Which tiles caffe_unet cuts an image of any number of axes into, and how large they are.
+
+Other than those of `unet.segmentation.tiles` they join without overlap, off the grid of the
+poolings: the scores beside a seam depend on where it lies, by a little.
+
+References
+----------
+Falk et al., U-Net: deep learning for cell counting, detection, and morphometry, Nature Methods 16
+(2019), and its caffe_unet.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Callable, Tuple
+
+import numpy as np
+
+from unet.network.geometry import Geometry
+from unet.volumes.mirror import reflect
+
+#: One number for each axis: ([depth,] height, width).
+Shape = Tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class GridTiles:
+    """An image of one shape in tiles that join without overlap.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Of the image, ([depth,] height, width).
+    input, output : tuple of int
+        Of a tile, and of its scores.
+    padding : {"mirror", "zero"}
+        What lies beyond the image: its mirror, periodic and without the edge twice, or zeros.
+    """
+
+    shape: Shape
+    input: Shape
+    output: Shape
+    padding: str = "mirror"
+
+    @property
+    def counts(self) -> Shape:
+        """Tiles along each axis."""
+        return tuple(-(-length // size) for length, size in zip(self.shape, self.output))
+
+    @property
+    def number(self) -> int:
+        """All tiles."""
+        return math.prod(self.counts)
+
+    @property
+    def border(self) -> Shape:
+        """Pixels of the input before its first scores, along each axis."""
+        return tuple((i - o + 1) // 2 for i, o in zip(self.input, self.output))
+
+    @property
+    def origins(self) -> list[Shape]:
+        """The first pixel of each tile's scores; the last axis runs fastest."""
+        steps = [range(0, n * size, size) for n, size in zip(self.counts, self.output)]
+        return list(itertools.product(*steps))
+
+    def inputs(self, image: np.ndarray) -> Iterator[np.ndarray]:
+        """Yield the tiles of an image (channels, *shape), each (channels, *input)."""
+        for origin in self.origins:
+            tile = image
+            for axis, (first, before) in enumerate(zip(origin, self.border)):
+                length = self.shape[axis]
+                index = np.arange(first - before, first - before + self.input[axis])
+                outside = (index < 0) | (index >= length)
+                tile = tile.take(reflect(index, length), axis=1 + axis)
+                if self.padding == "zero" and outside.any():
+                    np.moveaxis(tile, 1 + axis, 0)[outside] = 0
+            yield tile
+
+    def put(self, whole: np.ndarray, origin: Shape, scores: np.ndarray) -> None:
+        """Put a tile's scores (classes, *output) into those of the image (classes, *shape)."""
+        part = whole[(slice(None), *(slice(o, o + n) for o, n in zip(origin, self.output)))]
+        part[...] = scores[tuple(slice(n) for n in part.shape)]
+
+
+@dataclass(frozen=True)
+class TileRules:
+    """Sizes of tiles that a network takes.
+
+    Attributes
+    ----------
+    axes : tuple of Geometry
+        Of the network, along each axis.
+    padding : {"mirror", "zero"}
+    """
+
+    axes: tuple[Geometry, ...]
+    padding: str = "mirror"
+
+    def of_output(self, shape: Shape, wanted: Sequence[int]) -> GridTiles:
+        """Cut into the smallest tiles whose scores have at least the size `wanted`.
+
+        Examples
+        --------
+        With the network of Fig. 1 d4a = ceil((wanted + 124) / 16) pixels of the lowest map:
+
+        >>> TileRules((Geometry(), Geometry())).of_output((512, 300), (388, 100))
+        GridTiles(shape=(512, 300), input=(572, 284), output=(388, 100), padding='mirror')
+        """
+        inner = [
+            axis.downsample_factor * max(1, -(-(one - axis.pad_output) // axis.downsample_factor))
+            for axis, one in zip(self.axes, wanted)
+        ]
+        return GridTiles(
+            shape=tuple(shape),
+            input=tuple(n + axis.pad_input for axis, n in zip(self.axes, inner)),
+            output=tuple(n + axis.pad_output for axis, n in zip(self.axes, inner)),
+            padding=self.padding,
+        )
+
+    def of_grid(self, shape: Shape, counts: Sequence[int]) -> GridTiles:
+        """Cut into so many tiles along each axis, or fewer where fewer suffice."""
+        tiles = self.of_output(shape, _divided(shape, counts))
+        return self.of_output(shape, _divided(shape, tiles.counts))
+
+    def of_count(self, shape: Shape, count: int) -> GridTiles:
+        """Cut into up to `count` tiles: as many as can be had, then of the fewest input pixels."""
+        found = [self.of_grid(shape, grid) for grid in _grids(count, self.smallest(shape).counts)]
+        return min(found, key=lambda one: (-math.prod(one.counts), math.prod(one.input)))
+
+    def of_size(self, shape: Shape, fits: Callable[[Shape], bool]) -> GridTiles | None:
+        """Cut into tiles whose input fits: the fewest input pixels of all tiles together.
+
+        None if not even the smallest fit.
+        """
+        # Along each axis, for every number of tiles the smallest.
+        most = self.smallest(shape).counts
+        numbers = [
+            sorted({alone.of_grid((length,), (n,)).counts[0] for n in range(1, many + 1)})
+            for alone, length, many in zip(map(self._along, self.axes), shape, most)
+        ]
+        found = [self.of_grid(shape, grid) for grid in itertools.product(*numbers)]
+        found.sort(key=lambda one: (math.prod(one.input) * one.number, one.number))
+        return next((one for one in found if fits(one.input)), None)
+
+    def _along(self, axis: Geometry) -> TileRules:
+        return TileRules((axis,), self.padding)
+
+    def smallest(self, shape: Shape) -> GridTiles:
+        """Cut into the smallest tiles."""
+        return self.of_output(shape, (1,) * len(shape))
+
+
+def _divided(shape: Shape, counts: Sequence[int]) -> list[int]:
+    return [-(-length // n) for length, n in zip(shape, counts)]
+
+
+def _grids(count: int, most: Shape) -> Iterator[Shape]:
+    """Yield all numbers of tiles along each axis, up to `most`, whose product is up to `count`."""
+    if not most:
+        yield ()
+        return
+    for n in range(1, min(count, most[0]) + 1):
+        for others in _grids(count // n, most[1:]):
+            yield (n, *others)
