@@ -189,8 +189,7 @@ test_text.__test__ = False
 
 
 def write_modeldef(path: Path, definition: ModelDefinition) -> None:
-    """Write a .modeldef.h5 as the plugin lays it out."""
-    text = h5py.special_dtype(vlen=str)
+    """Write a .modeldef.h5 as the plugin lays it out: texts of their own lengths, in UTF-8."""
     values = {
         "model_prototxt": definition.model_prototxt,
         "solver_prototxt": definition.solver_prototxt,
@@ -203,10 +202,22 @@ def write_modeldef(path: Path, definition: ModelDefinition) -> None:
     }
     with h5py.File(path, "w") as file:
         for name, value in values.items():
-            file.create_dataset(name, data=value, dtype=text)
+            stored = value.encode()
+            file[name] = np.array(stored, h5py.string_dtype("utf-8", len(stored) + 1))
         param = file["unet_param"]
         param["normalization_type"] = np.int32(definition.normalization_type)
         param["element_size_um"] = np.asarray(definition.element_size_um, np.float64)
         param["downsampleFactor"] = np.asarray(definition.downsample_factor, np.int32)
         param["padInput"] = np.asarray(definition.pad_input, np.int32)
         param["padOutput"] = np.asarray(definition.pad_output, np.int32)
+        losses = param.create_group("pixelwise_loss_weights")
+        for name, value in (
+            *(("borderWeightFactor", 50.0), ("borderWeightSigmaPx", 6.0)),
+            *(("foregroundBackgroundRatio", 0.1), ("sigma1Px", 10.0)),
+        ):
+            losses[name] = np.float32(value)
+        param["diskRadiusPx"] = np.int32(2)
+        if definition.class_names:
+            param["classNames"] = np.char.encode(np.array(definition.class_names), "utf-8")
+        if definition.memory_map:
+            param["mapInputNumPxGPUMemMB"] = np.array(definition.memory_map, np.int32).T

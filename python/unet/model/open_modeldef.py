@@ -1,4 +1,4 @@
-"""Open a network of caffe_unet's: put an input before its text, as caffe_unet does, and its weights.
+"""Open a network of caffe_unet: an input before its text, as its program puts it, and weights.
 
 References
 ----------
@@ -8,10 +8,9 @@ Falk et al., U-Net: deep learning for cell counting, detection, and morphometry,
 
 from __future__ import annotations
 
+import re
 from types import ModuleType
 from typing import Any
-
-from google.protobuf import text_format
 
 from unet.errors import InputError
 from unet.files.names import PathLike
@@ -19,6 +18,9 @@ from unet.files.weights import StoredBlob
 from unet.model.modeldef import ModelDefinition, read_modeldef
 from unet.model.open_net import open_text, read_weights, stored_in
 from unet.segmentation.caffe_unet_tiles import TileRules
+
+_COMMENT = re.compile(r"#.*")
+_NAME = re.compile(r"""\bname\s*:\s*(['"])(.*?)\1""")
 
 
 def open_definition(
@@ -76,20 +78,9 @@ def open_definition(
 
 
 def _channels_of(definition: ModelDefinition, stored: dict[str, list[StoredBlob]]) -> int:
-    """Return the channels that the first convolution has weights for."""
-    from caffe.proto import caffe_pb2
-
-    try:
-        net = text_format.Merge(definition.model_prototxt, caffe_pb2.NetParameter())
-    except text_format.ParseError:
-        # Told, with its line, when the network is opened.
-        return 1
-    for layer in net.layer:
-        if layer.type == "Convolution":
-            kernel = stored.get(layer.name)
-            shape = kernel[0].shape if kernel else ()
-            group = layer.convolution_param.group or 1
-            return shape[1] * group if len(shape) > 1 else 1
+    """Return the channels that the first layer of the text with weights has them for."""
+    for found in _NAME.finditer(_COMMENT.sub("", definition.model_prototxt)):
+        kernel = stored.get(found.group(2))
+        if kernel and len(kernel[0].shape) > 1:
+            return kernel[0].shape[1]
     return 1
-
-

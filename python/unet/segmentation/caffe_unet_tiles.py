@@ -15,7 +15,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Callable, Tuple
+from typing import Callable
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from unet.network.geometry import Geometry
 from unet.volumes.mirror import reflect
 
 #: One number for each axis: ([depth,] height, width).
-Shape = Tuple[int, ...]
+Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,8 @@ CELLS = ModelDefinition(
     pad_input=(60, 60),
     pad_output=(-124, -124),
     ident="f0e1",
+    class_names=("Background", "Zelle\u00e4"),
+    memory_map=((100000, 900), (400000, 2000)),
 )
 
 
@@ -41,6 +43,7 @@ def test_the_file_is_laid_out_as_the_plugins(tmp_path):
         assert set(file["unet_param"]) == {
             "name", "description", "input_blob_name", "input_dataset_name", "padding",
             "normalization_type", "element_size_um", "downsampleFactor", "padInput", "padOutput",
+            "pixelwise_loss_weights", "diskRadiusPx", "classNames", "mapInputNumPxGPUMemMB",
         }  # fmt: skip
         assert file["unet_param/element_size_um"].dtype == np.float64
         for name in ("normalization_type", "downsampleFactor", "padInput", "padOutput"):
@@ -74,6 +77,11 @@ def test_numbers_for_all_axes_and_other_ways_to_store_text(tmp_path, text):
         ("unet_param/element_size_um", np.nan, "is not finite"),
         ("unet_param/padInput", np.array([1, 2, 3]), "3 of 2 axes"),
         ("unet_param/normalization_type", "one", "not 1 to 3 numbers"),
+        ("unet_param/normalization_type", 4, "is 4, not 0, 1, 2 or 3"),
+        ("unet_param/input_blob_name", "a b", "'a b', no name of a blob"),
+        ("unet_param/element_size_um", [0.5, 0.0], r"not the height and width"),
+        ("unet_param/padOutput", [-124, -123], "do not differ by twice a border"),
+        ("unet_param/mapInputNumPxGPUMemMB", [1, 2], "not one row of pixels"),
     ],
 )
 def test_what_is_no_definition_is_told(tmp_path, name, value, told):

@@ -1,0 +1,179 @@
+"""caffe_unet, as the Fiji plugin calls it: scores, tiles, averages; against plain numpy."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+
+import h5py
+import numpy as np
+import pytest
+
+from tests.plain_caffe_unet import PluginModel, grid_tile, numbers, sizes, tiled, write_images
+from unet.command import caffe_unet
+from unet.errors import InputError
+
+LINE = re.compile(r"Processing batch ([0-9]+)/([0-9]+), tile ([0-9]+)/([0-9]+)")
+
+
+def predict(model: PluginModel, path, *flags: object) -> np.ndarray:
+    """Return the scores that the program writes in place of the images."""
+    words = ["tiled_predict", "-infileH5", path, "-outfileH5", path, "-model", model.path]
+    words += ["-weights", model.weights, "-iterations", 0, *flags]
+    assert caffe_unet.main(list(map(str, words))) is None
+    with h5py.File(path, "r") as file:
+        assert list(file) == ["score"]
+        return file["score"][()]
+
+
+def close(given: np.ndarray, expected: object) -> None:
+    expected = np.asarray(expected)
+    assert given.dtype == np.float32 and np.ptp(expected) > 0.01
+    np.testing.assert_allclose(given, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    ("levels", "channels", "shape", "padding"),
+    [
+        ((2, 2), 1, (45, 37), "mirror"),
+        ((2, 2), 3, (45, 37), "zero"),
+        # Narrower than the border: the mirror goes on.
+        ((3, 3), 2, (9, 61), "mirror"),
+        ((1, 3), 1, (30, 30), "zero"),
+        ((1, 2, 2), 1, (7, 21, 18), "mirror"),
+        ((1, 1, 1), 2, (6, 9, 11), "zero"),
+    ],
+)
+def test_scores_are_those_of_the_tiles_one_by_one(tmp_path, levels, channels, shape, padding):
+    model = PluginModel(tmp_path, levels, channels, padding=padding)
+    images = np.random.default_rng(0).random((2, channels, *shape))
+    write_images(tmp_path / "x.h5", images)
+    counts = (2,) * len(shape)
+    given = predict(model, tmp_path / "x.h5", "-n_tiles", "x".join(map(str, counts)))
+    tile = grid_tile(levels, shape, counts)
+    close(given, [tiled(one.astype("f4"), tile, padding, model.network)[0] for one in images])
+
+
+@pytest.mark.parametrize(
+    ("levels", "shape"), [((4, 4), (20, 30)), ((5, 5), (20, 10)), ((2, 3, 3), (5, 9, 8))]
+)
+def test_the_published_depths_run(tmp_path, levels, shape):
+    model = PluginModel(tmp_path, levels)
+    image = np.random.default_rng(1).random((1, 1, *shape)).astype("f4")
+    write_images(tmp_path / "x.h5", image)
+    given = predict(model, tmp_path / "x.h5", "-n_tiles", 1)
+    tile = [sizes(one, side) for one, side in zip(levels, shape)]
+    close(given[0], tiled(image[0], tile, "mirror", model.network)[0])
+
+
+@pytest.mark.parametrize("average", ["mirror", "rotate"])
+def test_raw_scores_are_averaged_each_version_cut_anew(tmp_path, average, capsys):
+    levels, shape = (1, 1), (17, 26)
+    model = PluginModel(tmp_path, levels)
+    images = np.random.default_rng(2).random((2, 1, *shape)).astype("f4")
+    write_images(tmp_path / "x.h5", images)
+    given = predict(model, tmp_path / "x.h5", "-tile_size", "10x14", f"-average_{average}")
+    tile = [sizes(1, 10), sizes(1, 14)]
+    expected, lines = [], []
+    for image in images:
+        total = 0
+        for k in range(4):
+            if average == "mirror":
+                axes = [(), (2,), (1,), (1, 2)][k]
+                scores, tiles = tiled(np.flip(image, axes), tile, "mirror", model.network)
+                total = total + np.flip(scores, axes)
+            else:
+                turned = np.rot90(image, k, (1, 2))
+                scores, tiles = tiled(turned, tile, "mirror", model.network)
+                total = total + np.rot90(scores, -k, (1, 2))
+            batch = len(expected) * 4 + k + 1
+            lines += [f"Processing batch {batch}/8, tile {t + 1}/{tiles}" for t in range(tiles)]
+        expected.append(total / 4)
+    close(given, expected)
+    # Line by line as the plugin's expression matches it, and nothing else.
+    assert capsys.readouterr().out.splitlines() == lines
+    assert all(LINE.fullmatch(line) for line in lines)
+
+
+def tiling_of(told: str) -> int:
+    return int(LINE.fullmatch(told.splitlines()[0]).group(4))
+
+
+@pytest.fixture(scope="module")
+def shallow(tmp_path_factory):
+    return PluginModel(tmp_path_factory.mktemp("shallow"), (1, 1))
+
+
+@pytest.mark.parametrize("shape", [(30, 50), (41, 23)])
+@pytest.mark.parametrize("count", [1, 3, 6, 40])
+def test_n_tiles_is_the_best_grid_of_up_to_so_many(tmp_path, shallow, shape, count, capsys):
+    image = np.random.default_rng(3).random((1, 1, *shape)).astype("f4")
+    write_images(tmp_path / "x.h5", image)
+    given = predict(shallow, tmp_path / "x.h5", "-n_tiles", count)
+    best = None
+    for grid in itertools.product(range(1, 26), repeat=2):
+        if math.prod(grid) > count:
+            continue
+        tile = grid_tile((1, 1), shape, grid)
+        tiles = math.prod(math.ceil(s / out) for s, (_, out) in zip(shape, tile))
+        key = -tiles, math.prod(wide for wide, _ in tile)
+        if best is None or key < best[0]:
+            best = key, tile
+    assert tiling_of(capsys.readouterr().out) == -best[0][0] <= count
+    close(given[0], tiled(image[0], best[1], "mirror", shallow.network)[0])
+
+
+@pytest.mark.parametrize("shape", [(30, 50), (41, 23)])
+@pytest.mark.parametrize("pixels", [700, 1200, 3000])
+def test_mem_available_px_is_the_least_of_all_that_fit(tmp_path, shallow, shape, pixels, capsys):
+    image = np.random.default_rng(4).random((1, 1, *shape)).astype("f4")
+    write_images(tmp_path / "x.h5", image)
+    given = predict(shallow, tmp_path / "x.h5", "-mem_available_px", pixels)
+    factor, pad_input, pad_output = numbers(1)
+    least, tile, number = math.inf, None, 0
+    for lowest in itertools.product(range(7, 60), repeat=2):
+        one = [(factor * n + pad_input, factor * n + pad_output) for n in lowest]
+        work = math.prod(wide for wide, _ in one)
+        tiles = math.prod(math.ceil(s / out) for s, (_, out) in zip(shape, one))
+        if work <= pixels and work * tiles < least:
+            least, tile, number = work * tiles, one, tiles
+    assert tiling_of(capsys.readouterr().out) == number
+    close(given[0], tiled(image[0], tile, "mirror", shallow.network)[0])
+
+
+def test_the_models_map_of_memory_is_asked_for_megabytes(tmp_path, capsys):
+    model = PluginModel(tmp_path, (1, 1), memory_map=((500, 100), (1200, 200), (9000, 900)))
+    image = np.random.default_rng(5).random((1, 1, 41, 23))
+    said = []
+    for flags in (("-gpu_mem_available_MB", 250), ("-mem_available_px", 1200)):
+        write_images(tmp_path / "x.h5", image)
+        predict(model, tmp_path / "x.h5", *flags)
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1]
+    write_images(tmp_path / "x.h5", image)
+    with pytest.raises(InputError, match="-gpu_mem_available_MB 50: out of memory"):
+        predict(model, tmp_path / "x.h5", "-gpu_mem_available_MB", 50)
+    # What was there is still there.
+    with h5py.File(tmp_path / "x.h5", "r") as file:
+        assert list(file) == ["data"]
+
+
+def test_without_a_word_what_fits_the_free_memory_and_then_one_tile(tmp_path, shallow, capsys):
+    image = np.random.default_rng(6).random((1, 1, 41, 23)).astype("f4")
+    write_images(tmp_path / "x.h5", image)
+    given = predict(shallow, tmp_path / "x.h5")
+    assert tiling_of(capsys.readouterr().out) == 1
+    tile = [sizes(1, 41), sizes(1, 23)]
+    close(given[0], tiled(image[0], tile, "mirror", shallow.network)[0])
+
+
+def test_iterations_and_the_models_own_dataset(tmp_path, capsys):
+    model = PluginModel(tmp_path, (1, 1), input_dataset_name="pictures")
+    write_images(tmp_path / "x.h5", np.random.default_rng(7).random((3, 1, 9, 9)), "pictures")
+    words = f"tiled_predict -infileH5 {tmp_path}/x.h5 --outfileH5={tmp_path}/y.h5 -iterations 2"
+    words += f" -model {model.path} -weights {model.weights} -n_tiles 1"
+    caffe_unet.main(words.split())
+    with h5py.File(tmp_path / "y.h5", "r") as file:
+        assert file["score"].shape == (2, 2, 9, 9)
+    assert capsys.readouterr().out.splitlines()[-1] == "Processing batch 2/2, tile 1/1"
