@@ -27,6 +27,8 @@ class HDF5Data(BuiltInLayer):
     Notes
     -----
     With shuffle the order of the files, and of the rows in each, is drawn anew in every round.
+    As in caffe_unet, and not in BVLC Caffe, rows of one file may be larger than those of another:
+    tops take the shape of the batch, of which all rows must be alike.
     In training, solver r of n takes the rows r, r + n, ... of what one alone would take.
     """
 
@@ -115,13 +117,17 @@ class HDF5Data(BuiltInLayer):
                 self._load()
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
+        for blob, rows in zip(top, self.rows):
+            if blob.shape[1:] != rows.shape[1:]:
+                self.beyond_bvlc("reads files with rows of different shapes, as caffe_unet does")
+                blob.reshape(blob.shape[0], *rows.shape[1:])
         batch = [np.empty(blob.shape, np.float32) for blob in top]
         for item in range(self.layer_param.hdf5_data_param.batch_size):
             for name, values, rows in zip(self.names, batch, self.rows):
                 if rows.shape[1:] != values.shape[1:]:
                     raise self.fail(
                         f"rows of '{name}' are {rows.shape[1:]} in one file, {values.shape[1:]} "
-                        "in another"
+                        "in another, in one batch: a batch_size of 1 takes both"
                     )
                 values[item] = rows[self.order[self.next_row]]
             self._advance(self.step)
@@ -131,26 +137,43 @@ class HDF5Data(BuiltInLayer):
 
 @register("HDF5Output")
 class HDF5Output(BuiltInLayer):
-    """Write two bottoms to the data sets `data` and `label` of a file, anew in each pass."""
+    """Write two bottoms to the data sets `data` and `label` of a file, anew in each pass.
 
-    bottom_range = (2, 2)
+    Notes
+    -----
+    As in caffe_unet, and not in BVLC Caffe, dset_name names the data sets of any number of bottoms,
+    and squeeze leaves out axes of size 1.
+    """
+
+    bottom_range = (1, None)
     top_range = (0, 0)
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:
-        self.path = self.layer_param.hdf5_output_param.file_name
+        param = self.layer_param.hdf5_output_param
+        self.path, self.names = param.file_name, list(param.dset_name) or ["data", "label"]
         if not self.path:
             raise self.fail("needs a file_name")
+        if len(self.names) != len(bottom):
+            needed = "one dset_name per bottom" if param.dset_name else "2 bottoms, or dset_name"
+            raise self.fail(f"needs {needed}: {len(bottom)} bottom(s), names {self.names}")
+        if len(set(self.names)) < len(self.names):
+            raise self.fail(f"dset_name is given twice: {self.names}")
+        if param.dset_name or param.squeeze:
+            self.beyond_bvlc("names or squeezes data sets, as caffe_unet does")
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        if bottom[0].shape[:1] != bottom[1].shape[:1]:
+        named = self.layer_param.hdf5_output_param.dset_name
+        if not named and bottom[0].shape[:1] != bottom[1].shape[:1]:
             raise self.fail(
                 f"bottoms must have as many items each: {bottom[0].shape} and {bottom[1].shape}"
             )
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         with written_hdf5(self.path) as file:
-            for name, blob in zip(("data", "label"), bottom):
-                file[name] = blob.data_tensor().cpu().numpy()
+            for name, blob in zip(self.names, bottom):
+                values = blob.data_tensor().cpu().numpy()
+                squeeze = self.layer_param.hdf5_output_param.squeeze
+                file[name] = values.squeeze() if squeeze else values
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         """Nothing flows back."""
