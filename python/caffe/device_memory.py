@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import torch
 
-from caffe import common
+from caffe import common, pages
 
 
 def host_memory(shape: tuple[int, ...]) -> torch.Tensor:
@@ -85,5 +85,7 @@ def tune_allocator(blob_bytes: int) -> None:
         return
     m_trim_threshold, m_mmap_threshold = -1, -3
     large = blob_bytes > _LARGE_NET
-    mallopt(m_mmap_threshold, (8 if large else 32) * 2**20)
+    given_back = (8 if large else 32) * 2**20
+    mallopt(m_mmap_threshold, given_back)
+    pages.set_least(given_back)
     mallopt(m_trim_threshold, (64 if large else 512) * 2**20)

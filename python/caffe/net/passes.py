@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 
 import torch
 
-from caffe import late_checks
+from caffe import late_checks, pages
 from caffe.blob import Blob
 from caffe.errors import CaffeError
 from caffe.log import Log, number
@@ -139,30 +139,31 @@ class Passes:
         )
         give_back = not (self.retain_data or before_backward)
         rectified = False
-        for index in indices:
-            node = self.nodes[index]
-            if rectified:
-                rectified = False
+        with pages.passed_on():
+            for index in indices:
+                node = self.nodes[index]
+                if rectified:
+                    rectified = False
+                    if give_back:
+                        self._give_back(node.spent, keep)
+                    continue
+                self._call("before_forward", index)
+                self.reshape(node)
+                if not (node.layer.keeps_tops or node.layer.shares_tops):
+                    for blob in node.tops:
+                        if blob not in node.bottoms:
+                            blob.data_memory.discard()
+                rectified = fuse and node.rectifies and index < indices[-1]
+                step = "forward_rectified" if rectified else "forward"
+                run_step(node.layer, step, node.bottoms, node.tops)
+                for blob, weight in zip(node.tops, node.loss_weights):
+                    if weight:
+                        losses.append((blob.data_tensor() * blob.diff_tensor()).sum())
+                if self.debug_info:
+                    _log_forward(node)
+                self._call("after_forward", index)
                 if give_back:
                     self._give_back(node.spent, keep)
-                continue
-            self._call("before_forward", index)
-            self.reshape(node)
-            if not (node.layer.keeps_tops or node.layer.shares_tops):
-                for blob in node.tops:
-                    if blob not in node.bottoms:
-                        blob.data_memory.discard()
-            rectified = fuse and node.rectifies and index < indices[-1]
-            step = "forward_rectified" if rectified else "forward"
-            run_step(node.layer, step, node.bottoms, node.tops)
-            for blob, weight in zip(node.tops, node.loss_weights):
-                if weight:
-                    losses.append((blob.data_tensor() * blob.diff_tensor()).sum())
-            if self.debug_info:
-                _log_forward(node)
-            self._call("after_forward", index)
-            if give_back:
-                self._give_back(node.spent, keep)
         return losses
 
     def discard(self) -> None:

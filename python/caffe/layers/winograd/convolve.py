@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from caffe import pages
 from caffe.layers.winograd import simd, transforms
 from caffe.layers.winograd.products import fused, multiply, multiply_transposed
 from caffe.layers.winograd.threads import parallel_for
@@ -147,7 +148,7 @@ def _convolve(
     tiling = Tiling.of(data, pad)
     maps = weights.shape[1 if transposed else 0]
     shape = images, maps, tiling.height, tiling.width
-    out = torch.empty(shape, memory_format=torch.channels_last)
+    out = pages.empty(shape)
     added = torch.zeros(maps) if bias is None else bias.contiguous()
     blocks = _blocks(maps, tiling.channels)
     near = min(_CORE_VALUES // (PLANES * tiling.channels), tiling.columns)
