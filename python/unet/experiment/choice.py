@@ -142,14 +142,16 @@ def judgements(seconds: float | None, judging: float) -> int:
 def judged(stages: int, many: int) -> list[list[str]]:
     """Return which networks of each stage are judged, of so many in all.
 
-    The averaged one of each, then plain ones, of the last stage first.
+    The plain one of each, then averaged ones, of the last stage first: over the last quarter of 500
+    to 1,500 steps on ISBI 2012, whose rate falls to 0, the mean was the better one of them in 1 of
+    4 trainings, and by no more than it was worse in others, 0.007 of the Rand error.
 
     >>> judged(2, 3), judged(1, 2)
-    ([['averaged'], ['plain', 'averaged']], [['plain', 'averaged']])
+    ([['plain'], ['plain', 'averaged']], [['plain', 'averaged']])
     """
-    plain = many - stages
+    averaged = many - stages
     return [
-        [PLAIN, AVERAGED] if stages - number < plain else [AVERAGED]
+        [PLAIN, AVERAGED] if stages - number < averaged else [PLAIN]
         for number in range(1, stages + 1)
     ]
 

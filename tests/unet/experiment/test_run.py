@@ -118,11 +118,11 @@ def test_the_best_of_plain_and_averaged_networks_of_both_stages_is_kept(trained)
     assert chosen["kept"] in report and told.replace(", stage", "; stage") in report
 
 
-def test_without_slices_held_out_the_averaged_network_is_kept(tmp_path):
+def test_without_slices_held_out_the_last_network_is_kept(tmp_path):
     folder = Path(unet.train(STACK, LABELS, tmp_path / "mine", held_out=[], **HOW).folder)
-    assert choices(folder)["kept"] == "stage 2, averaged"
-    averaged = folder / "training-2" / "unet_iter_2_averaged.caffemodel"
-    assert parameters(folder / "weights.caffemodel") == parameters(averaged)
+    assert choices(folder)["kept"] == "stage 2, plain"
+    last = folder / "training-2" / "unet_iter_2.caffemodel"
+    assert parameters(folder / "weights.caffemodel") == parameters(last)
 
 
 def test_the_same_seed_and_iterations_give_the_same_network(trained, tmp_path):
