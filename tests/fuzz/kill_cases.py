@@ -128,8 +128,8 @@ MAKERS: dict[str, tuple[Callable[[Path], None], ...]] = {
 }
 
 
-def cases() -> list[Case]:
-    """Return the programs with all that they write."""
+def cases(workers: int = 0) -> list[Case]:
+    """Return the programs with all that they write; with workers those that take --workers."""
     net = ["--weights", "model", "--device", "cpu"]
     found = []
     for out in ("out.tif", "out.h5", "out.zarr", "out"):
@@ -142,6 +142,10 @@ def cases() -> list[Case]:
     found.append(Case("segment", "segment", words, ["new.zarr"]))
     pictures = ["-o", "out.tif", "--overlay", "pictures", *net]
     found.append(Case("segment", "segment", ["stack.tif", *pictures]))
+    if workers:
+        for case in found:
+            case.words += ["--workers", str(workers)]
+        return found
     words = ["stack.tif", "cells.tif", "-o", "set.h5", "--preview", "set.png"]
     words += ["--label-kind", "instances"]
     found.append(Case("prepare", "prepare", words, before=[*words, "--sigma", "3"]))

@@ -36,11 +36,13 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from tests.fuzz.kill_cases import ITERATIONS, MAKERS, Case, Tree, cases, write_sequences
+import psutil
+
+from tests.fuzz.kill_cases import ITERATIONS, MAKERS, Case, Tree, cases
+from tests.fuzz.kill_server import serving
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -416,7 +418,7 @@ def kill(
         # A fresh process first imports for some seconds.
         status = _wait(pid, rng.uniform(0, 1.1 * case.seconds + (8 if fresh else 0)))
         if status is None:
-            os.kill(pid, number)
+            os.kill(_victim(pid, number, rng), number)
     if status is None:
         status = _wait(pid, PATIENCE)
     wrong = []
@@ -433,6 +435,19 @@ def kill(
     if not fresh and "Traceback" in said:
         wrong.append(f"torn: a traceback: {said[max(0, said.index('Traceback') - 200) :]}")
     return status, wrong
+
+
+def _victim(pid: int, number: int, rng: random.Random) -> int:
+    """Return which process is killed: any by SIGKILL, which the system sends for memory."""
+    workers = []
+    if number == signal.SIGKILL:
+        with contextlib.suppress(psutil.Error):
+            workers = [
+                child.pid
+                for child in psutil.Process(pid).children()
+                if "spawn_main" in " ".join(child.cmdline())
+            ]
+    return rng.choice([pid, *workers]) if workers else pid
 
 
 def one(case: Case, place: Path, rng: random.Random, numbers: Iterable[int]) -> Iterator[tuple]:
@@ -466,71 +481,29 @@ def one(case: Case, place: Path, rng: random.Random, numbers: Iterable[int]) -> 
     yield last
 
 
-# -- the server of downloads -----------------------------------------------------------------------
-
-
-class _Slow(BaseHTTPRequestHandler):
-    content = b""
-
-    def do_GET(self) -> None:
-        first = int((self.headers.get("Range") or "bytes=0-").split("=")[1].rstrip("-"))
-        size = len(self.content)
-        if first >= size:
-            self.send_response(416)
-            self.send_header("Content-Range", f"bytes */{size}")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-            return
-        self.send_response(206 if first else 200)
-        if first:
-            self.send_header("Content-Range", f"bytes {first}-{size - 1}/{size}")
-        self.send_header("Content-Length", str(size - first))
-        self.end_headers()
-        with contextlib.suppress(OSError):
-            for start in range(first, size, 4096):
-                self.wfile.write(self.content[start : start + 4096])
-                time.sleep(0.01)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@contextlib.contextmanager
-def _server(place: Path) -> Iterator[None]:
-    """Serve a data set slowly, from a process of its own."""
-    from unet.datasets import cell_tracking_challenge as ctc
-
-    _in_child(write_sequences, place / "served.zip", 0)
-    http = ThreadingHTTPServer(("127.0.0.1", 0), _Slow)
-    address = f"http://127.0.0.1:{http.server_address[1]}/"
-    ctc.DATASETS["dic-hela"] = ctc.DATASETS["dic-hela"]._replace(address=address)
-    pid = os.fork()
-    if not pid:
-        _Slow.content = (place / "served.zip").read_bytes()
-        http.serve_forever()
-    http.server_close()
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-
-
 # -- the whole -------------------------------------------------------------------------------------
 
 
 def campaign(
-    count: int, seed: int, place: Path, only: str | None, signals: list[int], tell: Callable
+    count: int,
+    seed: int,
+    place: Path,
+    only: str | None,
+    signals: list[int],
+    tell: Callable,
+    workers: int = 0,
 ) -> Counter:
     """Kill `count` times, a run and its next ones once with each of the signals.
+
+    With workers segmentation alone, by so many processes.
 
     Returns how often (program, signal, what) was found.
     """
     _import_programs()
     rng = random.Random(seed)
     found: Counter = Counter()
-    with _server(place):
-        chosen = [case for case in cases() if only in (None, case.name)]
+    with serving(place, _in_child):
+        chosen = [case for case in cases(workers) if only in (None, case.name)]
         for index, case in enumerate(chosen):
             prepare_case(case, place / str(index))
             tell(f"{case.name} {' '.join(case.words)}: {case.seconds:.2f} s, {case.calls} calls")
@@ -575,6 +548,9 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=1000, help="kills (1000)")
     parser.add_argument("--seed", type=int, default=0, help="another number, other moments (0)")
     parser.add_argument("--only", choices=sorted(MAKERS), help="one of the programs")
+    parser.add_argument(
+        "--workers", type=int, default=0, help="segment alone, by so many processes"
+    )
     parser.add_argument("--kill-9", action="store_true", help="SIGKILL alone")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
@@ -585,6 +561,7 @@ def main() -> int:
             options.only,
             [signal.SIGKILL] * 4 if options.kill_9 else list(SIGNALS),
             lambda line: print(line, flush=True),
+            options.workers,
         )
     print(table(found))
     return int(any(number for (*_, what), number in found.items() if what != "kills"))
