@@ -302,6 +302,7 @@ class Model:
             tta=tta,
             cost=cost,
             rules=options.rules,
+            free=array_memory(self._device) or options.memory or pass_memory(self._device),
             calibration=volume.calibration.of_slices(slices, len(volume)),
             numbers=tuple(known_numbers(volume)),
         )

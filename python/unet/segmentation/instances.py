@@ -109,11 +109,28 @@ def find_instances(probabilities: np.ndarray, rules: InstanceRules) -> np.ndarra
     if rules.watershed is None:
         labels = ndimage.label(foreground, _EIGHT)[0]
     else:
-        labels = _split(cell, foreground, rules.watershed)
+        labels = split(cell, foreground, rules.watershed)
     return drop_small(labels, rules.minimum_area)
 
 
-def _split(cell: np.ndarray, foreground: np.ndarray, depth: float) -> np.ndarray:
+def split(cell: np.ndarray, foreground: np.ndarray, depth: float) -> np.ndarray:
+    """Split the components of a slice, or of a part that shows them whole, where a valley is.
+
+    What becomes of a component depends on its own pixels alone.
+
+    Parameters
+    ----------
+    cell : float ndarray, shape (height, width)
+        Probability of not being background.
+    foreground : bool ndarray, shape (height, width)
+    depth : float
+        `InstanceRules.watershed`.
+
+    Returns
+    -------
+    int ndarray, shape (height, width)
+        0 is background; cells have numbers from 1 in no certain order.
+    """
     from skimage.morphology import local_maxima, reconstruction
     from skimage.segmentation import watershed
 
@@ -122,8 +139,21 @@ def _split(cell: np.ndarray, foreground: np.ndarray, depth: float) -> np.ndarray
     landscape = np.where(inside, np.pad(cell, 1), _OUTSIDE).astype(np.float64)
     # Peaks are cut off by `depth`; those that a shallower valley parts become one plateau.
     cut = reconstruction(np.where(inside, landscape - depth, _OUTSIDE), landscape)
-    seeds = ndimage.label(local_maxima(cut) & inside, _EIGHT)[0]
-    return watershed(-landscape, seeds, connectivity=2, mask=inside)[1:-1, 1:-1]
+    seeds, _ = ndimage.label(local_maxima(cut) & inside, _EIGHT)
+    labels, count = ndimage.label(inside, _EIGHT)
+    # Of each seed a pixel, and the component that this lies in.
+    of_seed = labels.ravel()[np.unique(seeds, return_index=True)[1][1:]]
+    several = np.nonzero(np.bincount(of_seed, minlength=count + 1) > 1)[0]
+    boxes = ndimage.find_objects(labels)
+    # One by one: which of two seeds as high takes a pixel between them is else up to the others.
+    for component in several:
+        box = boxes[component - 1]
+        here = labels[box] == component
+        own, peaks = ndimage.label((seeds[box] > 0) & here, _EIGHT)
+        parts = watershed(-landscape[box], own, connectivity=2, mask=here)
+        labels[box][here] = np.where(parts[here] == 1, component, parts[here] - 1 + count)
+        count += peaks - 1
+    return labels[1:-1, 1:-1]
 
 
 def drop_small(labels: np.ndarray, minimum_area: int) -> np.ndarray:

@@ -114,6 +114,8 @@ class Plan:
     tta : str
     cost : PassCost
     rules : InstanceRules
+    free : float
+        Bytes that there are for passes and arrays.
     calibration : Calibration
         Of the slices that are segmented, and of what is written.
     numbers : tuple of int
@@ -131,6 +133,7 @@ class Plan:
     tta: str
     cost: PassCost
     rules: InstanceRules
+    free: float
     calibration: Calibration = field(default_factory=Calibration)
     numbers: tuple[int, ...] = ()
 

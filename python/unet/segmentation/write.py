@@ -20,7 +20,7 @@ from unet.files.provenance import PICTURE, STACK
 from unet.files.version import VERSION
 from unet.report.plots import save_overlay
 from unet.segmentation.beside_passes import behind
-from unet.segmentation.block_instances import check_joinable, joined_instances
+from unet.segmentation.block_instances import joined_instances
 from unet.segmentation.blocks import Block, blocks_of
 from unet.segmentation.instances import as_stored, find_instances
 from unet.segmentation.options import Plan, SegmentationOptions
@@ -34,6 +34,8 @@ from unet.volumes.writers.zarr_in_place import ZarrInPlace, make_store
 _DRAWN_SIDE = 2000
 # A slice of more pixels may hold more cells than uint16 has numbers.
 _MOST_PIXELS_UINT16 = 2**26
+# Of the memory, where cells of several blocks are split: the next slice may be passing.
+_SHARE_OF_SPLIT = 0.5
 # Bytes of results that may wait to be written.
 _WAITING = 32 * 2**20
 
@@ -194,8 +196,10 @@ def arrays_of(result: Result, plan: Plan, files: SegmentationFiles) -> dict[str,
         if not (is_part and what == "instances"):
             arrays[what] = _as_written(what, block.z, probabilities, plan, dtype)
     if is_part and files.instances:
-        rules = plan.rules._replace(minimum_area=0)
+        rules = plan.rules._replace(minimum_area=0, watershed=None)
         arrays["components"] = find_instances(probabilities, rules)
+        if plan.rules.watershed is not None:
+            arrays["cell"] = probabilities[1:].sum(axis=0)
     if block.z in _drawn(files, plan):
         shown = _shown(block, plan)
         arrays["image"], arrays["all"] = image[shown], probabilities[shown]
@@ -287,8 +291,6 @@ def write_segmentation(
         If the truth does not fit, a slice has more instances than numbers, or a file cannot be
         written or cannot hold such a stack.
     """
-    if files.instances:
-        check_joinable(plan.rules, plan.size, plan.block)
     flat = []
     with contextlib.ExitStack() as opened:
         truth, offset = _open_truth(files, plan, opened)
@@ -375,8 +377,9 @@ def _join_instances(
     joined = joined_instances(
         blocks,
         lambda block: progress.get(block)["components"],
-        plan.rules.minimum_area,
-        plan.rules.fill_holes,
+        plan.rules,
+        lambda block: progress.get(block)["cell"],
+        _SHARE_OF_SPLIT * plan.free,
     )
     for block, cells in joined:
         writer.put(row, block.rows, block.columns, _numbered(cells, dtype, plan, z))

@@ -89,11 +89,18 @@ def test_a_run_goes_on_by_the_blocks_with_which_it_began_whatever_is_free(
     np.testing.assert_array_equal(given, wanted)
 
 
-def test_cells_that_need_the_whole_slice_are_refused_where_it_does_not_fit(run, tmp_path):
-    rules = ("--instances", tmp_path / "cells.tif", "--watershed", "0.1")
-    with pytest.raises(InputError, match=r"--watershed needs a whole slice, 300x281, in memory"):
-        run(*rules, "--memory", LITTLE)
+def test_cells_that_take_more_to_be_split_are_refused_and_go_on_with_more(run, tmp_path):
+    rules = ("--threshold", 0.32, "--watershed", 0.05, "--fill-holes", "--minimum-area", 3)
+    run("--instances", tmp_path / "wanted.tif", *rules)
+    told = r"--watershed: slice 0 has components that go through 300x281 .* 4 blocks, is kept"
+    with pytest.raises(InputError, match=told):
+        run("--instances", tmp_path / "cells.tif", *rules, "--memory", LITTLE)
     assert not (tmp_path / "cells.tif").exists()
+    printed = run("--instances", tmp_path / "cells.tif", *rules)
+    assert "going on: 4 of 4 blocks are done" in printed
+    given, wanted = (read_volume(tmp_path / f"{name}.tif") for name in ("cells", "wanted"))
+    assert wanted.max() > 3
+    np.testing.assert_array_equal(given, wanted)
 
 
 def test_a_dry_run_says_what_it_would_take_and_writes_nothing(run, tmp_path):
