@@ -17,13 +17,6 @@ for _module in pkgutil.iter_modules(__path__):
 
 __all__ = ["LAYERS", "BlobVec", "Layer", "create"]
 
-# Layers that only training with caffe_unet has.
-_OF_CAFFE_UNET = (
-    "CreateDeformation",
-    "ApplyDeformation",
-    "ValueAugmentation",
-)
-
 
 def create(param: caffe_pb2.LayerParameter) -> Layer:
     """Make the layer that a LayerParameter describes.
@@ -33,12 +26,6 @@ def create(param: caffe_pb2.LayerParameter) -> Layer:
     CaffeError
         If there is no such type; near names are listed.
     """
-    if param.type in _OF_CAFFE_UNET:
-        raise CaffeError(
-            f"layer '{param.name}': type '{param.type}' is of caffe_unet's own training: open the "
-            "net in phase TEST, or train with the data layer of prototxt/unet in its place",
-            param.name,
-        )
     if param.type not in LAYERS:
         kind = f" ({param.type})" if param.type else ""
         raise CaffeError(f"layer '{param.name}'{kind}: {_unknown(param)}", param.name)

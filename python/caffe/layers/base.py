@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -113,8 +113,10 @@ class Layer:
         self.param_propagate_down: list[bool] = []
         # While a solver trains, diffs of intermediate blobs are given back once they are used.
         self.releases_diffs = False
-        # Where the net's description comes from.
+        # Where the net's description comes from, and the blobs that this layer and those before it
+        # have made, by name.
         self._source = ""
+        self.blobs_of_net: Mapping[str, Blob] = {}
 
     @Shown
     def blobs(self) -> BlobVec:

@@ -106,7 +106,7 @@ class NetBuilder:
         except Exception as error:
             note_layer(error, param.name, param.type, "__init__")
             raise
-        layer._source = self._parts.source
+        layer._source, layer.blobs_of_net = self._parts.source, self._parts.blobs
         bottoms = [self._parts.blobs[name] for name in param.bottom]
         for name in param.bottom:
             self._unread.pop(name, None)

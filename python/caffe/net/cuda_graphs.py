@@ -31,7 +31,10 @@ _MOST = 2
 _BEFORE = 2
 
 # Layers that work on the host, or go on from what the last pass has left in Python's variables.
-_CHANGING = {"CreateDeformation", "F1", "HDF5Output", "IoU", "LSTM", "LSTMUnit", "RNN"}
+_CHANGING = {
+    *("CreateDeformation", "F1", "HDF5Output", "IoU", "LSTM", "LSTMUnit", "RNN"),
+    "ValueAugmentation",
+}
 
 _on = False
 

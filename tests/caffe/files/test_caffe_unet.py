@@ -272,15 +272,3 @@ def test_a_net_of_caffe_unet_opens_in_phase_test(tmp_path):
     assert net.forward()["score"].shape == (1, 2, 4, 20)
     # Leaky: some values stay below 0.
     assert net.blobs["u0d"].data.min() < 0
-
-
-def test_its_training_is_refused_with_a_remedy(tmp_path):
-    text = caffe_unet.net_text(width=2)
-    # Without the layer that reads files, which there are none of.
-    text = text.replace(
-        'type: "HDF5Data"',
-        'type: "DummyData" dummy_data_param { shape { dim: 1 dim: 1 dim: 188 dim: 188 } }',
-    )
-    text = text.replace('hdf5_data_param { source: "train.txt" batch_size: 1 shuffle: true }', "")
-    with pytest.raises(CaffeError, match=r"net.prototxt:\d+.*'CreateDeformation'.*phase TEST"):
-        open_net(tmp_path, text, caffe.TRAIN)
