@@ -182,7 +182,7 @@ def add_cells(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         help="background inside a cell is part of it",
     )
-    split = "split cells where the probability falls by D between two peaks, say 0.2"
+    split = "split cells where the probability falls by D between two peaks, say 0.2; 0: do not"
     cells("--watershed", type=float, metavar="D", help=split)
 
 

@@ -20,8 +20,8 @@ _LEAST, _SECONDS, _LONGEST = 10, 3.0, 30.0
 _PLANNED = 0.85
 #: What scores of a held-out slice cost beside its passes, in seconds for a million pixels: CPU time
 #: on one core was 4 of membranes (most of it the warping error; four times that beside other work),
-#: 0.4 of cells.
-SCORING = {"membranes": 15.0, "cells": 3.0, "classes": 1.0}
+#: 7 of cells, most of it the splitting of those that touch.
+SCORING = {"membranes": 15.0, "cells": 7.0, "classes": 1.0}
 # The passes, likewise: four orientations of the narrowest network on two cores.
 _PASSES = 8.0
 # Of the time of a run, what its two judgements may take, about.
@@ -110,7 +110,7 @@ def most_held_out(minutes: float, pixels: int, kind: str) -> int:
     >>> most_held_out(5, 512 * 512, "membranes"), most_held_out(20, 512 * 512, "membranes")
     (4, 15)
     >>> most_held_out(12, 1024 * 1024, "membranes"), most_held_out(12, 1024 * 1024, "cells")
-    (2, 5)
+    (2, 3)
     """
     each = (SCORING[kind] + _PASSES) * pixels / 1e6
     return max(1, round(_JUDGING * 60 * minutes / (2 * each)))

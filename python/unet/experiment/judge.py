@@ -37,6 +37,7 @@ from unet.scoring.score_cells import (
 )
 from unet.scoring.score_classes import score_classes
 from unet.scoring.score_stack import score_stack
+from unet.scoring.undersegmented import undersegmented
 from unet.segmentation.instances import InstanceRules, find_instances
 from unet.volumes.intensity import intensity_range, is_normalised, scale_intensity
 
@@ -49,6 +50,9 @@ SCORES = {
 HELD_OUT, SCORE_FILE, OVERLAY = "held-out.h5", "scores.json", "overlay.png"
 # Of cells; the challenge's of membranes are 0, 0.1, ..., 1.
 _THRESHOLDS = tuple(round(0.05 * k, 2) for k in range(1, 20))
+# Depths by which cells are split, tried where half the threshold merges more than this part of the
+# true ones; with so many slices at most, for a split takes a second for a million pixels.
+_DEPTHS, _MERGED, _SPLIT = (0.1, 0.2, 0.4), 0.05, 4
 
 
 def judge(
@@ -95,8 +99,9 @@ def judge(
     -------
     dict
         What scores.json holds: kind; scores, a dict of numbers; threshold, a dict of chosen, curve
-        (a list of [threshold, score]) and score, which it is; of cells minimum_area likewise; and
-        slices, a list of dict: slice, and the scores of each.
+        (a list of [threshold, score]) and score, which it is; of cells minimum_area likewise, and
+        watershed where many are merged without it; and slices, a list of dict: slice, and the
+        scores of each.
 
     Raises
     ------
@@ -164,7 +169,7 @@ def _judge_membranes(
 
 
 def _judge_cells(probabilities: np.ndarray, truth: np.ndarray, *_: object) -> _Judged:
-    """Score SEG and F1; threshold and minimum area are those of the greatest mean F1."""
+    """Score SEG and F1; threshold, minimum area and depth are those of the greatest mean F1."""
     areas = [np.bincount(one[one > 0]) for one in truth]
     areas = np.concatenate([one[one > 0] for one in areas])
     candidates = _minimum_areas(areas)
@@ -184,6 +189,16 @@ def _judge_cells(probabilities: np.ndarray, truth: np.ndarray, *_: object) -> _J
         "threshold": _told(threshold, curve, score),
         "minimum_area": _told(area, of_areas, score),
     }
+    # The threshold may be what parts cells, at the price of dim ones.
+    lower = rules._replace(threshold=round(threshold / 2, 3))
+    if _merged(truth, [find_instances(one, lower) for one in probabilities]) > _MERGED:
+        rules, of_depths = _split_cells(probabilities, truth, rules)
+        picked["watershed"] = _told(rules.watershed or 0, of_depths, score)
+        if rules.watershed:
+            picked["threshold"]["chosen"] = rules.threshold
+            for name in ("threshold", "minimum_area"):
+                picked[name]["score"] = f"{score}, cells not split"
+            result = np.stack([find_instances(one, rules) for one in probabilities])
     return result, rules, score_cells(zip(truth, result)), picked
 
 
@@ -210,6 +225,37 @@ def _f1_by_area(
         float(np.nan_to_num(f1(sum(cell_counts(*one, area) for one in overlaps)).mean()))
         for area in candidates
     ]
+
+
+def _merged(truth: np.ndarray, result: Sequence[np.ndarray]) -> float:
+    """Return the share of true cells that a found one covers together with another."""
+    pairs = [without_unknown(*one) for one in zip(truth, result)]
+    cells = sum(len(np.unique(true[true > 0])) for true, _ in pairs)
+    return sum(len(undersegmented(*one)) for one in pairs) / max(1, cells)
+
+
+def _split_cells(
+    probabilities: np.ndarray, truth: np.ndarray, rules: InstanceRules
+) -> tuple[InstanceRules, list[tuple[float, float]]]:
+    """Return the best of rules and of those that split cells, and (depth, mean F1) of these.
+
+    The threshold may become half as high.
+    """
+    some = np.unique(np.linspace(0, len(truth) - 1, _SPLIT).round().astype(int))
+    tried = [rules] + [
+        rules._replace(threshold=threshold, watershed=depth)
+        for depth in _DEPTHS
+        for threshold in (rules.threshold, round(rules.threshold / 2, 3))
+    ]
+    scores = []
+    for one in tried:
+        found = (find_instances(given, one) for given in probabilities[some])
+        scores.append(float(np.nan_to_num(score_cells(zip(truth[some], found))["f1_mean"])))
+    of_depths = [
+        (depth, max(f1 for one, f1 in zip(tried, scores) if (one.watershed or 0) == depth))
+        for depth in (0, *_DEPTHS)
+    ]
+    return tried[int(np.argmax(scores))], of_depths
 
 
 def _minimum_areas(areas: np.ndarray) -> list[int]:

@@ -20,6 +20,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "threshold": (int, float, type(None)),
     "minimum_area": (int,),
     "fill_holes": (bool,),
+    "watershed": (int, float, type(None)),
 }
 _USUAL = {"tta": "none", **InstanceRules._field_defaults}
 
@@ -41,8 +42,8 @@ def read_defaults(deploy: PathLike) -> dict[str, Any]:
     Returns
     -------
     dict
-        tta; threshold, minimum_area and fill_holes as of `InstanceRules`: those that the file has.
-        Without a file none.
+        tta; threshold, minimum_area, fill_holes and watershed as of `InstanceRules`: those that
+        the file has. Without a file none.
 
     Raises
     ------

@@ -278,6 +278,7 @@ def scores(run: Run) -> Markup | None:
         for key, label, words in (
             ("threshold", "threshold", "Which threshold"),
             ("minimum_area", "minimum area, pixels", "Which minimum area"),
+            ("watershed", "depth between two cells, 0: not split", "Which cells are split"),
         )
     ]
     return tag(

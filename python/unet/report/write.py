@@ -220,7 +220,8 @@ def _use(run: Run) -> Markup | None:
     said = ", ".join(
         f"{name.replace('_', ' ')} {value}"
         for name, value in run.segment.items()
-        if name in ("threshold", "minimum_area", "tta") and value not in (None, 1, "none")
+        if name in ("threshold", "minimum_area", "watershed", "tta")
+        and value not in (None, 1, "none")
     )
     if said:
         words = f"Unless flags say otherwise: {said}, as segment.json beside this report says."

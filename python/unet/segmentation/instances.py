@@ -28,8 +28,8 @@ class InstanceRules(NamedTuple):
     fill_holes : bool
         Background that a component encloses becomes part of it.
     watershed : float, optional
-        In (0, 1): a component is split where the probability between two of its peaks falls by so
-        much below the lower one. None: components are cells.
+        Below 1: a component is split where the probability between two of its peaks falls by so
+        much below the lower one. None or 0: components are cells.
     """
 
     threshold: float | None = None
@@ -49,9 +49,10 @@ def check_rules(rules: InstanceRules) -> None:
     """Refuse rules that no cell can meet, or that mean nothing."""
     if rules.threshold is not None and not 0 <= rules.threshold < 1:
         raise InputError(f"threshold {rules.threshold:g}: give a probability, 0 <= T < 1")
-    if rules.watershed is not None and not 0 < rules.watershed < 1:
+    if rules.watershed is not None and not 0 <= rules.watershed < 1:
         raise InputError(
-            f"watershed {rules.watershed:g}: give the depth of a valley of probability, 0 < D < 1"
+            f"watershed {rules.watershed:g}: give the depth of a valley of probability, 0 < D < 1, "
+            f"or 0 to split nothing"
         )
     if rules.minimum_area < 0:
         raise InputError(f"minimum area {rules.minimum_area}: give a number of pixels, 0 or more")
@@ -106,7 +107,7 @@ def find_instances(probabilities: np.ndarray, rules: InstanceRules) -> np.ndarra
         foreground = cell > rules.threshold
     if rules.fill_holes:
         foreground = ndimage.binary_fill_holes(foreground)
-    if rules.watershed is None:
+    if not rules.watershed:
         labels = ndimage.label(foreground, _EIGHT)[0]
     else:
         labels = split(cell, foreground, rules.watershed)

@@ -69,7 +69,10 @@ class Judged:
         assert self.held_out["probabilities"].shape == (2, classes, *truth.shape[1:])
 
 
-def test_cells_are_found_with_the_threshold_and_area_of_the_best_mean_f1(tmp_path, cells):
+def test_cells_are_found_with_the_threshold_and_area_of_the_best_mean_f1(
+    tmp_path, cells, monkeypatch
+):
+    monkeypatch.setattr("unet.experiment.judge._MERGED", 1.0)
     probabilities = blurred(cells > 0, 1, 0.9)
     judged = Judged(tmp_path, probabilities, cells, kind="cells")
     two = np.stack([1 - probabilities, probabilities], axis=1)
@@ -98,6 +101,7 @@ def test_cells_are_found_with_the_threshold_and_area_of_the_best_mean_f1(tmp_pat
         "threshold": threshold,
         "minimum_area": area,
         "fill_holes": False,
+        "watershed": None,
     }
     rules = InstanceRules(threshold=threshold, minimum_area=area)
     found = [find_instances(one, rules) for one in two]
@@ -107,6 +111,28 @@ def test_cells_are_found_with_the_threshold_and_area_of_the_best_mean_f1(tmp_pat
         assert judged.scores["scores"][name] == expected[name]
         assert judged.scores["slices"][1][name] == expected["per_slice"][1][name]
     assert [one["slice"] for one in judged.scores["slices"]] == SLICES
+
+
+def test_cells_that_touch_are_split_by_the_depth_of_the_best_mean_f1(tmp_path):
+    rows, columns = np.mgrid[:60, :90]
+    truth = np.zeros((2, 60, 90), np.int32)
+    for number in range(8):
+        y, x = 15 + 30 * (number // 4), 12 + 19 * (number % 4)
+        truth[:, (rows - y) ** 2 + (columns - x) ** 2 < 100] = number + 1
+    # No threshold does: those above 0.7 merge the bright ones no more, and lose the dim ones.
+    far = [ndimage.distance_transform_edt(truth[0] == number + 1) for number in range(8)]
+    least = np.where(rows < 30, 0.7, 0.3)
+    probabilities = np.where(truth > 0, least + 0.03 * np.max(far, axis=0), 0.05)
+    judged = Judged(tmp_path, probabilities, truth, kind="cells")
+    two = np.stack([1 - probabilities, probabilities], axis=1)
+    told = judged.scores["watershed"]
+    assert told["chosen"] == judged.defaults["watershed"] > 0
+    rules = InstanceRules(**{name: judged.defaults[name] for name in InstanceRules._fields})
+    found = [find_instances(one, rules) for one in two]
+    np.testing.assert_array_equal(judged.held_out["result"], found)
+    split = score_cells(zip(truth, found))["f1_mean"]
+    assert judged.scores["scores"]["f1_mean"] == split == dict(told["curve"])[told["chosen"]]
+    assert split > max(score for _, score in judged.scores["threshold"]["curve"])
 
 
 def test_cells_that_nobody_annotated_are_neither_found_nor_false(tmp_path, cells):
@@ -166,6 +192,7 @@ def test_classes_are_scored_by_the_iou_of_each_and_have_no_threshold(tmp_path, c
         "threshold": None,
         "minimum_area": 1,
         "fill_holes": False,
+        "watershed": None,
     }
     np.testing.assert_array_equal(judged.held_out["result"], likeliest)
 

@@ -16,11 +16,11 @@ from unet.model.defaults import read_defaults, told, write_defaults
 from unet.segmentation.instances import InstanceRules
 from unet.volumes import read_volume, write_volume
 
-SAID = {"tta": "mirror", "threshold": 0.35, "minimum_area": 7, "fill_holes": True}
+SAID = {"tta": "mirror", "threshold": 0.35, "minimum_area": 7, "fill_holes": True, "watershed": 0.2}
 
 
 def test_what_is_written_is_read(tmp_path):
-    write_defaults(tmp_path / "segment.json", InstanceRules(0.35, 7, True), "mirror")
+    write_defaults(tmp_path / "segment.json", InstanceRules(0.35, 7, True, 0.2), "mirror")
     assert read_defaults(tmp_path / "deploy.prototxt") == SAID
     assert read_defaults(tmp_path / "other" / "deploy.prototxt") == {}
 
@@ -53,8 +53,8 @@ def test_a_damaged_file_is_refused(tmp_path):
 
 def test_what_is_taken_is_told_in_the_flags_that_override_it():
     assert told(SAID) == (
-        "--tta mirror --threshold 0.35 --minimum-area 7 --fill-holes: as segment.json beside the "
-        "network says"
+        "--tta mirror --threshold 0.35 --minimum-area 7 --fill-holes --watershed 0.2: as "
+        "segment.json beside the network says"
     )
     assert told({"tta": "none", "threshold": None, "minimum_area": 1}) == ""
 
@@ -65,7 +65,7 @@ def folder(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
     for name in ("deploy.prototxt", "weights.caffemodel", "input.json"):
         shutil.copy(repository / "models/isbi2012_slim" / name, folder)
-    write_defaults(folder / "segment.json", InstanceRules(0.35, 7, True), "mirror")
+    write_defaults(folder / "segment.json", InstanceRules(0.35, 7, True, 0.2), "mirror")
     return folder
 
 
@@ -77,12 +77,12 @@ def test_a_model_takes_them_unless_asked_for_something_else(folder):
     bare = unet.load("isbi2012_slim", device="cpu")
     np.testing.assert_array_equal(model.segment(STACK), bare.segment(STACK, tta="mirror"))
     np.testing.assert_array_equal(model.segment(STACK, tta="none"), bare.segment(STACK))
-    rules = dict(threshold=0.35, minimum_area=7, fill_holes=True)
+    rules = dict(threshold=0.35, minimum_area=7, fill_holes=True, watershed=0.2)
     np.testing.assert_array_equal(
         model.instances(STACK), bare.instances(STACK, tta="mirror", **rules)
     )
-    other = dict(threshold=0.8, minimum_area=1, fill_holes=False)
-    assert model.options(other, tta="none").rules == InstanceRules(0.8)
+    other = dict(threshold=0.8, minimum_area=1, fill_holes=False, watershed=0)
+    assert model.options(other, tta="none").rules == InstanceRules(0.8, watershed=0)
     # The authors' procedure fixes all of it.
     assert model.options(procedure="2015").rules == bare.options(procedure="2015").rules
 
@@ -108,6 +108,7 @@ def test_the_program_takes_them_and_says_so_in_one_line(run, folder, tmp_path):
 
 def test_flags_of_the_program_override_them(run, tmp_path):
     flags = ("--tta", "none", "--threshold", 0.5, "--minimum-area", 1, "--no-fill-holes")
+    flags += ("--watershed", 0)
     said = run("--instances", tmp_path / "cells.tif", "--tile", 220, *flags)
     assert "segment.json" not in said
     wanted = unet.load("isbi2012_slim", device="cpu").instances(STACK, threshold=0.5, tile=220)

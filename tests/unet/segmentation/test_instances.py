@@ -148,7 +148,7 @@ def test_no_cell_and_nothing_but_cell(rules):
     [
         (InstanceRules(threshold=1.0), "threshold 1: give a probability"),
         (InstanceRules(threshold=float("nan")), "threshold nan"),
-        (InstanceRules(watershed=0.0), "watershed 0: give the depth"),
+        (InstanceRules(watershed=1.0), "watershed 1: give the depth"),
         (InstanceRules(watershed=float("nan")), "watershed nan"),
         (InstanceRules(minimum_area=-1), "minimum area -1: give a number of pixels"),
     ],
