@@ -59,7 +59,7 @@ def joined_instances(
         If components are too large to be split in that memory.
     """
     components = _Components(blocks, read, rules.fill_holes)
-    if rules.watershed is not None:
+    if rules.watershed:
         yield from _split(components, rules, read_cell, memory)
         return
     number = components.numbers(rules.minimum_area)

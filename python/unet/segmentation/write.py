@@ -198,7 +198,7 @@ def arrays_of(result: Result, plan: Plan, files: SegmentationFiles) -> dict[str,
     if is_part and files.instances:
         rules = plan.rules._replace(minimum_area=0, watershed=None)
         arrays["components"] = find_instances(probabilities, rules)
-        if plan.rules.watershed is not None:
+        if plan.rules.watershed:
             arrays["cell"] = probabilities[1:].sum(axis=0)
     if block.z in _drawn(files, plan):
         shown = _shown(block, plan)
