@@ -23,8 +23,9 @@ from unet.machine.engine import open_engine, tiles_together
 from unet.machine.memory import array_memory, pass_memory
 from unet.model.defaults import read_defaults
 from unet.model.lazy import is_lazy, segment_lazily
-from unet.model.modeldef import read_modeldef
+from unet.model.open_modeldef import open_definition
 from unet.model.open_net import find_model, is_modeldef, load_net
+from unet.model.plugin_network import PluginNetwork
 from unet.network.geometry import Geometry
 from unet.segmentation import release2015
 from unet.segmentation.blocks import Block, bytes_a_pixel, choose_block
@@ -80,6 +81,10 @@ def load(
     prototxt, weights = find_model(source, net)
     caffe = open_engine(device, precision, graphs=True)
     files = (Path(weights), prototxt)
+    if is_modeldef(prototxt):
+        opened, definition = open_definition(caffe, prototxt, weights)
+        plugin = PluginNetwork(opened, definition, str(prototxt), device)
+        return Model(caffe, opened, definition.axes[-1], files, device, precision, plugin)
     return Model(caffe, *load_net(caffe, prototxt, weights), files, device, precision)
 
 
@@ -121,10 +126,14 @@ class Model:
         files: tuple[Path, Path],
         device: str,
         precision: str,
+        plugin: PluginNetwork | None = None,
     ) -> None:
         self.net, self.geometry, self.prototxt = net, geometry, files[1]
+        self._plugin = plugin
         self._opened = (*(os.path.abspath(file) for file in files), device, precision)
-        self.channels, self.classes = net.blobs["data"].shape[1], net.blobs["score"].shape[1]
+        self._score = "score" if plugin is None else plugin.score
+        self.channels = net.blobs[net.inputs[0]].shape[1]
+        self.classes = net.blobs[self._score].shape[1]
         self.defaults = read_defaults(self.prototxt)
         self._device, self._together = device, tiles_together(caffe)
         # Bytes of the smallest pass that did not fit.
@@ -261,6 +270,8 @@ class Model:
             If the stack has other channels or lacks slices, a tile is not of a valid size or too
             large for the memory, or it is not known how the network learnt intensities.
         """
+        if self._plugin is not None:
+            return self._plugin.plan(volume, options)
         slices = chosen_slices(options.slices, len(volume))
         volume.demand(slices)
         if (volume.channels or 1) != self.channels:
@@ -314,14 +325,14 @@ class Model:
     def measure_pass(self, plan: Plan) -> float:
         """Return the seconds that a pass of a plan takes; MemoryError if it does not fit."""
         shape_net(self.net, plan.tiling.tile)
-        self.net.blobs["data"].data[...] = 0
+        self.net.blobs[self.net.inputs[0]].data[...] = 0
         # The first one also pays for what is made once, such as memory and a choice of algorithms.
         for _ in range(2):
             begin = time.perf_counter()
             try:
-                self.net.forward(["score"])
+                self.net.forward([self._score])
                 # A GPU is waited for.
-                self.net.blobs["score"].data[0, 0, 0, 0].item()
+                self.net.blobs[self._score].data.flat[0].item()
             except RuntimeError as error:
                 if "memory" not in str(error):
                     raise
@@ -334,12 +345,6 @@ class Model:
         """Return the values that become 0 and 1; None: each slice is normalised."""
         if options.intensity:
             return options.intensity
-        if options.normalise is None and is_modeldef(self.prototxt):
-            raise InputError(
-                f"{self.prototxt}: scales grey values by normalization_type "
-                f"{read_modeldef(self.prototxt).normalization_type}, a number of the plugin's that "
-                f"is not known here: give --grey LOW HIGH, --normalise or --no-normalise"
-            )
         normalise = options.normalise
         if normalise is None:
             normalise = is_normalised(self.prototxt)
@@ -442,14 +447,7 @@ class Model:
         while waiting:
             # Of blocks that were read, and not given yet.
             images: deque[np.ndarray] = deque()
-
-            def pictures(images: deque = images, plan: Plan = plan) -> Iterator[Picture]:
-                for block in list(waiting):
-                    image, picture = self._read(volume, plan, block)
-                    images.append(image)
-                    yield picture
-
-            results = segment_pictures(self.net, pictures(), together=self._together, bar=bar)
+            results = self._passes(volume, plan, list(waiting), images, bar)
             try:
                 with closing(results):
                     for probabilities in results:
@@ -468,6 +466,31 @@ class Model:
                 # Beyond the except: the error holds what the pass took until it is forgotten.
                 plan = self._for_less(volume, plan, waiting[0], reason)
 
+    def _passes(
+        self,
+        volume: Volume,
+        plan: Plan,
+        blocks: list[Block],
+        images: deque[np.ndarray],
+        bar: tqdm | None,
+    ) -> Iterator[np.ndarray]:
+        """Yield the probabilities of blocks, whose images are put into `images`."""
+        if self._plugin is not None:
+            passed = (lambda: None) if bar is None else bar.update
+            for block in blocks:
+                image, probabilities = self._plugin.run_block(volume, plan, block, passed)
+                images.append(image)
+                yield probabilities
+            return
+
+        def pictures() -> Iterator[Picture]:
+            for block in blocks:
+                image, picture = self._read(volume, plan, block)
+                images.append(image)
+                yield picture
+
+        yield from segment_pictures(self.net, pictures(), together=self._together, bar=bar)
+
     def _for_less(self, volume: Volume, plan: Plan, block: Block, reason: str) -> Plan:
         """Return the plan with smaller tiles, and say so."""
         tile = plan.tiling.tile
@@ -478,8 +501,8 @@ class Model:
             raise MemoryError(f"{reason}; {error}") from None
         smaller = plan.tiling.tile
         tqdm.write(
-            f"{volume.path}: slice {block.z}: tiles of {tile[0]}x{tile[1]} did not fit into "
-            f"memory ({reason}); going on with {smaller[0]}x{smaller[1]}",
+            f"{volume.path}: slice {block.z}: tiles of {'x'.join(map(str, tile))} did not fit into "
+            f"memory ({reason}); going on with {'x'.join(map(str, smaller))}",
             file=sys.stderr,
         )
         return plan

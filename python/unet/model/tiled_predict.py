@@ -65,7 +65,7 @@ def predict_file(
         scores, float32 (samples, classes, [depth,] height, width), for each output of the network.
     wish : TilingWish
     average : {"none", "mirror", "rotate"}
-        As of `unet.segmentation.caffe_unet_passes.score_averaged`.
+        Of `unet.segmentation.caffe_unet_passes.AVERAGES`.
     device : str
         Whose memory tiles have to fit into: "cpu" or the number of a GPU.
     most : int, optional
@@ -80,7 +80,7 @@ def predict_file(
         If the images are missing, of other axes or channels; if no tile fits. Nothing is written.
     """
     source, target = files
-    versions = len(AVERAGES[average])
+    versions = AVERAGES[average]
     with closing(open_hdf5_file(source)) as file, atomic_path(target) as temporary:
         images = _images(file, net, definition)
         many = min(most or len(images), len(images))
@@ -89,10 +89,10 @@ def predict_file(
             for k in range(many):
 
                 def tell(version: int, tile: int, tiles: int, k: int = k) -> None:
-                    told(k * versions + version + 1, many * versions, tile + 1, tiles)
+                    told(k * len(versions) + version + 1, many * len(versions), tile + 1, tiles)
 
                 image = np.asarray(images[k], np.float32)
-                scores = score_averaged(net, image, cut, average, tell)
+                scores = score_averaged(net, image, cut, versions, tell)
                 with output.changing() as written:
                     for name, one in scores.items():
                         if k == 0:

@@ -18,7 +18,7 @@ from unet.segmentation.caffe_unet_tiles import GridTiles, Shape
 from unet.segmentation.segment import Orientation
 from unet.segmentation.tile_size import shape_net
 
-#: Versions of an image whose scores are averaged, in the plane of its last two axes.
+#: Versions of an image that caffe_unet averages: 4 mirrored ones, or 4 turned by a right angle.
 AVERAGES = {
     "none": (Orientation(0, False),),
     "mirror": (
@@ -35,7 +35,7 @@ def score_averaged(
     net: Any,
     image: np.ndarray,
     cut: Callable[[Shape], GridTiles],
-    average: str = "none",
+    versions: Sequence[Orientation] = AVERAGES["none"],
     told: Callable[[int, int, int], object] = lambda version, tile, tiles: None,
 ) -> dict[str, np.ndarray]:
     """Return the scores of an image, of each output of a network.
@@ -47,8 +47,8 @@ def score_averaged(
     image : float32 ndarray, shape (channels, [depth,] height, width)
     cut : callable
         Gives the tiles of an image of a shape; each version of the image is cut anew.
-    average : {"none", "mirror", "rotate"}
-        The mean over 4 mirrored versions, or 4 turned by a right angle.
+    versions : sequence of Orientation
+        In the plane of the last two axes, whose scores are averaged.
     told : callable
         Is told before each pass which version, from 0, and which of how many tiles, from 0.
 
@@ -61,7 +61,6 @@ def score_averaged(
     InputError
         If an output is not as large as a tile's scores should be.
     """
-    versions = AVERAGES[average]
     total: dict[str, np.ndarray] = {}
     for number, version in enumerate(versions):
         laid = np.ascontiguousarray(version.apply(image))

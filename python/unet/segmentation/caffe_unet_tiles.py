@@ -1,7 +1,7 @@
 """Which tiles caffe_unet cuts an image of any number of axes into, and how large they are.
 
-Other than those of `unet.segmentation.tiles` they join without overlap, off the grid of the
-poolings: the scores beside a seam depend on where it lies, by a little.
+Its own join without overlap, off the grid of the poolings: scores depend, by a little, on where the
+seams lie. On the grid, as those of `unet.segmentation.tiles`, they do not.
 
 References
 ----------
@@ -28,7 +28,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class GridTiles:
-    """An image of one shape in tiles that join without overlap.
+    """An image of one shape in tiles.
 
     Attributes
     ----------
@@ -38,17 +38,28 @@ class GridTiles:
         Of a tile, and of its scores.
     padding : {"mirror", "zero"}
         What lies beyond the image: its mirror, periodic and without the edge twice, or zeros.
+    step : tuple of int
+        Pixels that tiles are apart; where they overlap, the last one counts.
     """
 
     shape: Shape
     input: Shape
     output: Shape
-    padding: str = "mirror"
+    padding: str
+    step: Shape
 
     @property
     def counts(self) -> Shape:
         """Tiles along each axis."""
-        return tuple(-(-length // size) for length, size in zip(self.shape, self.output))
+        return tuple(
+            1 + -(-max(0, length - size) // step)
+            for length, size, step in zip(self.shape, self.output, self.step)
+        )
+
+    @property
+    def tile(self) -> Shape:
+        """The input of a tile, as of `unet.segmentation.tiles.Tiling`."""
+        return self.input
 
     @property
     def number(self) -> int:
@@ -63,8 +74,8 @@ class GridTiles:
     @property
     def origins(self) -> list[Shape]:
         """The first pixel of each tile's scores; the last axis runs fastest."""
-        steps = [range(0, n * size, size) for n, size in zip(self.counts, self.output)]
-        return list(itertools.product(*steps))
+        starts = [range(0, n * step, step) for n, step in zip(self.counts, self.step)]
+        return list(itertools.product(*starts))
 
     def inputs(self, image: np.ndarray) -> Iterator[np.ndarray]:
         """Yield the tiles of an image (channels, *shape), each (channels, *input)."""
@@ -94,10 +105,14 @@ class TileRules:
     axes : tuple of Geometry
         Of the network, along each axis.
     padding : {"mirror", "zero"}
+    on_grid : bool
+        Whether tiles lie at multiples of the downsample factor, so that all give what one pass over
+        the whole image would; else, as caffe_unet has them, they join without overlap.
     """
 
     axes: tuple[Geometry, ...]
     padding: str = "mirror"
+    on_grid: bool = False
 
     def of_output(self, shape: Shape, wanted: Sequence[int]) -> GridTiles:
         """Cut into the smallest tiles whose scores have at least the size `wanted`.
@@ -106,19 +121,23 @@ class TileRules:
         --------
         With the network of Fig. 1 d4a = ceil((wanted + 124) / 16) pixels of the lowest map:
 
-        >>> TileRules((Geometry(), Geometry())).of_output((512, 300), (388, 100))
-        GridTiles(shape=(512, 300), input=(572, 284), output=(388, 100), padding='mirror')
+        >>> tiles = TileRules((Geometry(), Geometry())).of_output((512, 300), (388, 100))
+        >>> tiles.input, tiles.output, tiles.counts
+        ((572, 284), (388, 100), (2, 3))
         """
-        inner = [
-            axis.downsample_factor * max(1, -(-(one - axis.pad_output) // axis.downsample_factor))
-            for axis, one in zip(self.axes, wanted)
-        ]
-        return GridTiles(
-            shape=tuple(shape),
-            input=tuple(n + axis.pad_input for axis, n in zip(self.axes, inner)),
-            output=tuple(n + axis.pad_output for axis, n in zip(self.axes, inner)),
-            padding=self.padding,
-        )
+        sizes = []
+        for axis, length, least in zip(self.axes, shape, wanted):
+            factor = axis.downsample_factor
+            if self.on_grid and least < length:
+                # Tiles are at least a step of the grid apart.
+                least = max(least, min(factor, length))
+            inner = factor * max(1, -(-(least - axis.pad_output) // factor))
+            output = inner + axis.pad_output
+            step = output // factor * factor if self.on_grid else output
+            # Of a single tile it does not matter.
+            sizes.append((inner + axis.pad_input, output, step or output))
+        inputs, outputs, steps = zip(*sizes)
+        return GridTiles(tuple(shape), inputs, outputs, self.padding, steps)
 
     def of_grid(self, shape: Shape, counts: Sequence[int]) -> GridTiles:
         """Cut into so many tiles along each axis, or fewer where fewer suffice."""
@@ -136,17 +155,13 @@ class TileRules:
         None if not even the smallest fit.
         """
         # Along each axis, for every number of tiles the smallest.
-        most = self.smallest(shape).counts
-        numbers = [
-            sorted({alone.of_grid((length,), (n,)).counts[0] for n in range(1, many + 1)})
-            for alone, length, many in zip(map(self._along, self.axes), shape, most)
+        sizes = [
+            _smallest(TileRules((axis,), self.padding, self.on_grid), length)
+            for axis, length in zip(self.axes, shape)
         ]
-        found = [self.of_grid(shape, grid) for grid in itertools.product(*numbers)]
+        found = [self.of_output(shape, wanted) for wanted in itertools.product(*sizes)]
         found.sort(key=lambda one: (math.prod(one.input) * one.number, one.number))
         return next((one for one in found if fits(one.input)), None)
-
-    def _along(self, axis: Geometry) -> TileRules:
-        return TileRules((axis,), self.padding)
 
     def smallest(self, shape: Shape) -> GridTiles:
         """Cut into the smallest tiles."""
@@ -155,6 +170,15 @@ class TileRules:
 
 def _divided(shape: Shape, counts: Sequence[int]) -> list[int]:
     return [-(-length // n) for length, n in zip(shape, counts)]
+
+
+def _smallest(rules: TileRules, length: int) -> list[int]:
+    """Return, for each number of tiles along an axis, the smallest size of their scores."""
+    best: dict[int, int] = {}
+    for wanted in [*range(length, 1, -rules.axes[0].downsample_factor), 1]:
+        tiles = rules.of_output((length,), (wanted,))
+        best[tiles.number] = tiles.output[0]
+    return list(best.values())
 
 
 def _grids(count: int, most: Shape) -> Iterator[Shape]:

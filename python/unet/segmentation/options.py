@@ -9,6 +9,7 @@ import numpy as np
 from unet.errors import InputError
 from unet.segmentation import release2015
 from unet.segmentation.blocks import Block, blocks_of
+from unet.segmentation.caffe_unet_tiles import GridTiles
 from unet.segmentation.instances import InstanceRules, check_rules
 from unet.segmentation.segment import TTA, Part, tiling_of
 from unet.segmentation.tile_size import PassCost, choose_tile, tiled_area
@@ -17,7 +18,7 @@ from unet.volumes.calibration import Calibration
 from unet.volumes.intensity import scale_intensity
 
 # Memory of the next smaller tile, of that which did not fit.
-_NEXT_TILE = 0.75
+NEXT_TILE = 0.75
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ class Plan:
         Those that are segmented.
     intensity : tuple of float or None
         The values that become 0 and 1; None: each slice is normalised.
-    tiling : Tiling
+    tiling : Tiling or GridTiles
     block : tuple of int
         (height, width) of what is computed and written at a time.
     pixel : int
@@ -127,7 +128,7 @@ class Plan:
     classes: int
     slices: range
     intensity: tuple[float, float] | None
-    tiling: Tiling
+    tiling: Tiling | GridTiles
     block: tuple[int, int]
     pixel: int
     tta: str
@@ -184,7 +185,7 @@ class Plan:
         """
         if self.tiling.reach is not None:
             raise InputError("the tiles of --procedure 2015 are fixed")
-        memory = _NEXT_TILE * self.cost.memory(self.tiling.tile)
+        memory = NEXT_TILE * self.cost.memory(self.tiling.tile)
         geometry, area = (
             self.tiling.geometry,
             tiled_area(self.block, self.size, self.tta, self.tiling.geometry),

@@ -12,8 +12,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from unet.volumes.mirror import reflect
+
 #: What the numbers stand for.
 NORMALIZATIONS = {0: "none", 1: "min/max", 2: "zero mean, unit deviation", 3: "greatest norm 1"}
+
+
+def size_after(shape: Sequence[int], scales: Sequence[float]) -> tuple[int, ...]:
+    """Return how many pixels there are along each axis after `rescaled`: rounded half up."""
+    return tuple(
+        max(1, int(np.floor(length * scale + 0.5))) for length, scale in zip(shape, scales)
+    )
 
 
 def rescaled(image: np.ndarray, scales: Sequence[float], shape: Sequence[int] = ()) -> np.ndarray:
@@ -25,23 +34,23 @@ def rescaled(image: np.ndarray, scales: Sequence[float], shape: Sequence[int] = 
     scales : sequence of float
         Of each axis but the first: pixels that become of one.
     shape : sequence of int, optional
-        Of the result but its first axis; by default the image's times `scales`, rounded half up.
+        Of the result but its first axis; by default as of `size_after`.
 
     Returns
     -------
     float32 ndarray
-        Pixel k lies at k / scale; beyond the last pixel the mirrored one counts.
+        Pixel k lies at k / scale; beyond the last pixel the mirrored ones count.
     """
     result = np.asarray(image, np.float32)
-    for axis, scale in enumerate(scales, 1):
+    sizes = tuple(shape) or size_after(image.shape[1:], scales)
+    for axis, (scale, wanted) in enumerate(zip(scales, sizes), 1):
         length = result.shape[axis]
-        wanted = shape[axis - 1] if shape else max(1, int(np.floor(length * scale + 0.5)))
         if scale == 1 and wanted == length:
             continue
-        place = np.minimum(np.arange(wanted) / scale, length - 1 if shape else np.inf)
-        low = np.minimum(np.floor(place).astype(np.intp), length - 1)
-        high = np.where(low + 1 < length, low + 1, max(0, length - 2))
-        share = (place - low).reshape((-1,) + (1,) * (result.ndim - 1 - axis))
+        place = np.arange(wanted) / scale
+        before = np.floor(place).astype(np.intp)
+        low, high = reflect(before, length), reflect(before + 1, length)
+        share = (place - before).reshape((-1,) + (1,) * (result.ndim - 1 - axis))
         blended = (1 - share) * result.take(low, axis) + share * result.take(high, axis)
         result = blended.astype(np.float32)
     return result

@@ -11,7 +11,6 @@ import caffe
 from tests import caffe_unet, release2015
 from tests.caffe_unet import write_modeldef
 from unet.command import segment
-from unet.errors import InputError
 from unet.model.modeldef import ModelDefinition
 from unet.model.open_net import load_net
 from unet.network.geometry import Geometry
@@ -81,8 +80,11 @@ def test_a_model_of_the_plugin(tmp_path, plugin_model):
     np.testing.assert_allclose(read_volume(tmp_path / "out.tif")[0], expected[1], atol=1e-4)
 
 
-def test_how_the_plugin_scaled_grey_values_is_asked_for(tmp_path, plugin_model):
-    write_volume(tmp_path / "stack.tif", FRAMES)
-    with pytest.raises(InputError, match=r"normalization_type 1,.*--grey LOW HIGH"):
-        run(tmp_path / "stack.tif", "--weights", plugin_model, "-o", tmp_path / "out.tif")
-    assert not (tmp_path / "out.tif").exists()
+def test_its_definition_says_how_grey_values_are_scaled(tmp_path, plugin_model):
+    frames = FRAMES.astype(np.uint16) * 7 + 100
+    write_volume(tmp_path / "stack.tif", frames)
+    run(tmp_path / "stack.tif", "--weights", plugin_model, "-o", tmp_path / "out.tif")
+    net = caffe.Net(str(tmp_path / "net.prototxt"), caffe.TEST, weights=str(plugin_model))
+    scaled = [(one - one.min()) / np.float32(np.ptp(one)) for one in frames]
+    expected = [segment_image(net, one[None], TILING)[1] for one in scaled]
+    np.testing.assert_allclose(read_volume(tmp_path / "out.tif"), expected, atol=1e-4)

@@ -1,0 +1,260 @@
+"""How a network of the Fiji plugin, 2-D or 3-D, segments a stack: as its model definition says.
+
+Pictures are rescaled to the element size that it was trained for and normalised by its rule; its
+scores are brought back to the stack's pixels. Tiles lie on the grid of the poolings, so that their
+size does not matter.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, Callable
+
+import numpy as np
+
+from unet.errors import InputError
+from unet.machine.memory import array_memory, pass_memory
+from unet.model.modeldef import ModelDefinition
+from unet.segmentation.blocks import Block, bytes_a_pixel
+from unet.segmentation.caffe_unet_passes import score_averaged
+from unet.segmentation.caffe_unet_tiles import GridTiles, Shape, TileRules
+from unet.segmentation.options import NEXT_TILE, Plan, SegmentationOptions
+from unet.segmentation.segment import TTA, probabilities_of
+from unet.segmentation.tile_size import PassCost
+from unet.volumes import Volume, chosen_slices
+from unet.volumes.element_size import normalized, rescaled, size_after
+from unet.volumes.file_numbers import known_numbers
+from unet.volumes.units import micrometres
+
+
+@dataclass(frozen=True)
+class PluginPlan(Plan):
+    """What is computed of a stack by a network of the plugin.
+
+    Attributes
+    ----------
+    depth : int
+        Slices that are one image: of a 3-D network those of a time point, else 1.
+    scales : tuple of float
+        Of each axis, ([z,] y, x): pixels of the network that one of the stack becomes.
+    rules : TileRules
+    tiles : GridTiles
+        Of an image after that.
+    pixel_size : str
+        What is known of the stack's pixels, for messages.
+    """
+
+    depth: int = 1
+    scales: tuple[float, ...] = ()
+    tile_rules: TileRules | None = None
+    pixel_size: str = ""
+
+    @property
+    def passes(self) -> int:
+        """Passes of the network."""
+        images = len({z // self.depth for z in self.slices})
+        return images * len(TTA[self.tta]) * self.tiling.number
+
+    def smaller(self) -> PluginPlan:
+        """Return the same with tiles that take less memory; an InputError if there are none."""
+        memory = NEXT_TILE * self.cost.memory(self.tiling.input)
+        tiles = self.tile_rules.of_size(self.tiling.shape, self._fits(memory))
+        if tiles is None:
+            raise InputError("there are no smaller tiles")
+        return replace(self, tiling=tiles)
+
+    def _fits(self, memory: float) -> Callable[[Shape], bool]:
+        return lambda tile: self.cost.memory(tile) <= memory
+
+    def cut(self, shape: Shape) -> GridTiles:
+        """Return the tiles of an image of a shape, one that lies on its side, too."""
+        if shape == self.tiling.shape:
+            return self.tiling
+        memory = self.cost.memory(self.tiling.input)
+        # Tiles that lie on their side take as much as those that stand.
+        return self.tile_rules.of_size(shape, self._fits(memory)) or self.tile_rules.smallest(shape)
+
+    def __str__(self) -> str:
+        slices, versions, tiles = len(self.slices), len(TTA[self.tta]), self.tiling.number
+        tile = self.tiling.input
+        seen = "x".join(map(str, self.tiling.shape))
+        return (
+            f"{self.stack}: {slices} slice{'s' * (slices > 1)} of {self.size[0]}x{self.size[1]}, "
+            f"{self.pixel_size}; {'volumes' if self.depth > 1 else 'each'} as {seen}, {versions} "
+            f"version{'s' * (versions > 1)} of {tiles} tile{'s' * (tiles > 1)} of "
+            f"{'x'.join(map(str, tile))}; a pass is {self.cost.work(tile) / 1e9:.3g} G "
+            f"multiply-adds and about {self.cost.memory(tile) / 2**20:.0f} MB"
+        )
+
+
+class PluginNetwork:
+    """A network of the plugin, opened.
+
+    Parameters
+    ----------
+    net : caffe.Net
+    definition : ModelDefinition
+        As of `unet.model.open_modeldef.open_definition`.
+    source : str
+        The definition's file, for messages.
+    device : str
+        As of `unet.machine.engine.open_engine`.
+    """
+
+    def __init__(self, net: Any, definition: ModelDefinition, source: str, device: str) -> None:
+        self.net, self.definition, self._source, self._device = net, definition, source, device
+        self.channels = net.blobs[net.inputs[0]].shape[1]
+        self.score = "score" if "score" in net.outputs else net.outputs[0]
+        self.classes = net.blobs[self.score].shape[1]
+        self.cost = PassCost.of(net, *definition.axes)
+        # The last volume: its slices are asked for one by one.
+        self._kept: tuple[Any, np.ndarray] | None = None
+
+    def plan(self, volume: Volume, options: SegmentationOptions) -> PluginPlan:
+        """Resolve what options mean for a stack; errors as of `unet.model.Model.plan`."""
+        if options.procedure:
+            raise InputError(f"{self._source}: is no network of 2015: leave --procedure out")
+        if options.normalise is not None:
+            raise InputError(
+                f"{self._source}: says itself how grey values are normalised: leave --normalise "
+                f"and --no-normalise out"
+            )
+        slices = chosen_slices(options.slices, len(volume))
+        depth = self._depth(volume)
+        seen = sorted({z // depth for z in slices})
+        volume.demand([z for t in seen for z in range(t * depth, (t + 1) * depth)])
+        if (volume.channels or 1) != self.channels:
+            raise InputError(
+                f"{volume.path}: has {volume.channels or 1} channels, but {self._source} takes "
+                f"{self.channels}"
+            )
+        size = volume.shape[-2:]
+        shape = (depth, *size) if len(self.definition.axes) == 3 else size
+        scales, told = self._scales(volume, shape)
+        shape = size_after(shape, scales)
+        pixel = depth * bytes_a_pixel(self.channels, volume.dtype.itemsize, self.classes)
+        free = pass_memory(self._device) if options.memory is None else options.memory
+        if array_memory(self._device) is None:
+            free -= pixel * size[0] * size[1]
+        rules = TileRules(self.definition.axes, self.definition.padding, on_grid=True)
+        return PluginPlan(
+            stack=volume.path,
+            shape=volume.shape,
+            classes=self.classes,
+            slices=slices,
+            intensity=options.intensity,
+            tiling=self._tiles(rules, shape, options, free),
+            block=size,
+            pixel=pixel,
+            tta=options.tta or "none",
+            cost=self.cost,
+            rules=options.rules,
+            calibration=volume.calibration.of_slices(slices, len(volume)),
+            numbers=tuple(known_numbers(volume)),
+            depth=depth,
+            scales=scales,
+            tile_rules=rules,
+            pixel_size=told,
+        )
+
+    def _depth(self, volume: Volume) -> int:
+        if len(self.definition.axes) == 2:
+            return 1
+        if volume.calibration.axes[0] == "T":
+            raise InputError(
+                f"{volume.path}: its slices are time points, but {self._source} is a 3-D network: "
+                f"it takes volumes"
+            )
+        return len(volume) // volume.calibration.times
+
+    def _scales(self, volume: Volume, shape: Shape) -> tuple[tuple[float, ...], str]:
+        """Return how many of the network's pixels one of the stack is, and what is said of it."""
+        wanted = self.definition.element_size_um
+        axes = len(wanted)
+        known = (micrometres(volume.calibration) or (None,) * 3)[-axes:]
+        given = [one or own for one, own in zip(known, wanted)]
+        scales = tuple(
+            1.0 if math.isclose(one, own, rel_tol=1e-9) else one / own
+            for one, own in zip(given, wanted)
+        )
+        sizes = "x".join(f"{one:.4g}" for one in wanted)
+        if None in known:
+            told = f"pixels taken as the network's {sizes} µm, for the stack does not tell theirs"
+        elif set(scales) == {1.0}:
+            told = f"pixels of the network's {sizes} µm"
+        else:
+            told = f"pixels of {'x'.join(f'{one:.4g}' for one in given)} µm, rescaled to {sizes}"
+        return scales, told
+
+    def _tiles(
+        self, rules: TileRules, shape: Shape, options: SegmentationOptions, free: float
+    ) -> GridTiles:
+        if options.tile:
+            if len(shape) == 3:
+                raise InputError(
+                    f"--tile: volumes are cut for {self._source} as fits the memory: give --memory"
+                )
+            for axis, size in zip(rules.axes, options.tile):
+                axis.check((size,))
+            outputs = [axis.output_size(size) for axis, size in zip(rules.axes, options.tile)]
+            tiles = rules.of_output(shape, outputs)
+            if tiles.input != options.tile:
+                raise InputError(
+                    f"--tile {options.tile[0]}x{options.tile[1]}: is too small for an image of "
+                    f"{shape[0]}x{shape[1]}; give {tiles.input[0]}x{tiles.input[1]} or more"
+                )
+            if self.cost.memory(tiles.input) > free:
+                raise InputError(
+                    f"--tile {options.tile[0]}x{options.tile[1]}: a pass takes about "
+                    f"{self.cost.memory(tiles.input) / 2**30:.1f} GB, {free / 2**30:.1f} GB are "
+                    f"free for it; take a smaller tile, or insist with --memory"
+                )
+            return tiles
+        found = rules.of_size(shape, lambda tile: self.cost.memory(tile) <= free)
+        if found is None:
+            tile = rules.smallest(shape).input
+            raise InputError(
+                f"a pass of the smallest tiles, {'x'.join(map(str, tile))}, takes about "
+                f"{self.cost.memory(tile) / 2**20:.0f} MB, but {max(free, 0) / 2**20:.0f} MB are "
+                f"free for it: end other programs, or give more with --memory"
+            )
+        return found
+
+    def run_block(
+        self,
+        volume: Volume,
+        plan: PluginPlan,
+        block: Block,
+        passed: Callable[[], object] = lambda: None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return a slice and the probabilities of its classes; `passed` is told of each pass."""
+        image = volume.region(*block)
+        if len(plan.scales) == 2:
+            return image, self._probabilities(image.reshape((-1,) + plan.size), plan, passed)
+        first = block.z // plan.depth * plan.depth
+        key = volume, plan.tta, plan.intensity, plan.tiling, first
+        if self._kept is None or self._kept[0] != key:
+            self._kept = None
+            slices = [
+                volume.region(z, block.rows, block.columns).reshape((-1,) + plan.size)
+                for z in range(first, first + plan.depth)
+            ]
+            self._kept = key, self._probabilities(np.stack(slices, axis=1), plan, passed)
+        return image, self._kept[1][:, block.z - first].copy()
+
+    def _probabilities(
+        self, image: np.ndarray, plan: PluginPlan, passed: Callable[[], object]
+    ) -> np.ndarray:
+        """Return the probabilities of an image, both (channels or classes, [depth,] y, x)."""
+        seen = rescaled(image, plan.scales)
+        if plan.intensity is None:
+            seen = normalized(seen, self.definition.normalization_type)
+        else:
+            low, high = plan.intensity
+            seen = (seen - np.float32(low)) / np.float32(high - low)
+        if not np.isfinite(seen).all():
+            raise FloatingPointError("the picture that the network is given is NaN or infinite")
+        scores = score_averaged(self.net, seen, plan.cut, TTA[plan.tta], lambda *_: passed())
+        back = [1 / scale for scale in plan.scales]
+        return probabilities_of(rescaled(scores[self.score], back, image.shape[1:]))
