@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Union
 
 from unet.errors import InputError, few
@@ -225,7 +226,8 @@ def chosen(volume: Volume, places: Sequence[int]) -> Volume:
         lambda z: volume[places[z]],
         volume.close,
         missing=[k for k, place in enumerate(places) if place in volume.missing],
-        calibration=volume.calibration,
+        # They need no longer be all depths of each time point.
+        calibration=replace(volume.calibration, times=1),
         part=lambda z, rows, columns: volume.region(places[z], rows, columns),
     )
     part.names = tuple(volume.names[place] for place in places) if volume.names else ()

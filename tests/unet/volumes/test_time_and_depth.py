@@ -139,6 +139,30 @@ def test_names_of_pictures_say_both(tmp_path):
     np.testing.assert_array_equal(read_volume(tmp_path / "a"), run_of(pixels()))
 
 
+def test_a_folder_of_such_names_has_both(tmp_path):
+    write_volume(tmp_path / "a", run_of(pixels()), calibration=CALIBRATION)
+    with open_volume(tmp_path / "a") as volume:
+        assert volume.calibration.times == 3
+
+
+@pytest.mark.parametrize(
+    ("names", "times"),
+    [
+        (["T1-Z1_raw", "T1-Z2_raw", "T2-Z1_raw", "T2-Z2_raw"], 2),
+        # One is missing; the order is another; no depth; other words.
+        (["t1z1", "t1z2", "t2z1", "t2z3"], 1),
+        (["z1_t1", "z1_t2", "z2_t1", "z2_t2"], 1),
+        (["t1_z1", "t2_z1", "t3_z1", "t4_z1"], 1),
+        (["cat1_z1", "cat1_z2", "cat2_z1", "cat2_z2"], 1),
+    ],
+)
+def test_other_names_have_both_where_they_say_so_of_all(tmp_path, names, times):
+    for name, picture in zip(names, pixels()[0]):
+        tifffile.imwrite(tmp_path / f"{name}.tif", picture)
+    with open_volume(tmp_path) as volume:
+        assert (len(volume), volume.calibration.times) == (4, times)
+
+
 @pytest.mark.parametrize("name", ["a.tif", "a.h5", "a.zarr"])
 def test_parts_in_any_order_come_where_they_belong(tmp_path, name):
     array = run_of(pixels())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +20,7 @@ from unet.volumes.readers.colours import grey_if_equal
 from unet.volumes.readers.pictures import open_picture
 from unet.volumes.readers.tiff import files_of_ome, open_tiff
 
+_TIME_AND_DEPTH = re.compile(r"(?:.*[\W_])?t(\d{1,9})[\W_]*z(\d{1,9})(?:[\W_].*)?", re.IGNORECASE)
 #: How the files are called that a folder's slices are taken from, and what they are.
 KINDS = {".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF", ".jpg": "JPEG", ".jpeg": "JPEG"}
 
@@ -57,7 +60,22 @@ def open_folder(path: Path, selection: Selection | None = None) -> Volume:
     volume = join_files(
         path, files, lambda file: reader(file, stored), "in a folder each file is one"
     )
+    volume.calibration = replace(volume.calibration, times=_times(names))
     return grey_if_equal(volume, selection) if volume.is_coloured else volume
+
+
+def _times(names: Sequence[str]) -> int:
+    """Return how many time points files are of that are called t0_z0, t0_z1, ..., t1_z0, ...
+
+    1, unless the names are such and each time point has the same depths, several of them.
+    """
+    found = [_TIME_AND_DEPTH.fullmatch(os.path.splitext(name)[0]) for name in names]
+    if not all(found):
+        return 1
+    places = [(int(one[1]), int(one[2])) for one in found if one]
+    times, depths = (sorted(set(column)) for column in zip(*places))
+    is_grid = places == list(itertools.product(times, depths))
+    return len(times) if is_grid and len(depths) > 1 else 1
 
 
 def _kind(name: str) -> str | None:
