@@ -84,6 +84,18 @@ def _each(name: str, values: Sequence[float]) -> str:
     return " ".join(f"{name}: {value:g}" for value in values)
 
 
+def border(levels: int) -> int:
+    """Return how much smaller an output tile is than the input on each side: padInput, padOutput.
+
+    padInput is 0 for a level of 0, then twice as much and 4 more, padOutput -4, and twice as much
+    and 4 less; the sizes at the lowest level are the same for both.
+    """
+    pad_input, pad_output = 0, -4
+    for _ in range(levels):
+        pad_input, pad_output = 2 * pad_input + 4, 2 * pad_output - 4
+    return (pad_input - pad_output) // 2
+
+
 def editor_text(
     levels: Sequence[int] = (4, 4),
     width: int = 64,

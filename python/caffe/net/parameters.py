@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 
+from caffe.blob import Blob
 from caffe.errors import CaffeError
 from caffe.files import caffemodel
 from caffe.layers import Layer
@@ -16,6 +17,8 @@ from caffe.proto import caffe_pb2
 from caffe.synced_memory import SyncedMemory
 
 _log = Log("net.cpp")
+
+_OF_CAFFE_UNET = ("CreateDeformation", "ValueTransformation", "IoU", "F1")
 
 
 def share(layers: Mapping[str, Layer], others: Mapping[str, Layer]) -> None:
@@ -40,8 +43,14 @@ def share(layers: Mapping[str, Layer], others: Mapping[str, Layer]) -> None:
             mine.share_data(theirs)
 
 
-def copy_from(path: str | os.PathLike, layers: Mapping[str, Layer]) -> None:
-    """Copy parameters by layer name from a .caffemodel or HDF5 file; as `Net.copy_from`."""
+def copy_from(
+    path: str | os.PathLike, layers: Mapping[str, Layer], other_outputs: bool = False
+) -> None:
+    """Copy parameters by layer name from a .caffemodel or HDF5 file; as `Net.copy_from`.
+
+    `other_outputs`: convolutions may have more or fewer outputs than in the file, those that both
+    have are copied, as caffe_unet does where a net is to tell other classes apart.
+    """
     path = os.fspath(path)
     shared = _shared(layers)
     for name, arrays in caffemodel.read_layers(path).items():
@@ -67,15 +76,42 @@ def copy_from(path: str | os.PathLike, layers: Mapping[str, Layer]) -> None:
             for index, (blob, array) in enumerate(zip(blobs, arrays))
             if array is not None
         ]
+        resized = other_outputs and _differ_in_outputs(layers[name], given)
         for index, blob, array in given:
-            if not _same_shape(blob.shape, array.shape):
+            if not (resized or _same_shape(blob.shape, array.shape)):
                 raise CaffeError(
                     f"{path}: layer '{name}', parameter {index}: the file's shape is "
                     f"{array.shape}, the net's is {blob.shape}{_anew(name)}"
                 )
         for _, blob, array in given:
-            target = blob.data_tensor()
-            target.copy_(torch.from_numpy(array).view(blob.shape))
+            target, values = blob.data_tensor(), torch.from_numpy(array)
+            if resized:
+                values = values.view(-1, *blob.shape[1:])
+                both = min(len(target), len(values))
+                target[:both] = values[:both]
+            else:
+                target.copy_(values.view(blob.shape))
+        if resized:
+            layers[name].beyond_bvlc(
+                f"has {given[0][1].shape[0]} outputs, {given[0][2].shape[0]} in {path}: those that "
+                "both have are copied, as caffe_unet does"
+            )
+
+
+def of_caffe_unet(layers: Mapping[str, Layer]) -> bool:
+    """Tell whether a net has layers of caffe_unet."""
+    return any(layer.type in _OF_CAFFE_UNET for layer in layers.values())
+
+
+def _differ_in_outputs(layer: Layer, given: Sequence[tuple[int, Blob, np.ndarray]]) -> bool:
+    """Tell whether a convolution's parameters have other shapes by the number of outputs alone."""
+    (_, weights, array), *biases = given
+    return (
+        layer.type == "Convolution"
+        and array.shape[1:] == weights.shape[1:]
+        and array.shape[0] != weights.shape[0]
+        and all(values.size == array.shape[0] for _, _, values in biases)
+    )
 
 
 def _anew(name: str) -> str:

@@ -8,6 +8,7 @@ from caffe.errors import CaffeError
 from caffe.files import prototxt
 from caffe.files.atomic import missing
 from caffe.log import Log
+from caffe.net import parameters
 from caffe.net.net import TEST, TRAIN, Net
 from caffe.proto import caffe_pb2
 
@@ -113,4 +114,6 @@ def _load_weights(net: Net, param: caffe_pb2.SolverParameter, source: str) -> No
             _log.info(f"Finetuning from {path}")
             if not os.path.exists(path):
                 raise CaffeError(f"{source}: weights: {_not_there(path, source)}")
-            net.copy_from(path)
+            layers = net.layer_dict
+            # What the plugin behind caffe_unet finetunes may have other classes than before.
+            parameters.copy_from(path, layers, parameters.of_caffe_unet(layers))
