@@ -33,9 +33,9 @@ from caffe.layers.winograd.transforms import INPUT_TILE, OUTPUT_TILE, PLANES
 _CORE_VALUES = 2**17
 _MIN_TILES = 16
 # Tiles that all threads work on together.
-_TILES = 256
+_TILES = 400
 # Values of the transformed filters of a block of maps, at most.
-_BLOCK_VALUES = 2**22
+_BLOCK_VALUES = 9 * 2**19
 # Tiles whose products are added up at once for the weights' gradient.
 _GRADIENT_TILES = 512
 # Below so many filters, pixels of a map, or pixels times filters, direct convolution is as fast, or
