@@ -64,7 +64,9 @@ def measure(caffe: ModuleType, solver: Path, root: Path, longest: float = _LONGE
             float(net.blobs["loss"].data)
             ends.append(time.monotonic())
         first = min(warm, len(ends) - 2)
-        iteration = (ends[-1] - ends[first]) / (len(ends) - 1 - first)
+        # The middle one: other programs that came in for a moment do not count.
+        taken = sorted(after - before for before, after in zip(ends[first:], ends[first + 1 :]))
+        iteration = taken[len(taken) // 2]
         test_pass = iteration / 3
         if len(training.solver.test_nets):
             training.solver.test_nets[0].share_with(net)
@@ -89,8 +91,16 @@ def _is_enough(ends: list[float], warm: int, longest: float) -> bool:
 
 
 def fitting(pace: Pace, seconds: float, rest: float) -> int:
-    """Return how many iterations fit into seconds, of which `rest` are for what else is done."""
-    return max(1, int(_PLANNED * (seconds - rest) / pace.iteration))
+    """Return how many iterations fit into seconds, of which `rest` are for what else is done.
+
+    That is at most half of them: on a machine that was busy when it was measured more is guessed.
+    """
+    return max(1, int(_PLANNED * for_training(seconds, rest) / pace.iteration))
+
+
+def for_training(seconds: float, rest: float) -> float:
+    """Return the seconds that are left to train in, at least half of them."""
+    return max(seconds - rest, seconds / 2)
 
 
 def most_held_out(minutes: float, pixels: int, kind: str) -> int:

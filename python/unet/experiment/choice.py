@@ -21,9 +21,9 @@ MINUTES_CPU, MINUTES_GPU = 20.0, 60.0
 _PARTS, _REFINED_RATE = 8, 0.3
 # Of the time, what may go into judging plain networks as well as averaged ones.
 _JUDGING = 0.2
-# Fewer iterations of a last stage make a network worse: 7 after 53 took the Rand error from 0.47 to
-# 0.69, for Adam begins anew.
-_LEAST_REFINED = 25
+#: Fewer iterations of a last stage make a network worse: 7 after 53 took the Rand error from 0.47
+#: to 0.69, for Adam begins anew.
+LEAST_REFINED = 25
 # A trained network is near already: 120 steps on 3 slices of another animal took isbi2012_slim, on
 # 2 others, from a Rand error of 0.083 and a pixel error of 0.089 to 0.037 and 0.053 at the whole
 # rate, to 0.032 and 0.059 at 0.3 of it, to 0.042 and 0.073 at 0.1. A shorter first stage gained
@@ -167,7 +167,7 @@ def stages(iterations: int, rate: float, w0: float) -> list[Stage]:
     [Stage(iterations=100, base_lr=0.001, weighted=False)]
     """
     last = iterations // _PARTS if w0 else 0
-    if last < _LEAST_REFINED:
+    if last < LEAST_REFINED:
         last = 0
     both = [Stage(iterations - last, rate, False)]
     if last:

@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Callable, NamedTuple
 
 from unet.experiment import choice
-from unet.experiment.budget import SCORING, Pace, fitting, measure
+from unet.experiment.budget import SCORING, Pace, fitting, for_training, measure
 from unet.experiment.choice import Chosen
 from unet.experiment.folder import NET, RunFolder
 from unet.experiment.network_files import (
@@ -218,7 +218,8 @@ class Fitting:
 
     def _iterations(self, pace: Pace, judging: float, test: float = 0.0) -> tuple[int, int]:
         """Return how many iterations fit into what is left of the time, and tests in a stage."""
-        left = self._left - choice.judgements(60 * self._minutes, judging) * judging
+        judging *= choice.judgements(60 * self._minutes, judging)
+        left = for_training(self._left, judging)
         # One at the end of each stage in any case.
         tests = max(1, min(_TESTS, int(_TESTING * left / test) if test else _TESTS))
-        return fitting(pace, left, (tests + 2) * test), tests
+        return fitting(pace, self._left, judging + (tests + 2) * test), tests

@@ -10,6 +10,8 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from unet.errors import InputError
+from unet.experiment import choice
+from unet.experiment.budget import for_training
 from unet.experiment.card import card
 from unet.experiment.folder import (
     CHOICES,
@@ -137,7 +139,8 @@ def train_from_stack(
             # What the labels were understood as can be looked at before much time is spent on them.
             way.report()
             for number in range(1, len(choices["solver"]["stages"]) + 1):
-                way.go(number)
+                if way.has_time(number):
+                    way.go(number)
         scores = _scores(folder / SCORES) if way.parts.many else {}
         folder.write_card(card(folder.path.resolve().name, choices, scores))
         way.report()
@@ -193,6 +196,21 @@ class _Way:
         self._caffe, self._folder, self._pair, self._choices = caffe, folder, pair, choices
         self._device, self._began = device, began
         self.parts = Split.of_json(choices["split"], pair.names)
+
+    def has_time(self, number: int) -> bool:
+        """Tell whether a stage is worth its while; a later one that is not is left out."""
+        seconds = self._seconds(number)
+        pace = self._choices["seconds_a_step"]
+        begun = self._newest(number) is not None
+        if number == 1 or begun or seconds is None or seconds >= choice.LEAST_REFINED * (pace or 0):
+            return True
+        self._folder.say(
+            f"stage {number} is left out, for too little of the time is left: the machine became "
+            f"slower than when it was measured"
+        )
+        self._choices["solver"]["stages"] = self._choices["solver"]["stages"][: number - 1]
+        self._folder.write_choices(self._choices)
+        return False
 
     def go(self, number: int) -> None:
         """Train a stage to its end, judge what has come of it, and keep what is better."""
@@ -280,7 +298,7 @@ class _Way:
         stages = self._choices["solver"]["stages"][number - 1 :]
         many = sum(len(one.get("judged", [PLAIN])) for one in stages)
         judging = self._choices["seconds_to_judge"] * many
-        left = self._began + 60 * minutes - time.monotonic() - judging
+        left = for_training(self._began + 60 * minutes - time.monotonic(), judging)
         share = stages[0]["iterations"] / sum(one["iterations"] for one in stages)
         # Measured too late, it is trained for a moment all the same.
         return max(1.0, left * share)

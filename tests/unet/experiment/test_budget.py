@@ -12,8 +12,9 @@ from unet.experiment.budget import Pace, fitting, measure, most_held_out
 
 @pytest.mark.parametrize(
     ("seconds", "rest", "expected"),
-    # 0.85 of what is left is planned with; one iteration is done in any case.
-    [(1000, 0, 1700), (1000, 400, 1020), (10, 400, 1)],
+    # 0.85 of what is left is planned with, which is half at least; one iteration is done in any
+    # case.
+    [(1000, 0, 1700), (1000, 400, 1020), (1000, 900, 850), (10, 400, 8), (0.1, 400, 1)],
 )
 def test_as_many_iterations_fit_as_take_the_time_that_is_left(seconds, rest, expected):
     assert fitting(Pace(0.5, 0.2), seconds, rest) == expected

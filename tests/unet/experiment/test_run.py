@@ -22,7 +22,7 @@ HOW = dict(iterations=16, device="cpu", precision="fp32")
 def quick():
     """Let stages be short; spare the second that each picture of the curves takes."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("unet.experiment.choice._LEAST_REFINED", 1)
+        patch.setattr("unet.experiment.choice.LEAST_REFINED", 1)
         patch.setattr("unet.training.history.draw_curves", lambda rows, path: None)
         yield
 
@@ -123,6 +123,16 @@ def test_without_slices_held_out_the_last_network_is_kept(tmp_path):
     assert choices(folder)["kept"] == "stage 2, plain"
     last = folder / "training-2" / "unet_iter_2.caffemodel"
     assert parameters(folder / "weights.caffemodel") == parameters(last)
+
+
+def test_a_last_stage_for_which_no_time_is_left_is_left_out(tmp_path, monkeypatch, capsys):
+    seconds = {1: None, 2: -1.0}
+    monkeypatch.setattr("unet.experiment.run._Way._seconds", lambda way, number: seconds[number])
+    made = unet.train(STACK, LABELS, tmp_path / "run", **HOW)
+    assert [one["iterations"] for one in choices(made.folder)["solver"]["stages"]] == [14]
+    assert not (tmp_path / "run" / "training-2").exists()
+    assert "stage 2 is left out, for too little of the time is left" in capsys.readouterr().out
+    assert unet.load(made.folder, device="cpu").segment(STACK[:1]).shape == (1, 64, 64)
 
 
 def test_the_same_seed_and_iterations_give_the_same_network(trained, tmp_path):
