@@ -44,7 +44,7 @@ class TrainingTiles(caffe.Layer):
         there are cores for each solver, from 1 to 16. The tiles are the same with any number.
     augmentation : object, optional
         Fields of `unet.augmentation.tile_sampler.Augmentation`: grid, std, rotation, mirror, shift,
-        contrast, brightness, gamma.
+        contrast, brightness, gamma, noise.
     weighted : bool, optional
         True by default. False: w(x) is 1 wherever a pixel is annotated.
 

@@ -48,6 +48,9 @@ class Augmentation:
         Intensities, of range 0 to 1, are shifted by an amount uniform in [-b, b].
     gamma : float
         Intensities are raised to a power whose logarithm is uniform in [-g, g].
+    noise : float
+        To each intensity a number of normal distribution is added, whose standard deviation is
+        uniform in [0, n] and the same for the whole tile.
     """
 
     grid: int = 3
@@ -58,6 +61,7 @@ class Augmentation:
     contrast: float = 0.0
     brightness: float = 0.0
     gamma: float = 0.0
+    noise: float = 0.0
 
 
 class TileSampler:
@@ -133,13 +137,18 @@ class TileSampler:
         contrast = random.uniform(1 - how.contrast, 1 + how.contrast)
         brightness = random.uniform(-how.brightness, how.brightness)
         gamma = math.exp(random.uniform(-how.gamma, how.gamma))
-        displacements = how.std * random.normal((2, how.grid, how.grid)) if how.std else None
+        displacements = how.std * random.normal((2, how.grid, how.grid))
+        # After all that was there before it: without noise tiles are those of earlier trainings.
+        deviation = random.uniform(0, how.noise)
 
         matrix = rigid_matrix(angle, *flips)
-        coordinates = tile_coordinates(self.tile, centre, matrix, displacements)
+        bent = displacements if how.std else None
+        coordinates = tile_coordinates(self.tile, centre, matrix, bent)
         window = Window(coordinates, shape)
         data = np.stack([window.cubic(channel) for channel in image])
         data = jitter_intensity(data, contrast, brightness, gamma)
+        if how.noise:
+            data += (deviation * random.normal(data.shape)).astype(np.float32)
         rows, columns = (slice(self.border, size - self.border) for size in self.tile)
         inner = Window(coordinates[:, rows, columns], shape)
         label, weight = inner.nearest(labels, weights)

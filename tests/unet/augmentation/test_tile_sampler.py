@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy import ndimage
+from scipy import ndimage, stats
 
 from unet.augmentation.tile_sampler import Augmentation, TileSampler
 from unet.preparation.training_set import TrainingSet, write_training_set
@@ -136,3 +136,18 @@ def test_channels_are_deformed_alike(tmp_path: Path):
     assert data.shape == (3, 188, 204)
     assert np.array_equal(data[0], data[1])
     assert data[2] == pytest.approx(2 * data[0], abs=1e-5)
+
+
+def test_noise_is_normally_distributed_of_a_deviation_up_to_that_said(blobs: TrainingSet):
+    plain, noisy = (sampler(blobs, how) for how in (VARIED, replace(VARIED, noise=0.1)))
+    deviations, before = [], np.zeros(1)
+    for i in range(20):
+        one, other = plain(i), noisy(i)
+        assert same(one[1:], other[1:])
+        added = (other[0] - one[0]).ravel().astype(float)
+        deviations.append(added.std())
+        assert stats.kstest(added / added.std(), "norm").statistic < 0.01
+        # Each tile has its own.
+        assert i == 0 or abs(np.corrcoef(added, before)[0, 1]) < 0.03
+        before = added
+    assert stats.kstest(deviations, stats.uniform(0, 0.1).cdf).pvalue > 0.01

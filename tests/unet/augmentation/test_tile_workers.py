@@ -55,7 +55,7 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def sampler(path: Path) -> TileSampler:
     with TrainingSet(path) as training_set:
-        yield TileSampler(training_set, [0, 1], TILE, 92, Augmentation(gamma=0.3), 5)
+        yield TileSampler(training_set, [0, 1], TILE, 92, Augmentation(gamma=0.3, noise=0.1), 5)
 
 
 @contextlib.contextmanager
