@@ -25,6 +25,7 @@ from unet.command.options import (
     add_label_threshold,
     add_overwrite,
     add_part,
+    parse_classes,
     parse_slices,
     part_of,
     whole,
@@ -52,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         label_kind=arguments.label_kind,
         label_threshold=arguments.label_threshold,
         ignore_label=arguments.ignore_label,
+        classes=parse_classes(arguments.classes),
         by_order=arguments.by_order,
         slices=parse_slices(arguments.slices),
         every_third=arguments.every_third,
@@ -99,6 +101,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add_ignore_label(parser)
     add_label_threshold(parser)
+    parser.add_argument(
+        "--classes",
+        metavar="N,N,...",
+        help="the labels that are classes 0, 1, 2, ..., as of unet train: 0,128,255",
+    )
     add_by_order(parser)
     add_part(parser, "where labels or prediction have several")
     parser.add_argument(

@@ -11,6 +11,7 @@ import numpy as np
 from unet.errors import InputError, few
 from unet.preparation.ctc_sequence import is_sequence
 from unet.preparation.label_kind import MOST_CLASSES, LabelSurvey
+from unet.preparation.label_values import numbered
 from unet.preparation.labels import IGNORED, annotate, whole
 from unet.preparation.membranes import NetworkSurvey
 from unet.scoring.score_cells import UNKNOWN, score_cells
@@ -31,6 +32,7 @@ def score(
     label_kind: str = "auto",
     label_threshold: float | None = None,
     ignore_label: int | None = None,
+    classes: Sequence[int] | None = None,
     level: int | None = None,
     channel: int | None = None,
     time: int | None = None,
@@ -64,6 +66,8 @@ def score(
         Labels above it are inside a cell, the others are membrane.
     ignore_label : int, optional
         The label that means "not annotated": nothing counts there.
+    classes : sequence of int, optional
+        The labels that are classes 0, 1, ..., as they were trained with.
     level, channel, time, scene : int, optional
         Which part is scored, as of `unet.open_volume` (scene also by its name): of the labels, the
         prediction or both, wherever a file holds several.
@@ -130,6 +134,7 @@ def score(
         ("--label-kind", label_kind != "auto", False),
         ("--label-threshold", label_threshold is not None, False),
         ("--ignore-label", ignore_label is not None, False),
+        ("--classes", classes is not None, False),
         ("--by-order", by_order, False),
         *((f"--{name}", True, False) for name in part),
         ("--no-warping", not warping, False),
@@ -142,6 +147,10 @@ def score(
     if of_folder:
         return SequenceScores(score_sequence(truth, prediction, frames, tracking=tracking))
 
+    if classes is not None:
+        if label_kind not in ("auto", "classes"):
+            raise InputError(f"--classes says that labels are classes, not {label_kind}")
+        label_kind = "classes"
     if label_threshold is not None and label_kind in ("instances", "classes"):
         raise InputError(f"--label-threshold says that labels are binary, not {label_kind}")
     channels = None if label_kind == "classes" else 1
@@ -149,6 +158,9 @@ def score(
         truth, prediction, part, slices, every_third, by_order, channels
     )
     names = [one if isinstance(one, Path) else "array" for one in (truth, prediction)]
+    if classes is not None:
+        named = numbered(as_volume(labels, str(names[0])), classes, ignore_label)
+        labels, ignore_label = np.stack([named[z] for z in range(len(named))]), IGNORED
     unknown = np.zeros(labels.shape, bool) if ignore_label is None else labels == ignore_label
     if label_kind == "classes":
         truths = np.where(unknown, UNKNOWN, _whole(labels, names[0]))
@@ -282,7 +294,8 @@ def _of_classes(
     if truth.max() >= IGNORED:
         raise InputError(
             f"{names[0]}: the label {truth.max()} is no class number 0..{IGNORED - 1}: say "
-            f"--ignore-label {truth.max()} if it means not annotated"
+            f"--ignore-label {truth.max()} if it means not annotated, or --classes N,N,... to name "
+            f"the labels that are classes"
         )
     if predicted.ndim == 4:
         found, how = predicted.argmax(axis=1), f"{predicted.shape[1]} channels, the likeliest class"

@@ -137,3 +137,15 @@ def test_what_can_be_cells_or_classes_is_asked_for():
     truth, found = (one.astype(np.uint8) for one in classes())
     with pytest.raises(InputError, match="--label-kind classes to score the IoU of each class"):
         score(truth, found)
+
+
+def test_labels_of_other_numbers_are_the_classes_that_are_named():
+    grey = np.repeat(np.array([0, 128, 255], np.uint8), 20).reshape(1, 6, 10)
+    found = np.repeat(np.array([0, 1, 2], np.uint8), 20).reshape(1, 6, 10)
+    found[0, 2, :5] = 0
+    scores = score(grey, found, classes=(0, 128, 255))
+    assert scores["iou_1"] == 15 / 20 and scores["iou_2"] == 1
+    with pytest.raises(InputError, match=r"slice 0 holds the labels 255, which --classes 0,128"):
+        score(grey, found, classes=(0, 128))
+    with pytest.raises(InputError, match="--classes says that labels are classes, not binary"):
+        score(grey, found, classes=(0, 128, 255), label_kind="binary")
