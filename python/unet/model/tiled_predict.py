@@ -81,10 +81,10 @@ def predict_file(
     """
     source, target = files
     versions = AVERAGES[average]
+    cut = _cut_by(wish, net, definition, device)
     with closing(open_hdf5_file(source)) as file, atomic_path(target) as temporary:
         images = _images(file, net, definition)
         many = min(most or len(images), len(images))
-        cut = _cut_by(wish, net, definition, device)
         with Hdf5Output(temporary) as output:
             for k in range(many):
 

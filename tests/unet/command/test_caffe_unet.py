@@ -17,6 +17,11 @@ from unet.errors import InputError
 LINE = re.compile(r"Processing batch ([0-9]+)/([0-9]+), tile ([0-9]+)/([0-9]+)")
 
 
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch):
+    monkeypatch.setenv("GLOG_minloglevel", "2")
+
+
 def predict(model: PluginModel, path, *flags: object) -> np.ndarray:
     """Return the scores that the program writes in place of the images."""
     words = ["tiled_predict", "-infileH5", path, "-outfileH5", path, "-model", model.path]
@@ -177,3 +182,46 @@ def test_iterations_and_the_models_own_dataset(tmp_path, capsys):
     with h5py.File(tmp_path / "y.h5", "r") as file:
         assert file["score"].shape == (2, 2, 9, 9)
     assert capsys.readouterr().out.splitlines()[-1] == "Processing batch 2/2, tile 1/1"
+
+
+def test_usage_is_printed_and_mistakes_are_told(tmp_path, shallow, capsys):
+    assert caffe_unet.main([]) is None
+    usage = capsys.readouterr().out
+    assert usage.startswith("usage: caffe_unet <command> <args>")
+    write_images(tmp_path / "x.h5", np.zeros((1, 2, 9, 9)))
+    write_images(tmp_path / "3d.h5", np.zeros((1, 1, 4, 9, 9)))
+    with h5py.File(shallow.weights, "r") as file, h5py.File(tmp_path / "w.h5", "w") as other:
+        file.copy("data", other)
+        del other["data/conv_d1b-d1c"]
+    files = f"-infileH5 {tmp_path}/x.h5 -outfileH5 {tmp_path}/y.h5 -model {shallow.path}"
+    run = f"tiled_predict {files} -weights {shallow.weights}"
+    for words, told in (
+        ("predict", "no command 'predict'; give one of tiled_predict"),
+        ("tiled_predict -model a", "tiled_predict needs -infileH5"),
+        (f"{run} -n_tiles 1 -tile_size 9x9", "give one of them"),
+        (f"{run} -average_mirror -average_rotate", "give one of them"),
+        (f"{run} -n_tiles 1x2x3", "-n_tiles 1x2x3: the model has 2 dimensions"),
+        (f"{run} -n_tiles 1 -gpu x", "-gpu x: give the number"),
+        (run, "/data has 2 channels, but the weights are for 1"),
+        (run.replace("x.h5", "3d.h5"), "not images of 2 dimensions"),
+        (run.replace("x.h5", "absent.h5"), "absent.h5"),
+        (
+            f"check_model_and_weights_h5 -model {shallow.path} -weights {tmp_path}/w.h5 "
+            "-n_channels 1",
+            "holds no weights, or NaN, for layer 'conv_d1b-d1c'",
+        ),
+    ):
+        with pytest.raises(InputError, match=re.escape(told)):
+            caffe_unet.main(words.split())
+    for words in ("tiled_predict -bogus 1", "tiled_predict -n_tiles 0", "tiled_predict -model"):
+        with pytest.raises(SystemExit) as ended:
+            caffe_unet.main(words.split())
+        assert ended.value.code == 1
+    assert not (tmp_path / "y.h5").exists()
+
+
+def test_a_definition_of_another_network_is_refused(tmp_path):
+    model = PluginModel(tmp_path, (1, 1), pad_output=(-14, -14))
+    words = f"check_model_and_weights_h5 -model {model.path} -weights {model.weights}"
+    with pytest.raises(InputError, match=r"padInput, padOutput and downsampleFactor say"):
+        caffe_unet.main([*words.split(), "-n_channels", "1"])
