@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import torch
 
-from caffe import common, late_checks
+from caffe import common, device_memory, late_checks
 from caffe.layer_types import register
 from caffe.layers import scalars_on_gpu
 from caffe.layers.base import Blobs, BuiltInLayer
@@ -202,10 +202,12 @@ class CreateDeformation(BuiltInLayer):
             len(points), *points, generator=common.generator(_CPU), dtype=torch.float64
         )
         drawn *= torch.tensor(self.magnitudes, dtype=torch.float64).view(-1, *(1,) * len(points))
-        moved = torch.tensordot(matrix, drawn, 1).to(where)
+        # The host does not wait for a GPU, which may still be at the last step.
+        moved = device_memory.to_current(torch.tensordot(matrix, drawn, 1).numpy())
+        self.weights = [weights.to(where) for weights in self.weights]
         for weights in self.weights:
             # Along the first axis of points, whose pixels then are the last axis.
-            moved = torch.tensordot(moved, weights.to(where), ([1], [1]))
+            moved = torch.tensordot(moved, weights, ([1], [1]))
         return moved
 
 

@@ -19,6 +19,10 @@ from caffe.log import Log
 
 _log = Log("hdf5_data_layer.cpp")
 
+# Bytes of all files up to which they are kept: a file is often one picture, deflated, that takes
+# longer to read than a GPU takes for a step.
+_KEPT = 2**30
+
 
 @register("HDF5Data")
 class HDF5Data(BuiltInLayer):
@@ -49,6 +53,8 @@ class HDF5Data(BuiltInLayer):
             raise self.fail(f"'{param.source}' names no file")
         _log.info(f"Number of HDF5 files: {len(self.files)}")
         self.shuffled = param.shuffle
+        # File -> when and how large it was, and its rows.
+        self._kept: dict[str, tuple[tuple[int, int], list[np.ndarray]]] = {}
         self._begin_round()
         for blob, rows in zip(top, self.rows):
             blob.reshape(param.batch_size, *rows.shape[1:])
@@ -70,9 +76,22 @@ class HDF5Data(BuiltInLayer):
         if not os.path.isfile(path) or not h5py.is_hdf5(path):
             source = self.layer_param.hdf5_data_param.source
             raise self.fail(f"{told(path, 'an HDF5 file')}; it is named in {source}")
+        state = os.stat(path)
+        key = state.st_mtime_ns, state.st_size
+        if path in self._kept and self._kept[path][0] == key:
+            self.rows = self._kept[path][1]
+        else:
+            self._kept.pop(path, None)
+            self.rows = self._read(path)
+            kept = sum(rows.nbytes for _, file in self._kept.values() for rows in file)
+            if kept + sum(rows.nbytes for rows in self.rows) <= _KEPT:
+                self._kept[path] = key, self.rows
+        self.order, self.next_row = self._permutation(len(self.rows[0])), 0
+
+    def _read(self, path: str) -> list[np.ndarray]:
         try:
             with h5py.File(path, "r") as file:
-                self.rows = [
+                read = [
                     np.asarray(self._dataset(file, path, name), np.float32) for name in self.names
                 ]
         except CaffeError:
@@ -80,15 +99,15 @@ class HDF5Data(BuiltInLayer):
         # On damage h5py raises anything, numpy on what is not a number or too large.
         except Exception as error:
             raise self.fail(f"'{path}' cannot be read: {error}") from None
-        counts = [rows.shape[0] if rows.ndim else 0 for rows in self.rows]
-        for name, rows, count in zip(self.names, self.rows, counts):
+        counts = [rows.shape[0] if rows.ndim else 0 for rows in read]
+        for name, rows, count in zip(self.names, read, counts):
             if not count:
                 has = "has no rows" if rows.ndim else "is a single value, not rows"
                 raise self.fail(f"'{path}': data set '{name}' {has}: there is nothing to read")
         if len(set(counts)) > 1:
             given = ", ".join(f"'{name}' {count}" for name, count in zip(self.names, counts))
             raise self.fail(f"'{path}': data sets must have equally many rows, they have: {given}")
-        self.order, self.next_row = self._permutation(counts[0]), 0
+        return read
 
     def _dataset(self, file: h5py.File, path: str, name: str) -> h5py.Dataset:
         root = h5o.open(file.id, b"/")

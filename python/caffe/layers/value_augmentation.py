@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import torch
 
-from caffe import common
+from caffe import common, device_memory
 from caffe.layer_types import register
 from caffe.layers.base import Blobs, NeuronLayer
 
@@ -71,7 +71,7 @@ class ValueAugmentation(NeuronLayer):
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         data = bottom[0].data_tensor()
         tables = torch.stack([self.draw_table() for _ in range(len(data))])
-        tables = tables.to(data.device, torch.float32)
+        tables = device_memory.to_current(tables.to(torch.float32).numpy())
         top[0].set_data(torch.stack(list(map(_looked_up, tables, data))))
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:

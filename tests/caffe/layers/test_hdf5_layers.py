@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 import h5py
 import numpy as np
 import pytest
 
 import caffe
 from caffe.errors import CaffeError
+from caffe.layers.hdf5_data import HDF5Data
 
 DATA = (
     "layer { name: 'in' type: 'HDF5Data' top: 'data3' top: 'labels' top: 'weights' "
@@ -97,3 +100,37 @@ def test_outputs_have_the_names_and_axes_that_are_asked_for(tmp_path, squeeze):
 def test_names_that_do_not_fit_the_bottoms_are_refused(tmp_path, param, bottoms, told):
     with pytest.raises(CaffeError, match=f"'out'.*{told}"):
         open_net(tmp_path, output(f"file_name: 'o.h5' {param}", bottoms))
+
+
+def test_files_are_read_once_and_again_when_they_have_changed(tmp_path, monkeypatch):
+    write(tmp_path, "a.h5", 1, (4, 4))
+    write(tmp_path, "b.h5", 1, (4, 4))
+    read, paths = HDF5Data._read, []
+
+    def noted(self: HDF5Data, path: str) -> list[np.ndarray]:
+        paths.append(path)
+        return read(self, path)
+
+    monkeypatch.setattr(HDF5Data, "_read", noted)
+    net = open_net(tmp_path, DATA % (tmp_path / "list.txt", 1))
+    for _ in range(4):
+        net.forward()
+    assert paths == [f"{tmp_path}/a.h5", f"{tmp_path}/b.h5"]
+    with h5py.File(tmp_path / "b.h5", "r+") as file:
+        file["labels"][...] = 7
+    os.utime(tmp_path / "b.h5", ns=(1, 1))
+    net.forward()
+    net.forward()
+    assert (net.blobs["labels"].data == 7).all()
+
+
+def test_what_is_written_into_a_batch_does_not_come_back_with_the_next_round(tmp_path):
+    write(tmp_path, "a.h5", 1, (4, 4))
+    write(tmp_path, "b.h5", 1, (4, 4))
+    net = open_net(tmp_path, DATA % (tmp_path / "list.txt", 1))
+    net.forward()
+    first = net.blobs["data3"].data.copy()
+    net.blobs["data3"].data[...] = 9
+    net.forward()
+    net.forward()
+    np.testing.assert_array_equal(net.blobs["data3"].data, first)
