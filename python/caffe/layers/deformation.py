@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import torch
 
 from caffe import common, device_memory, late_checks
+from caffe.blob import Blob
 from caffe.layer_types import register
 from caffe.layers import scalars_on_gpu
 from caffe.layers.base import Blobs, BuiltInLayer
@@ -78,7 +79,8 @@ class CreateDeformation(BuiltInLayer):
     the bottom is (random_offset_range_from_pdf), one of the pixels whose label, in the bottom, is
     not random_offset_range_from_ignore_label, any point of the bottom
     (random_offset_range_from_in_blob_shape), or the middle of the picture moved by offsets from
-    random_offset_from to random_offset_to. Without a bottom the picture is as large as the tile.
+    random_offset_from to random_offset_to. Without a bottom the picture is the net's first blob of
+    as many axes.
     """
 
     bottom_range = (0, 1)
@@ -143,12 +145,22 @@ class CreateDeformation(BuiltInLayer):
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         where = common.current_device()
-        fields = [self._field(self._centre(bottom, item), where) for item in range(top[0].shape[0])]
+        fields = [
+            self._field(self._centre(bottom, top[0], item), where)
+            for item in range(top[0].shape[0])
+        ]
         top[0].set_data(torch.stack(fields))
 
-    def _centre(self, bottom: Blobs, item: int) -> list[torch.Tensor | float]:
+    def _picture(self, bottom: Blobs, own: Blob) -> tuple[int, ...]:
+        """Return the size of the picture that tiles are cut out of."""
+        blobs = bottom or self.blobs_of_net.values()
+        axes = len(own.shape)
+        shapes = (b.shape for b in blobs if b is not own and len(b.shape) == axes)
+        return next(shapes, (1, 1, *self.shape))[2:]
+
+    def _centre(self, bottom: Blobs, own: Blob, item: int) -> list[torch.Tensor | float]:
         """Draw where the tile's middle lies: tensors on the device, or numbers."""
-        shape = bottom[0].shape[2:] if bottom else self.shape
+        shape = self._picture(bottom, own)
         kind = self._of_bottom().rpartition("_")[2]
         if kind == "shape":
             return [_uniform(0, size - 1) for size in shape]

@@ -12,6 +12,7 @@ import pytest
 
 import caffe
 from caffe.command import run
+from caffe.files import prototxt
 from caffe.solvers.solver import Solver
 from tests import finetuning
 
@@ -135,3 +136,21 @@ def test_a_net_for_other_classes_begins_with_those_that_both_have(tmp_path, capf
             assert [len(value) for value in values] == [before, after]
             np.testing.assert_array_equal(values[0][:both], values[1][:both])
         np.testing.assert_array_equal(a["data/conv_d0a-d0b/0"][:], b["data/conv_d0a-d0b/0"][:])
+
+
+def test_older_texts_with_offsets_from_a_range_are_trained_as_well(tmp_path, capfd):
+    solver = finetuning.write_files(tmp_path, iterations=2, interval=2)
+    path = tmp_path / "job-model.prototxt"
+    net = prototxt.read_net(path)
+    (create,) = (layer for layer in net.layer if layer.type == "CreateDeformation")
+    del create.bottom[:]
+    param = create.create_deformation_param
+    param.ClearField("random_offset_range_from_pdf")
+    for ends, sign in ((param.random_offset_from, -1), (param.random_offset_to, 1)):
+        ends.v[:] = [10 * sign, 10 * sign]
+    data = next(layer for layer in net.layer if layer.name == "loaddata")
+    del data.top[3]
+    net.force_backward = True
+    prototxt.write_text(net, path)
+    assert train(solver) == 0
+    assert len(ITERATION.findall(capfd.readouterr().err)) == 2

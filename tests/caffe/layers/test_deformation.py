@@ -40,13 +40,16 @@ def open_net(folder, shape, create: str, apply: str = "", bottom: str = "", seed
 # -- where pixels are taken from -------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("bottom", ["p", ""])
 @pytest.mark.parametrize("interpolation", ["linear", "nearest"])
 @pytest.mark.parametrize(
     ("shape", "tile", "start"), [((9, 8), (5, 4), (2, 2)), ((5, 8, 9), (3, 4, 5), (1, 2, 2))]
 )
-def test_nothing_asked_for_is_the_middle_as_it_is(tmp_path, interpolation, shape, tile, start):
+def test_nothing_asked_for_is_the_middle_as_it_is(
+    tmp_path, bottom, interpolation, shape, tile, start
+):
     sizes = " ".join(f"n{axis}: {size}" for axis, size in zip("zyx"[3 - len(tile) :], tile))
-    net = open_net(tmp_path, shape, sizes, f"interpolation: '{interpolation}'", bottom="p")
+    net = open_net(tmp_path, shape, sizes, f"interpolation: '{interpolation}'", bottom)
     expected = net.blobs["x"].data[(..., *(slice(a, a + n) for a, n in zip(start, tile)))]
     net.forward()
     np.testing.assert_array_equal(net.blobs["y"].data, expected)
