@@ -213,9 +213,11 @@ def write_modeldef(path: Path, definition: ModelDefinition) -> None:
         "unet_param/input_dataset_name": definition.input_dataset_name,
     }
     with h5py.File(path, "w") as file:
+        # Of the library that the plugin writes HDF5 with.
+        file["__DATA_TYPES__/Enum_Boolean"] = h5py.enum_dtype({"FALSE": 0, "TRUE": 1}, "i1")
         for name, value in values.items():
             stored = value.encode()
-            file[name] = np.array(stored, h5py.string_dtype("utf-8", len(stored) + 1))
+            file[name] = np.array(stored, h5py.string_dtype("utf-8", len(stored) or 1))
         param = file["unet_param"]
         param["normalization_type"] = np.int32(definition.normalization_type)
         param["element_size_um"] = np.asarray(definition.element_size_um, np.float64)

@@ -39,7 +39,7 @@ def test_what_was_written_is_read(tmp_path):
 def test_the_file_is_laid_out_as_the_plugins(tmp_path):
     write_modeldef(tmp_path / "cells.modeldef.h5", CELLS)
     with h5py.File(tmp_path / "cells.modeldef.h5", "r") as file:
-        assert sorted(file) == [".unet-ident", "model_prototxt", "solver_prototxt", "unet_param"]
+        assert {".unet-ident", "model_prototxt", "solver_prototxt", "unet_param"} < set(file)
         assert set(file["unet_param"]) == {
             "name", "description", "input_blob_name", "input_dataset_name", "padding",
             "normalization_type", "element_size_um", "downsampleFactor", "padInput", "padOutput",
