@@ -75,6 +75,23 @@ def open_engine(
 
 
 @contextlib.contextmanager
+def unwarned() -> Iterator[None]:
+    """Have no warnings in the engine's log for a while, where no more than these was asked for.
+
+    Of a network that genuine Caffe would refuse, each layer would say so.
+    """
+    before = os.environ.get("GLOG_minloglevel")  # noqa: SIM112
+    if before != "1":
+        yield
+        return
+    os.environ["GLOG_minloglevel"] = "2"  # noqa: SIM112
+    try:
+        yield
+    finally:
+        os.environ["GLOG_minloglevel"] = before  # noqa: SIM112
+
+
+@contextlib.contextmanager
 def in_full_precision(caffe: ModuleType) -> Iterator[None]:
     """Compute in float32 for a while, whatever was chosen."""
     # Genuine Caffe has no other.

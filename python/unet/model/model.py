@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from unet.errors import InputError
 from unet.files.names import PathLike
-from unet.machine.engine import open_engine, tiles_together
+from unet.machine.engine import open_engine, tiles_together, unwarned
 from unet.machine.memory import array_memory, pass_memory
 from unet.model.defaults import read_defaults
 from unet.model.lazy import is_lazy, segment_lazily
@@ -82,8 +82,9 @@ def load(
     caffe = open_engine(device, precision, graphs=True)
     files = (Path(weights), prototxt)
     if is_modeldef(prototxt):
-        opened, definition = open_definition(caffe, prototxt, weights)
-        plugin = PluginNetwork(opened, definition, str(prototxt), device)
+        with unwarned():
+            opened, definition = open_definition(caffe, prototxt, weights)
+            plugin = PluginNetwork(opened, definition, str(prototxt), device)
         return Model(caffe, opened, definition.axes[-1], files, device, precision, plugin)
     return Model(caffe, *load_net(caffe, prototxt, weights), files, device, precision)
 

@@ -150,6 +150,7 @@ class PluginNetwork:
             tta=options.tta or "none",
             cost=self.cost,
             rules=options.rules,
+            free=array_memory(self._device) or options.memory or pass_memory(self._device),
             calibration=volume.calibration.of_slices(slices, len(volume)),
             numbers=tuple(known_numbers(volume)),
             depth=depth,

@@ -11,6 +11,7 @@ Falk et al., U-Net: deep learning for cell counting, detection, and morphometry,
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Iterator, Sequence
@@ -154,14 +155,21 @@ class TileRules:
 
         None if not even the smallest fit.
         """
-        # Along each axis, for every number of tiles the smallest.
+        # Along each axis, for every number of tiles the smallest: (input, number, output).
         sizes = [
             _smallest(TileRules((axis,), self.padding, self.on_grid), length)
             for axis, length in zip(self.axes, shape)
         ]
-        found = [self.of_output(shape, wanted) for wanted in itertools.product(*sizes)]
-        found.sort(key=lambda one: (math.prod(one.input) * one.number, one.number))
-        return next((one for one in found if fits(one.input)), None)
+        inputs, numbers, _ = (
+            functools.reduce(np.multiply.outer, along).ravel()
+            for along in zip(*(np.array(one, np.float64).T for one in sizes))
+        )
+        for k in np.lexsort((numbers, inputs * numbers)):
+            place = np.unravel_index(k, [len(one) for one in sizes])
+            chosen = [one[number] for one, number in zip(sizes, place)]
+            if fits(tuple(size for size, _, _ in chosen)):
+                return self.of_output(shape, [output for _, _, output in chosen])
+        return None
 
     def smallest(self, shape: Shape) -> GridTiles:
         """Cut into the smallest tiles."""
@@ -172,12 +180,12 @@ def _divided(shape: Shape, counts: Sequence[int]) -> list[int]:
     return [-(-length // n) for length, n in zip(shape, counts)]
 
 
-def _smallest(rules: TileRules, length: int) -> list[int]:
-    """Return, for each number of tiles along an axis, the smallest size of their scores."""
-    best: dict[int, int] = {}
+def _smallest(rules: TileRules, length: int) -> list[tuple[int, int, int]]:
+    """Return, for each number of tiles along an axis, the smallest: (input, number, output)."""
+    best: dict[int, tuple[int, int, int]] = {}
     for wanted in [*range(length, 1, -rules.axes[0].downsample_factor), 1]:
         tiles = rules.of_output((length,), (wanted,))
-        best[tiles.number] = tiles.output[0]
+        best[tiles.number] = (*tiles.input, tiles.number, *tiles.output)
     return list(best.values())
 
 
