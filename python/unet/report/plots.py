@@ -30,6 +30,9 @@ _OVERLAY_GAP = 8
 # The smoothed loss is the mean over this share of the iterations.
 _SMOOTH_SHARE = 50
 _CURVE_COLOURS = ("#c23b22", "#2a6fbb", "#6a4c93", "#1b998b")
+# Of which network a curve is, is not known: the challenge's pixel error, made for membranes, would
+# be taken for the share of wrong pixels.
+_SCORE_NAMES = {"misclassified": "misclassified pixels", "pixel_error": "1 − F-score of class 1"}
 _ALONE, _MERGED = (0.34, 0.71, 0.91), (0.84, 0.37, 0.0)
 _CELL_OPACITY = 0.55
 
@@ -232,6 +235,7 @@ def _draw_tests(panel: Any, rows: Sequence[dict[str, float]], names: Sequence[st
     for name, colour in zip(names, _CURVE_COLOURS):
         points = [(row["iteration"], row[name]) for row in rows if name in row]
         group, _, score = name.partition("_")
+        said = _SCORE_NAMES.get(score, score.replace("_", " "))
         place = "held out" if group == "test" else f"held out {group[len('test') :]}"
         panel.plot(
             *zip(*points),
@@ -239,7 +243,7 @@ def _draw_tests(panel: Any, rows: Sequence[dict[str, float]], names: Sequence[st
             marker="o",
             markersize=3.5,
             linewidth=1.2,
-            label=f"{place}, {score.replace('_', ' ')} {points[-1][1]:.4f}",
+            label=f"{place}, {said}: {points[-1][1]:.4f}",
         )
 
 

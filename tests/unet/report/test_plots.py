@@ -166,6 +166,18 @@ def test_the_loss_is_drawn_where_it_is(tmp_path):
     assert 0.5 < row / 330 < 0.7
 
 
+def test_curves_call_errors_what_they_are(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr("unet.report.plots._save", lambda figure, path: figures.append(figure))
+    scores = {"test_loss": 0.5, "test_misclassified": 0.09, "test_pixel_error": 0.55}
+    draw_curves([{"iteration": 0, "seconds": 0, **scores}], tmp_path / "curves.png")
+    told = [text.get_text() for text in figures[0].axes[1].get_legend().get_texts()]
+    assert told == [
+        "held out, misclassified pixels: 0.0900",
+        "held out, 1 − F-score of class 1: 0.5500",
+    ]
+
+
 def test_picture_shows_the_truth_and_each_result(tmp_path):
     truth = np.zeros((20, 30), int)
     truth[5:15, 5:14], truth[5:15, 14:25] = 1, 2

@@ -16,6 +16,7 @@ from tests.unet.report.made_run import make_run, write_held_out
 from unet.command.segment import parse
 from unet.errors import InputError
 from unet.report.write import write_report
+from unet.training.history import write_history
 
 _VOID = {"img", "input", "meta"}
 
@@ -97,6 +98,18 @@ def test_parts_of_a_slice_are_named_by_their_place(tmp_path):
     text = report(make_run(tmp_path / "mine", split={"train": [7], "held_out": parts})).text
     assert "held out: 7 (rows 0–79, columns 80–159), 7 (rows 80–159, columns 0–79)" in text
     assert "Slice 5, rows 80–159, columns 0–79" in text
+
+
+@pytest.mark.parametrize("kind", ["membranes", "cells", "classes"])
+def test_the_pixel_error_of_membranes_is_drawn_of_membranes_alone(tmp_path, kind):
+    folder = make_run(tmp_path / "mine", kind)
+    (folder / "held-out.h5").unlink()
+    rows = [{"iteration": 0, "seconds": 0, "test_misclassified": 0.09, "test_pixel_error": 0.5512}]
+    write_history(folder / "training-1" / "curve.csv", rows)
+    text = report(folder).text
+    assert "misclassified 0.0900" in text
+    assert ("pixel error 0.5512" in text) == (kind == "membranes")
+    assert ("0.5512" in text) == (kind == "membranes")
 
 
 def test_scores_are_shown_as_they_were_written(tmp_path):
