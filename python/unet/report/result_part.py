@@ -151,7 +151,11 @@ def held_out(run: Run, slices: Sequence[HeldOutSlice]) -> Markup:
     return tag(
         "section",
         tag("h2", "What it makes of slices it has not seen"),
-        tag("p", "Move the line: drag it, or use the arrow keys.", class_="soft"),
+        tag(
+            "p",
+            f"Move the line: drag it, or use the arrow keys.{_left_out(run, slices)}",
+            class_="soft",
+        ),
         tag("div", *bars, class_="bar"),
         stage,
         _legend(run.kind, slices),
@@ -160,6 +164,17 @@ def held_out(run: Run, slices: Sequence[HeldOutSlice]) -> Markup:
         class_="viewer",
         data_layers=json.dumps(layers),
         id="slices",
+    )
+
+
+def _left_out(run: Run, slices: Sequence[HeldOutSlice]) -> str:
+    """Say which of many slices are shown; nothing of all."""
+    many = run.many_held_out()
+    if len(slices) == many:
+        return ""
+    return (
+        f" Shown are {len(slices)} of the {many} held out, so that the page stays small: the two"
+        " with most wrong pixels, and others evenly spread."
     )
 
 

@@ -118,6 +118,11 @@ class Run:
         """What the network tells apart: membranes, cells or classes."""
         return str(self.choices.get("kind") or self.scores.get("kind") or "classes")
 
+    def many_held_out(self) -> int:
+        """Return how many slices are in held-out.h5, also those that `held_out` leaves out."""
+        with h5py.File(os.fspath(self.folder / HELD_OUT), "r") as file:
+            return len(file["slices"])
+
     def held_out(self) -> Iterator[HeldOutSlice]:
         """Read the slices that are shown: all, or those on which the result is worst, and others.
 

@@ -192,6 +192,18 @@ def test_slices_that_are_written_later_are_shown_then(tmp_path):
     assert sources != [one.get("src") for one in before.all("img")]
 
 
+@pytest.mark.parametrize("many", [8, 10])
+def test_it_says_which_of_many_slices_have_a_button(tmp_path, many):
+    small = np.arange(many * 1024, dtype=np.uint8).reshape(many, 32, 32)
+    with h5py.File(str(tmp_path / "held-out.h5"), "w") as file:
+        file["raw"], file["truth"], file["result"] = small, small // 128, small // 100
+        file["slices"] = np.arange(many)
+    page = report(tmp_path)
+    assert sum(one.get("name") == "slice" for one in page.all("input")) == 8
+    said = "Shown are 8 of the 10 held out, so that the page stays small"
+    assert (said in page.text) == ("Shown are" in page.text) == (many == 10)
+
+
 @pytest.mark.parametrize(
     "name", ["choices.json", "scores.json", "held-out.h5", "training-1/curve.csv"]
 )
