@@ -76,10 +76,10 @@ def test_the_log_of_a_finetuning_is_what_the_plugin_reads(tmp_path, capfd):
 
 
 @pytest.mark.parametrize(
-    ("levels", "tile", "steps"), [((2, 2), (44, 44), 20), ((0, 1, 1), (11, 36, 36), 30)]
+    ("levels", "tile", "steps"), [((2, 2), (44, 44), 12), ((0, 1, 1), (9, 28, 28), 16)]
 )
 def test_finetuning_learns_in_2_d_and_3_d(tmp_path, capfd, levels, tile, steps):
-    solver = finetuning.write_files(tmp_path, steps, steps, levels, tile, rate=5e-3)
+    solver = finetuning.write_files(tmp_path, steps, steps, levels, tile, rate=1e-2)
     train(solver)
     losses = re.findall(OUTPUT.format("loss_valid"), capfd.readouterr().err, re.MULTILINE)
     first, last = map(float, losses)
