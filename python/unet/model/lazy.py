@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from unet.errors import InputError
 from unet.segmentation.blocks import Block
 from unet.segmentation.options import Plan, SegmentationOptions
 from unet.volumes import as_volume
@@ -43,6 +44,11 @@ def segment_lazily(model: Any, stack: Any, options: SegmentationOptions) -> Any:
     stack = stack[None] if stack.ndim == 2 else stack
     with as_volume(stack, "stack") as volume:
         plan = model.plan(volume, options)
+    if getattr(plan, "depth", 1) > 1:
+        raise InputError(
+            "a 3-D network sees a volume at once, and not slice by slice: compute the dask array "
+            "first, or give the file"
+        )
     run = dask.delayed(_run, pure=False, traverse=False)
     slices: dict[int, list[list[Any]]] = {}
     for block in plan.blocks:

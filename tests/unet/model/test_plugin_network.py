@@ -7,8 +7,9 @@ import pytest
 
 import unet
 from tests.plain_caffe_unet import PluginModel, sizes, tiled
+from unet.command import segment
 from unet.errors import InputError
-from unet.volumes import Calibration, write_volume
+from unet.volumes import Calibration, read_volume, write_volume
 from unet.volumes.element_size import normalized, rescaled
 
 
@@ -141,3 +142,16 @@ def test_what_does_not_suit_is_told(tmp_path):
     given = loaded.segment(stack, intensity=(10.0, 60.0))
     expected = probabilities(model, (stack - 10.0) / 50)[1]
     np.testing.assert_allclose(given[0], expected, atol=1e-5)
+
+
+def test_a_volume_is_segmented_into_files_and_not_slice_by_slice(tmp_path):
+    model = PluginModel(tmp_path, (1, 1, 1), element_size_um=(1.0, 1.0, 1.0))
+    stack = np.random.default_rng(6).integers(0, 256, (3, 12, 10)).astype(np.uint8)
+    write_volume(tmp_path / "stack.tif", stack)
+    words = [tmp_path / "stack.tif", "--weights", model.weights, "-o", tmp_path / "out.tif"]
+    segment.main([*map(str, words), "--device", "cpu"])
+    expected = probabilities(model, naive_normalized(stack[None], 1))[1]
+    np.testing.assert_allclose(read_volume(tmp_path / "out.tif"), expected, atol=1e-5)
+    dask_array = pytest.importorskip("dask.array")
+    with pytest.raises(InputError, match="sees a volume at once"):
+        unet.load(model.path, device="cpu").segment(dask_array.from_array(stack))
