@@ -7,17 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from unet.experiment.folder import NET, START
+from unet.report.run_files import name_of_slice
 
 
 def paragraph(chosen: dict[str, Any]) -> str:
     """Tell what was chosen, and why, in a paragraph."""
     parts, net, solver, why = (chosen[key] for key in ("split", "net", "solver", "reasons"))
-    numbers = [one["z"] if isinstance(one, dict) else one for one in parts["held_out"]]
+    numbers = [
+        name_of_slice(one["z"] if isinstance(one, dict) else one, parts)
+        for one in parts["held_out"]
+    ]
     are_parts = any(isinstance(one, dict) for one in parts["held_out"])
     held = "Nothing is held out"
     if numbers:
         what = "A quadrant each of slices" if are_parts else "Held out: slices"
-        held = f"{what} {', '.join(map(str, numbers))} ({why['held out']})"
+        held = f"{what} {', '.join(numbers)} ({why['held out']})"
     stages = solver["stages"]
     last = ""
     if len(stages) > 1:

@@ -25,6 +25,7 @@ from unet.model.open_net import DEPLOY
 from unet.network.nets import AUGMENTATION
 from unet.preparation.prepare import Pair, make_training_set, with_preview
 from unet.preparation.summary import Summary
+from unet.report.run_files import name_of_slice
 
 
 class Settling:
@@ -106,7 +107,7 @@ class Settling:
             "classes": len(summary.counts),
             "understood": understood,
             "normalise": options.labels.normalise,
-            "split": parts.as_json(self._pair.names),
+            "split": parts.as_json(self._pair.names, self._pair.raw.names),
             "from": begins,
             "device": "gpu" if self._on_gpu else "cpu",
             "precision": getattr(self._caffe, "get_precision", lambda: "fp32")(),
@@ -191,7 +192,11 @@ class Settling:
         path = self._folder / TRAINING_SET
         summary = make_training_set(path, raw, labels, understood, notes=notes, progress=True)
         summary = pair.remark(summary)
-        return with_preview(summary, labels, range(len(parts.order)), self._folder / LABELS_PICTURE)
+        said = parts.as_json(pair.names, pair.raw.names)
+        return with_preview(
+            *(summary, labels, range(len(parts.order)), self._folder / LABELS_PICTURE),
+            [name_of_slice(number, said) for number in notes["slices"]],
+        )
 
 
 def as_pretrained(options: ExperimentOptions, pretrained: Pretrained) -> ExperimentOptions:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from unet.errors import InputError
+from unet.files.names import printable
 from unet.volumes import Volume
 
 # Of this share of the slices the scores tell enough; more of them tell little more.
@@ -41,14 +42,25 @@ class Split:
     held_out: tuple[int, ...] = ()
     quadrants: tuple[Quadrant, ...] = ()
 
-    def as_json(self, names: Sequence[int]) -> dict[str, Any]:
-        """Return what choices.json says, with the slices' numbers in the stack."""
+    def as_json(self, names: Sequence[int], files: Sequence[str] = ()) -> dict[str, Any]:
+        """Return what choices.json says, with the slices' numbers in the stack.
+
+        Parameters
+        ----------
+        names : sequence of int
+            The number of each slice of the pair.
+        files : sequence of str
+            The file of each, if they have one.
+        """
         held_out: list[Any] = [int(names[z]) for z in self.held_out]
         held_out += [
             {"z": int(names[one.z]), "rows": list(one.rows), "columns": list(one.columns)}
             for one in self.quadrants
         ]
-        return {"train": [int(names[z]) for z in self.train], "held_out": held_out}
+        said = {"train": [int(names[z]) for z in self.train], "held_out": held_out}
+        if files:
+            said["files"] = {str(int(names[z])): printable(files[z]) for z in sorted(self.order)}
+        return said
 
     @classmethod
     def of_json(cls, said: dict[str, Any], names: Sequence[int]) -> Split:

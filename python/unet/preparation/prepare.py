@@ -300,9 +300,16 @@ def _of_sequence(folder: PathLike, options: TrainingSetOptions) -> Pair:
 
 
 def with_preview(
-    summary: Summary, labels: Volume, slices: Sequence[int], path: PathLike | None
+    summary: Summary,
+    labels: Volume,
+    slices: Sequence[int],
+    path: PathLike | None,
+    names: Sequence[str] | None = None,
 ) -> Summary:
-    """Write the preview of the middle slice, read back from the training set."""
+    """Write the preview of the middle slice, read back from the training set.
+
+    What each slice is called in it, if not by its place in the labels, is in `names`.
+    """
     if path is None:
         return summary
     with TrainingSet(summary.output) as training_set:
@@ -310,7 +317,8 @@ def with_preview(
         ignore = training_set.attributes.get("ignore_label")
         annotation = annotated_slice(labels, slices[index], summary.kind, ignore)
         image, weights = training_set.raw(index), training_set.weights(index)
-    save_preview(path, image, annotation, weights, f"{labels.path}, slice {slices[index]}")
+    name = slices[index] if names is None else names[index]
+    save_preview(path, image, annotation, weights, f"{labels.path}, slice {name}")
     return summary._replace(preview=path)
 
 

@@ -21,7 +21,7 @@ from unet.report.pictures import (
     slice_pictures,
 )
 from unet.report.plots import PREDICTED, TRUE
-from unet.report.run_files import HeldOutSlice, Run, number_of
+from unet.report.run_files import SHORT, HeldOutSlice, Run, name_of_slice, number_of
 
 _HIGHER, _LOWER = "higher is better", "lower is better"
 # Name, direction, meaning.
@@ -198,11 +198,16 @@ def _segments(name: str, said: str, options: Mapping[Any, str], chosen: Any) -> 
     return tag("span", tag("span", said, class_="said"), group, class_="pick")
 
 
+def _capital(name: str) -> str:
+    # Names of files keep their own.
+    return name[:1].upper() + name[1:]
+
+
 def _said(run: Run, one: HeldOutSlice) -> str:
     """Say how a slice came out."""
     told = differences(run.kind, one.truth, one.result)
     share = np.count_nonzero(told) / max(1, np.count_nonzero(one.truth >= 0))
-    words = f"{one.name.capitalize()}: {share:.1%} of the annotated pixels differ"
+    words = f"{_capital(one.name)}: {share:.1%} of the annotated pixels differ"
     rows = _list(run.scores.get("slices"))
     scores = _dict(rows[one.place]) if one.place < len(rows) else {}
     numbers = [
@@ -226,7 +231,7 @@ def worst(kind: str, places: Sequence[Place]) -> Markup | None:
             over = tag("img", src=drawn[layer], alt=said) if layer != "raw" else None
             crops.append(tag("div", base, over, class_="crop"))
         middle = [(part.start + part.stop) // 2 for part in (place.rows, place.columns)]
-        name = tag("a", place.slice.name.capitalize(), href="#slices", data_show=place.slice.place)
+        name = tag("a", _capital(place.slice.name), href="#slices", data_show=place.slice.place)
         where = f", around row {middle[0]}, column {middle[1]}"
         what = f"{_kinds(kind, place)}, {place.pixels:,} pixels"
         shown.append(
@@ -342,7 +347,7 @@ def _slices(run: Run, names: Sequence[str]) -> Markup | None:
             pick = np.nanargmax if direction == _LOWER else np.nanargmin
             worst_of[name] = int(pick(values))
     head = [tag("th", "Slice"), *(tag("th", meaning(name)[0], class_="n") for name in names)]
-    body = []
+    body, split = [], run.choices.get("split")
     for place, row in enumerate(rows):
         cells = [
             tag(
@@ -352,7 +357,9 @@ def _slices(run: Run, names: Sequence[str]) -> Markup | None:
             )
             for name in names
         ]
-        body.append(tag("tr", tag("td", row.get("slice", place)), *cells))
+        body.append(
+            tag("tr", tag("td", name_of_slice(row.get("slice", place), split, SHORT)), *cells)
+        )
     table = tag("table", tag("thead", tag("tr", *head)), tag("tbody", *body))
     return joined(
         tag("h3", "Slice by slice", class_="apart"),

@@ -25,6 +25,8 @@ LABELS, WEIGHTS = "labels.png", "weights.caffemodel"
 UNKNOWN = -1
 # More held-out slices would make the report too large to send.
 _MOST_SLICES = 8
+#: Characters of a file's name that a button has room for.
+SHORT = 28
 _DATASETS = ("raw", "truth", "result", "slices")
 
 _T = TypeVar("_T")
@@ -224,9 +226,28 @@ def _names(numbers: np.ndarray, split: Any) -> list[str]:
         parts = numbers.tolist()
     names = []
     for number, part in zip(numbers, parts):
-        name = f"slice {int(number)}"
+        name = f"slice {name_of_slice(int(number), split, SHORT)}"
         names.append(f"{name}, {part_of_slice(part)}" if isinstance(part, dict) else name)
     return names
+
+
+def name_of_slice(number: Any, split: Any, most: int | None = None) -> str:
+    """Say which slice is meant: its number, and its file if the split of choices.json knows it.
+
+    Of names with more than `most` characters the middle is left out.
+
+    Examples
+    --------
+    >>> split = {"files": {"3": "img_017.png", "5": "experiment_19.tif"}}
+    >>> name_of_slice(3, split), name_of_slice(4, split), name_of_slice(5, split, 12)
+    ('3 (img_017.png)', '4', '5 (exp…t_19.tif)')
+    """
+    file = str(_dict(_dict(split).get("files")).get(str(number)) or "")
+    if most is not None and len(file) > most:
+        # Numbers stand at the end.
+        head = (most - 1) // 3
+        file = f"{file[:head]}…{file[head + 1 - most :]}"
+    return f"{number} ({file})" if file else str(number)
 
 
 def part_of_slice(part: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from unet.report.charts import Line, chart, thinned
 from unet.report.markup import Markup, joined, tag
 from unet.report.plots import smoothed
-from unet.report.run_files import LABELS, Run, Stage, part_of_slice
+from unet.report.run_files import LABELS, Run, Stage, name_of_slice, part_of_slice
 
 _TASKS = {
     "membranes": "tells cells from the membranes between them",
@@ -111,13 +111,15 @@ def _labels(run: Run) -> Markup | None:
     return tag("div", tag("img", src=address, alt=alt), class_="wide")
 
 
-def _slices(parts: Sequence[Any]) -> str:
-    """Write numbers of slices in runs, parts of slices by their place.
+def _slices(parts: Sequence[Any], split: Any = None) -> str:
+    """Write numbers of slices in runs, parts of slices by their place; files as the split has them.
 
     Examples
     --------
     >>> _slices([0, 1, 2, 5, 7, 8])
     '0–2, 5, 7, 8'
+    >>> _slices([3, 5], {"files": {"3": "b.png", "5": "d.png"}})
+    '3 (b.png), 5 (d.png)'
     """
     words = []
     numbers = sorted({part for part in parts if isinstance(part, int)})
@@ -127,13 +129,13 @@ def _slices(parts: Sequence[Any]) -> str:
         while end + 1 < len(numbers) and numbers[end + 1] == numbers[end] + 1:
             end += 1
         if end - k > 1:
-            words.append(f"{numbers[k]}–{numbers[end]}")
+            words.append(f"{name_of_slice(numbers[k], split)}–{name_of_slice(numbers[end], split)}")
         else:
-            words += [str(number) for number in numbers[k : end + 1]]
+            words += [name_of_slice(number, split) for number in numbers[k : end + 1]]
         k = end + 1
     for part in parts:
         if isinstance(part, dict):
-            words.append(f"{part.get('z')} ({part_of_slice(part)})")
+            words.append(f"{name_of_slice(part.get('z'), split)} ({part_of_slice(part)})")
     return ", ".join(words)
 
 
@@ -141,7 +143,9 @@ def _split(split: Any) -> str:
     if not isinstance(split, dict):
         return _plain(split)
     train, held = (split.get(key) or [] for key in ("train", "held_out"))
-    return f"trained on slices {_slices(train)}; held out: {_slices(held)} (counted from 0)"
+    order = ", in the order of their names" if split.get("files") else ""
+    held = f"held out: {_slices(held, split)}"
+    return f"trained on slices {_slices(train)}; {held} (counted from 0{order})"
 
 
 def _net(net: Any) -> str:

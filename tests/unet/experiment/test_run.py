@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import unet
 from caffe.proto import caffe_pb2
@@ -81,6 +82,32 @@ def test_labels_and_choices_can_be_looked_at_before_the_training(tmp_path, monke
     text = (tmp_path / "mine" / "report.html").read_text(encoding="utf-8")
     assert "Training begins." in text
     assert 'id="data"' in text
+
+
+def test_slices_of_a_folder_are_told_with_the_names_of_their_files(tmp_path, monkeypatch, capsys):
+    def stopped(*_, **__):
+        raise InputError("stopped before the first step")
+
+    # Labels of four of five pictures.
+    for folder, slices, first in (("raw", STACK, 0), ("labels", LABELS, 1)):
+        (tmp_path / folder).mkdir()
+        for z in range(first, 5):
+            Image.fromarray(slices[z]).save(tmp_path / folder / f"Img_{14 + 3 * z}.png")
+    titles = []
+    monkeypatch.setattr(
+        "unet.preparation.prepare.save_preview", lambda *how: titles.append(how[-1])
+    )
+    monkeypatch.setattr("unet.experiment.run.Training", stopped)
+    with pytest.raises(InputError, match="stopped before"):
+        unet.train(tmp_path / "raw", tmp_path / "labels", tmp_path / "mine", **HOW)
+    split = choices(tmp_path / "mine")["split"]
+    files = {"1": "Img_17.png", "2": "Img_20.png", "3": "Img_23.png", "4": "Img_26.png"}
+    assert split == {"train": [1, 2, 4], "held_out": [3], "files": files}
+    assert "Held out: slices 3 (Img_23.png) (spread through the stack)" in capsys.readouterr().out
+    # The third of the training set.
+    assert [title.partition(", ")[2] for title in titles] == ["slice 4 (Img_26.png)"]
+    text = (tmp_path / "mine" / "report.html").read_text(encoding="utf-8")
+    assert "held out: 3 (Img_23.png) (counted from 0, in the order of their names)" in text
 
 
 def test_the_second_stage_has_weights_and_a_third_of_the_rate(trained):

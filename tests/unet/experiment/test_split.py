@@ -63,6 +63,8 @@ def test_a_split_is_read_as_it_was_written():
     names = [4, 5, 9, 10]
     for parts in (split(range(4), SIZE), split([1, 2], SIZE), split(range(4), SIZE, held_out=[])):
         assert Split.of_json(parts.as_json(names), names) == parts
+        files = [f"{name}.png" for name in names]
+        assert Split.of_json(parts.as_json(names, files), names) == parts
 
 
 @pytest.mark.parametrize("held_out", [[0, 1, 2, 3], [9]])

@@ -112,6 +112,28 @@ def test_the_pixel_error_of_membranes_is_drawn_of_membranes_alone(tmp_path, kind
     assert ("0.5512" in text) == (kind == "membranes")
 
 
+def test_a_slice_is_called_by_its_file_wherever_it_is_named(tmp_path):
+    files = {"4": "Img_017_a<b>.PNG", "5": "Img_021.PNG"}
+    split = {"train": [0, 1], "held_out": [4, 5], "files": files}
+    page = report(make_run(tmp_path / "mine", "cells", split=split))
+    told = "held out: 4 (Img_017_a<b>.PNG), 5 (Img_021.PNG) (counted from 0, in the order of their"
+    assert told in page.text
+    # Its button; its numbers, and the places that are worst in it; its row of scores.
+    words = [word for word in page.words if "Img_021" in word and "held out" not in word]
+    assert words[0] == "slice 5 (Img_021.PNG)"
+    assert words[1].startswith("Slice 5 (Img_021.PNG): ")
+    assert set(words[2:-1]) == {"Slice 5 (Img_021.PNG)"}
+    assert words[-1] == "5 (Img_021.PNG)"
+
+
+def test_a_long_name_is_whole_once_and_short_on_buttons(tmp_path):
+    name = "2019-03-12_experiment4_well-B03_channel1_z017.tif"
+    split = {"train": [0], "held_out": [4, 5], "files": {"4": name, "5": "b.tif"}}
+    page = report(make_run(tmp_path / "mine", split=split))
+    assert page.text.count(name) == 1
+    assert "slice 4 (2019-03-1…_channel1_z017.tif)" in page.words
+
+
 def test_scores_are_shown_as_they_were_written(tmp_path):
     page = report(make_run(tmp_path / "mine", "classes"))
     for number in ("0.8642", "0.9100", "–", "0.8200"):
