@@ -61,8 +61,8 @@ def find_model(weights: PathLike, net: PathLike | None = None) -> tuple[Path, Pa
         if net is not None:
             raise InputError(f"{prototxt}: there is no such file; name another with --net")
         raise InputError(
-            f"{weights}: no {DEPLOY} lies beside it; name the network's with --net (and see that "
-            f"this is a file of weights)"
+            f"{weights}: no {DEPLOY} lies beside it; put the network's there, or name it with "
+            f"unet segment --net (and see that this is a file of weights)"
         )
     return prototxt, weights
 
