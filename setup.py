@@ -7,7 +7,14 @@ from setuptools.command.build_py import build_py
 
 # What `unet.load` and `unet segment --weights` know by name, and what of their folders they need.
 NETWORKS = ("isbi2012", "isbi2012_slim", "phc-u373_slim")
-FILES = ("README.md", "deploy.prototxt", "input.json", "scores.json", "weights.caffemodel*")
+FILES = (
+    "README.md",
+    "deploy.prototxt",
+    "input.json",
+    "scores.json",
+    "segment.json",
+    "weights.caffemodel*",
+)
 
 
 class BuildWithNetworks(build_py):
