@@ -293,7 +293,7 @@ class Progress:
         """Return how many blocks are done."""
         try:
             names = os.listdir(self.folder / _BLOCKS)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return 0
         return sum(not name.startswith(".") for name in names)
 
