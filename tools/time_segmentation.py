@@ -42,6 +42,8 @@ SLICE, PAPER_TILE = 512, 572
 SHARE, OVER_CAFFE, OVER_MONAI, VERSIONS = 0.92, 4.0, 1.6, 8.0
 # Bytes: tiles are those asked for, however much memory is free.
 _ANY_MEMORY = 1e15
+# Seconds between two turns: OpenMP's threads of the one before still spin for 0.2 s.
+_SETTLE = 1.0
 # What is run: segmented from file to memory, or to a file.
 Run = Callable[[], np.ndarray]
 
@@ -222,6 +224,7 @@ def in_turns(
     try:
         for turn in range(options.rounds + 1):
             for name, process in processes.items():
+                time.sleep(_SETTLE)
                 seconds = process.seconds()
                 # The first one warms up.
                 if turn:
