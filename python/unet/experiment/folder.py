@@ -12,7 +12,7 @@ from typing import Any
 
 from unet.errors import InputError
 from unet.experiment.options import PLAIN
-from unet.files.atomic import atomic_parts, atomic_path, is_temporary, sweep_parts
+from unet.files.atomic import atomic_parts, atomic_path, is_temporary, sweep, sweep_parts
 from unet.files.names import split_name
 from unet.files.outputs import refuse_own_inputs
 from unet.files.provenance import KEY, SCORE_FILE, mark
@@ -106,13 +106,23 @@ class RunFolder:
                 # First what tells that it is a run, whose files may be lost then.
                 for name in sorted(there, key=lambda name: name != CHOICES):
                     _remove(self / name)
-            elif self.choices is None and not set(there) <= self._begun():
+            elif self.choices is not None:
+                self._sweep()
+            elif not set(there) <= self._begun():
                 strange = sorted(set(there) - self._begun())[0]
                 raise InputError(
                     f"{self / strange}: exists, and no training from a stack has left it; name "
                     f"another folder, or replace it with --overwrite"
                 )
         self.path.mkdir(parents=True, exist_ok=True)
+
+    def _sweep(self) -> None:
+        """Remove what kills have left: outputs that are done are not written again."""
+        sweep(self.path, lambda name: name in _OURS)
+        for ours in _OURS:
+            for place, _, _ in os.walk(self / ours):
+                if not is_temporary(os.path.basename(place)):
+                    sweep(place, lambda name: True)
 
     def _begun(self) -> set[str]:
         """Return what a run that was killed before it had chosen may have left: its log says so."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from unet.errors import InputError
 from unet.experiment.options import ExperimentOptions
 from unet.files.names import PathLike
-from unet.machine.engine import open_engine
+from unet.machine.engine import open_engine, precision_kept
 from unet.training.train import train as train_by_solver
 from unet.volumes import Stack
 
@@ -53,9 +53,10 @@ def train(source: Stack, *arguments: Any, **options: Any) -> Trained | str:
     >>> train("runs/mine/net/solver_1.prototxt", "runs/other")                 # doctest: +SKIP
     'runs/other/unet_iter_4000.caffemodel'
     """
-    if is_solver(source):
-        return train_by_solver(os.fspath(source), *arguments, **options)
-    return _train_on_stack(source, *arguments, **options)
+    with precision_kept():
+        if is_solver(source):
+            return train_by_solver(os.fspath(source), *arguments, **options)
+        return _train_on_stack(source, *arguments, **options)
 
 
 def _train_on_stack(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import sys
 from collections.abc import Iterator
 from types import ModuleType
 
@@ -92,18 +93,22 @@ def unwarned() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def in_full_precision(caffe: ModuleType) -> Iterator[None]:
-    """Compute in float32 for a while, whatever was chosen."""
-    # Genuine Caffe has no other.
-    chosen = getattr(caffe, "get_precision", lambda: "fp32")()
-    if chosen == "fp32":
-        yield
-        return
-    caffe.set_precision("fp32")
+def precision_kept() -> Iterator[None]:
+    """Have the engine compute afterwards in the precision that it computes in now."""
+    # It may not be imported yet, and genuine Caffe has no other than fp32.
+    chosen = getattr(sys.modules.get("caffe"), "get_precision", lambda: "fp32")()
     try:
         yield
     finally:
-        caffe.set_precision(chosen)
+        getattr(sys.modules.get("caffe"), "set_precision", lambda precision: None)(chosen)
+
+
+@contextlib.contextmanager
+def in_full_precision(caffe: ModuleType) -> Iterator[None]:
+    """Compute in float32 for a while, whatever was chosen."""
+    with precision_kept():
+        getattr(caffe, "set_precision", lambda precision: None)("fp32")
+        yield
 
 
 def tiles_together(caffe: ModuleType) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+import caffe
 import unet
 from caffe.proto import caffe_pb2
 from unet.datasets.phantom import phantom
@@ -174,6 +175,39 @@ def test_a_finished_run_is_not_made_again(trained):
     before = log.stat().st_mtime_ns
     assert unet.train(STACK, LABELS, trained.folder, **HOW).scores == trained.scores
     assert log.stat().st_mtime_ns == before
+
+
+def test_what_kills_left_is_removed_from_every_folder(trained, tmp_path):
+    folder = tmp_path / "mine"
+    shutil.copytree(trained.folder, folder)
+    left = [folder, folder / "training-1", folder / "training-2"]
+    for place in left:
+        (place / ".scores.json.0123abcd.part").mkdir()
+    foreign = folder / "notes" / ".scores.json.0123abcd.part"
+    foreign.mkdir(parents=True)
+    unet.train(STACK, LABELS, folder, **HOW)
+    assert list(folder.rglob("*.part")) == [foreign]
+
+
+@pytest.mark.parametrize("before", ["fp32", "bf16"])
+def test_the_engine_computes_afterwards_as_before(tmp_path, monkeypatch, before):
+    trained_in = []
+
+    def stopped(engine, *_, **__):
+        trained_in.append(engine.get_precision())
+        raise InputError("stopped before the first step")
+
+    # Also where bfloat16 would gain nothing.
+    monkeypatch.setattr("caffe.common._gains_by_bf16", lambda where: True)
+    monkeypatch.setattr("unet.experiment.run.train_from_stack", stopped)
+    caffe.set_precision(before)
+    try:
+        with pytest.raises(InputError, match="stopped before"):
+            unet.train(STACK, LABELS, tmp_path / "mine")
+        assert trained_in == ["bf16"]
+        assert caffe.get_precision() == before
+    finally:
+        caffe.set_precision("fp32")
 
 
 def test_other_options_are_refused_and_said(trained):
