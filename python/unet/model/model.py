@@ -328,6 +328,7 @@ class Model:
         shape_net(self.net, plan.tiling.tile)
         self.net.blobs[self.net.inputs[0]].data[...] = 0
         # The first one also pays for what is made once, such as memory and a choice of algorithms.
+        self._choose_engine()
         for _ in range(2):
             begin = time.perf_counter()
             try:
@@ -339,6 +340,11 @@ class Model:
                     raise
                 raise MemoryError(str(error).splitlines()[0]) from None
         return time.perf_counter() - begin
+
+    def _choose_engine(self) -> None:
+        """Compute on the device and in the precision of this model, not of the last one opened."""
+        device, precision = self._opened[2:]
+        open_engine(device, precision, graphs=True)
 
     def _intensity(
         self, volume: Volume, options: SegmentationOptions
@@ -449,11 +455,14 @@ class Model:
             # Of blocks that were read, and not given yet.
             images: deque[np.ndarray] = deque()
             results = self._passes(volume, plan, list(waiting), images, bar)
+            self._choose_engine()
             try:
                 with closing(results):
                     for probabilities in results:
                         waiting.popleft()
                         yield images.popleft(), probabilities
+                        # Another model may have computed meanwhile.
+                        self._choose_engine()
             except FloatingPointError as error:
                 raise InputError(
                     f"{volume.path}: slice {waiting[0].z}: {error}: its grey values are far from "

@@ -46,6 +46,21 @@ def test_probabilities_are_those_of_the_second_class(model):
     assert given.dtype == np.float32
 
 
+def test_each_model_computes_in_its_own_precision(model, monkeypatch):
+    # Also where bfloat16 would gain nothing.
+    monkeypatch.setattr("caffe.common._gains_by_bf16", lambda where: True)
+    expected = model.segment(STACK, **RANGE)
+    coarse = unet.load("isbi2012_slim", device="cpu", precision="bf16")
+    try:
+        first, second = (one.stream(STACK, **RANGE) for one in (model, coarse))
+        in_turns = [(next(first), next(second)) for _ in STACK]
+    finally:
+        caffe.set_precision("fp32")
+    exact, rough = (np.stack(one) for one in zip(*in_turns))
+    np.testing.assert_array_equal(exact, expected)
+    assert 1e-5 < np.abs(rough - expected).max() < 0.1
+
+
 @pytest.mark.parametrize("kind", ["file", "volume", "slice", "dataset"])
 def test_whatever_holds_a_stack_is_taken(model, tmp_path, kind):
     write_volume(tmp_path / "stack.tif", STACK)
