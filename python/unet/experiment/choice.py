@@ -131,7 +131,8 @@ def rate_of(solver: str, maps: int, is_pretrained: bool = False) -> float:
 def judgements(seconds: float | None, judging: float) -> int:
     """Return how many networks of two stages are judged, each in so many seconds, of a time.
 
-    At least one of each stage; None: no time is set.
+    At least one of each stage; None: no time is set. The network that a run begins as is judged
+    beside these.
 
     >>> judgements(None, 30), judgements(1200, 30), judgements(360, 20), judgements(360, 60)
     (4, 4, 3, 2)

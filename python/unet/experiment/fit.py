@@ -77,6 +77,8 @@ class Fitting:
     levels : int
     pretrained : Pretrained, optional
         What it begins as, of the levels and maps that are asked for.
+    is_judged : bool
+        Whether that is judged before it learns.
     minutes : float, optional
         For the run in all, since `began`; None: as long as it takes.
     began : float
@@ -95,13 +97,14 @@ class Fitting:
         kind: str,
         levels: int,
         pretrained: Pretrained | None,
+        is_judged: bool,
         minutes: float | None,
         began: float,
         say: Callable[[str], None],
     ) -> None:
         self._caffe, self._folder, self._parts, self._size = caffe, folder, parts, size
         self._options, self._kind, self._levels, self._minutes = options, kind, levels, minutes
-        self._pretrained = pretrained
+        self._pretrained, self._is_judged = pretrained, is_judged
         self._began, self._say = began, say
         self._schedule = Schedule(options.solver or "Adam", options.seed)
 
@@ -218,7 +221,7 @@ class Fitting:
 
     def _iterations(self, pace: Pace, judging: float, test: float = 0.0) -> tuple[int, int]:
         """Return how many iterations fit into what is left of the time, and tests in a stage."""
-        judging *= choice.judgements(60 * self._minutes, judging)
+        judging *= choice.judgements(60 * self._minutes, judging) + self._is_judged
         left = for_training(self._left, judging)
         # One at the end of each stage in any case.
         tests = max(1, min(_TESTS, int(_TESTING * left / test) if test else _TESTS))

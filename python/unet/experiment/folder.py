@@ -24,6 +24,8 @@ CHOICES, TRAINING_SET, LABELS_PICTURE = "choices.json", "training-set.h5", "labe
 NET, LOG, CARD = "net", "run.log", "README.md"
 #: In the folder NET: the weights that a training begins with that begins as another network.
 START = "start.caffemodel"
+#: There, too: what judging has left of that network before it learns.
+START_JUDGED = "start"
 SCORES, HELD_OUT, SEGMENT, OVERLAY = "scores.json", "held-out.h5", "segment.json", "overlay.png"
 REPORT = "report.html"
 #: What judging leaves of a network, and the run takes from the best one.

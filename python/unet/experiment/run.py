@@ -18,6 +18,7 @@ from unet.experiment.folder import (
     NET,
     SCORES,
     START,
+    START_JUDGED,
     TRAINING_SET,
     RunFolder,
     fingerprint,
@@ -138,9 +139,11 @@ def train_from_stack(
             way = _Way(caffe, folder, pair, choices, options.device, began)
             # What the labels were understood as can be looked at before much time is spent on them.
             way.report()
+            way.judge_start()
             for number in range(1, len(choices["solver"]["stages"]) + 1):
                 if way.has_time(number):
                     way.go(number)
+            way.tell_if_worse()
         scores = _scores(folder / SCORES) if way.parts.many else {}
         folder.write_card(card(folder.path.resolve().name, choices, scores))
         way.report()
@@ -211,6 +214,33 @@ class _Way:
         self._choices["solver"]["stages"] = self._choices["solver"]["stages"][: number - 1]
         self._folder.write_choices(self._choices)
         return False
+
+    @property
+    def _start(self) -> str | None:
+        """The name of the network that the run begins as, if that is judged with the others."""
+        begins = self._choices.get("from") or {}
+        return f"{Path(begins['model']).name} as it is" if begins.get("judged") else None
+
+    def judge_start(self) -> None:
+        """Judge the network that the run begins as before it learns, and keep it for the time."""
+        if self._start is not None and "kept" not in self._choices:
+            net = self._folder / NET
+            self._look_at(str(net / START), self._start, net / START_JUDGED)
+            self.report()
+
+    def tell_if_worse(self) -> None:
+        """Say so where no training has made the network better that the run begins as."""
+        if self._start is None or self._choices["kept"] != self._start:
+            return
+        networks = self._choices["networks"]
+        name, is_higher = _MAIN_SCORE[self._choices["kind"]]
+        learnt = [networks[one] for one in networks if one not in ("score", self._start)]
+        best = max(learnt) if is_higher else min(learnt)
+        self._folder.say(
+            f"note: {self._start} was better on what was held out ({name} "
+            f"{networks[self._start]:.4f}) than after the training ({best:.4f} at best), and is "
+            f"kept: give more --minutes, more labels, or a lower --rate"
+        )
 
     def go(self, number: int) -> None:
         """Train a stage to its end, judge what has come of it, and keep what is better."""

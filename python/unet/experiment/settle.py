@@ -81,9 +81,15 @@ class Settling:
         levels = Chosen(options.levels, asked)
         if options.levels is None:
             levels = choice.choose_levels(self._size, _diameter(summary, kind))
+        # A last layer that begins anew tells nothing before it learns.
+        is_judged = (
+            self._pretrained is not None
+            and self._pretrained.classes == len(summary.counts)
+            and parts.many > 0
+        )
         fitting = Fitting(
             *(self._caffe, self._folder, parts, self._size, options, kind, levels.value),
-            *(self._pretrained, minutes, self._began, self._say),
+            *(self._pretrained, is_judged, minutes, self._began, self._say),
         )
         fit = fitting.fit()
         method, maps = fit.schedule.method, fit.maps
@@ -100,7 +106,9 @@ class Settling:
             self._say("nothing is averaged: statistics of layers of type BatchNorm would not fit")
             average, judged = None, [[PLAIN]] * len(stages)
         parameters = fitting.write(shape, stages, fit.schedule)
-        begins = None if self._pretrained is None else self._begin(self._pretrained)
+        begins = None
+        if self._pretrained is not None:
+            begins = {**self._begin(self._pretrained), "judged": is_judged}
         chosen = {
             "kind": kind,
             "label_kind": summary.kind,

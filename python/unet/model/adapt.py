@@ -17,6 +17,7 @@ from unet.errors import InputError
 from unet.files.atomic import atomic_path
 from unet.files.names import PathLike
 from unet.model.modeldef import read_modeldef
+from unet.model.open_modeldef import open_definition
 from unet.model.open_net import find_model, is_modeldef, load_net
 from unet.network.geometry import Geometry
 from unet.volumes.intensity import is_normalised
@@ -47,6 +48,8 @@ class Pretrained:
         another convolution.
     weights : dict of str to list of ndarray
         Of each layer, float32.
+    folded : str
+        What was before its first convolution and is in the parameters of that now, in words.
     geometry : Geometry
     normalised : bool, optional
         Whether it learnt from normalised slices; None: nobody knows.
@@ -58,6 +61,7 @@ class Pretrained:
     weights: Weights
     geometry: Geometry
     normalised: bool | None
+    folded: str = ""
 
     @property
     def channels(self) -> int:
@@ -119,6 +123,8 @@ class Pretrained:
                 f"layer '{last}' gives {_count(classes, 'class', 'es')} in place of "
                 f"{self.classes}: it begins anew"
             )
+        if self.folded:
+            said_first += f" ({self.folded})"
         return Adapted(weights, said_first, said_last)
 
 
@@ -139,11 +145,10 @@ def open_pretrained(caffe: ModuleType, source: PathLike) -> Pretrained:
         with a convolution of its own.
     """
     prototxt, weights = find_model(source)
+    if is_modeldef(prototxt) and read_modeldef(prototxt).input_blob_name != "data":
+        return _of_plugin(caffe, source, prototxt, weights)
     net, geometry = load_net(caffe, prototxt, weights)
-    found = {
-        name: [np.array(blob.data, np.float32) for blob in blobs]
-        for name, blobs in net.params.items()
-    }
+    found = _values(net)
     layers = _layers_between(_read(prototxt), "data", "score", prototxt)
     if not isinstance(layers[0].type, str):
         layers = _in_current_format(caffe, layers, found, geometry)
@@ -154,6 +159,68 @@ def open_pretrained(caffe: ModuleType, source: PathLike) -> Pretrained:
         *(os.fspath(source), (Path(prototxt), Path(weights)), tuple(layers), found),
         *(geometry, normalised),
     )
+
+
+def _of_plugin(caffe: ModuleType, source: PathLike, prototxt: Path, weights: Path) -> Pretrained:
+    """Open a network as the plugin's editor writes it, whose pictures come through other layers.
+
+    Its ValueTransformation, s (x + o) of each channel, becomes a part of the first convolution,
+    which nothing pads: filters s w, biases b + sum(s w o).
+    """
+    net, definition = open_definition(caffe, prototxt, weights)
+    if len(definition.axes) != 2:
+        raise InputError(
+            f"{prototxt}: is of {len(definition.axes)} dimensions; only a network of pictures, "
+            f"with 2, can be begun as"
+        )
+    data, score = definition.input_blob_name, next(iter(net.outputs))
+    layers = _layers_between(_read(prototxt), data, score, prototxt)
+    found = _values(net)
+    moves = []
+    while layers[0].type == "ValueTransformation" and list(layers[0].bottom) == [data]:
+        moves.append(layers.pop(0))
+        data = moves[-1].top[0]
+    usual = {data: "data", score: "score"}
+    for layer in layers:
+        for blobs in (layer.bottom, layer.top):
+            blobs[:] = [usual.get(name, name) for name in blobs]
+    _check_ends(layers, prototxt)
+    first = next(layer for layer in layers if "data" in layer.bottom)
+    if moves and (any(first.convolution_param.pad) or len(found[first.name]) != 2):
+        raise InputError(
+            f"{prototxt}: '{first.name}', behind '{moves[-1].name}', pads its input or has no "
+            f"biases, so that this cannot become a part of it"
+        )
+    for move in reversed(moves):
+        filters, biases = found[first.name]
+        scale, offset = (
+            np.array(list(values.v) or [neutral], np.float32)[:, np.newaxis, np.newaxis]
+            for values, neutral in (
+                (move.value_transformation_param.scale, 1),
+                (move.value_transformation_param.offset, 0),
+            )
+        )
+        scaled = scale * filters
+        found[first.name] = [scaled, biases + (scaled * offset).sum(axis=(1, 2, 3))]
+    geometry = Geometry.of(_net_of(layers))
+    told = ", ".join(f"'{move.name}'" for move in moves)
+    return Pretrained(
+        *(os.fspath(source), (Path(prototxt), Path(weights)), tuple(layers), found),
+        *(geometry, None, f"{told} is in its weights" if moves else ""),
+    )
+
+
+def _values(net: Any) -> Weights:
+    return {
+        name: [np.array(blob.data, np.float32) for blob in blobs]
+        for name, blobs in net.params.items()
+    }
+
+
+def _net_of(layers: Sequence[Any]) -> Any:
+    from caffe.proto import caffe_pb2
+
+    return caffe_pb2.NetParameter(layer=layers)
 
 
 def write_adapted(

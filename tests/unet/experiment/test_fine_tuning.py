@@ -66,6 +66,28 @@ def test_its_shape_is_the_models_and_what_was_done_is_said(model, trained):
     assert json.loads((folder / "choices.json").read_text())["from"]["model"] == str(model)
 
 
+def test_the_model_as_it_is_is_judged_beside_what_it_became(trained):
+    networks = dict(trained.choices["networks"])
+    score = networks.pop("score")
+    assert next(iter(networks)) == "model as it is"
+    assert trained.scores[score] == min(networks.values())
+    assert networks[trained.choices["kept"]] == trained.scores[score]
+
+
+def test_a_model_that_training_made_worse_is_kept_as_it_is_and_that_is_said(tmp_path):
+    # So high a rate leaves nothing of what it knew.
+    how = dict(HOW, iterations=2, from_model="isbi2012_slim", rate=0.3)
+    tuned = unet.train(STACK, LABELS, tmp_path / "mine", **how)
+    assert tuned.choices["kept"] == "isbi2012_slim as it is"
+    kept, shipped = (unet.load(one, device="cpu") for one in (tmp_path / "mine", "isbi2012_slim"))
+    given, wanted = (one.segment(STACK[:1], tta="none") for one in (kept, shipped))
+    np.testing.assert_allclose(given, wanted, atol=1e-6)
+    said = "note: isbi2012_slim as it is was better on what was held out (rand_error"
+    assert said in (tmp_path / "mine" / "run.log").read_text()
+    # Gone on with, there is nothing left to do, and nothing else is kept.
+    assert unet.train(STACK, LABELS, tmp_path / "mine", **how).scores == tuned.scores
+
+
 def test_other_channels_and_classes_are_trained_and_told(model, tmp_path):
     stack = np.stack([STACK, 255 - STACK], axis=1)
     classes = np.where(LABELS > 0, 1 + (np.arange(64) > 31), 0).astype(np.uint8)
@@ -77,6 +99,8 @@ def test_other_channels_and_classes_are_trained_and_told(model, tmp_path):
     assert trained.choices["from"]["last"] == (
         "layer 'conv_u0d-score' gives 3 classes in place of 2: it begins anew"
     )
+    # A last layer that begins anew is not worth a score.
+    assert "model as it is" not in trained.choices["networks"]
     assert unet.load(tmp_path / "mine", device="cpu").segment(stack[:1]).shape == (1, 3, 64, 64)
 
 
@@ -145,7 +169,7 @@ def test_a_network_with_batch_normalisation_is_trained_and_not_averaged(model, t
     weights = tmp_path / "model" / "weights.caffemodel"
     caffe.Net(str(deploy), caffe.TEST, weights=str(weights)).save(str(weights))
     trained = unet.train(STACK, LABELS, tmp_path / "run", from_model=tmp_path / "model", **HOW)
-    assert list(trained.choices["networks"]) == ["score", "stage 1, plain"]
+    assert list(trained.choices["networks"]) == ["score", "model as it is", "stage 1, plain"]
     assert not list(Path(trained.folder).rglob("*average*"))
     said = "nothing is averaged: statistics of layers of type BatchNorm would not fit"
     assert said in Path(trained.folder, "run.log").read_text()

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 import caffe
-from tests import release2015
+from tests import caffe_unet, release2015
+from tests.plain_caffe_unet import PluginModel
 from tests.unet.model.test_open_net import write_plugin_model
 from unet.errors import InputError
 from unet.model.adapt import Pretrained, open_pretrained, write_adapted
+from unet.model.open_modeldef import open_definition
 from unet.model.open_net import load_net
 from unet.network import nets
 
@@ -123,6 +125,43 @@ def test_a_network_of_the_plugin_keeps_its_leaky_activation(tmp_path):
     assert {one.relu_param.negative_slope for one in pretrained.layers if one.type == "ReLU"} == {
         np.float32(0.1)
     }
+
+
+@pytest.mark.parametrize(
+    ("change", "channels"),
+    [("offset { v: -0.5 }", 1), ("offset { v: -0.5 v: 0.25 } scale { v: 2 v: 3 }", 2)],
+)
+def test_what_the_plugins_editor_puts_before_the_network_becomes_a_part_of_it(
+    tmp_path, change, channels
+):
+    text = caffe_unet.editor_text((2, 2), 2).replace("offset { v: -0.5 }", change)
+    plugin = PluginModel(tmp_path, (2, 2), channels, model_prototxt=text)
+    pretrained = open_pretrained(caffe, plugin.path)
+    assert (pretrained.geometry.levels, pretrained.channels, pretrained.classes) == (2, channels, 2)
+    said = begin(tmp_path / "new", pretrained, channels, 2)
+    assert "is kept ('trafo_data3-d0a' is in its weights)" in said
+    # No layer of caffe_unet's own: genuine Caffe trains it.
+    assert {one.type for one in pretrained.layers} == {
+        "Convolution", "ReLU", "Pooling", "Deconvolution", "Concat",
+    }  # fmt: skip
+    new, _ = load_net(
+        caffe, tmp_path / "new" / "deploy.prototxt", tmp_path / "new" / "weights.caffemodel"
+    )
+    picture = np.random.default_rng(0).random(new.blobs["data"].shape, np.float32)
+    new.blobs["data"].data[...] = picture
+    net, _ = open_definition(caffe, plugin.path, plugin.weights)
+    net.blobs["data3"].reshape(*picture.shape)
+    net.blobs["data3"].data[...] = picture
+    wanted = net.forward()["score"]
+    np.testing.assert_allclose(
+        new.forward(["score"])["score"], wanted, atol=1e-5 * np.abs(wanted).max()
+    )
+
+
+def test_a_network_of_volumes_is_refused(tmp_path):
+    plugin = PluginModel(tmp_path, (1, 1, 1))
+    with pytest.raises(InputError, match="is of 3 dimensions; only a network of pictures"):
+        open_pretrained(caffe, plugin.path)
 
 
 @pytest.mark.parametrize(
