@@ -31,7 +31,7 @@ def imported(tree: ast.Module) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("package", ["caffe", "unet"])
+@pytest.mark.parametrize("package", ["caffe", "unet", "unet_export"])
 def test_no_module_imports_one_that_imports_it(repository, package):
     trees = modules(repository / "python" / package)
     arrows = {}
@@ -48,13 +48,21 @@ def test_no_module_imports_one_that_imports_it(repository, package):
 
 def test_the_engine_knows_nothing_of_the_method(repository):
     for name, tree in modules(repository / "python" / "caffe").items():
-        assert not {n for n in imported(tree) if n.split(".")[0] == "unet"}, name
+        others = {n.split(".")[0] for n in imported(tree)}
+        assert not others & {"unet", "unet_export"}, name
 
 
-def test_the_method_knows_caffe_by_its_interface_and_nothing_of_pytorch(repository):
-    for name, tree in modules(repository / "python" / "unet").items():
+@pytest.mark.parametrize("folder", ["unet", "unet_export"])
+def test_the_method_knows_caffe_by_its_interface_and_nothing_of_pytorch(repository, folder):
+    for name, tree in modules(repository / "python" / folder).items():
         for other in imported(tree):
             package, _, inner = other.partition(".")
-            assert package != "torch", name
+            # What is exported for PyTorch is of PyTorch.
+            assert package != "torch" or folder == "unet_export", name
             # caffe.Net, but not caffe.net.net.Net.
             assert package != "caffe" or "." not in inner or inner.startswith("proto."), name
+
+
+def test_nothing_of_the_method_needs_what_exports_it(repository):
+    for name, tree in modules(repository / "python" / "unet").items():
+        assert not {n for n in imported(tree) if n.split(".")[0] == "unet_export"}, name

@@ -26,6 +26,7 @@ PROGRAMS = {
     "segment": ("probabilities, labels or cells of a stack", "unet.command.segment"),
     "track": ("cells followed through a sequence", "unet.command.track"),
     "score": ("ISBI 2012's and the cell tracking challenge's", "unet.command.score"),
+    "export": ("ONNX, or a package of bioimage.io, for other tools", "unet.command.export"),
     "fetch": ("data sets, and the authors' release of 2015", "unet.command.fetch"),
 }
 

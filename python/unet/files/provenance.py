@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable
@@ -26,6 +27,7 @@ PICTURE = "picture"
 RESULT = "tracking result"
 SCORE_FILE = "file of scores"
 NETWORK = "file of a network"
+EXPORT = "exported network"
 
 #: Data sets of a training set that hold a number a slice: in a long stack more than the 64 kB of an
 #: attribute.
@@ -129,6 +131,8 @@ def _is_marked(path: Path, kind: str) -> bool:
             begin = file.read(len(_PNG))
         if kind == NETWORK:
             return _is_network(path)
+        if kind == EXPORT:
+            return _is_export(path)
         if begin == _HDF5:
             return _is_marked_hdf5(path, kind)
         if begin == _PNG:
@@ -183,6 +187,16 @@ def _is_network(path: Path) -> bool:
         content = json.loads(text)
         return set(content) == {"normalise"} and isinstance(content["normalise"], bool)
     return text.split("\n", 1)[0] in _NETWORK_LINES
+
+
+def _is_export(path: Path) -> bool:
+    """Tell whether a file of ONNX, or a zip, says that it is ours."""
+    if zipfile.is_zipfile(str(path)):
+        with zipfile.ZipFile(str(path)) as archive:
+            return _fits(archive.comment, EXPORT)
+    with open(path, "rb") as file:
+        # After the version of the format it names its producer.
+        return file.read(4 + len(_NAME))[4:].decode("latin-1") == _NAME
 
 
 def _is_zarr(path: Path, names: list[str], kind: str) -> bool:

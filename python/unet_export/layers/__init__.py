@@ -1,0 +1,1 @@
+"""What each layer type of Caffe is in operators of ONNX, one file a family."""
