@@ -31,7 +31,7 @@ def imported(tree: ast.Module) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("package", ["caffe", "unet", "unet_export"])
+@pytest.mark.parametrize("package", ["caffe", "unet", "unet_export", "unet_napari"])
 def test_no_module_imports_one_that_imports_it(repository, package):
     trees = modules(repository / "python" / package)
     arrows = {}
@@ -59,10 +59,25 @@ def test_the_method_knows_caffe_by_its_interface_and_nothing_of_pytorch(reposito
             package, _, inner = other.partition(".")
             # What is exported for PyTorch is of PyTorch.
             assert package != "torch" or folder == "unet_export", name
+            assert package not in ("napari", "qtpy"), name
             # caffe.Net, but not caffe.net.net.Net.
             assert package != "caffe" or "." not in inner or inner.startswith("proto."), name
 
 
-def test_nothing_of_the_method_needs_what_exports_it(repository):
+def test_nothing_of_the_method_needs_what_is_built_on_it(repository):
     for name, tree in modules(repository / "python" / "unet").items():
-        assert not {n for n in imported(tree) if n.split(".")[0] == "unet_export"}, name
+        assert not {
+            n for n in imported(tree) if n.split(".")[0] in ("unet_export", "unet_napari")
+        }, name
+
+
+def test_the_widgets_know_of_the_method_what_others_do_and_nothing_of_the_engine(repository):
+    public = ["unet", "unet.errors", "unet.model", "unet.report.run_files"]
+    public += ["unet.volumes", "unet.volumes.units"]
+    for name, tree in modules(repository / "python" / "unet_napari").items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] != "unet_napari":
+                package = node.module.split(".")[0]
+                assert package not in ("torch", "caffe"), name
+                assert package != "unet" or node.module in public, name
+                assert not any(one.name.startswith("_") for one in node.names), name

@@ -35,7 +35,7 @@ def test_files_can_be_looked_over(folder):
     assert {path: many for path, many in lines.items() if many > MOST_LINES} == {}
 
 
-@pytest.mark.parametrize("package", ["caffe", "unet", "unet_export"])
+@pytest.mark.parametrize("package", ["caffe", "unet", "unet_export", "unet_napari"])
 def test_the_plan_names_what_is_there(package):
     plan = Path(REPOSITORY, "python", "README.md").read_text()
     section = plan.split(f"## {package}/")[1].split("\n## ")[0]

@@ -13,6 +13,14 @@ class InputError(ValueError):
     """
 
 
+def is_mistake(error: BaseException) -> bool:
+    """Tell whether a user can put an error right, so that its message is all there is to say."""
+    # The engine's own errors are recognised by their module: genuine Caffe has none to import.
+    return isinstance(error, (InputError, OSError, MemoryError)) or (
+        type(error).__module__.split(".")[0] == "caffe"
+    )
+
+
 def few(numbers: Sequence[int], most: int = 8) -> str:
     """Write the first of many numbers.
 

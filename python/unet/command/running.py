@@ -11,20 +11,13 @@ from pathlib import Path
 from typing import Callable
 
 from unet.command.terminal import never_in_the_way
-from unet.errors import InputError
+from unet.errors import is_mistake
 from unet.files.names import printable
 from unet.machine.signals import Stopped, ignore, unwinding
 
 EXIT_MISTAKE = 2
 # Plus the number of the signal: 130 for Ctrl-C.
 EXIT_STOPPED = 128
-
-
-def _is_mistake(error: BaseException) -> bool:
-    # The engine's own errors are recognised by their module: genuine Caffe has none to import.
-    return isinstance(error, (InputError, OSError, MemoryError)) or (
-        type(error).__module__.split(".")[0] == "caffe"
-    )
 
 
 def run_program(main: Callable[[Sequence[str] | None], int | None]) -> None:
@@ -70,7 +63,7 @@ def _status(main: Callable[[Sequence[str] | None], int | None]) -> int | None:
             print("stopped", file=sys.stderr)
         return EXIT_STOPPED + number
     except Exception as error:
-        if not _is_mistake(error):
+        if not is_mistake(error):
             raise
         # Names may hold anything, line breaks too.
         text = printable(str(error)) or type(error).__name__

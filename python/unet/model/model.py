@@ -187,9 +187,14 @@ class Model:
             return segment_lazily(self, stack, self.options(**options))
         return np.stack(list(self.stream(stack, **options)))
 
-    def stream(self, stack: Stack, **options: Any) -> Iterator[np.ndarray]:
-        """Yield the slices of `segment` one at a time: no more is in memory."""
-        for probabilities in self._each(stack, self.options(**options)):
+    def stream(
+        self, stack: Stack, *, bar: tqdm | None = None, **options: Any
+    ) -> Iterator[np.ndarray]:
+        """Yield the slices of `segment` one at a time: no more is in memory.
+
+        `bar` is told how far it is, as of `run`.
+        """
+        for probabilities in self._each(stack, self.options(**options), bar):
             yield probabilities[1] if self.classes == 2 else probabilities
 
     def instances(
@@ -222,14 +227,29 @@ class Model:
         InputError, MemoryError
             As `segment`.
         """
-        given = dict(
+        rules = dict(
             threshold=threshold,
             minimum_area=minimum_area,
             fill_holes=fill_holes,
             watershed=watershed,
         )
-        asked = self.options(given, **options)
-        return np.stack([find_instances(one, asked.rules) for one in self._each(stack, asked)])
+        return np.stack(list(self.stream_instances(stack, rules, **options)))
+
+    def stream_instances(
+        self,
+        stack: Stack,
+        rules: Mapping[str, Any] | None = None,
+        *,
+        bar: tqdm | None = None,
+        **options: Any,
+    ) -> Iterator[np.ndarray]:
+        """Yield the slices of `instances` one at a time: no more is in memory.
+
+        `rules` holds what `instances` takes by name, and `bar` is told how far it is, as of `run`.
+        """
+        asked = self.options(rules, **options)
+        for probabilities in self._each(stack, asked, bar):
+            yield find_instances(probabilities, asked.rules)
 
     def options(
         self, cells: Mapping[str, Any] | None = None, **options: Any
@@ -252,13 +272,15 @@ class Model:
             options["rules"] = InstanceRules(**{**known, **asked})
         return SegmentationOptions(**options)
 
-    def _each(self, stack: Stack, options: SegmentationOptions) -> Iterator[np.ndarray]:
+    def _each(
+        self, stack: Stack, options: SegmentationOptions, bar: tqdm | None
+    ) -> Iterator[np.ndarray]:
         # A file may be understood in two ways, an array in one.
         is_file = isinstance(stack, (str, os.PathLike))
         channels = self.channels if is_file else None
         with as_volume(stack, "stack", channels=channels, colours=True) as volume:
             plan = self.plan(volume, options)
-            results = self.run(volume, plan)
+            results = self.run(volume, plan, bar=bar)
             with closing(results):
                 yield from joined(plan, (probabilities for _, probabilities in results))
 
@@ -364,6 +386,7 @@ class Model:
         blocks: Sequence[Block] | None = None,
         *,
         progress: bool = False,
+        bar: tqdm | None = None,
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield blocks of a plan, and the probabilities of its classes.
 
@@ -376,6 +399,9 @@ class Model:
             Those of the plan that are computed; by default all.
         progress : bool
             Whether a terminal shows how many passes are done.
+        bar : tqdm, optional
+            Is told instead: `total` is set to the number of passes, and `update()` called after
+            each. What that raises ends the segmentation, and comes out of it.
 
         Yields
         ------
@@ -391,6 +417,10 @@ class Model:
         hidden = None if progress else True
         chosen = plan.blocks if blocks is None else blocks
         done = plan.passes * (len(plan.blocks) - len(chosen)) // len(plan.blocks)
+        if bar is not None:
+            bar.total = plan.passes - done
+            yield from self._segmented(volume, plan, chosen, bar)
+            return
         with tqdm(total=plan.passes, initial=done, unit="pass", disable=hidden, leave=False) as bar:
             yield from self._segmented(volume, plan, chosen, bar)
 

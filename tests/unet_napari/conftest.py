@@ -1,0 +1,96 @@
+"""A display, napari's own fixtures and those of pytest-qt, for the tests of this folder alone.
+
+As plugins both would be loaded for the whole suite, which they would slow down and, on a machine
+without the libraries of Qt, keep from running.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from tests.conftest import unavailable
+
+# napari runs on no older Python.
+if sys.version_info < (3, 11):
+    collect_ignore_glob = ["*"]
+else:
+    from napari.utils import _testsupport as of_napari
+    from napari.utils._testsupport import (  # noqa: F401
+        _disable_qt_warnings,
+        make_napari_viewer,
+        mock_app_model,
+        pytest_runtest_makereport,
+    )
+    from pytestqt import plugin as of_qt
+    from pytestqt.plugin import (  # noqa: F401
+        pytest_runtest_call,
+        pytest_runtest_setup,
+        pytest_runtest_teardown,
+        qapp,
+        qapp_args,
+        qapp_cls,
+        qtbot,
+    )
+
+    def pytest_addoption(parser: pytest.Parser) -> None:
+        of_napari.pytest_addoption(parser)
+        of_qt.pytest_addoption(parser)
+
+    def pytest_configure(config: pytest.Config) -> None:
+        of_qt.pytest_configure(config)
+        # Of npe2, hundreds.
+        config.addinivalue_line("filterwarnings", "ignore:.*Deprecated in Pydantic")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def display(tmp_path_factory) -> Iterator[None]:
+    """Have a display of our own, with OpenGL computed by Mesa, and napari's settings in a folder.
+
+    It ends with its last client, so that it stays behind nobody who is killed.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NAPARI_CONFIG", str(tmp_path_factory.mktemp("napari") / "settings.yaml"))
+        patch.setenv("QT_QPA_PLATFORM", "xcb")
+        patch.setenv("LIBGL_ALWAYS_SOFTWARE", "1")
+        read, write = os.pipe()
+        command = ["Xvfb", "-displayfd", str(write), "-screen", "0", "1400x1000x24", "-terminate"]
+        command += ["-nolisten", "tcp"]
+        try:
+            server = subprocess.Popen(command, pass_fds=[write], stderr=subprocess.DEVNULL)
+        except FileNotFoundError:
+            unavailable("there is no Xvfb: apt-get install xvfb")
+        os.close(write)
+        with os.fdopen(read) as number:
+            patch.setenv("DISPLAY", f":{number.readline().strip()}")
+        yield
+        server.kill()
+        server.wait()
+
+
+@pytest.fixture
+def told():
+    """Return what demands that napari has shown one more error, a sentence that begins so."""
+    from napari.utils.notifications import NotificationSeverity, notification_manager
+
+    errors: list[str] = []
+
+    def note(notification) -> None:
+        if notification.severity >= NotificationSeverity.ERROR:
+            errors.append(notification.message)
+
+    def demand(pattern: str) -> None:
+        (error,) = errors
+        assert re.match(pattern, error), error
+        assert "\n" not in error
+        errors.clear()
+
+    notification_manager.notification_ready.connect(note)
+    yield demand
+    notification_manager.notification_ready.disconnect(note)
+    assert errors == []
