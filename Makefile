@@ -1,7 +1,7 @@
 # Every target sets up what it needs by itself.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format train-isbi train-phc train-dic separation-demo segment-demo gpu-check benchmark-published caffe-reference clean
+.PHONY: help setup demo test lint format train-isbi train-phc train-dic separation-demo compare segment-demo gpu-check benchmark-published caffe-reference clean
 
 READY := .venv/ready
 RUN := .venv/bin/python
@@ -13,6 +13,7 @@ WEIGHTING ?=
 ITERATIONS ?=
 DEVICE ?= auto
 PRECISION ?= fp32
+MINUTES ?= 8
 RELEASE ?=
 PYTEST ?=
 
@@ -54,6 +55,9 @@ train-dic: $(READY) ## the same on DIC-C2DH-HeLa
 
 separation-demo: $(READY) ## what the weight of the gaps between cells is for: touching cells, with and without
 	@$(RUN) tools/run_recipe.py separation --device "$(DEVICE)" --precision "$(PRECISION)"
+
+compare: $(READY) ## the paper's comparison: sliding windows of Ciresan et al. beside the U-Net, half an hour; MINUTES=8 of the two long trainings
+	@$(RUN) tools/run_recipe.py compare --minutes "$(MINUTES)" --device "$(DEVICE)"
 
 segment-demo: $(READY) ## segment slices with the model that comes with the project
 	@$(RUN) tools/run_recipe.py segment-demo --device "$(DEVICE)"

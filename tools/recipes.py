@@ -200,6 +200,16 @@ and Cardona et al., PLoS Biology 8, 2010. The network: Ronneberger et al., MICCA
         segment="--tta mirror",
         iterations=2200,
     ),
+    # The network of Ciresan et al. (2012) beside unet_slim; ends within half an hour on two cores.
+    "compare": Recipe(
+        data="isbi2012",
+        folder="data/isbi2012",
+        splits={"holdout": Split("0:20", "20:30", "train-volume.tif")},
+        prepare="--normalise --w0 0 --no-class-balance",
+        segment="--tta none",
+        score="--no-warping",
+        weights="models/isbi2012_slim",
+    ),
     "published": Recipe(
         data="release-2015",
         folder="data/u-net-release",
@@ -210,5 +220,8 @@ and Cardona et al., PLoS Biology 8, 2010. The network: Ronneberger et al., MICCA
 }
 # Of the demo: seconds for the whole way, and for what comes before the training.
 DEMO_SECONDS, FETCH_SECONDS = 300, 30
+# Of `compare`: its windows, minutes of the U-Net's and of the largest window's training, and the
+# slice that is drawn and timed.
+WINDOWS, COMPARE_MINUTES, SHOWN_SLICE = (23, 47, 95), 8, 25
 # w0 of the two trainings of `separation`: the paper's, and none.
 SEPARATION_W0 = (10, 0)

@@ -1,6 +1,6 @@
 """Runs the recipes: from the data to a trained network, its pictures and its scores.
 
-    tools/run_recipe.py demo|isbi2012|phc-u373|dic-hela|separation|published|segment-demo
+    tools/run_recipe.py demo|isbi2012|phc-u373|dic-hela|separation|compare|published|segment-demo
 
 One way leads through all of them: get the data, prepare a training set, write the network, train,
 segment, track where there are cells to follow, score, write a card.
@@ -23,13 +23,17 @@ import numpy as np
 
 import unet
 from compare_published import compare_published
+from compare_windows import draw, numbers, settled, table, told
 from model_folder import card, guard_model_folder, make_model_folder
 from recipes import (
+    COMPARE_MINUTES,
     DEMO_SECONDS,
     FETCH_SECONDS,
     RECIPES,
     REPOSITORY,
     SEPARATION_W0,
+    SHOWN_SLICE,
+    WINDOWS,
     Recipe,
     Split,
 )
@@ -48,13 +52,16 @@ from unet.command.running import run_program
 from unet.datasets import isbi2012
 from unet.files.outputs import Output, guard_outputs
 from unet.files.provenance import PICTURE, SCORE_FILE
-from unet.files.score_file import write_scores
+from unet.files.score_file import read_json, write_scores
+from unet.network.nets import WINDOW
 from unet.preparation.ctc_sequence import find_sequence
 from unet.report.plots import save_undersegmented
 from unet.scoring.undersegmented import undersegmented
 from unet.training import snapshots
 from unet.training.history import CSV_NAME
 from unet.volumes import read_volume
+
+SLIDING = Path(__file__).with_name("sliding_window.py")
 
 
 class Way:
@@ -75,6 +82,10 @@ class Way:
     def step(self, title: str, *words: object, needs: Sequence[Path] = ()) -> None:
         """Run a program, unless that is done."""
         self.run.run(Step.unet(self.prefix + title, *words, needs=needs))
+
+    def program(self, title: str, path: Path, *words: object) -> None:
+        """Run a program in Python that is no command of `unet`, unless that is done."""
+        self.run.run(Step.program(self.prefix + title, path, *words))
 
     def labels(self, pictures: str) -> Path:
         """Return the labels of a stack, or the ground truth of a sequence, of the data."""
@@ -303,11 +314,67 @@ def separate(name: str, recipe: Recipe, options: argparse.Namespace) -> None:
     print(f"the picture: {picture}")
 
 
+def compare(name: str, recipe: Recipe, options: argparse.Namespace) -> None:
+    """Train sliding windows and a U-Net; score and time them; draw.
+
+    The U-Net has as long as the largest window, the others learn from as many windows as that.
+    """
+    folder, split = Path("runs", name), recipe.splits["holdout"]
+    written, picture = folder / f"{name}.json", folder / f"{name}.png"
+    guard_outputs([Output(written, SCORE_FILE), Output(picture, PICTURE)], [], options.overwrite)
+    both = Way(recipe, folder, options.device)
+    both.fetch()
+    both.prepare()
+    stack, truth = both.data / recipe.learn, both.labels(recipe.learn)
+    ours, on = Path(recipe.weights), ("--device", options.device)
+    learnt, judged = (parse_slices(part) for part in (split.train, split.test))
+    inside = read_volume(truth) > 0
+    share = round(float(inside[learnt.start : learnt.stop].mean()), 4)
+    inside = inside[judged.start : judged.stop]
+    windows = {f"window {size}": size for size in sorted(WINDOWS, reverse=True)}
+    ways: dict[str, Way] = {}
+    for label in [*windows, CPU_NET, ours.name]:
+        at = folder / label.replace(" ", "_")
+        way = ways[label] = Way(recipe, at, options.device, both.run, f"{label}: ")
+        way.training_set = both.training_set
+        weights, result = ours / "weights.caffemodel", at / "probabilities.tif"
+        chosen = ("--slices", split.test, "-o", result)
+        if label == ours.name:
+            way.deploy = ours / "deploy.prototxt"
+        else:
+            net = (WINDOW, "--tile", windows[label]) if label in windows else (CPU_NET,)
+            solver = way.write_net(*net, "--train-slices", split.train)
+            if label in (max(windows, key=windows.get), CPU_NET):
+                file = at / "iterations.json"
+                steps = options.iterations or settled(file, solver, options.minutes, on[1])
+            weights = Path(way.train(solver, at.name, "--iterations", steps).model)
+        if label in windows:
+            words = (stack, "--net", way.deploy.parent, "--weights", weights, *on)
+            way.program("segment", SLIDING, "segment", *words, *chosen, "--frequency", share)
+        else:
+            way.segment(stack, weights, *chosen, *shlex.split(recipe.segment))
+        if label == max(windows, key=windows.get):
+            timing = folder / "timing.json"
+            words = (*words, "--beside", ours, "--slice", SHOWN_SLICE, "--json", timing)
+            way.program("time a slice", SLIDING, "time", *words)
+        scored = (truth, result, "--json", at / "scores.json", *chosen[:2])
+        way.step("score", "score", *scored, *shlex.split(recipe.score))
+    found = {label: numbers(way.folder, inside) for label, way in ways.items()}
+    shown = {label: read_volume(way.folder / "probabilities.tif") for label, way in ways.items()}
+    place = SHOWN_SLICE - judged.start
+    panels = {"slice": read_volume(stack)[SHOWN_SLICE] / 255, "truth": inside[place]}
+    draw(picture, {**panels, **{label: stack_[place] for label, stack_ in shown.items()}}, found)
+    cost = read_json(timing)
+    write_scores(written, {"slices": split.test, "networks": found, "a_slice": cost})
+    print(f"\n{table(found)}\n\n{told(cost)}\n\ndone in {both.took}: {picture}, {written}")
+
+
 # Who runs a recipe; the others are trainings.
 RUNNERS: dict[str, Callable[[str, Recipe, argparse.Namespace], None]] = {
     "demo": demo,
     "segment-demo": segment_demo,
     "separation": separate,
+    "compare": compare,
     "published": compare_published,
 }
 
@@ -318,11 +385,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="name", required=True)
+    no_precision = ("demo", "segment-demo", "published", "compare")
     for name, recipe in RECIPES.items():
         command = commands.add_parser(name)
         add = command.add_argument
-        add_device(command, precision=name not in ("demo", "segment-demo", "published"))
-        if recipe.iterations or name == "demo":
+        add_device(command, precision=name not in no_precision)
+        if recipe.iterations or name in ("demo", "compare"):
             add("--iterations", type=number, help="in place of the default number")
         if name not in RUNNERS:
             add("--split", choices=tuple(recipe.splits), default="holdout")
@@ -342,7 +410,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
             model = REPOSITORY / recipe.weights
             add("--model", default=model, help="our model folder; passed over where there is none")
             add("-o", "--output", default="runs/published", help="of the results (%(default)s)")
-        if name in ("separation", "published"):
+        if name == "compare":
+            minutes = dict(type=real(0, 1e6), default=COMPARE_MINUTES)
+            add("--minutes", **minutes, help="of each training (%(default)s)")
+        if name in ("separation", "published", "compare"):
             add_overwrite(command)
     options = parser.parse_args(argv)
     check_device(parser, options.device)

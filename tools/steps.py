@@ -54,11 +54,22 @@ class Step:
 
         It reads what it `needs`, too.
         """
+        return cls._of(title, _UNET, words, needs)
+
+    @classmethod
+    def program(cls, title: str, path: Path, *words: object) -> Step:
+        """Return a step of a program in Python, whose words say the same."""
+        return cls._of(title, [str(path)], words, [path])
+
+    @classmethod
+    def _of(
+        cls, title: str, program: list[str], words: Iterable[object], needs: Iterable[Path]
+    ) -> Step:
         texts = [str(word) for word in words]
         outputs = [Path(word) for option, word in zip(texts, texts[1:]) if option in _OUTPUTS]
         named = [Path(word) for word in texts if os.sep in word]
         inputs = [path for path in named if path not in outputs and path.exists()]
-        return cls(title, [*_UNET, *texts], [*inputs, *needs], outputs)
+        return cls(title, [*program, *texts], [*inputs, *needs], outputs)
 
     def fingerprint(self) -> str:
         """Return a hash of the command and of the contents of its inputs."""

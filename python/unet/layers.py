@@ -20,7 +20,10 @@ from unet.preparation.training_set import TrainingSet
 
 # Fields of `unet.network.geometry.Geometry` that param_str may hold.
 GEOMETRY = ("downsample_factor", "pad_input", "pad_output")
-_KEYS = ("file", "tile", "slices", "seed", "workers", "augmentation", "weighted", *GEOMETRY)
+_KEYS = (
+    *("file", "tile", "slices", "seed", "workers", "augmentation", "weighted", "batch"),
+    *GEOMETRY,
+)
 
 
 class TrainingTiles(caffe.Layer):
@@ -32,25 +35,27 @@ class TrainingTiles(caffe.Layer):
         The HDF5 file that tools/prepare.py wrote.
     tile : int or [height, width]
         Input size, k downsample_factor + pad_input.
+    batch : int, optional
+        Tiles of a pass, 1 by default: n of them are tiles i n to i n + n - 1 in pass i.
     downsample_factor, pad_input, pad_output : int, optional
         Those of the network, see `unet.network.geometry`; by default 16, 60 and -124, of Fig. 1.
     slices : [first, stop], optional
         All slices by default.
     seed : int, optional
         1 by default. Tile i is a function of the seed and i alone. Where n solvers train together,
-        pass i of solver r delivers tile i * n + r.
+        tile i of solver r is tile i * n + r.
     workers : int, optional
         Processes that cut tiles ahead of need, in phase TRAIN; 0: none. By default one less than
         there are cores for each solver, from 1 to 16. The tiles are the same with any number.
     augmentation : object, optional
         Fields of `unet.augmentation.tile_sampler.Augmentation`: grid, std, rotation, mirror, shift,
-        contrast, brightness, gamma, noise.
+        contrast, brightness, gamma, noise, balanced.
     weighted : bool, optional
         True by default. False: w(x) is 1 wherever a pixel is annotated.
 
-    Tops: `data` (1, C, h, w); `label` (1, 1, h', w'), class numbers, 255 where not annotated;
-    `weight` (1, K, h', w'), w(x) in the channel of the true class and 0 in the others. In Fig. 1
-    h' = h - 184, w' = w - 184.
+    Tops, of N tiles: `data` (N, C, h, w); `label` (N, 1, h', w'), class numbers, 255 where not
+    annotated; `weight` (N, K, h', w'), w(x) in the channel of the true class and 0 in the others.
+    In Fig. 1 h' = h - 184, w' = w - 184.
 
     Attributes
     ----------
@@ -103,6 +108,7 @@ class TrainingTiles(caffe.Layer):
         if len(sizes) != 2:
             raise InputError(f"{where}: tile is {tile!r}, but must be a size or [height, width]")
         self._tile = tuple(_whole(size, 1, 2**15, f"{where}: tile") for size in sizes)
+        self._batch = _whole(config.get("batch", 1), 1, 2**15, f"{where}: batch")
         geometry = _geometry({key: config[key] for key in GEOMETRY if key in config})
         geometry.check(self._tile)
         augmentation = _augmentation(config.get("augmentation", {}))
@@ -121,7 +127,7 @@ class TrainingTiles(caffe.Layer):
         self._inner = tuple(map(geometry.output_size, self._tile))
         if self.phase == caffe.TEST:
             origins = tile_origins(self._set.shape, slices, *cut)
-            self.tiles_per_epoch = len(origins)
+            self.tiles_per_epoch = -(-len(origins) // self._batch)
             self._fetch = lambda i: plain_tile(self._set, origins[i % len(origins)], *cut)
             return
         self._fetch = TileSampler(self._set, slices, *cut, augmentation, seed, share)
@@ -130,24 +136,26 @@ class TrainingTiles(caffe.Layer):
 
     def reshape(self, bottom, top):
         """Shape the tops."""
-        top[0].reshape(1, self._set.channels, *self._tile)
-        top[1].reshape(1, 1, *self._inner)
-        top[2].reshape(1, self._set.classes, *self._inner)
+        top[0].reshape(self._batch, self._set.channels, *self._tile)
+        top[1].reshape(self._batch, 1, *self._inner)
+        top[2].reshape(self._batch, self._set.classes, *self._inner)
 
     def seek(self, index: int) -> None:
-        """Let the next pass be number `index`, which delivers the tile of that number."""
+        """Let the next pass be number `index`, which delivers the tiles of that number."""
         self._next = index
 
     def forward(self, bottom, top):
-        """Deliver the next tile."""
-        data, label, weight = self._fetch(self._next)
-        if not self._weighted:
-            weight = np.float32(1)
+        """Deliver the next tiles."""
+        weights = np.asarray(top[2].data)
+        for place in range(self._batch):
+            data, label, weight = self._fetch(self._next * self._batch + place)
+            if not self._weighted:
+                weight = np.float32(1)
+            top[0].data[place] = data
+            top[1].data[place, 0] = label
+            for number, out in enumerate(weights[place]):
+                np.multiply(weight, label == number, out=out)
         self._next += 1
-        top[0].data[0] = data
-        top[1].data[0, 0] = label
-        for number, out in enumerate(np.asarray(top[2].data)[0]):
-            np.multiply(weight, label == number, out=out)
 
     def backward(self, top, propagate_down, bottom):
         """Nothing to do: tiles have no gradient."""
@@ -192,7 +200,7 @@ def _augmentation(values: object) -> Augmentation:
     for name, value in values.items():
         if name == "grid":
             _whole(value, 2, 64, "augmentation: grid")
-        elif name in ("mirror", "shift"):
+        elif name in ("mirror", "shift", "balanced"):
             if not isinstance(value, bool):
                 raise InputError(f"augmentation: {name} is {value!r}, but must be true or false")
         elif not (

@@ -237,3 +237,26 @@ def test_a_file_that_is_none_is_told(path: Path):
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(InputError, match=r"set\.h5"):
         net(path, dict(file=str(path), tile=188))
+
+
+def test_a_pass_delivers_a_batch_of_tiles(path: Path):
+    config = dict(file=str(path), tile=TILE, seed=3)
+    alone = net(path, dict(config, workers=0))
+    expected = [forward(alone) for _ in range(6)]
+    for more in (dict(workers=0), dict(workers=2)):
+        batch = net(path, dict(config, batch=3, **more))
+        for start in (0, 1):
+            batch.layers[0].seek(start)
+            for top, tops in zip(forward(batch), zip(*expected[3 * start :])):
+                assert np.array_equal(top, np.concatenate(tops[:3]))
+
+
+def test_in_testing_batches_cover_all_tiles_and_begin_anew(path: Path):
+    alone = net(path, dict(file=str(path), tile=TILE), caffe.TEST)
+    count = alone.layers[0].tiles_per_epoch
+    tiles = [forward(alone)[0][0] for _ in range(count)]
+    batch = net(path, dict(file=str(path), tile=TILE, batch=7), caffe.TEST)
+    assert batch.layers[0].tiles_per_epoch == -(-count // 7)
+    found = np.concatenate([forward(batch)[0] for _ in range(batch.layers[0].tiles_per_epoch)])
+    for i, tile in enumerate(found):
+        assert np.array_equal(tile, tiles[i % count])

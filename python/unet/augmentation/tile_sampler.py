@@ -51,6 +51,9 @@ class Augmentation:
     noise : float
         To each intensity a number of normal distribution is added, whose standard deviation is
         uniform in [0, n] and the same for the whole tile.
+    balanced : bool
+        With shift: tiles are centred on a pixel of each class equally often, as far as the slice
+        has it; one that is not annotated is never chosen.
     """
 
     grid: int = 3
@@ -62,6 +65,7 @@ class Augmentation:
     brightness: float = 0.0
     gamma: float = 0.0
     noise: float = 0.0
+    balanced: bool = False
 
 
 class TileSampler:
@@ -99,6 +103,7 @@ class TileSampler:
         self.seed = seed
         self.set = training_set
         self._kept: OrderedDict[int, Tile] = OrderedDict()
+        self._pixels: dict[int, list[np.ndarray]] = {}
         height, width = training_set.shape[1:]
         self._room = max(1, _CACHE // (height * width * (4 * training_set.channels + 5)))
 
@@ -111,6 +116,14 @@ class TileSampler:
                 self._kept.popitem(last=False)
             self._kept[z] = (self.set.raw(z), self.set.labels(z), self.set.weights(z))
         return self._kept[z]
+
+    def _pixels_of_classes(self, z: int) -> list[np.ndarray]:
+        """Return where the pixels of each class are that a slice has, as places in its rows."""
+        if z not in self._pixels:
+            labels = self._slice(z)[1]
+            found = [np.flatnonzero(labels == k) for k in range(self.set.classes)]
+            self._pixels[z] = [pixels.astype(np.int32) for pixels in found if len(pixels)]
+        return self._pixels[z]
 
     def __call__(self, index: int) -> Tile:
         """Return tile number `index`, 0 or more.
@@ -128,7 +141,8 @@ class TileSampler:
         # All are drawn, used or not, so that one option does not change what another gives.
         first, step = self.share
         random = TileRandom(self.seed, index * step + first)
-        image, labels, weights = self._slice(self.slices[random.below(len(self.slices))])
+        z = self.slices[random.below(len(self.slices))]
+        image, labels, weights = self._slice(z)
         shape = labels.shape
         anywhere = random.below(shape[0]), random.below(shape[1])
         centre = anywhere if how.shift else (shape[0] // 2, shape[1] // 2)
@@ -140,6 +154,10 @@ class TileSampler:
         displacements = how.std * random.normal((2, how.grid, how.grid))
         # After all that was there before it: without noise tiles are those of earlier trainings.
         deviation = random.uniform(0, how.noise)
+        if how.balanced and how.shift and self._pixels_of_classes(z):
+            classes = self._pixels_of_classes(z)
+            pixels = classes[random.below(len(classes))]
+            centre = divmod(int(pixels[random.below(len(pixels))]), shape[1])
 
         matrix = rigid_matrix(angle, *flips)
         bent = displacements if how.std else None

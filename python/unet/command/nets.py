@@ -12,7 +12,15 @@ from unet.files.names import path_in_prototxt
 from unet.files.outputs import Output, guard_outputs
 from unet.files.provenance import NETWORK
 from unet.network.geometry import FEWEST_LEVELS, LEVELS, MOST_LEVELS
-from unet.network.nets import OWN_ITERATIONS, WIDTHS, isbi_files, own_files, write_files
+from unet.network.nets import (
+    OWN_ITERATIONS,
+    WIDTHS,
+    WINDOW,
+    isbi_files,
+    own_files,
+    window_files,
+    write_files,
+)
 from unet.network.phseg_v5 import NAME as PHSEG_V5
 from unet.network.phseg_v5 import phseg_v5_files
 
@@ -20,7 +28,7 @@ from unet.network.phseg_v5 import phseg_v5_files
 def main(argv: Sequence[str] | None = None) -> None:
     """Write the checked-in prototxt files, or those of a network for your own training set."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("net", nargs="?", choices=sorted(WIDTHS))
+    parser.add_argument("net", nargs="?", choices=sorted([*WIDTHS, WINDOW]))
     parser.add_argument("--data", help="training set (HDF5) that tools/prepare.py wrote")
     parser.add_argument("--train-slices", metavar="A:B")
     parser.add_argument("--test-slices", metavar="A:B")
@@ -28,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--tile",
         type=whole(1),
         help="input size, 16k + 60 with four unpadded levels; by default that of the net's own "
-        "training",
+        "training; of sliding_window the window, 23, 47 or 95",
     )
     parser.add_argument(
         "--levels",
@@ -55,18 +63,28 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     if not options.data:
         raise InputError("--data is missing: name the training set that tools/prepare.py wrote")
-    files = own_files(
-        options.net,
-        options.data,
-        path_in_prototxt(options.output),
-        tile=options.tile,
-        iterations=options.iterations,
-        train=parse_slices(options.train_slices, "--train-slices"),
-        test=parse_slices(options.test_slices, "--test-slices"),
-        method=options.solver,
-        levels=options.levels,
-        padded=options.padded,
+    common = dict(
+        iterations=options.iterations, train=parse_slices(options.train_slices, "--train-slices")
     )
+    folder = path_in_prototxt(options.output)
+    if options.net == WINDOW:
+        for name in ("test_slices", "levels", "padded", "solver"):
+            if getattr(options, name) != parser.get_default(name):
+                raise InputError(f"--{name.replace('_', '-')} is for a U-Net, not for {WINDOW}")
+        window = {} if options.tile is None else dict(window=options.tile)
+        files = window_files(options.data, folder, **window, **common)
+    else:
+        files = own_files(
+            options.net,
+            options.data,
+            folder,
+            tile=options.tile,
+            test=parse_slices(options.test_slices, "--test-slices"),
+            method=options.solver,
+            levels=options.levels,
+            padded=options.padded,
+            **common,
+        )
     _guard(files, options)
     write_files(files, Path(options.output))
     print(f"wrote {', '.join(sorted(files))} to {options.output}")

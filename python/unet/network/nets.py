@@ -20,6 +20,7 @@ from unet.files.atomic import atomic_parts
 from unet.files.provenance import NETWORK_LINE
 from unet.layers import GEOMETRY
 from unet.network.geometry import LEVELS, Geometry
+from unet.network.sliding_window import dense_net, dense_side, stages_of, window_body
 from unet.network.u_net import u_net, weighted_softmax_loss
 from unet.preparation.training_set import TrainingSet
 from unet.volumes import chosen_slices
@@ -46,6 +47,9 @@ AUGMENTATION = dict(
     grid=3, std=10.0, rotation=180.0, mirror=True, shift=True, contrast=0.3, brightness=0.15
 )
 TEST_TILE = 700
+# Of Ciresan's network: windows are turned and mirrored, not bent; classes come equally often.
+WINDOW, WINDOWS_A_STEP, WINDOW_RATE = "sliding_window", 16, 0.001
+WINDOW_AUGMENTATION = {**AUGMENTATION, "std": 0.0, "balanced": True}
 DATA = "data/isbi2012/isbi2012.h5"
 SLICES, HOLDOUT = 30, 20
 TRAIN_VAL = "train_val.prototxt"
@@ -64,19 +68,24 @@ def tiles(
     geometry: Geometry = FIGURE_1,
     weighted: bool = True,
     seed: int = 1,
+    batch: int = 1,
+    augmentation: Mapping[str, object] = AUGMENTATION,
 ) -> caffe_pb2.LayerParameter:
     """Return the layer that feeds tiles of a training set; in phase TRAIN they are augmented.
 
     It is admitted in one phase, and in one stage of the solver or in any. Slices are [first, stop],
-    by default all. Unweighted, all pixels that are annotated count alike.
+    by default all. Unweighted, all pixels that are annotated count alike. A pass feeds `batch` of
+    them.
     """
     config: dict = dict(file=file, tile=tile)
+    if batch > 1:
+        config["batch"] = batch
     if slices is not None:
         config["slices"] = list(slices)
     if not weighted:
         config["weighted"] = False
     if phase == caffe.TRAIN:
-        config.update(seed=seed, augmentation=AUGMENTATION)
+        config.update(seed=seed, augmentation=augmentation)
     numbers = {name: getattr(geometry, name) for name in GEOMETRY}
     config.update({k: value for k, value in numbers.items() if value != getattr(FIGURE_1, k)})
     n = NetSpec()
@@ -109,7 +118,7 @@ def train_val_net(
     n = NetSpec()
     # Stands for the data layers while the net is put together.
     n["data"], n["label"], n["weight"] = L.Python(name="tiles", ntop=3)
-    _add_body(n, body, maps or WIDTHS[name], classes, shape)
+    _add_body(n, body, maps or WIDTHS.get(name, 0), classes, shape)
     weighted_softmax_loss(n, "score", "weight", classes)
     n["accuracy"] = L.Accuracy(
         n["score"], n["label"], ignore_label=255, include=dict(phase=caffe.TEST)
@@ -155,7 +164,7 @@ def deploy_net(
     """Return the net that segments, shaped alike: `data` in, `score` and its soft-max out."""
     n = NetSpec()
     n["data"] = L.Input(shape=dict(dim=[1, channels, tile, tile]))
-    _add_body(n, body, maps or WIDTHS[name], classes, shape)
+    _add_body(n, body, maps or WIDTHS.get(name, 0), classes, shape)
     n["prob"] = L.Softmax(n["score"])
     return caffe_pb2.NetParameter(name=name, layer=_layers(n, body))
 
@@ -319,6 +328,60 @@ def own_files(
             iterations,
             test_iter=passes,
             method=method or METHODS[name],
+        ),
+    }
+
+
+def window_files(
+    data: str,
+    folder: str,
+    *,
+    window: int = 95,
+    iterations: int = OWN_ITERATIONS,
+    train: range | None = None,
+) -> dict[str, object]:
+    """Return the files of Ciresan's network for a training set: file name -> message or text.
+
+    It tells the class of the centre of a window. `dense.prototxt` scores all windows of a slice of
+    the training set at once. Parameters as of `own_files`.
+
+    Raises
+    ------
+    InputError
+        If there is no network of this window, or the training set, the slices or the iterations are
+        wrong.
+    """
+    stages_of(window)
+    if iterations < 1:
+        raise InputError(f"{iterations} iterations are too few; give at least 1")
+    with TrainingSet(data) as training_set:
+        count, *size = training_set.shape
+        channels, classes = training_set.channels, training_set.classes
+        normalised = training_set.intensity_range is None
+        chosen = chosen_slices(train, count, "--train-slices")
+        training_set.demand_annotated(chosen, classes=2)
+    name = f"window_{window}"
+    body = window_body(window, classes=classes)
+    feed = tiles(
+        data,
+        window,
+        caffe.TRAIN,
+        slices=None if train is None else (chosen.start, chosen.stop),
+        geometry=Geometry(1, window - 1, 0),
+        weighted=False,
+        batch=WINDOWS_A_STEP,
+        augmentation=WINDOW_AUGMENTATION,
+    )
+    side = dense_side(window, max(size))
+    return {
+        TRAIN_VAL: train_val_net(name, [feed], classes=classes, body=body),
+        "deploy.prototxt": deploy_net(
+            name, channels=channels, classes=classes, tile=window, body=body
+        ),
+        "dense.prototxt": dense_net(window, side, channels=channels, classes=classes),
+        INPUT: input_text(normalised),
+        "solver.prototxt": solver(
+            name, folder, f"{folder}/{name}", iterations, method="Adam", rate=WINDOW_RATE
         ),
     }
 

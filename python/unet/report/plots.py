@@ -284,6 +284,45 @@ def save_undersegmented(
     _save(figure, path)
 
 
+def save_comparison(
+    path: PathLike,
+    panels: Mapping[str, np.ndarray],
+    errors: Mapping[str, tuple[float, float]],
+) -> None:
+    """Draw a slice, its truth and what networks make of it, and where their wrong pixels lie.
+
+    Parameters
+    ----------
+    path : path
+    panels : mapping of str to ndarray, shape (height, width)
+        Title and grey values, 0 is black and 1 is white.
+    errors : mapping of str to tuple of float
+        Name of a network and its shares of wrong pixels near borders and elsewhere.
+    """
+    columns = (len(panels) + 2) // 2
+    figure = _figure(columns * _PANEL_INCHES * 0.8, 2 * (_PANEL_INCHES * 0.8 + 0.3))
+    axes = figure.subplots(2, columns).ravel()
+    for axis, (title, image) in zip(axes, panels.items()):
+        axis.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        axis.set_title(title, fontsize=10)
+    for axis in axes:
+        axis.set_axis_off()
+    axis = axes[-1]
+    axis.set_axis_on()
+    places = np.arange(len(errors))
+    for side, (what, colour) in enumerate(
+        (("within 2 px of a border", "#e69f00"), ("elsewhere", "#56b4e9"))
+    ):
+        shares = [100 * pair[side] for pair in errors.values()]
+        axis.bar(places + 0.4 * side - 0.2, shares, 0.4, color=colour, label=what)
+    axis.set_xticks(places, [name.replace(" ", "\n", 1) for name in errors], fontsize=8)
+    axis.set_title("wrong pixels, %", fontsize=10)
+    axis.legend(fontsize=8, frameon=False)
+    axis.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    _save(figure, path)
+
+
 def _boundaries(regions: np.ndarray, mode: str) -> np.ndarray:
     # It takes longer to import than most programs to start.
     from skimage.segmentation import find_boundaries
