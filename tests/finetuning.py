@@ -74,13 +74,30 @@ def write_files(
         (folder / f"job-{name}filelist.txt").write_text("".join(files))
     net = prototxt.parse_net(caffe_unet.editor_text(levels, width, tile, classes))
     net.layer[0].hdf5_data_param.source = f"{folder}/job-trainfilelist.txt"
+    prototxt.write_text(
+        with_validation(net, "data3", f"{folder}/job-validfilelist.txt"),
+        folder / "job-model.prototxt",
+    )
+    solver = folder / "job-solver.prototxt"
+    solver.write_text(
+        f'net: "{folder}/job-model.prototxt"\nbase_lr: {rate}\nmomentum: 0.9\nmomentum2: 0.999\n'
+        f'lr_policy: "fixed"\nmax_iter: {iterations}\ndisplay: 1\nsnapshot: {iterations}\n'
+        f'snapshot_prefix: "{folder}/job-snapshot"\nsnapshot_format: HDF5\ntype: "Adam"\n'
+        f"solver_mode: CPU\ntest_iter: 2\ntest_interval: {interval}\ndebug_info: false\n"
+        "random_seed: 1\n"
+    )
+    return solver
+
+
+def with_validation(net: caffe_pb2.NetParameter, blob: str, files: str) -> caffe_pb2.NetParameter:
+    """Return a net with the layers around it by which the plugin validates, in TEST."""
     test = {"include": [{"phase": caffe_pb2.TEST}]}
     layers = [
         caffe_pb2.LayerParameter(
             name="loaddata_valid",
             type="HDF5Data",
-            top=["data3", "labels", "weights"],
-            hdf5_data_param={"batch_size": 1, "source": f"{folder}/job-validfilelist.txt"},
+            top=[blob, "labels", "weights"],
+            hdf5_data_param={"batch_size": 1, "shuffle": False, "source": files},
             **test,
         ),
         *net.layer,
@@ -98,15 +115,4 @@ def write_files(
                 name=name, type=kind, bottom=bottoms, top=[name], **param, **test
             )
         )
-    prototxt.write_text(
-        caffe_pb2.NetParameter(name=net.name, layer=layers), folder / "job-model.prototxt"
-    )
-    solver = folder / "job-solver.prototxt"
-    solver.write_text(
-        f'net: "{folder}/job-model.prototxt"\nbase_lr: {rate}\nmomentum: 0.9\nmomentum2: 0.999\n'
-        f'lr_policy: "fixed"\nmax_iter: {iterations}\ndisplay: 1\nsnapshot: {iterations}\n'
-        f'snapshot_prefix: "{folder}/job-snapshot"\nsnapshot_format: HDF5\ntype: "Adam"\n'
-        f"solver_mode: CPU\ntest_iter: 2\ntest_interval: {interval}\ndebug_info: false\n"
-        "random_seed: 1\n"
-    )
-    return solver
+    return caffe_pb2.NetParameter(name=net.name, layer=layers)

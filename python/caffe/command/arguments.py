@@ -99,12 +99,15 @@ def _make_parser() -> _Parser:
 def parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Read a command line: `-flag value`, `-flag=value`, `-bool`, `-nobool`, with one dash or two.
 
-    Returns the value of every flag, and the words that are not flags: they may stand anywhere, and
-    all after "--" are. What cannot be read is a `FlagError`.
+    Returns the value of every flag, in `given` the names of those on the command line, and the
+    words that are not flags: they may stand anywhere, and all after "--" are. What cannot be read
+    is a `FlagError`.
     """
     parser = _make_parser()
     end = words.index("--") if "--" in words else len(words)
-    flags, others = parser.parse_known_args([_doubled(word, parser) for word in words[:end]])
+    doubled = [_doubled(word, parser) for word in words[:end]]
+    flags, others = parser.parse_known_args(doubled)
+    flags.given = {word[2:].partition("=")[0] for word in doubled if word.startswith("--")}
     unknown = [word for word in others if word.startswith("--")]
     if unknown:
         raise FlagError(f"unknown command line flag '{unknown[0].lstrip('-').partition('=')[0]}'")

@@ -1,7 +1,8 @@
 """The program `caffe_unet`, which the Fiji plugin "U-Net Segmentation" calls.
 
 Its flags, files and the lines that the plugin reads are those of the authors' program; what it
-computes with is this project's engine.
+computes with is this project's engine. The plugin runs the program without arguments to see that
+it is there: what computes is imported when it is needed.
 
 References
 ----------
@@ -21,9 +22,6 @@ from typing import Callable, NoReturn
 
 from unet.command.running import run_program
 from unet.errors import InputError
-from unet.machine.engine import open_engine
-from unet.model.open_modeldef import open_definition
-from unet.model.tiled_predict import TilingWish, predict_file
 
 USAGE = """\
 usage: caffe_unet <command> <args>
@@ -116,6 +114,10 @@ def main(argv: Sequence[str] | None = None) -> int | None:
 
 def tiled_predict(flags: argparse.Namespace) -> None:
     """Compute the scores of the images in a file."""
+    from unet.machine.engine import open_engine
+    from unet.model.open_modeldef import open_definition
+    from unet.model.tiled_predict import TilingWish, predict_file
+
     _demand(flags, "infileH5", "outfileH5", "model", "weights")
     if flags.average_mirror and flags.average_rotate:
         raise InputError("-average_mirror and -average_rotate: give one of them")
@@ -150,6 +152,9 @@ def _tell(batch: int, batches: int, tile: int, tiles: int) -> None:
 
 def check_model_and_weights(flags: argparse.Namespace) -> None:
     """See that a definition and weights belong together, and how many channels they are for."""
+    from unet.machine.engine import open_engine
+    from unet.model.open_modeldef import open_definition
+
     _demand(flags, "model", "weights", "n_channels")
     caffe = open_engine(_device(flags))
     net, _ = open_definition(caffe, flags.model, flags.weights)
@@ -186,6 +191,8 @@ def _device(flags: argparse.Namespace) -> str:
         return "cpu"
     if not re.fullmatch(r"all|\d{1,9}(,\d{1,9})*", flags.gpu):
         raise InputError(f"-gpu {flags.gpu}: give the number of a GPU, or all")
+    from unet.machine.engine import open_engine
+
     device = "0" if flags.gpu == "all" else flags.gpu.split(",")[0]
     try:
         open_engine(device)
