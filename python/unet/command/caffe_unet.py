@@ -114,6 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int | None:
 
 def tiled_predict(flags: argparse.Namespace) -> None:
     """Compute the scores of the images in a file."""
+    from unet.files.outputs import refuse_own_inputs
     from unet.machine.engine import open_engine
     from unet.model.open_modeldef import open_definition
     from unet.model.tiled_predict import TilingWish, predict_file
@@ -130,6 +131,8 @@ def tiled_predict(flags: argparse.Namespace) -> None:
             "-tile_size, -n_tiles, -mem_available_px and -gpu_mem_available_MB all say how an "
             "image is cut: give one of them"
         )
+    # Images may be replaced by their scores, the network never.
+    refuse_own_inputs([flags.outfileH5], [flags.model, flags.weights])
     device = _device(flags)
     caffe = open_engine(device, graphs=True)
     net, definition = open_definition(caffe, flags.model, flags.weights)

@@ -39,7 +39,11 @@ def damage_is_told(path: PathLike, what: str = "HDF5") -> Iterator[None]:
 
 
 def open_hdf5_file(path: PathLike) -> h5py.File:
-    """Open an HDF5 file to read; `InputError` if it is none, or damaged."""
+    """Open an HDF5 file to read; `InputError` if it is none, damaged, or missing."""
+    if not os.path.exists(path):
+        raise InputError(f"{os.fspath(path)}: no such file")
+    if os.path.isdir(path):
+        raise InputError(f"{os.fspath(path)}: is a folder, not an HDF5 file")
     with damage_is_told(path):
         return h5py.File(os.fspath(path), "r")
 

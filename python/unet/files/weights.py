@@ -41,7 +41,10 @@ def stored_blobs(path: PathLike) -> dict[str, list[StoredBlob]]:
     found: dict[str, dict[int, StoredBlob]] = {}
     with open_hdf5_file(path) as file, damage_is_told(path, "parameters"):
         check_all_inside(file)
-        for name, item in datasets(find(file, "data")):
+        layers = find(file, "data")
+        if not isinstance(layers, h5py.Group):
+            raise InputError(f"{path}: has no group /data with weights, as Caffe writes them")
+        for name, item in datasets(layers):
             layer, _, number = name.rpartition("/")
             blob = StoredBlob(item.shape, int(np.prod(item.shape)))
             found.setdefault(layer, {})[int(number)] = blob

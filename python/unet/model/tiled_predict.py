@@ -11,7 +11,7 @@ import numpy as np
 
 from unet.errors import InputError
 from unet.files.atomic import atomic_path
-from unet.files.hdf5 import Hdf5Output, find, open_hdf5_file
+from unet.files.hdf5 import Hdf5Output, damage_is_told, find, open_hdf5_file
 from unet.files.names import PathLike
 from unet.machine.memory import pass_memory
 from unet.model.modeldef import ModelDefinition
@@ -77,7 +77,8 @@ def predict_file(
     Raises
     ------
     InputError
-        If the images are missing, of other axes or channels; if no tile fits. Nothing is written.
+        If the images are missing, damaged, of other axes or channels, NaN or infinite; if their
+        scores would be; if no tile fits. Nothing is written.
     """
     source, target = files
     versions = AVERAGES[average]
@@ -85,6 +86,7 @@ def predict_file(
     with closing(open_hdf5_file(source)) as file, atomic_path(target) as temporary:
         images = _images(file, net, definition)
         many = min(most or len(images), len(images))
+        _check_values(images, many)
         with Hdf5Output(temporary) as output:
             for k in range(many):
 
@@ -93,6 +95,12 @@ def predict_file(
 
                 image = np.asarray(images[k], np.float32)
                 scores = score_averaged(net, image, cut, versions, tell)
+                if not all(np.isfinite(one).all() for one in scores.values()):
+                    raise InputError(
+                        f"{file.filename}: the scores of image {k + 1} are NaN or infinite; are "
+                        f"its grey values, from {image.min():g} to {image.max():g}, normalised as "
+                        f"the network was trained?"
+                    )
                 with output.changing() as written:
                     for name, one in scores.items():
                         if k == 0:
@@ -117,6 +125,18 @@ def _images(file: h5py.File, net: Any, definition: ModelDefinition) -> h5py.Data
             f"{channels}"
         )
     return images
+
+
+def _check_values(images: h5py.Dataset, many: int) -> None:
+    """Refuse what would become NaN, before the network computes."""
+    for k in range(many):
+        with damage_is_told(images.file.filename):
+            image = images[k]
+        if not np.isfinite(image).all():
+            raise InputError(
+                f"{images.file.filename}: image {k + 1} of {len(images)} holds NaN or infinite "
+                f"values; the plugin writes them for a picture of one grey value only: leave it out"
+            )
 
 
 def _cut_by(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
+import resource
 
 import h5py
 import numpy as np
@@ -224,4 +225,84 @@ def test_a_definition_of_another_network_is_refused(tmp_path):
     model = PluginModel(tmp_path, (1, 1), pad_output=(-14, -14))
     words = f"check_model_and_weights_h5 -model {model.path} -weights {model.weights}"
     with pytest.raises(InputError, match=r"padInput, padOutput and downsampleFactor say"):
+        caffe_unet.main([*words.split(), "-n_channels", "1"])
+
+
+def _damaged(path, how: str) -> None:
+    """Damage a file of images."""
+    if how in ("NaN", "infinite"):
+        with h5py.File(path, "a") as file:
+            file["data"][1, 0, 3, 4] = {"NaN": np.nan, "infinite": np.inf}[how]
+    elif how == "torn":
+        path.write_bytes(path.read_bytes()[:-200])
+    elif how == "flipped":
+        content = path.read_bytes()
+        with h5py.File(path, "r") as file:
+            chunk = file["data"].id.get_chunk_info(0)
+        middle = chunk.byte_offset + chunk.size // 2
+        path.write_bytes(content[:middle] + bytes(20) + content[middle + 20 :])
+    elif how == "nameless":
+        with h5py.File(path, "a") as file:
+            file.move("data", "pictures")
+    elif how == "none":
+        path.write_bytes(b"II*\0 a picture")
+    elif how == "too bright":
+        with h5py.File(path, "a") as file:
+            file["data"][...] = file["data"][()] * np.float32(3e38)
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ("NaN", "image 2 of 2 holds NaN or infinite values"),
+        ("infinite", "image 2 of 2 holds NaN or infinite values"),
+        ("too bright", "the scores of image 1 are NaN or infinite"),
+        ("torn", "cannot be read as HDF5"),
+        ("flipped", "cannot be read as HDF5"),
+        ("nameless", "has no dataset /data with the images to segment"),
+        ("none", "cannot be read as HDF5"),
+    ],
+)
+def test_bad_images_are_one_sentence_and_stay(tmp_path, shallow, how, told):
+    path = tmp_path / "job.h5"
+    write_images(path, np.random.default_rng(8).random((2, 1, 20, 20)))
+    _damaged(path, how)
+    before = path.read_bytes()
+    with pytest.raises(InputError, match=rf"job\.h5: .*{told}") as raised:
+        predict(shallow, path, "-n_tiles", 1)
+    assert "\n" not in str(raised.value)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_on_a_full_disk_the_images_stay(tmp_path, shallow):
+    path = tmp_path / "job.h5"
+    write_images(path, np.random.default_rng(9).random((2, 1, 60, 60)))
+    before = path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20000, limits[1]))
+    try:
+        with pytest.raises((InputError, OSError)):
+            predict(shallow, path, "-n_tiles", 1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("which", ["model", "weights"])
+def test_the_network_is_never_replaced_by_scores(tmp_path, shallow, which):
+    write_images(tmp_path / "x.h5", np.zeros((1, 1, 9, 9)))
+    files = {"model": shallow.path, "weights": shallow.weights}
+    before = files[which].read_bytes()
+    words = f"tiled_predict -infileH5 {tmp_path}/x.h5 -outfileH5 {files[which]} -n_tiles 1"
+    words += f" -model {files['model']} -weights {files['weights']}"
+    with pytest.raises(InputError, match="would be damaged"):
+        caffe_unet.main(words.split())
+    assert files[which].read_bytes() == before
+
+
+def test_weights_that_are_another_file_are_told(tmp_path, shallow):
+    words = f"check_model_and_weights_h5 -model {shallow.path} -weights {shallow.path}"
+    with pytest.raises(InputError, match="has no group /data with weights"):
         caffe_unet.main([*words.split(), "-n_channels", "1"])
