@@ -16,6 +16,7 @@ cost in comparison. The result holds maskNNN.tif of every frame and res_track.tx
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,8 +32,9 @@ from unet.command.options import (
     whole,
 )
 from unet.command.terminal import is_the_output
+from unet.files.names import split_name
 from unet.files.outputs import Output, guard_outputs
-from unet.files.provenance import SCORE_FILE
+from unet.files.provenance import SCORE_FILE, STACK, may_replace
 from unet.files.score_file import write_scores
 from unet.machine.cores import available_cores
 from unet.scoring.score import LABEL_KINDS, score
@@ -46,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         guard_outputs([Output(arguments.json, SCORE_FILE)], read, arguments.overwrite)
     else:
         is_the_output()
+    _doubt_order(arguments.labels, arguments.prediction)
     scores = score(
         arguments.labels,
         arguments.prediction,
@@ -68,6 +71,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.json:
         write_scores(arguments.json, scores)
         print(f"\nwritten: {arguments.json}")
+
+
+def _doubt_order(labels: Path, prediction: Path) -> None:
+    """Say so where the truth is an output of this project and the prediction is none."""
+    truth, found = (split_name(str(one))[0] for one in (labels, prediction))
+    if truth.exists() and may_replace(truth, STACK) and not may_replace(found, STACK):
+        print(
+            f"note: {labels} is an output of this project and is taken for the ground truth, which "
+            f"comes first: is it not {prediction}?",
+            file=sys.stderr,
+        )
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:

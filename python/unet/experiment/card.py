@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from unet.experiment.folder import NET, START
-from unet.report.run_files import name_of_slice
+from unet.report.run_files import name_of_slice, unit_of
 
 
 def paragraph(chosen: dict[str, Any]) -> str:
@@ -20,7 +20,8 @@ def paragraph(chosen: dict[str, Any]) -> str:
     are_parts = any(isinstance(one, dict) for one in parts["held_out"])
     held = "Nothing is held out"
     if numbers:
-        what = "A quadrant each of slices" if are_parts else "Held out: slices"
+        units = f"{unit_of(parts)}s"
+        what = f"A quadrant each of {units}" if are_parts else f"Held out: {units}"
         held = f"{what} {', '.join(numbers)} ({why['held out']})"
     stages = solver["stages"]
     last = ""
@@ -34,10 +35,11 @@ def paragraph(chosen: dict[str, Any]) -> str:
         one = chosen["from"]
         begins = f"It begins as {Path(one['model']).name}: {one['first']}; {one['last']}. "
     return (
-        f"Learns from {len(parts['train'])} slices. {held}. A U-Net of {net['levels']} levels "
-        f"({why['levels']}) and {net['maps']} maps ({why['maps']}): {net['parameters']:,} "
-        f"parameters. {begins}Tiles of {chosen['tile']} ({why['tile']}). {solver['type']} "
-        f"({why['solver']}), rate {stages[0]['base_lr']:g}, "
+        f"Learns from {len(parts['train'])} {unit_of(parts)}s. {held}. "
+        f"A U-Net of {net['levels']} levels ({why['levels']}) and {net['maps']} maps "
+        f"({why['maps']}): {net['parameters']:,} parameters. {begins}"
+        f"Tiles of {chosen['tile']} ({why['tile']}). "
+        f"{solver['type']} ({why['solver']}), rate {stages[0]['base_lr']:g}, "
         f"{sum(one['iterations'] for one in stages):,} iterations ({why['iterations']}){last}. "
         f"Seed {chosen['seed']}, {chosen['precision']} on the {chosen['device']}."
     )

@@ -9,6 +9,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Callable
 
+import numpy as np
+
 from unet.errors import InputError
 from unet.experiment import choice
 from unet.experiment.budget import LEAST_ITERATIONS, most_held_out
@@ -44,7 +46,7 @@ class Settling:
     ) -> None:
         self._caffe, self._folder, self._pair, self._options = caffe, folder, pair, options
         self._pretrained = pretrained
-        self._began, self._say = began, say
+        self._began, self._say, self._in_time = began, say, in_time
         self._size = pair.raw.shape[-2:]
         asked = options.held_out
         if asked is not None:
@@ -63,7 +65,13 @@ class Settling:
         self._parts = split(
             *(pair.slices, self._size),
             **dict(in_time=in_time, most=most, held_out=asked, middles=middles),
+            labelled=None if in_time else self._labelled,
         )
+
+    def _labelled(self, z: int) -> np.ndarray:
+        """Return where a slice has a label, that 0 is not, nor what means: not annotated."""
+        image = self._pair.labels[z]
+        return (image != 0) & (image != self._pair.options.ignore_label)
 
     def choices(self) -> dict[str, Any]:
         """Make the training set, choose, write the network, and return what was chosen."""
@@ -115,7 +123,7 @@ class Settling:
             "classes": len(summary.counts),
             "understood": understood,
             "normalise": options.labels.normalise,
-            "split": parts.as_json(self._pair.names, self._pair.raw.names),
+            "split": parts.as_json(self._pair.names, self._pair.raw.names, self._in_time),
             "from": begins,
             "device": "gpu" if self._on_gpu else "cpu",
             "precision": getattr(self._caffe, "get_precision", lambda: "fp32")(),
@@ -151,6 +159,8 @@ class Settling:
                 if parts.quadrants
                 else "asked for"
                 if options.held_out is not None
+                else "the last ones, whose cells are the least like those learnt from"
+                if self._in_time
                 else "spread through the stack",
                 "levels": levels.reason,
                 "maps": maps.reason if self._pretrained is None else asked,
@@ -200,7 +210,7 @@ class Settling:
         path = self._folder / TRAINING_SET
         summary = make_training_set(path, raw, labels, understood, notes=notes, progress=True)
         summary = pair.remark(summary)
-        said = parts.as_json(pair.names, pair.raw.names)
+        said = parts.as_json(pair.names, pair.raw.names, self._in_time)
         return with_preview(
             *(summary, labels, range(len(parts.order)), self._folder / LABELS_PICTURE),
             [name_of_slice(number, said) for number in notes["slices"]],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 import numpy as np
 
@@ -18,6 +18,8 @@ _SHARE = 5
 MOST = 10
 # With fewer slices one whole one would be too much to do without.
 _LEAST_SLICES = 4
+# Of quadrants, in which order they are held out: whether rows, and columns, are the last ones.
+_CORNERS = ((1, 1), (0, 0), (0, 1), (1, 0))
 # What marks pixels that a copy of a slice keeps for itself.
 _NOT_HERE = -1
 
@@ -42,7 +44,9 @@ class Split:
     held_out: tuple[int, ...] = ()
     quadrants: tuple[Quadrant, ...] = ()
 
-    def as_json(self, names: Sequence[int], files: Sequence[str] = ()) -> dict[str, Any]:
+    def as_json(
+        self, names: Sequence[int], files: Sequence[str] = (), in_time: bool = False
+    ) -> dict[str, Any]:
         """Return what choices.json says, with the slices' numbers in the stack.
 
         Parameters
@@ -51,6 +55,8 @@ class Split:
             The number of each slice of the pair.
         files : sequence of str
             The file of each, if they have one.
+        in_time : bool
+            Whether they are the frames of a sequence, whose own numbers these are.
         """
         held_out: list[Any] = [int(names[z]) for z in self.held_out]
         held_out += [
@@ -60,6 +66,8 @@ class Split:
         said = {"train": [int(names[z]) for z in self.train], "held_out": held_out}
         if files:
             said["files"] = {str(int(names[z])): printable(files[z]) for z in sorted(self.order)}
+        if in_time:
+            said["unit"] = "frame"
         return said
 
     @classmethod
@@ -138,6 +146,7 @@ def split(
     most: int = MOST,
     held_out: Sequence[int] | None = None,
     middles: Mapping[int, Sequence[int]] | None = None,
+    labelled: Callable[[int], np.ndarray] | None = None,
 ) -> Split:
     """Choose what is held out.
 
@@ -156,11 +165,14 @@ def split(
         These, and no others; none of them: nothing is held out.
     middles : mapping of int to (row, column), optional
         The middle of what was annotated of a slice, if that is a part of it: quadrants meet there.
+    labelled : callable, optional
+        Returns of a slice where it has a label, bool (height, width): on slices and quadrants
+        without any no network can be judged, so that others are chosen.
 
     Raises
     ------
     InputError
-        If there would be nothing left to learn from.
+        If there would be nothing left to learn from, or nothing to judge a network on.
 
     Examples
     --------
@@ -177,20 +189,26 @@ def split(
         train = [z for z in slices if z not in held_out]
         if not train:
             raise InputError("--held-out names all slices, and none is left to learn from")
+        if held_out and labelled is not None and not any(labelled(z).any() for z in held_out):
+            raise InputError(
+                "--held-out names slices without a single label, on which no network can be judged"
+            )
         return Split(tuple(train), tuple(held_out))
-    if len(slices) < _LEAST_SLICES:
-        corners = [(1, 1), (0, 0), (0, 1)]
+    judged = slices
+    if labelled is not None:
+        judged = [z for z in slices if labelled(z).any()] or slices
+    if len(judged) < _LEAST_SLICES:
         middle = [length // 2 for length in size]
         quadrants = [
-            _quadrant(z, size, corner, (middles or {}).get(z, middle))
-            for z, corner in zip(slices, corners)
+            _best_quadrant(z, size, corner, (middles or {}).get(z, middle), labelled)
+            for z, corner in zip(judged, _CORNERS)
         ]
         return Split(tuple(slices), (), tuple(quadrants))
-    many = min(most, max(1, round(len(slices) / _SHARE)))
+    many = min(most, max(1, round(len(judged) / _SHARE)))
     if in_time:
-        chosen = slices[-many:]
+        chosen = judged[-many:]
     else:
-        chosen = [slices[int((k + 0.5) * len(slices) / many)] for k in range(many)]
+        chosen = [judged[int((k + 0.5) * len(judged) / many)] for k in range(many)]
     return Split(tuple(z for z in slices if z not in chosen), tuple(chosen))
 
 
@@ -211,6 +229,26 @@ def middles_of(
             rows, columns = (np.flatnonzero(known.any(axis=axis)) for axis in (1, 0))
             middles[z] = tuple(int(one[0] + one[-1] + 1) // 2 for one in (rows, columns))
     return middles
+
+
+def _best_quadrant(
+    z: int,
+    size: tuple[int, int],
+    corner: tuple[int, int],
+    middle: Sequence[int],
+    labelled: Callable[[int], np.ndarray] | None,
+) -> Quadrant:
+    """Return the quadrant of a corner, or of another one if in this, or beside it, is no label."""
+    first = _quadrant(z, size, corner, middle)
+    if labelled is None:
+        return first
+    drawn = labelled(z)
+    for one in (corner, *_CORNERS):
+        found = _quadrant(z, size, one, middle)
+        inside = np.count_nonzero(drawn[slice(*found.rows), slice(*found.columns)])
+        if 0 < inside < np.count_nonzero(drawn):
+            return found
+    return first
 
 
 def _quadrant(

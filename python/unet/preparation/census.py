@@ -82,7 +82,8 @@ class Census:
 
     def note(self, values: Sequence[int]) -> None:
         """Add the labels of a slice to those that are known."""
-        self.values.update(values)
+        # Of truth values, as in pictures of one bit, 1 and not True.
+        self.values.update(map(int, values))
         if len(self.values) > _MOST_VALUES:
             ordered = sorted(self.values)
             self.values = {*ordered[:8], *ordered[-8:], *({0} & self.values)}

@@ -21,7 +21,7 @@ from unet.report.pictures import (
     slice_pictures,
 )
 from unet.report.plots import PREDICTED, TRUE
-from unet.report.run_files import SHORT, HeldOutSlice, Run, name_of_slice, number_of
+from unet.report.run_files import SHORT, HeldOutSlice, Run, name_of_slice, number_of, unit_of
 
 _HIGHER, _LOWER = "higher is better", "lower is better"
 # Name, direction, meaning.
@@ -346,8 +346,9 @@ def _slices(run: Run, names: Sequence[str]) -> Markup | None:
         if direction and len({value for value in values if not math.isnan(value)}) > 1:
             pick = np.nanargmax if direction == _LOWER else np.nanargmin
             worst_of[name] = int(pick(values))
-    head = [tag("th", "Slice"), *(tag("th", meaning(name)[0], class_="n") for name in names)]
     body, split = [], run.choices.get("split")
+    unit = _capital(unit_of(split))
+    head = [tag("th", unit), *(tag("th", meaning(name)[0], class_="n") for name in names)]
     for place, row in enumerate(rows):
         cells = [
             tag(
@@ -362,7 +363,7 @@ def _slices(run: Run, names: Sequence[str]) -> Markup | None:
         )
     table = tag("table", tag("thead", tag("tr", *head)), tag("tbody", *body))
     return joined(
-        tag("h3", "Slice by slice", class_="apart"),
+        tag("h3", f"{unit} by {unit.lower()}", class_="apart"),
         tag("div", table, class_="wide table"),
         tag("p", "The worst of each score is coloured.", class_="soft"),
     )

@@ -226,7 +226,7 @@ def _names(numbers: np.ndarray, split: Any) -> list[str]:
         parts = numbers.tolist()
     names = []
     for number, part in zip(numbers, parts):
-        name = f"slice {name_of_slice(int(number), split, SHORT)}"
+        name = f"{unit_of(split)} {name_of_slice(int(number), split, SHORT)}"
         names.append(f"{name}, {part_of_slice(part)}" if isinstance(part, dict) else name)
     return names
 
@@ -248,6 +248,15 @@ def name_of_slice(number: Any, split: Any, most: int | None = None) -> str:
         head = (most - 1) // 3
         file = f"{file[:head]}…{file[head + 1 - most :]}"
     return f"{number} ({file})" if file else str(number)
+
+
+def unit_of(split: Any) -> str:
+    """Return what the split of choices.json divides: slices, or the frames of a sequence.
+
+    >>> unit_of({"unit": "frame"}), unit_of({})
+    ('frame', 'slice')
+    """
+    return str(_dict(split).get("unit") or "slice")
 
 
 def part_of_slice(part: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from unet.report.charts import Line, chart, thinned
 from unet.report.markup import Markup, joined, tag
 from unet.report.plots import smoothed
-from unet.report.run_files import LABELS, Run, Stage, name_of_slice, part_of_slice
+from unet.report.run_files import LABELS, Run, Stage, name_of_slice, part_of_slice, unit_of
 
 _TASKS = {
     "membranes": "tells cells from the membranes between them",
@@ -144,8 +144,10 @@ def _split(split: Any) -> str:
         return _plain(split)
     train, held = (split.get(key) or [] for key in ("train", "held_out"))
     order = ", in the order of their names" if split.get("files") else ""
+    # Frames have numbers of their own.
+    count = "" if unit_of(split) == "frame" else f" (counted from 0{order})"
     held = f"held out: {_slices(held, split)}"
-    return f"trained on slices {_slices(train)}; {held} (counted from 0{order})"
+    return f"trained on {unit_of(split)}s {_slices(train)}; {held}{count}"
 
 
 def _net(net: Any) -> str:

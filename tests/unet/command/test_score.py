@@ -71,6 +71,17 @@ def test_prints_and_writes_every_score(labels, probabilities, save, capsys):
         assert f"\n{number:5d}" in printed
 
 
+def test_labels_and_result_the_other_way_round_are_doubted(labels, probabilities, save, capsys):
+    truth = save("labels.tif", labels)
+    result = str(Path(truth).with_name("result.tif"))
+    write_volume(result, probabilities)
+    run(truth, result, "--no-warping")
+    assert "note:" not in capsys.readouterr().err
+    run(result, truth, "--no-warping", "--label-threshold", "0.5")
+    said = f"{result} is an output of this project and is taken for the ground truth, which comes"
+    assert f"note: {said} first: is it not {truth}?" in capsys.readouterr().err
+
+
 def test_from_python_arrays_and_open_volumes_score_as_their_files(labels, probabilities, save):
     paths = save("l.tif", labels), save("p.tif", probabilities)
     expected = score(*paths)

@@ -97,3 +97,43 @@ def test_where_all_was_annotated_or_whole_slices_are_held_out_middles_do_not_mat
     assert middles_of(as_volume(labels, "labels"), [0, 1], 9) == {}
     labels[:, 1] = 9
     assert middles_of(as_volume(labels, "labels"), range(4), 9) == {}
+
+
+def drawn_in(places):
+    """Return what tells where a slice has a label: in these (slice, row, column) alone."""
+
+    def labelled(z):
+        image = np.zeros(SIZE, bool)
+        for _, row, column in (one for one in places if one[0] == z):
+            image[row, column] = True
+        return image
+
+    return labelled
+
+
+def test_slices_without_a_label_are_learnt_from_and_none_is_held_out():
+    with_cells = [0, 2, 4, 5, 7, 8, 10, 11]
+    parts = split(range(12), SIZE, labelled=drawn_in([(z, 1, 1) for z in with_cells]))
+    assert parts.held_out == (4, 10)
+    assert sorted(parts.train + parts.held_out) == list(range(12))
+
+
+def test_where_few_slices_have_labels_quadrants_that_have_some_are_held_out():
+    places = [(5, 1, 1), (5, 1, 6), (8, 4, 1), (8, 4, 6)]
+    parts = split(range(12), SIZE, labelled=drawn_in(places))
+    assert parts.train == tuple(range(12))
+    assert [one.z for one in parts.quadrants] == [5, 8]
+    for one in parts.quadrants:
+        inside = [
+            one.rows[0] <= row < one.rows[1] and one.columns[0] <= column < one.columns[1]
+            for z, row, column in places
+            if z == one.z
+        ]
+        assert sorted(inside) == [False, True]
+
+
+def test_slices_on_which_no_network_can_be_judged_are_refused():
+    labelled = drawn_in([(0, 1, 1), (3, 1, 1)])
+    assert split(range(6), SIZE, held_out=[2, 3], labelled=labelled).held_out == (2, 3)
+    with pytest.raises(InputError, match="--held-out names slices without a single label"):
+        split(range(6), SIZE, held_out=[1, 2], labelled=labelled)

@@ -42,6 +42,11 @@ def test_it_is_that_of_its_inverse_and_says_so(tmp_path, raw, inside):
     ) in str(white)
 
 
+def test_a_picture_of_one_bit_says_1_and_not_true(tmp_path, raw, inside):
+    told = unet.prepare(raw, inside == 0, tmp_path / "bits.h5")
+    assert told.understood.startswith("1 is membrane, for it is a thin connected network")
+
+
 def test_a_flag_says_otherwise(tmp_path, raw, inside):
     as_cells = unet.prepare(raw, 255 - inside, tmp_path / "a.h5", label_kind="binary")
     assert as_cells.understood == "255 inside cells, 0 is background"

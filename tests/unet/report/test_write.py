@@ -126,6 +126,16 @@ def test_a_slice_is_called_by_its_file_wherever_it_is_named(tmp_path):
     assert words[-1] == "5 (Img_021.PNG)"
 
 
+def test_frames_of_a_sequence_are_called_so_by_their_own_numbers(tmp_path):
+    split = {"train": [50, 51, 52], "held_out": [4, 5], "unit": "frame"}
+    page = report(make_run(tmp_path / "mine", "cells", split=split))
+    assert "trained on frames 50–52; held out: 4, 5" in page.text
+    assert "counted from 0" not in page.text
+    assert "frame 5" in page.words
+    assert "Frame by frame" in page.words
+    assert "slice 5" not in page.text.lower()
+
+
 def test_a_long_name_is_whole_once_and_short_on_buttons(tmp_path):
     name = "2019-03-12_experiment4_well-B03_channel1_z017.tif"
     split = {"train": [0], "held_out": [4, 5], "files": {"4": name, "5": "b.tif"}}
