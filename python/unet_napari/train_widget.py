@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -42,6 +43,8 @@ from unet_napari.training_process import (
 )
 
 _LOOK = 500  # milliseconds between two looks at what the process has written
+# A line of the scores on what was held out.
+_SCORE = re.compile(r"\w+ +[0-9.]+")
 # Losses of so many iterations are averaged in the curve.
 _SMOOTH = 20
 
@@ -82,7 +85,8 @@ class TrainWidget(QWidget):
         self.minutes.setValue(20)
         self.minutes.setToolTip("of the whole run; network and iterations are chosen to fit")
         self.begin_as, self.device = ModelBox(none="nothing"), device_box()
-        self.anew = QCheckBox("begin anew, also where a run is")
+        self.anew = QCheckBox("begin anew (--overwrite)")
+        self.anew.setToolTip("also where a run is: else it is gone on with")
         self.start, self.cancel = QPushButton("Train"), QPushButton("Stop")
         self.cancel.setToolTip("what was learnt is kept: trained again, it goes on")
         self.bar, self.said = QProgressBar(), QLabel()
@@ -90,6 +94,7 @@ class TrainWidget(QWidget):
         self.said.setWordWrap(True)
         self.canvas = FigureCanvasQTAgg(Figure(figsize=(4, 2.6), layout="constrained"))
         self.canvas.setMinimumHeight(200)
+        self.canvas.setVisible(False)
         form = QFormLayout(self)
         form.addRow("image", self.images)
         form.addRow("labels", self.labels)
@@ -151,7 +156,7 @@ class TrainWidget(QWidget):
                 self.anew.isChecked(),
             )
             self._began = time.monotonic()
-            self._is_stopped = False
+            self._is_stopped, self._drawn = False, 0
             self._worker = self._running.worker = create_worker(written, self._request, *pair)
             self._worker.returned.connect(self._written)
             self._worker.finished.connect(self._ended_writing)
@@ -195,7 +200,7 @@ class TrainWidget(QWidget):
             return
         self._running.process = None
         if status == 0:
-            self.said.setText("\n".join(process.said[-1:]))
+            self.said.setText("\n".join(filter(_SCORE.fullmatch, process.said)))
             show_info(f"{self._request.folder}: is trained")
             KNOWN_MODELS.add(self._request.folder)
         elif self._is_stopped:
@@ -218,6 +223,11 @@ class TrainWidget(QWidget):
 
     def _draw(self, run: Run) -> None:
         """Draw the loss of all stages, iterations counted through, and that of held-out tiles."""
+        rows = sum(len(stage.rows) for stage in run.stages)
+        if rows == self._drawn:
+            return
+        self._drawn = rows
+        self.canvas.setVisible(True)
         figure = self.canvas.figure
         figure.clear()
         axes = figure.add_subplot(xlabel="iteration", ylabel="loss")
@@ -239,9 +249,8 @@ class TrainWidget(QWidget):
                 label="held out",
             )
             before += stage.done
-        if before:
-            handles, names = axes.get_legend_handles_labels()
-            axes.legend(handles[:2], names[:2])
+        handles, names = axes.get_legend_handles_labels()
+        axes.legend(handles[:2], names[:2])
         self.canvas.draw_idle()
 
 

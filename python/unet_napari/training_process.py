@@ -26,6 +26,8 @@ from unet.volumes import Volume, VolumeWriter
 
 # Of a file that holds a layer.
 _DATASET = "volume"
+# Before each mistake that it tells.
+_PROGRAM = "unet train: "
 
 
 @dataclass(frozen=True)
@@ -98,8 +100,8 @@ def write_layers(request: TrainingRequest, image: Volume, labels: Volume) -> Ite
                 continue
             if not request.overwrite:
                 raise InputError(
-                    f"{request.folder}: was begun with another {path.stem}: name another folder, "
-                    f"or tick to begin anew"
+                    f"{request.folder}: the {path.stem} layer has changed since this was begun: "
+                    f"name another folder, or begin anew"
                 )
         path.parent.mkdir(parents=True, exist_ok=True)
         with VolumeWriter(
@@ -166,8 +168,12 @@ class TrainingProcess:
     @property
     def mistake(self) -> str:
         """What it has complained of, without the name of the program."""
-        lines = _lines(self._err) or [f"the training ended with status {self.status}"]
-        return lines[-1].partition(".py: ")[2] or lines[-1]
+        said = [line for line in _lines(self._err) if line.startswith(_PROGRAM)]
+        if not said:
+            return (
+                f"the training ended with status {self.status}: {' '.join(_lines(self._err)[-1:])}"
+            )
+        return said[-1][len(_PROGRAM) :]
 
     def close(self) -> None:
         """Forget it, once it has ended."""

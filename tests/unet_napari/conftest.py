@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 
 import pytest
@@ -20,6 +22,9 @@ from tests.conftest import unavailable
 if sys.version_info < (3, 11):
     collect_ignore_glob = ["*"]
 else:
+    # npe2 warns of its own use of pydantic, dozens of times.
+    with warnings.catch_warnings(action="ignore"):
+        import napari.viewer  # noqa: F401
     from napari.utils import _testsupport as of_napari
     from napari.utils._testsupport import (  # noqa: F401
         _disable_qt_warnings,
@@ -44,33 +49,28 @@ else:
 
     def pytest_configure(config: pytest.Config) -> None:
         of_qt.pytest_configure(config)
-        # Of npe2, hundreds.
-        config.addinivalue_line("filterwarnings", "ignore:.*Deprecated in Pydantic")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def display(tmp_path_factory) -> Iterator[None]:
     """Have a display of our own, with OpenGL computed by Mesa, and napari's settings in a folder.
 
-    It ends with its last client, so that it stays behind nobody who is killed.
+    It ends with this process, not before: Qt would end the process with it.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NAPARI_CONFIG", str(tmp_path_factory.mktemp("napari") / "settings.yaml"))
         patch.setenv("QT_QPA_PLATFORM", "xcb")
         patch.setenv("LIBGL_ALWAYS_SOFTWARE", "1")
-        read, write = os.pipe()
-        command = ["Xvfb", "-displayfd", str(write), "-screen", "0", "1400x1000x24", "-terminate"]
-        command += ["-nolisten", "tcp"]
-        try:
-            server = subprocess.Popen(command, pass_fds=[write], stderr=subprocess.DEVNULL)
-        except FileNotFoundError:
+        if shutil.which("Xvfb") is None:
             unavailable("there is no Xvfb: apt-get install xvfb")
+        read, write = os.pipe()
+        command = ["setpriv", "--pdeathsig", "KILL", "Xvfb", "-displayfd", str(write)]
+        command += ["-screen", "0", "1400x1000x24", "-nolisten", "tcp"]
+        subprocess.Popen(command, pass_fds=[write], stderr=subprocess.DEVNULL)
         os.close(write)
         with os.fdopen(read) as number:
             patch.setenv("DISPLAY", f":{number.readline().strip()}")
         yield
-        server.kill()
-        server.wait()
 
 
 @pytest.fixture
