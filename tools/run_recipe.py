@@ -347,7 +347,10 @@ def compare(name: str, recipe: Recipe, options: argparse.Namespace) -> None:
             if label in (max(windows, key=windows.get), CPU_NET):
                 file = at / "iterations.json"
                 steps = options.iterations or settled(file, solver, options.minutes, on[1])
-            weights = Path(way.train(solver, at.name, "--iterations", steps).model)
+            # Where the machine becomes slower it ends in time nevertheless.
+            until = ("--iterations", steps, "--seconds", 60 * options.minutes)
+            last = way.train(solver, at.name, *until)
+            weights, steps = Path(last.model), last.iteration
         if label in windows:
             words = (stack, "--net", way.deploy.parent, "--weights", weights, *on)
             way.program("segment", SLIDING, "segment", *words, *chosen, "--frequency", share)

@@ -174,6 +174,7 @@ AUGMENTATIONS = [
     ({"grid": 1}, "grid is 1, but must be a whole number from 2 to 64"),
     ({"grid": 3.0}, "grid is 3.0"),
     ({"mirror": 1}, "mirror is 1, but must be true or false"),
+    ({"balanced": 2}, "balanced is 2, but must be true or false"),
     ([1], "must be an object"),
     (None, "augmentation is None"),
 ]
@@ -206,6 +207,7 @@ AUGMENTATIONS = [
             "191 is not 8k + 60 with k >= 16; the nearest are 188",
         ),
         (dict(workers=-1), "workers is -1"),
+        (dict(batch=0), "batch is 0, but must be a whole number from 1"),
         (dict(workers="2"), "workers is '2'"),
         *((dict(seed=wrong), f"seed is {wrong}") for wrong in (-1, 2**63, 1.0, None, True)),
         *((dict(augmentation=wrong), message) for wrong, message in AUGMENTATIONS),

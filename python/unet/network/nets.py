@@ -48,7 +48,7 @@ AUGMENTATION = dict(
 )
 TEST_TILE = 700
 # Of Ciresan's network: windows are turned and mirrored, not bent; classes come equally often.
-WINDOW, WINDOWS_A_STEP, WINDOW_RATE = "sliding_window", 16, 0.001
+WINDOW, WINDOWS_A_STEP, WINDOW_RATE = "sliding_window", 8, 0.001
 WINDOW_AUGMENTATION = {**AUGMENTATION, "std": 0.0, "balanced": True}
 DATA = "data/isbi2012/isbi2012.h5"
 SLICES, HOLDOUT = 30, 20

@@ -70,8 +70,9 @@ def stages_of(window: int) -> int:
 def window_body(window: int, *, classes: int = 2) -> list[caffe_pb2.LayerParameter]:
     """Return the layers from `data`, windows, to `score`, (N, classes, 1, 1).
 
-    Convolutions of 48 maps with ReLU, each followed by 2 x 2 max pooling, 200 units, scores. The
-    fully connected layers are convolutions over all of their maps, which is the same.
+    First grey values of mean 1/2 and standard deviation 1/6, those of normalised slices, get 0 and
+    1. Then convolutions of 48 maps with ReLU, each followed by 2 x 2 max pooling, 200 units,
+    scores. The fully connected layers are convolutions over all of their maps, which is the same.
     """
     return _body(window, classes, poolings=((0, 0),))
 
@@ -102,7 +103,9 @@ def _body(
 ) -> list[caffe_pb2.LayerParameter]:
     n = NetSpec()
     n["data"] = L.Input()
-    below = "data"
+    # Without it the first hundreds of steps teach nothing.
+    n["centred"] = L.Power(n["data"], scale=6, shift=-3)
+    below = "centred"
     layers = [(f"conv{number}", MAPS, kernel) for number, kernel in enumerate(KERNELS, 1)]
     for name, maps, kernel in [*layers[: stages_of(window)], ("units", UNITS, _LAST)]:
         n[name] = _convolution(n[below], maps, kernel)

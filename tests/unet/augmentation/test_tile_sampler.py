@@ -151,3 +151,31 @@ def test_noise_is_normally_distributed_of_a_deviation_up_to_that_said(blobs: Tra
         assert i == 0 or abs(np.corrcoef(added, before)[0, 1]) < 0.03
         before = added
     assert stats.kstest(deviations, stats.uniform(0, 0.1).cdf).pvalue > 0.01
+
+
+def test_balanced_tiles_are_centred_on_each_class_equally_often(blobs: TrainingSet):
+    one = sampler(blobs, replace(VARIED, std=0.0, balanced=True), tile=(185, 185))
+    centres = [int(one(i)[1][0, 0]) for i in range(300)]
+    counts = [centres.count(k) for k in range(3)]
+    assert sum(counts) == 300, "the corner that is not annotated is never the centre"
+    assert stats.chisquare(counts).pvalue > 0.01
+
+
+def test_a_tile_that_is_not_balanced_is_the_one_it_was(blobs: TrainingSet):
+    still = replace(STILL, balanced=True)
+    assert same(sampler(blobs, still)(5), sampler(blobs, STILL)(5))
+    assert not same(sampler(blobs, replace(VARIED, balanced=True))(5), sampler(blobs, VARIED)(5))
+
+
+def test_classes_that_a_slice_lacks_are_not_waited_for(tmp_path: Path):
+    labels = np.full((1, 40, 40), 2, np.uint8)
+    labels[0, 7, 9] = 0
+    weights = np.ones(labels.shape, np.float32)
+    path = tmp_path / "two.h5"
+    write_training_set(path, labels, labels, weights, attributes=ATTRIBUTES)
+    with TrainingSet(path) as training_set:
+        how = replace(STILL, shift=True, balanced=True)
+        one = TileSampler(training_set, [0], (9, 9), 4, how, 1)
+        centres = [int(one(i)[1][0, 0]) for i in range(60)]
+    assert 20 < centres.count(0) < 40
+    assert set(centres) == {0, 2}

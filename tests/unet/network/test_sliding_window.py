@@ -9,6 +9,7 @@ import caffe
 from caffe.proto import caffe_pb2
 from tests.parity.harness import assert_close
 from tests.unet.noise_set import write_noise_set
+from unet.command import nets
 from unet.errors import InputError
 from unet.network.nets import deploy_net, window_files
 from unet.network.sliding_window import (
@@ -130,14 +131,14 @@ np.savez(sys.argv[2], **{key: np.array(value) for key, value in results.items()}
     solver.CopyFrom(files["solver.prototxt"])
     # Adam's first steps are of the rate's size whatever the gradient, rounding's too.
     solver.type, solver.momentum, solver.net = "SGD", 0.9, "NET"
-    solver.base_lr, solver.snapshot, solver.snapshot_after_train = 0.01, 0, False
+    solver.base_lr, solver.snapshot, solver.snapshot_after_train = 1e-4, 0, False
     solver.ClearField("momentum2")
     given = {"net": str(net), "solver": str(solver)}
     got, wanted = ours.run(script, given), reference.run(script, given)
-    assert wanted["data 0"].shape == (16, 1, 23, 23)
-    assert wanted["label 0"].shape == (16, 1, 1, 1)
+    assert wanted["data 0"].shape == (8, 1, 23, 23)
+    assert wanted["label 0"].shape == (8, 1, 1, 1)
     assert set(np.unique(wanted["label 0"])) == {0, 1}
-    assert 0 < wanted["loss 0"] < 20
+    assert 0 < wanted["loss 0"] < 200
     assert_close(got, wanted, relative=1e-3)
 
 
@@ -188,3 +189,18 @@ def test_fragments_of_a_picture_itself_give_it_back():
     parts = [padded[1 - y :: 2, 1 - x :: 2][:20, :20] for y in (0, 1) for x in (0, 1)]
     whole = join_fragments(np.stack(parts)[:, None], 9, 40)
     assert np.array_equal(whole[0], picture[:32, :32])
+
+
+def test_the_command_writes_the_network_of_a_window(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_noise_set(tmp_path / "set.h5", (4, 60, 50))
+    call = ["sliding_window", "--data", "set.h5", "--tile", "47", "--train-slices", "1:3"]
+    nets.main([*call, "--iterations", "7", "-o", "mine"])
+    files = window_files("set.h5", "mine", window=47, iterations=7, train=range(1, 3))
+    for name, content in files.items():
+        assert str(content) in (tmp_path / "mine" / name).read_text()
+    assert files["dense.prototxt"].layer[0].input_param.shape[0].dim[2] == dense_side(47, 60)
+    for words in (["--levels", "3"], ["--padded"], ["--solver", "SGD"], ["--test-slices", "0:1"]):
+        with pytest.raises(InputError, match=f"{words[0]} is for a U-Net"):
+            nets.main([*call, *words, "-o", "other"])
+    assert not (tmp_path / "other").exists()

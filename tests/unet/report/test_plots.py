@@ -13,6 +13,7 @@ from unet.report.plots import (
     TRUE,
     draw_curves,
     draw_overlay,
+    save_comparison,
     save_overlay,
     save_preview,
     save_undersegmented,
@@ -190,3 +191,19 @@ def test_picture_shows_the_truth_and_each_result(tmp_path):
     orange = (pixels[..., 0] - pixels[..., 2]) > 60
     assert not orange[:, : 2 * third].any()
     assert orange[:, 2 * third :].sum() > 1000
+
+
+@pytest.mark.parametrize("count", [3, 6])
+def test_a_comparison_shows_each_network_and_both_kinds_of_errors(tmp_path, count):
+    panels = {f"panel {number}": np.full((20, 30), 0.5) for number in range(count)}
+    errors = {"one": (0.2, 0.1), "two": (0.1, 0.2)}
+    save_comparison(tmp_path / "a.png", panels, errors)
+    with Image.open(tmp_path / "a.png") as picture:
+        pixels = np.asarray(picture.convert("RGB")).astype(int)
+    # Nothing else is as grey as the panels, which all are of one size.
+    grey = (pixels == 128).all(axis=-1) | (pixels == 127).all(axis=-1)
+    assert grey.sum() > count * 5000
+    bars = pixels[pixels.shape[0] // 2 :, pixels.shape[1] // 2 :]
+    orange, blue = ((near(bars, colour)).sum() for colour in ((230, 159, 0), (86, 180, 233)))
+    assert abs(orange - blue) < 0.2 * orange
+    assert orange > 1000
