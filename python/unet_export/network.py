@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,16 +41,20 @@ class Written(NamedTuple):
     outputs: dict[str, list[int | str]]
 
 
-def layers_of(net: Any) -> list[Any]:
-    """Return the layers of a network as caffe_pb2.LayerParameter, of the current format."""
+def layers_needed(net: Any, outputs: Sequence[str]) -> list[Any]:
+    """Return the layers that outputs come from, as caffe_pb2.LayerParameter, in their order."""
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "net.caffemodel")
         net.save(path)
         message = read_message(path, "NetParameter")
-    for layer in message.layer:
-        # The network has them, too.
-        layer.ClearField("blobs")
-    return list(message.layer)
+    wanted, kept = set(outputs), []
+    for layer in reversed(message.layer):
+        if wanted.intersection(layer.top):
+            wanted.update(layer.bottom)
+            # The network has them, too.
+            layer.ClearField("blobs")
+            kept.append(layer)
+    return kept[::-1]
 
 
 def write_network(net: Any, outputs: Sequence[str] = ()) -> Written:
@@ -72,7 +76,7 @@ def write_network(net: Any, outputs: Sequence[str] = ()) -> Written:
     graph, values = Graph(), {}
     shapes = {name: tuple(blob.shape) for name, blob in net.blobs.items()}
     inputs = _free_sizes(net, shapes, list(net.inputs))
-    for layer in _needed(layers_of(net), outputs):
+    for layer in layers_needed(net, outputs):
         if layer.type in ("Input", "Split"):
             for top in layer.top:
                 # Nets insert Split by themselves; what it hands on has one name here.
@@ -117,17 +121,6 @@ def _write_layer(
         )
     graph.scope = layer.name
     return dict(zip(layer.top, WRITERS[layer.type](graph, given)))
-
-
-def _needed(layers: Sequence[Any], outputs: Sequence[str]) -> Iterator[Any]:
-    """Yield the layers that outputs come from, in order."""
-    wanted, kept = set(outputs), []
-    for layer in reversed(layers):
-        if wanted.intersection(layer.top):
-            # What works in place wants what it replaces.
-            wanted.update(layer.bottom)
-            kept.append(layer)
-    yield from reversed(kept)
 
 
 def _free_sizes(

@@ -113,7 +113,7 @@ def checksum(path: Path) -> str:
     return digest.hexdigest()
 
 
-def metadata(source: Source) -> dict[str, str]:
+def metadata(source: Source, licence: str = LICENCE) -> dict[str, str]:
     """Return what is said of a network beside its graph.
 
     Returns
@@ -126,7 +126,7 @@ def metadata(source: Source) -> dict[str, str]:
     """
     net, found = source.net, {}
     found["version"] = VERSION
-    found["licence"] = LICENCE
+    found["licence"] = licence
     found["weights_sha256"] = checksum(source.weights)
     found["input_blob"] = ",".join(net.inputs)
     if source.axes or source.definition:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -12,9 +13,22 @@ from unet_export.layers.table import Given, writes
 _LOWEST = float(np.finfo(np.float32).min)
 
 
-def _by_axis(given: Given, param: object, name: str, default: int) -> list[int]:
-    """Return what is given once a spatial axis, as NAME, NAMEs, or NAME_h and NAME_w."""
-    axes, short = len(given.shapes[0]) - 2, name.replace("_size", "")
+def _by_axis(given: Given, param: Any, name: str, default: int) -> list[int]:
+    return sizes_by_axis(param, name, default, len(given.shapes[0]) - 2)
+
+
+def sizes_by_axis(param: Any, name: str, default: int, axes: int) -> list[int]:
+    """Return what is given once a spatial axis, as NAME, NAMEs, or NAME_h and NAME_w.
+
+    Parameters
+    ----------
+    param : caffe_pb2.ConvolutionParameter or caffe_pb2.PoolingParameter
+    name : {"kernel_size", "stride", "pad", "dilation"}
+    default : int
+        Where none is given.
+    axes : int
+    """
+    short = name.replace("_size", "")
     found: dict[str, list[int]] = {}
     names = (name, f"{name}s", f"{short}_h", f"{short}_w")
     for field, value in param.ListFields():
@@ -75,7 +89,7 @@ def pooling(graph: Graph, given: Given) -> Sequence[Value]:
         return [graph.node("GlobalMaxPool" if kind == "MAX" else "GlobalAveragePool", [x], top)]
     kernel = _by_axis(given, param, "kernel_size", 1)
     stride, pad = _by_axis(given, param, "stride", 1), _by_axis(given, param, "pad", 0)
-    more = [0 if _rounds_down(param) else s - 1 for s in stride]
+    more = [0 if rounds_down(param) else s - 1 for s in stride]
     if kind != "MAX" and any(s > k for s, k in zip(stride, kernel)):
         raise given.fail("its stride is larger than its kernel, so that windows may be empty")
     # Only then may a last window begin in the padding.
@@ -97,7 +111,8 @@ def pooling(graph: Graph, given: Given) -> Sequence[Value]:
     return [graph.slice(y, [0] * len(pad), most, range(2, 2 + len(pad)), top)]
 
 
-def _rounds_down(param: object) -> bool:
+def rounds_down(param: Any) -> bool:
+    """Tell whether sizes of a PoolingParameter round down."""
     if param.HasField("ceil_mode"):
         return not param.ceil_mode
     return param.RoundMode.Name(param.round_mode) == "FLOOR"
