@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -67,14 +68,19 @@ def segment_lazily(model: Any, stack: Any, options: SegmentationOptions) -> Any:
     return dask.array.stack([dask.array.block(rows) for rows in slices.values()])
 
 
-class _Seen(NamedTuple):
-    """A stack of which one block shows a part of one slice."""
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """A stack of which one block shows a part of one slice, or all of it to be normalised."""
 
     path: str
     shape: tuple[int, ...]
     rows: slice
     columns: slice
     pixels: np.ndarray
+
+    def __getitem__(self, z: int) -> np.ndarray:
+        """Return the slice, all of which is there."""
+        return self.pixels
 
     def region(self, z: int, rows: slice, columns: slice) -> np.ndarray:
         """Return pixels of the slice."""

@@ -16,14 +16,22 @@ import numpy as np
 from unet.errors import InputError
 from unet.machine.memory import array_memory, pass_memory
 from unet.model.modeldef import ModelDefinition
-from unet.segmentation.blocks import Block, bytes_a_pixel
+from unet.segmentation.blocks import Block, blocks_of, bytes_a_pixel, choose_block
 from unet.segmentation.caffe_unet_passes import score_averaged
 from unet.segmentation.caffe_unet_tiles import GridTiles, Shape, TileRules
 from unet.segmentation.options import NEXT_TILE, Plan, SegmentationOptions
 from unet.segmentation.segment import TTA, probabilities_of
 from unet.segmentation.tile_size import PassCost
 from unet.volumes import Volume, chosen_slices
-from unet.volumes.element_size import normalized, rescaled, size_after
+from unet.volumes.element_size import (
+    Rescaling,
+    grey_range,
+    normalized,
+    rescaled,
+    rescaled_part,
+    scaled_by,
+    size_after,
+)
 from unet.volumes.file_numbers import known_numbers
 from unet.volumes.units import micrometres
 
@@ -38,15 +46,17 @@ class PluginPlan(Plan):
         Slices that are one image: of a 3-D network those of a time point, else 1.
     scales : tuple of float
         Of each axis, ([z,] y, x): pixels of the network that one of the stack becomes.
-    rules : TileRules
-    tiles : GridTiles
-        Of an image after that.
+    seen : tuple of int
+        ([depth,] height, width) of an image after that. `tiling` is of it, or of what is seen of
+        it for a block.
+    tile_rules : TileRules
     pixel_size : str
         What is known of the stack's pixels, for messages.
     """
 
     depth: int = 1
     scales: tuple[float, ...] = ()
+    seen: Shape = ()
     tile_rules: TileRules | None = None
     pixel_size: str = ""
 
@@ -54,7 +64,36 @@ class PluginPlan(Plan):
     def passes(self) -> int:
         """Passes of the network."""
         images = len({z // self.depth for z in self.slices})
-        return images * len(TTA[self.tta]) * self.tiling.number
+        if self.is_whole:
+            return images * len(TTA[self.tta]) * self.tiling.number
+        return images * sum(
+            self.cut(version.apply(np.broadcast_to(np.float32(), (1, *shape))).shape[1:]).number
+            for block in blocks_of(range(1), self.size, self.block)
+            for shape in [tuple(one.stop - one.start for one in self.around(block)[0])]
+            for version in TTA[self.tta]
+        )
+
+    def part(self, block: Block) -> None:
+        """Return that a block needs all of its slice, to be normalised; `around` is what counts."""
+
+    def around(self, block: Block) -> tuple[list[slice], list[slice]]:
+        """Return of a slice as the network sees it what is computed for a block, and what counts.
+
+        Scores that count are as far from where that is cut as they depend on pixels; it is cut on
+        the grid of the poolings, as seen from both ends, so that a version which is mirrored or
+        turned lies on it, too.
+        """
+        axes, (shown, counts) = self.tile_rules.axes, ([], [])
+        # A version that is turned sees each axis with the other's poolings.
+        factor = math.lcm(*(axis.downsample_factor for axis in axes))
+        reach = max(axis.pad_input - axis.pad_output for axis in axes) // 2 + factor
+        for length, size, scale, part in zip(self.seen, self.size, self.scales, block[1:]):
+            inner = Rescaling(length, 1 / scale, size).source(part)
+            first = max(0, (inner.start - reach) // factor * factor)
+            behind = max(0, (length - inner.stop - reach) // factor * factor)
+            shown.append(slice(first, length - behind))
+            counts.append(slice(inner.start, inner.stop))
+        return shown, counts
 
     def smaller(self) -> PluginPlan:
         """Return the same with tiles that take less memory; an InputError if there are none."""
@@ -78,11 +117,13 @@ class PluginPlan(Plan):
     def __str__(self) -> str:
         slices, versions, tiles = len(self.slices), len(TTA[self.tta]), self.tiling.number
         tile = self.tiling.input
-        seen = "x".join(map(str, self.tiling.shape))
+        seen = "x".join(map(str, self.seen))
+        blocks = len(blocks_of(range(1), self.size, self.block))
+        cut = f" in {blocks} blocks of {self.block[0]}x{self.block[1]}" if blocks > 1 else ""
         return (
             f"{self.stack}: {slices} slice{'s' * (slices > 1)} of {self.size[0]}x{self.size[1]}, "
-            f"{self.pixel_size}; {'volumes' if self.depth > 1 else 'each'} as {seen}, {versions} "
-            f"version{'s' * (versions > 1)} of {tiles} tile{'s' * (tiles > 1)} of "
+            f"{self.pixel_size}; {'volumes' if self.depth > 1 else 'each'} as {seen}{cut}, "
+            f"{versions} version{'s' * (versions > 1)} of {tiles} tile{'s' * (tiles > 1)} of "
             f"{'x'.join(map(str, tile))}; a pass is {self.cost.work(tile) / 1e9:.3g} G "
             f"multiply-adds and about {self.cost.memory(tile) / 2**20:.0f} MB"
         )
@@ -110,6 +151,8 @@ class PluginNetwork:
         self.cost = PassCost.of(net, *definition.axes)
         # The last volume: its slices are asked for one by one.
         self._kept: tuple[Any, np.ndarray] | None = None
+        # The grey values of the last slice that is computed in blocks.
+        self._grey: tuple[Any, tuple, tuple[float, float]] | None = None
 
     def plan(self, volume: Volume, options: SegmentationOptions) -> PluginPlan:
         """Resolve what options mean for a stack; errors as of `unet.model.Model.plan`."""
@@ -132,20 +175,26 @@ class PluginNetwork:
         size = volume.shape[-2:]
         shape = (depth, *size) if len(self.definition.axes) == 3 else size
         scales, told = self._scales(volume, shape)
-        shape = size_after(shape, scales)
+        seen = size_after(shape, scales)
         pixel = depth * bytes_a_pixel(self.channels, volume.dtype.itemsize, self.classes)
+        # Arrays of pixels as the network sees them may be the larger ones.
+        pixel = math.ceil(pixel * max(1, math.prod(scales)))
         free = pass_memory(self._device) if options.memory is None else options.memory
-        if array_memory(self._device) is None:
-            free -= pixel * size[0] * size[1]
+        arrays, block = array_memory(self._device), size
+        if len(shape) == 2:
+            factor = math.lcm(*(axis.downsample_factor for axis in self.definition.axes))
+            block = choose_block(size, pixel, arrays or free, factor)
+        if arrays is None:
+            free -= pixel * block[0] * block[1]
         rules = TileRules(self.definition.axes, self.definition.padding, on_grid=True)
-        return PluginPlan(
+        plan = PluginPlan(
             stack=volume.path,
             shape=volume.shape,
             classes=self.classes,
             slices=slices,
             intensity=options.intensity,
-            tiling=self._tiles(rules, shape, options, free),
-            block=size,
+            tiling=rules.smallest(seen),
+            block=block,
             pixel=pixel,
             tta=options.tta or "none",
             cost=self.cost,
@@ -155,9 +204,14 @@ class PluginNetwork:
             numbers=tuple(known_numbers(volume)),
             depth=depth,
             scales=scales,
+            seen=seen,
             tile_rules=rules,
             pixel_size=told,
         )
+        if not plan.is_whole:
+            parts = [plan.around(block)[0] for block in blocks_of(range(1), size, block)]
+            seen = tuple(max(one.stop - one.start for one in along) for along in zip(*parts))
+        return replace(plan, tiling=self._tiles(rules, seen, options, free))
 
     def _depth(self, volume: Volume) -> int:
         if len(self.definition.axes) == 2:
@@ -231,6 +285,8 @@ class PluginNetwork:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return a slice and the probabilities of its classes; `passed` is told of each pass."""
         image = volume.region(*block)
+        if not plan.is_whole:
+            return image, self._probabilities_of_block(volume, plan, block, passed)
         if len(plan.scales) == 2:
             return image, self._probabilities(image.reshape((-1,) + plan.size), plan, passed)
         first = block.z // plan.depth * plan.depth
@@ -252,10 +308,60 @@ class PluginNetwork:
         if plan.intensity is None:
             seen = normalized(seen, self.definition.normalization_type)
         else:
-            low, high = plan.intensity
-            seen = (seen - np.float32(low)) / np.float32(high - low)
+            seen = scaled_by(seen, _range_of(plan.intensity))
+        scores = self._scores(seen, plan, passed)
+        back = [1 / scale for scale in plan.scales]
+        return probabilities_of(rescaled(scores, back, image.shape[1:]))
+
+    def _scores(
+        self, seen: np.ndarray, plan: PluginPlan, passed: Callable[[], object]
+    ) -> np.ndarray:
         if not np.isfinite(seen).all():
             raise FloatingPointError("the picture that the network is given is NaN or infinite")
-        scores = score_averaged(self.net, seen, plan.cut, TTA[plan.tta], lambda *_: passed())
-        back = [1 / scale for scale in plan.scales]
-        return probabilities_of(rescaled(scores[self.score], back, image.shape[1:]))
+        return score_averaged(self.net, seen, plan.cut, TTA[plan.tta], lambda *_: passed())[
+            self.score
+        ]
+
+    def _probabilities_of_block(
+        self, volume: Volume, plan: PluginPlan, block: Block, passed: Callable[[], object]
+    ) -> np.ndarray:
+        """Return the probabilities of a block: those of the whole slice, but for rounding."""
+        there = [Rescaling(*one) for one in zip(plan.size, plan.scales, plan.seen)]
+        back = [Rescaling(one.size, 1 / one.scale, one.length) for one in there]
+
+        def read(rows: slice, columns: slice) -> np.ndarray:
+            part = volume.region(block.z, rows, columns)
+            return part.reshape((-1,) + part.shape[-2:])
+
+        shown, counts = plan.around(block)
+        grey = plan.intensity and _range_of(plan.intensity)
+        if grey is None:
+            grey = self._grey_range(volume, plan, block.z, read, there)
+        seen = scaled_by(rescaled_part(read, there, shown), grey)
+        scores = self._scores(seen, plan, passed)
+        inner = [slice(c.start - s.start, c.stop - s.start) for c, s in zip(counts, shown)]
+        scores = scores[(slice(None), *inner)]
+        return probabilities_of(rescaled_part(lambda *_: scores, back, block[1:]))
+
+    def _grey_range(
+        self,
+        volume: Volume,
+        plan: PluginPlan,
+        z: int,
+        read: Callable[..., np.ndarray],
+        axes: list[Rescaling],
+    ) -> tuple[float, float]:
+        """Return what all blocks of a slice are normalised by; it is read for that once, first."""
+        key = plan.scales, z
+        if self._grey is None or self._grey[0] is not volume or self._grey[1] != key:
+            height, width = plan.seen
+            step = max(1, plan.block[0] * plan.block[1] // width)
+            bands = (slice(first, min(first + step, height)) for first in range(0, height, step))
+            parts = (rescaled_part(read, axes, (band, slice(width))) for band in bands)
+            self._grey = volume, key, grey_range(parts, self.definition.normalization_type)
+        return self._grey[2]
+
+
+def _range_of(intensity: tuple[float, float]) -> tuple[float, float]:
+    low, high = intensity
+    return low, high - low

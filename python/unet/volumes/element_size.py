@@ -8,7 +8,8 @@ Falk et al., U-Net: deep learning for cell counting, detection, and morphometry,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Callable, NamedTuple
 
 import numpy as np
 
@@ -41,18 +42,57 @@ def rescaled(image: np.ndarray, scales: Sequence[float], shape: Sequence[int] = 
     float32 ndarray
         Pixel k lies at k / scale; beyond the last pixel the mirrored ones count.
     """
-    result = np.asarray(image, np.float32)
     sizes = tuple(shape) or size_after(image.shape[1:], scales)
-    for axis, (scale, wanted) in enumerate(zip(scales, sizes), 1):
-        length = result.shape[axis]
-        if scale == 1 and wanted == length:
-            continue
-        place = np.arange(wanted) / scale
+    axes = [Rescaling(*one) for one in zip(image.shape[1:], scales, sizes)]
+    return rescaled_part(lambda *window: image[(slice(None), *window)], axes, map(slice, sizes))
+
+
+class Rescaling(NamedTuple):
+    """How an axis is rescaled: its length, pixels that become of one, and its length then."""
+
+    length: int
+    scale: float
+    size: int
+
+    def source(self, wanted: slice) -> slice:
+        """Return the pixels that those which are `wanted` are made of."""
+        if self._is_none:
+            return slice(*wanted.indices(self.size)[:2])
+        low, high, _ = self._blend(wanted)
+        return slice(int(min(low.min(), high.min())), int(max(low.max(), high.max())) + 1)
+
+    def apply(self, image: np.ndarray, axis: int, wanted: slice) -> np.ndarray:
+        """Return what is `wanted` along an axis of an image that holds its `source`."""
+        if self._is_none:
+            return image
+        low, high, share = self._blend(wanted)
+        first = min(low.min(), high.min())
+        share = share.reshape((-1,) + (1,) * (image.ndim - 1 - axis))
+        below, above = image.take(low - first, axis), image.take(high - first, axis)
+        return ((1 - share) * below + share * above).astype(np.float32)
+
+    @property
+    def _is_none(self) -> bool:
+        return self.scale == 1 and self.size == self.length
+
+    def _blend(self, wanted: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        place = np.arange(*wanted.indices(self.size)[:2]) / self.scale
         before = np.floor(place).astype(np.intp)
-        low, high = reflect(before, length), reflect(before + 1, length)
-        share = (place - before).reshape((-1,) + (1,) * (result.ndim - 1 - axis))
-        blended = (1 - share) * result.take(low, axis) + share * result.take(high, axis)
-        result = blended.astype(np.float32)
+        low, high = reflect(before, self.length), reflect(before + 1, self.length)
+        return low, high, place - before
+
+
+def rescaled_part(
+    read: Callable[..., np.ndarray], axes: Sequence[Rescaling], part: Iterable[slice]
+) -> np.ndarray:
+    """Return a part of a rescaled image, float32 (channels, ...), equal to the bit.
+
+    `read` gives, for a slice of each axis, that part of the image, (channels, ...).
+    """
+    part = list(part)
+    result = np.asarray(read(*(axis.source(one) for axis, one in zip(axes, part))), np.float32)
+    for number, (axis, one) in enumerate(zip(axes, part), 1):
+        result = axis.apply(result, number, one)
     return result
 
 
@@ -64,13 +104,35 @@ def normalized(image: np.ndarray, kind: int) -> np.ndarray:
     only are shifted and not scaled, where that would divide by 0.
     """
     image = np.asarray(image, np.float32)
-    low = {1: image.min(), 2: image.mean(dtype=np.float64)}.get(kind, 0)
-    if kind == 1:
-        span = image.max() - image.min()
-    elif kind == 2:
-        span = image.std(dtype=np.float64)
-    elif kind == 3:
-        span = np.sqrt(np.square(image, dtype=np.float64).sum(axis=0).max())
-    else:
-        return image
-    return (image - np.float32(low)) / np.float32(span or 1)
+    return scaled_by(image, grey_range([image], kind))
+
+
+def grey_range(parts: Iterable[np.ndarray], kind: int) -> tuple[float, float]:
+    """Return what `normalized` subtracts from an image, and what it divides by.
+
+    The image comes in parts, float32 (channels, ...), that do not overlap.
+    """
+    if kind == 0:
+        return 0, 1
+    if kind == 2:
+        count, mean, squares = 0, 0.0, 0.0
+        for one in parts:
+            # Chan, Golub and LeVeque: means and sums of squares about them, put together.
+            more, other = one.size, one.mean(dtype=np.float64)
+            distance, count = other - mean, count + more
+            squares += one.var(dtype=np.float64) * more
+            squares += distance**2 * more * (count - more) / count
+            mean += distance * more / count
+        return mean, np.sqrt(squares / count)
+    if kind == 3:
+        norms = (np.square(one, dtype=np.float64).sum(axis=0).max() for one in parts)
+        return 0, np.sqrt(max(norms))
+    ends = [(one.min(), one.max()) for one in parts]
+    low = min(least for least, _ in ends)
+    return low, max(most for _, most in ends) - low
+
+
+def scaled_by(image: np.ndarray, grey: tuple[float, float]) -> np.ndarray:
+    """Return an image, float32, with its grey values shifted and scaled by a `grey_range`."""
+    low, span = grey
+    return image if (low, span) == (0, 1) else (image - np.float32(low)) / np.float32(span or 1)

@@ -7,6 +7,7 @@ import pickle
 import numpy as np
 import pytest
 
+import unet.model.model
 from unet import load
 
 dask_array = pytest.importorskip("dask.array", reason="needs dask")
@@ -56,6 +57,14 @@ def test_blocks_of_a_large_slice_ask_for_what_their_tiles_show(model):
     first.compute()
     assert 0 < len(set(read)) < 9 * 9
     np.testing.assert_array_equal(lazy.compute(), model.segment(large, **options))
+
+
+def test_blocks_of_a_slice_that_is_normalised_are_given_all_of_it(model, monkeypatch):
+    monkeypatch.setattr(unet.model.model, "choose_block", lambda *_: (64, 112))
+    small = STACK[:2, :100, :150]
+    lazy = model.segment(dask_array.from_array(small), normalise=True)
+    assert lazy.chunks == ((1, 1), (64, 36), (112, 38))
+    np.testing.assert_array_equal(lazy.compute(), model.segment(small, normalise=True))
 
 
 def test_a_single_slice(model):

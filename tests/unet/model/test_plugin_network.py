@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tqdm import tqdm
 
 import unet
 from tests.plain_caffe_unet import PluginModel, sizes, tiled
 from unet.command import segment
 from unet.errors import InputError
+from unet.model import plugin_network
 from unet.volumes import Calibration, read_volume, write_volume
 from unet.volumes.element_size import normalized, rescaled
 
@@ -123,6 +125,44 @@ def test_the_size_of_tiles_changes_nothing(tmp_path):
         with unet.volumes.as_volume(stack, "stack") as volume:
             assert loaded.plan(volume, loaded.options(**small)).tiling.number > 1
         np.testing.assert_allclose(loaded.segment(stack, tta="rotate", **small), whole, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("levels", "channels", "kind", "padding", "pixels", "tta"),
+    [
+        ((2, 2), 1, 1, "mirror", (1.0, 1.0), "dihedral"),
+        ((1, 2), 2, 2, "zero", (1.6, 0.7), "mirror"),
+        # So much smaller that many pixels of the stack become one.
+        ((1, 1), 1, 3, "mirror", (0.3, 0.45), "none"),
+        ((2, 1), 1, 2, "mirror", (0.9, 2.3), "rotate"),
+    ],
+)
+def test_a_slice_in_blocks_is_the_slice_in_one_piece(
+    tmp_path, monkeypatch, levels, channels, kind, padding, pixels, tta
+):
+    model = PluginModel(tmp_path, levels, channels, normalization_type=kind, padding=padding)
+    stack = np.random.default_rng(7).integers(0, 4000, (2, channels, 73, 65)).astype(np.uint16)
+    stack[1] //= 2
+    calibration = Calibration("ZCYX" if channels > 1 else "ZYX", (None, *pixels), "um")
+    path = tmp_path / "stack.ome.tif"
+    write_volume(path, stack if channels > 1 else stack[:, 0], calibration=calibration)
+    loaded = unet.load(model.path, device="cpu")
+    whole = loaded.segment(path, tta=tta)
+    monkeypatch.setattr(plugin_network, "choose_block", lambda *_: (40, 24))
+    with unet.open_volume(path, channels=channels) as volume:
+        plan = loaded.plan(volume, loaded.options(tta=tta))
+        assert len(plan.blocks) == 2 * 2 * 3
+    bar, passes = tqdm(total=0, disable=True), []
+    monkeypatch.setattr(bar, "update", lambda *_: passes.append(1))
+    given = loaded.segment(path, tta=tta, bar=bar)
+    np.testing.assert_allclose(given, whole, atol=1e-6)
+    assert len(passes) == plan.passes == bar.total
+    assert np.ptp(whole) > 0.005
+    if channels == 1 and pixels == (1.0, 1.0):
+        dask_array = pytest.importorskip("dask.array")
+        lazy = loaded.segment(dask_array.from_array(stack[:, 0]), tta="none")
+        assert len(lazy.chunks[1]) > 1
+        np.testing.assert_allclose(lazy, loaded.segment(stack[:, 0], tta="none"), atol=1e-6)
 
 
 def test_what_does_not_suit_is_told(tmp_path):
