@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from pathlib import Path
 
 from recipes import Recipe
 from training_choice import Choice
+from unet.command.segment import parse as parse_segment
 from unet.errors import InputError
 from unet.files.atomic import atomic_parts, is_temporary
+from unet.model.defaults import SEGMENT, write_defaults
+from unet.segmentation.instances import InstanceRules
 from unet.volumes.intensity import INPUT
 
 _CARD = "README.md"
@@ -60,13 +64,16 @@ def guard_model_folder(target: Path) -> None:
 
 
 def make_model_folder(
-    target: Path, run: Path, model: Path, deploy: Path, card: str, scored: bool
+    target: Path, run: Path, model: Path, deploy: Path, card: str, scored: bool, segment: str
 ) -> None:
     """Copy a training's results into a folder, with a card, its README.md.
 
     From the folder of the run: overlay.png and, if scored, scores.json; curves.png lies beside the
-    weights, input.json beside the network.
+    weights, input.json beside the network. segment.json says `segment`, the flags of `unet segment`
+    by which it was scored.
     """
+    flags = vars(parse_segment(["STACK", "--model", str(target), *shlex.split(segment)]))
+    rules = {name: flags[name] for name in InstanceRules._fields if flags[name] is not None}
     guard_model_folder(target)
     files = {
         "weights.caffemodel": model,
@@ -80,4 +87,5 @@ def make_model_folder(
     with atomic_parts(target, lambda name: (name == _CARD, name)) as fresh:
         for name, source in files.items():
             shutil.copyfile(source, fresh / name)
+        write_defaults(fresh / SEGMENT, InstanceRules(**rules), flags["tta"] or "none")
         (fresh / _CARD).write_text(f"{card}\n{_LINE}\n", encoding="utf-8")

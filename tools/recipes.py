@@ -91,8 +91,7 @@ _CHALLENGE = """\
 Data: Cell Tracking Challenge, whose terms apply; Maska et al., Bioinformatics 30 (2014),
 Ulman et al., Nature Methods 14 (2017). The network: Ronneberger et al., MICCAI 2015."""
 _USE_OF_CELLS = """\
-    python tools/segment.py FRAMES --weights weights.caffemodel --instances cells.tif \\
-        --tta mirror --minimum-area 500 --fill-holes
+    python tools/segment.py FRAMES --weights weights.caffemodel --instances cells.tif
     python tools/track.py cells.tif -o RES"""
 
 

@@ -214,7 +214,8 @@ def train(name: str, recipe: Recipe, options: argparse.Namespace) -> None:
     scored = way.judge(split, Path(last.model))
     scores = json.loads((folder / "scores.json").read_text()) if scored else {}
     text = card(recipe, options.split, choice, scores)
-    make_model_folder(target, folder, Path(last.model), way.deploy, text, scored)
+    made_of = (folder, Path(last.model), way.deploy, text, scored)
+    make_model_folder(target, *made_of, recipe.segment)
     print(f"\ndone in {way.took}. The model and its card: {target}")
     print(f"Use it: tools/segment.py STACK --weights {target}/weights.caffemodel -o OUT")
 

@@ -23,6 +23,7 @@ from tests.conftest import REPOSITORY
 from tests.unet.ctc_cases import write_picture
 from training_choice import Choice
 from unet.errors import InputError
+from unet.model.defaults import read_defaults
 from unet.volumes import read_volume
 
 CHOICE = Choice("unet_slim", 2, "Adam", "none", "fp32")
@@ -103,6 +104,7 @@ def test_a_sequence_is_trained_on_tracked_scored_and_has_a_card(tiny, monkeypatc
         "input.json",
         "overlay.png",
         "scores.json",
+        "segment.json",
         "weights.caffemodel",
     ]
     text = (target / "README.md").read_text()
@@ -186,16 +188,20 @@ def test_the_model_folder_is_made_anew_as_long_as_its_card_says_what_it_is(tmp_p
     text = card(recipe, "holdout", CHOICE, scores)
     assert "| rand_error | 0.250000 |" in text
     for earlier in ("runner", "model_folder"):
-        make_model_folder(target, run, model, deploy, text, scored=True)
+        make_model_folder(target, run, model, deploy, text, True, recipe.segment)
         lines = (target / "README.md").read_text().replace("model_folder.py:", f"{earlier}.py:")
         (target / "README.md").write_text(lines)
-    make_model_folder(target, run, model, deploy, text, scored=True)
+    make_model_folder(target, run, model, deploy, text, True, RECIPES["phc-u373"].segment)
+    # It is segmented as it was scored, without a flag.
+    assert read_defaults(target / "deploy.prototxt") == dict(
+        tta="mirror", threshold=0.6, minimum_area=500, fill_holes=True, watershed=None
+    )
     (target / "README.md").write_text("my notes")
     for guarded in (target, target / "README.md"):
         with pytest.raises(InputError, match=r"exists, and its README.md does not say .* move it"):
             guard_model_folder(guarded)
     with pytest.raises(InputError, match="move it away"):
-        make_model_folder(target, run, model, deploy, text, scored=True)
+        make_model_folder(target, run, model, deploy, text, True, recipe.segment)
     assert (target / "README.md").read_text() == "my notes"
     shutil.rmtree(target)
     guard_model_folder(target)
