@@ -92,7 +92,8 @@ def test_without_options_a_model_normalises_as_it_learnt(model):
 
 def test_instances_are_those_of_the_probabilities(model):
     given = model.instances(STACK, minimum_area=4, watershed=0.05, **RANGE)
-    rules = InstanceRules(minimum_area=4, watershed=0.05)
+    # Its segment.json says the threshold.
+    rules = InstanceRules(threshold=0.4, minimum_area=4, watershed=0.05)
     for labels, probability in zip(given, model.segment(STACK, **RANGE)):
         expected = find_instances(np.stack([1 - probability, probability]), rules)
         assert (labels != expected).mean() < 0.05
