@@ -78,6 +78,9 @@ def test_the_wheel_gives_the_programs_and_the_networks_by_name(installed):
     assert installed.run("python", "-c", text).split() == NETWORKS
     assert installed.run("unet", "--help").startswith("  unet segment STACK")
     assert "caffe version" in installed.run("caffe", "-version")
+    # The Fiji plugin runs both alone, the second from the folder of the first.
+    assert installed.run("caffe_unet").startswith("usage: caffe_unet <command> <args>")
+    assert "caffe <command> <args>" in installed.run("caffe")
     pixels = np.random.default_rng(0).integers(0, 256, (1, 60, 50)).astype(np.uint8)
     write_volume(installed.folder / "stack.tif", pixels)
     words = ("--weights", "isbi2012_slim", "--device", "cpu", "-o", "out.tif")

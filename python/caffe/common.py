@@ -70,7 +70,11 @@ def set_device(device_id: int) -> None:
     global _device_id
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if not 0 <= device_id < count:
-        raise CaffeError(f"GPU {device_id} does not exist: PyTorch finds {count} CUDA device(s)")
+        # With CUDA's own words, by which programs tell it from other errors.
+        raise CaffeError(
+            f"GPU {device_id} does not exist, invalid device ordinal: PyTorch finds {count} CUDA "
+            f"device(s)"
+        )
     _device_id = device_id
 
 

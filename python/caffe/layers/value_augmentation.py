@@ -7,8 +7,9 @@ from itertools import pairwise
 
 import torch
 
-from caffe import common, device_memory
+from caffe import common, device_memory, late_checks
 from caffe.layer_types import register
+from caffe.layers import scalars_on_gpu
 from caffe.layers.base import Blobs, NeuronLayer
 
 _CPU = torch.device("cpu")
@@ -70,9 +71,18 @@ class ValueAugmentation(NeuronLayer):
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         data = bottom[0].data_tensor()
+        self._check_values(data)
         tables = torch.stack([self.draw_table() for _ in range(len(data))])
         tables = device_memory.to_current(tables.to(torch.float32).numpy())
         top[0].set_data(torch.stack(list(map(_looked_up, tables, data))))
+
+    def _check_values(self, data: torch.Tensor) -> None:
+        error = self.fail("the bottom holds NaN or infinite values: the pictures have such")
+        wrong = ~torch.isfinite(data).all()
+        if not scalars_on_gpu.on_host(wrong):
+            late_checks.add(wrong, lambda: error)
+        elif wrong:
+            raise error
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         if propagate_down[0]:
@@ -82,7 +92,8 @@ class ValueAugmentation(NeuronLayer):
 def _looked_up(table: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     """Return the values of a table of equal steps from 0 to 1, and beyond, at any values."""
     place = values * (len(table) - 1)
-    first = place.floor().clamp(0, len(table) - 2)
+    # NaN is no place in the table: it stays NaN by what is added.
+    first = place.floor().nan_to_num(0).clamp(0, len(table) - 2)
     index = first.to(torch.int64)
     below = table[index]
     return below + (table[index + 1] - below) * (place - first)

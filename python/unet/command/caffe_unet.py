@@ -201,8 +201,10 @@ def _device(flags: argparse.Namespace) -> str:
         open_engine(device)
     except RuntimeError as error:
         # In CUDA's words, by which the plugin tells its user what is the matter.
+        told = str(error)
+        words = "" if "invalid device ordinal" in told else "invalid device ordinal: "
         raise InputError(
-            f"-gpu {flags.gpu}: invalid device ordinal: {error}; leave -gpu out (in the plugin: "
+            f"-gpu {flags.gpu}: {words}{told}; leave -gpu out (in the plugin: "
             f"Use GPU: none) to compute on the CPU"
         ) from None
     return device

@@ -154,3 +154,27 @@ def test_older_texts_with_offsets_from_a_range_are_trained_as_well(tmp_path, cap
     prototxt.write_text(net, path)
     assert train(solver) == 0
     assert len(ITERATION.findall(capfd.readouterr().err)) == 2
+
+
+def test_of_two_states_the_last_counts(tmp_path, capfd):
+    # The plugin's command after what was resumed is cancelled, too.
+    solver = finetuning.write_files(tmp_path, iterations=2, interval=2)
+    assert train(solver) == 0
+    state = str(tmp_path / "job-snapshot_iter_2.solverstate.h5")
+    capfd.readouterr()
+    assert train(solver, "-snapshot", "gone.solverstate.h5", "-snapshot", state) == 0
+    assert f"Resuming from {state}" in capfd.readouterr().err
+
+
+def test_pictures_of_one_grey_value_are_told(tmp_path, capfd):
+    # The plugin divides by the difference of their grey values.
+    solver = finetuning.write_files(tmp_path, iterations=2, interval=2)
+    with h5py.File(tmp_path / "job_train_0.h5", "a") as file:
+        file["data"][...] = np.nan
+    with pytest.raises(caffe.CaffeError, match="NaN or infinite"):
+        train(solver)
+
+
+def test_a_gpu_that_is_not_there_is_told_in_words_that_the_plugin_knows(tmp_path):
+    with pytest.raises(caffe.CaffeError, match="invalid device ordinal"):
+        train(finetuning.write_files(tmp_path), "-gpu", "99")

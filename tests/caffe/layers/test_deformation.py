@@ -297,6 +297,14 @@ def test_curves_keep_to_their_ends_and_slopes(tmp_path):
     assert np.std(pieces[..., 0], axis=1).mean() > 0.05
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_pictures_that_hold_no_numbers_are_refused(tmp_path, value):
+    x = np.zeros((1, 1, 4, 4))
+    x[0, 0, 2, 1] = value
+    with pytest.raises(caffe.CaffeError, match=r"'y' .*NaN or infinite"):
+        augmented(tmp_path, EDITORS, x)
+
+
 def test_curves_of_channels_are_one_and_of_items_others(tmp_path):
     x = np.broadcast_to(np.random.default_rng(7).random((4, 5)), (2, 3, 4, 5))
     y = augmented(tmp_path, EDITORS, x)
