@@ -88,6 +88,7 @@ class ModelBox(QWidget):
         self.box.setSizeAdjustPolicy(
             QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
         )
+        self.box.currentTextChanged.connect(self.box.setToolTip)
         browse = QToolButton()
         browse.setText("…")
         browse.setToolTip("open a model folder, or a file of weights")

@@ -7,12 +7,15 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_qtagg import FigureCanvasQTAgg
 from matplotlib.figure import Figure
 from napari.layers import Image, Labels
 from napari.qt.threading import GeneratorWorker, create_worker
 from napari.utils import progress
 from napari.utils.notifications import show_error, show_info
+from napari.utils.theme import get_theme
 from napari.viewer import Viewer
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import (
@@ -43,6 +46,9 @@ from unet_napari.training_process import (
 )
 
 _LOOK = 500  # milliseconds between two looks at what the process has written
+# Parts of a plot that have the colour of text, and those of the window.
+_PARTS = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
+_GROUNDS = ("axes.facecolor", "legend.facecolor")
 # A line of the scores on what was held out.
 _SCORE = re.compile(r"\w+ +[0-9.]+")
 # Losses of so many iterations are averaged in the curve.
@@ -70,7 +76,7 @@ class TrainWidget(QWidget):
 
     def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__()
-        self._running = _Running()
+        self._viewer, self._running = napari_viewer, _Running()
         self._worker: GeneratorWorker | None = None
         self.images, self.labels = LayerBox(napari_viewer, Image), LayerBox(napari_viewer, Labels)
         self.folder, browse = QLineEdit(), QToolButton()
@@ -228,11 +234,22 @@ class TrainWidget(QWidget):
             return
         self._drawn = rows
         self.canvas.setVisible(True)
-        figure = self.canvas.figure
+        figure, theme = self.canvas.figure, get_theme(self._viewer.theme)
+        colours = dict.fromkeys(_PARTS, theme.text.as_hex())
+        ground = dict.fromkeys(_GROUNDS, theme.background.as_hex())
         figure.clear()
-        axes = figure.add_subplot(xlabel="iteration", ylabel="loss")
+        figure.set_facecolor(theme.background.as_hex())
+        with rc_context({**colours, **ground, "font.size": 8}):
+            self._plot(figure.add_subplot(xlabel="iteration", ylabel="loss"), run)
+            # Legends and ticks take their colours when they are drawn.
+            self.canvas.draw()
+
+    def _plot(self, axes: Axes, run: Run) -> None:
         before = 0
         for stage in run.stages:
+            if before:
+                # Another loss: the weight of the gaps comes in.
+                axes.axvline(before, color="gray", linestyle=":", label="gaps weigh")
             losses = [row["loss"] for row in stage.rows if "loss" in row]
             mean = [
                 sum(losses[max(0, i - _SMOOTH) : i + 1]) / len(losses[max(0, i - _SMOOTH) : i + 1])
@@ -250,8 +267,8 @@ class TrainWidget(QWidget):
             )
             before += stage.done
         handles, names = axes.get_legend_handles_labels()
-        axes.legend(handles[:2], names[:2])
-        self.canvas.draw_idle()
+        first = {name: handle for handle, name in zip(handles[::-1], names[::-1])}
+        axes.legend(first.values(), first)
 
 
 class _Running:
