@@ -99,3 +99,18 @@ def test_the_wheel_holds_what_a_report_is_made_of(installed):
         assert (REPOSITORY / "python" / "unet" / "report" / part).read_text(
             encoding="utf-8"
         ) in page
+
+
+def test_the_wheel_tells_napari_of_its_widgets_and_a_user_of_what_is_missing(installed):
+    text = (
+        "from importlib.metadata import distribution;"
+        "(one,) = distribution('unet-in-caffe').entry_points.select(group='napari.manifest');"
+        "package, _, name = one.value.partition(':');"
+        "from importlib.util import find_spec; from pathlib import Path;"
+        "print(Path(find_spec(package).origin).with_name(name).read_text());"
+        "import sys; sys.modules['napari'] = None\n"
+        "try:\n    import unet_napari\nexcept ImportError as error:\n    print(error)\n"
+    )
+    said = installed.run("python", "-c", text)
+    assert "unet_napari.segment_widget:SegmentWidget" in said
+    assert "pip install 'unet-in-caffe[napari]' 'napari[all]'" in said.splitlines()[-1]

@@ -175,3 +175,41 @@ def test_networks_that_come_with_the_project_know_cells_they_have_not_seen(name,
     wrong = (probabilities[1] > 0.5) != (labels[200:360, 200:360] > 0)
     # More than a fifth of these pixels are membranes; the whole slice has half as many errors.
     assert wrong.mean() < 0.12
+
+
+class Bar:
+    """What a window shows instead of tqdm."""
+
+    total = done = 0
+
+    def update(self) -> None:
+        self.done += 1
+
+
+def test_a_bar_is_told_of_each_pass_and_can_end_them(model):
+    bar = Bar()
+    slices = list(model.stream(STACK, tta="mirror", bar=bar))
+    np.testing.assert_array_equal(slices, model.segment(STACK, tta="mirror"))
+    assert bar.done == bar.total == 2 * 4
+
+    class Enough(Exception):
+        pass
+
+    class Impatient(Bar):
+        def update(self) -> None:
+            super().update()
+            if self.done == 5:
+                raise Enough
+
+    bar, done = Impatient(), []
+    with pytest.raises(Enough):
+        done.extend(model.stream(STACK, tta="mirror", bar=bar))
+    assert bar.done == 5
+    # Nothing of it is left in the network.
+    np.testing.assert_array_equal(slices, model.segment(STACK, tta="mirror"))
+
+
+def test_cells_come_slice_by_slice_as_they_come_together(model):
+    rules = dict(threshold=0.6, minimum_area=4)
+    streamed = list(model.stream_instances(STACK, rules))
+    np.testing.assert_array_equal(streamed, model.instances(STACK, **rules))
