@@ -81,6 +81,7 @@ def test_a_cancelled_job_leaves_what_was_there(tmp_path, model):
     outcome, told = plugin.segment(
         job, model.path, model.weights, "-tile_size", "4x4", cancel_after=3
     )
-    assert outcome.status == 130 and 3 <= len(told) < 100 * 225
+    assert outcome.status in (130, 143, -15) and 3 <= len(told) < 100 * 225
+    assert not outcome.error.count("Traceback")
     assert job.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["job.h5"]
