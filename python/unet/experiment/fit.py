@@ -23,7 +23,7 @@ from unet.experiment.network_files import (
 )
 from unet.experiment.options import ExperimentOptions
 from unet.experiment.split import Split
-from unet.machine.memory import pass_memory
+from unet.machine.memory import is_short_of_memory, pass_memory
 from unet.model.adapt import Pretrained
 from unet.network.geometry import Geometry
 
@@ -194,7 +194,7 @@ class Fitting:
                 pace = measure(self._caffe, solver, self._folder.path, self._left / 10)
                 break
             except (MemoryError, RuntimeError) as error:
-                if isinstance(error, RuntimeError) and "memory" not in str(error):
+                if not is_short_of_memory(error):
                     raise
             why = f"those of {tile.value} do not fit into memory"
             tile = self._in_memory(maps, self._smaller(tile.value, why), why)

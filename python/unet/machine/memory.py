@@ -1,9 +1,10 @@
-"""How much memory a pass of a network may take."""
+"""How much memory a pass of a network may take, and whether it was too little."""
 
 from __future__ import annotations
 
 import functools
 import os
+import re
 import subprocess
 import time
 from pathlib import Path
@@ -13,8 +14,27 @@ _SHARE_OF_RAM = 0.8
 _SHARE_OF_GPU = 0.5
 # Where the GPU cannot be asked.
 _GPU_BYTES = 2.0 * 2**30
+_SHORT = re.compile(r"memory|bad_alloc|could not create a primitive(?! descriptor)")
 # Seconds for which what a GPU has said holds.
 _ANEW = 60.0
+
+
+def is_short_of_memory(error: BaseException) -> bool:
+    """Tell whether an error says that memory is too short, whoever raised it.
+
+    oneDNN, by which convolutions are computed on CPUs, only says that a primitive cannot be
+    created; one that it does not have it calls a primitive descriptor.
+
+    >>> is_short_of_memory(RuntimeError("CUDA out of memory")), is_short_of_memory(MemoryError())
+    (True, True)
+    >>> is_short_of_memory(RuntimeError("could not create a primitive"))
+    True
+    >>> is_short_of_memory(RuntimeError("could not create a primitive descriptor for convolution"))
+    False
+    """
+    if isinstance(error, RuntimeError):
+        return _SHORT.search(str(error)) is not None
+    return isinstance(error, MemoryError)
 
 
 def free_ram() -> float:

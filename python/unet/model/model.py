@@ -20,7 +20,7 @@ from tqdm import tqdm
 from unet.errors import InputError
 from unet.files.names import PathLike
 from unet.machine.engine import open_engine, tiles_together, unwarned
-from unet.machine.memory import array_memory, pass_memory
+from unet.machine.memory import array_memory, is_short_of_memory, pass_memory
 from unet.model.defaults import read_defaults
 from unet.model.lazy import is_lazy, segment_lazily
 from unet.model.open_modeldef import open_definition
@@ -358,7 +358,7 @@ class Model:
                 # A GPU is waited for.
                 self.net.blobs[self._score].data.flat[0].item()
             except RuntimeError as error:
-                if "memory" not in str(error):
+                if not is_short_of_memory(error):
                     raise
                 raise MemoryError(str(error).splitlines()[0]) from None
         return time.perf_counter() - begin
@@ -499,7 +499,7 @@ class Model:
                     f"those that the network learnt from; see --grey and --normalise"
                 ) from None
             except (MemoryError, RuntimeError) as error:
-                if isinstance(error, RuntimeError) and "memory" not in str(error):
+                if not is_short_of_memory(error):
                     raise
                 reason = (str(error).splitlines() or ["out of memory"])[0]
             if waiting:

@@ -70,8 +70,12 @@ def test_what_is_held_out_is_judged_and_no_more(slices, side, many, settle):
 
 @pytest.mark.parametrize(
     "error",
-    [MemoryError("64 MiB"), RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")],
-    ids=["memory", "memory of a GPU"],
+    [
+        MemoryError("64 MiB"),
+        RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"),
+        RuntimeError("layer 'conv' (Convolution): could not create a primitive (bottoms: (1, 16))"),
+    ],
+    ids=["memory", "memory of a GPU", "memory of oneDNN"],
 )
 def test_a_tile_that_memory_is_too_short_for_is_made_smaller_and_that_is_said(
     settle, short_of_memory, tmp_path, error
