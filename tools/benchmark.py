@@ -349,7 +349,14 @@ def segment(options: argparse.Namespace) -> None:
     segment(options)
 
 
-BENCHMARKS = {"engine": engine, "segment": segment, "tiles": tiles, "work": work}
+def onnx(options: argparse.Namespace) -> None:
+    """Time and compare what ONNX Runtime makes of an exported network."""
+    from time_export import onnx
+
+    onnx(options)
+
+
+BENCHMARKS = {"engine": engine, "onnx": onnx, "segment": segment, "tiles": tiles, "work": work}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -357,7 +364,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=tuple(BENCHMARKS))
     parser.add_argument("--net", default="unet", help="folder of prototxt/ (engine)")
-    parser.add_argument("--tile", type=whole(1), default=572, help="input size (engine, tiles)")
+    parser.add_argument(
+        "--tile", type=whole(1), default=572, help="input size (engine, tiles, onnx)"
+    )
     parser.add_argument(
         "--phase",
         default="both",
@@ -386,7 +395,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--workers", type=whole(0, 4096), nargs="+", help="how many cut (tiles; 0 and --threads)"
     )
-    parser.add_argument("--model", default="isbi2012", help="a trained network (segment)")
+    parser.add_argument("--model", default="isbi2012", help="a trained network (segment, onnx)")
     parser.add_argument("--slices", type=whole(1), default=30, help="of the stack (segment)")
     options = parser.parse_args(argv)
     is_the_output()

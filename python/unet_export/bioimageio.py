@@ -37,6 +37,7 @@ from unet_export.whole import halo, make_whole, placed, smallest_block, window
 _TEST_CELLS = {2: 6, 3: 2}
 # Of the zip's files, so that equal networks give equal bytes.
 _DATE = (1980, 1, 1, 0, 0, 0)
+_SMALL = 1 << 22
 _COVER = 256
 _SPEC = "0.5.12"
 
@@ -86,9 +87,12 @@ def write_bioimageio(
     guard_outputs([Output(path, EXPORT)], [opened.prototxt, opened.weights], overwrite)
     files, formats = _files(opened, author, licence)
     with atomic_path(path) as temporary:
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        with zipfile.ZipFile(temporary, "w") as archive:
             for name, data in files.items():
-                archive.writestr(zipfile.ZipInfo(name, _DATE), data, zipfile.ZIP_DEFLATED)
+                # Weights hardly become smaller, and take minutes.
+                small = len(data) < _SMALL
+                kind = zipfile.ZIP_DEFLATED if small else zipfile.ZIP_STORED
+                archive.writestr(zipfile.ZipInfo(name, _DATE), data, kind)
             archive.comment = mark(EXPORT).encode()
         _check(temporary, path)
     return formats
