@@ -315,7 +315,8 @@ def save_comparison(
     ):
         shares = [100 * pair[side] for pair in errors.values()]
         axis.bar(places + 0.4 * side - 0.2, shares, 0.4, color=colour, label=what)
-    axis.set_xticks(places, [name.replace(" ", "\n").replace("_", "\n") for name in errors], fontsize=8)
+    names = [name.replace(" ", "\n").replace("_", "\n") for name in errors]
+    axis.set_xticks(places, names, fontsize=8)
     axis.set_title("wrong pixels, %", fontsize=10)
     axis.legend(fontsize=8, frameon=False)
     axis.spines[["top", "right"]].set_visible(False)
