@@ -216,3 +216,10 @@ def test_an_interruption_leaves_the_earlier_package(tmp_path, monkeypatch):
         write_bioimageio(folder, tmp_path / "out.zip")
     assert (tmp_path / "out.zip").read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m", "out.zip"]
+
+
+def test_a_full_disk_leaves_nothing(tmp_path, small_disk):
+    folder = small_model(tmp_path / "m", maps=32)
+    with pytest.raises(InputError, match=r"out\.zip: cannot be written: the disk is full"):
+        write_bioimageio(folder, small_disk / "out.zip")
+    assert list(small_disk.iterdir()) == []

@@ -158,7 +158,7 @@ def test_places_that_are_none_for_a_file(tmp_path, name, said):
 def test_foreign_files_stay_and_earlier_exports_do_not(tmp_path):
     folder = write_model(tmp_path / "m")
     (tmp_path / "net.onnx").write_bytes(b"somebody's work")
-    with pytest.raises(InputError, match="exists, and is not a exported network"):
+    with pytest.raises(InputError, match="exists, and is not a network export"):
         write_onnx(folder, tmp_path / "net.onnx")
     assert (tmp_path / "net.onnx").read_bytes() == b"somebody's work"
     write_onnx(folder, tmp_path / "net.onnx", overwrite=True)

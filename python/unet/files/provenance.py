@@ -27,7 +27,7 @@ PICTURE = "picture"
 RESULT = "tracking result"
 SCORE_FILE = "file of scores"
 NETWORK = "file of a network"
-EXPORT = "exported network"
+EXPORT = "network export"
 
 #: Data sets of a training set that hold a number a slice: in a long stack more than the 64 kB of an
 #: attribute.
