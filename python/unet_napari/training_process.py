@@ -22,6 +22,7 @@ import numpy as np
 
 from unet import open_volume
 from unet.errors import InputError
+from unet.report.run_files import CHOICES
 from unet.volumes import Volume, VolumeWriter
 
 # Of a file that holds a layer.
@@ -98,7 +99,8 @@ def write_layers(request: TrainingRequest, image: Volume, labels: Volume) -> Ite
             if same == len(volume):
                 done += same
                 continue
-            if not request.overwrite:
+            # What never chose anything has learnt nothing that would be lost.
+            if (request.folder / CHOICES).exists() and not request.overwrite:
                 raise InputError(
                     f"{request.folder}: the {path.stem} layer has changed since this was begun: "
                     f"name another folder, or begin anew"

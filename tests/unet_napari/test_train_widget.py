@@ -42,6 +42,7 @@ def drawn(widget: TrainWidget) -> int:
     return sum(len(line.get_xdata()) for line in lines if line.get_label() == "training")
 
 
+@pytest.mark.slow
 def test_what_two_layers_have_taught_segments_a_third(opened, qtbot, tmp_path):
     viewer, widget = opened
     _, other = viewer.window.add_plugin_dock_widget("unet-in-caffe", "Segment (U-Net)")
@@ -60,11 +61,13 @@ def test_what_two_layers_have_taught_segments_a_third(opened, qtbot, tmp_path):
     np.testing.assert_array_equal(viewer.layers["em: probabilities"].data, expected)
 
 
+@pytest.mark.slow
 def test_a_training_that_is_stopped_goes_on_with_the_same_layers_alone(
     opened, qtbot, told, tmp_path
 ):
     viewer, widget = opened
-    widget.minutes.setValue(30)
+    # Too few for wider networks to be tried first.
+    widget.minutes.setValue(2)
 
     def train_and_stop(said: str) -> None:
         widget.start.click()
@@ -86,10 +89,10 @@ def test_a_training_that_is_stopped_goes_on_with_the_same_layers_alone(
     told(r".*mine: the labels layer has changed since this was begun: name another folder")
 
     viewer.layers["cells"].data = LABELS
-    widget.minutes.setValue(20)
+    widget.minutes.setValue(3)
     widget.start.click()
     until(qtbot, lambda: not widget.is_running)
-    told(r".*mine: was begun with --minutes 30.0, and is now asked for with --minutes 20.0")
+    told(r".*mine: was begun with --minutes 2.0, and is now asked for with --minutes 3.0")
 
 
 def test_mistakes_are_told_in_a_sentence_and_nothing_begins(opened, qtbot, told, tmp_path):
