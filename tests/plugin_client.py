@@ -16,7 +16,11 @@ from typing import NamedTuple
 
 import h5py
 import numpy as np
+import pytest
 from scipy import ndimage
+
+from unet.command import caffe_unet
+from unet.command.running import run_program
 
 _PROGRESS = re.compile(r"Processing batch ([0-9]+)/([0-9]+), tile ([0-9]+)/([0-9]+)")
 # Beside the interpreter, where pip puts it.
@@ -63,10 +67,18 @@ def is_found(program: str) -> bool:
     return execute(program).status == 0
 
 
-def check(model: Path, weights: Path, channels: int, *gpu: str) -> Outcome:
+def execute_here(capfd: pytest.CaptureFixture, *words: object) -> Outcome:
+    """Run caffe_unet to its end as its process does, but quickly, in this one."""
+    capfd.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        run_program(lambda _: caffe_unet.main(list(map(str, words))))
+    return Outcome(ended.value.code or 0, *capfd.readouterr())
+
+
+def check(capfd: pytest.CaptureFixture, model: Path, weights: Path, channels: int) -> Outcome:
     """Ask whether a model and weights suit images of so many channels."""
-    words = ("-model", model, "-weights", weights, "-n_channels", channels, *gpu)
-    return execute(CAFFE_UNET, "check_model_and_weights_h5", *words)
+    words = ("-model", model, "-weights", weights, "-n_channels", channels)
+    return execute_here(capfd, "check_model_and_weights_h5", *words)
 
 
 def write_job(

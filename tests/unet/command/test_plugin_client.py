@@ -27,8 +27,9 @@ def test_both_programs_are_found():
     assert plugin.is_found(plugin.CAFFE)
 
 
-def test_model_and_weights_are_checked(tmp_path, model):
-    refused = plugin.check(model.path, model.weights, 3)
+def test_model_and_weights_are_checked(model, capfd):
+    assert plugin.check(capfd, model.path, model.weights, 1).status == 0
+    refused = plugin.check(capfd, model.path, model.weights, 3)
     assert refused.status == 2 and "images of 1 channel, and not of 3" in refused.error
     assert refused.complaint == "Unknown caffe error."
 
@@ -36,7 +37,6 @@ def test_model_and_weights_are_checked(tmp_path, model):
 def test_segmentation_and_detection_are_those_of_plain_arithmetic(tmp_path, model):
     frames = ndimage.gaussian_filter(np.random.default_rng(1).random((2, 1, 30, 24)), (0, 0, 2, 2))
     frames = (frames * 60000).astype(np.uint16)
-    assert plugin.check(model.path, model.weights, 1).status == 0
     job = tmp_path / "job 1.h5"
     blob = plugin.write_job(job, frames, (1.0, 0.75), (0.5, 0.5), 1)
     assert blob.shape == (2, 1, 60, 36)
@@ -65,10 +65,11 @@ def test_segmentation_and_detection_are_those_of_plain_arithmetic(tmp_path, mode
         assert one.confidence == pytest.approx(other.confidence, abs=1e-5)
 
 
-def test_a_gpu_that_is_not_there_is_told_in_the_plugins_words(tmp_path, model):
+def test_a_gpu_that_is_not_there_is_told_in_the_plugins_words(tmp_path, model, capfd):
     job = tmp_path / "job.h5"
     plugin.write_job(job, np.ones((1, 1, 9, 9)), (1, 1), (1, 1), 0)
-    outcome, _ = plugin.segment(job, model.path, model.weights, "-n_tiles", 1, "-gpu", 99)
+    words = ("-infileH5", job, "-outfileH5", job, "-model", model.path, "-weights", model.weights)
+    outcome = plugin.execute_here(capfd, "tiled_predict", *words, "-n_tiles", 1, "-gpu", 99)
     assert outcome.status == 2 and outcome.complaint == "Requested GPU does not exist."
     with h5py.File(job, "r") as file:
         assert list(file) == ["data"]
