@@ -13,6 +13,7 @@ from google.protobuf import text_format
 import caffe
 import unet
 from caffe.proto import caffe_pb2
+from tests.plain_caffe_unet import PluginModel
 from tests.unet.model.test_adapt import write_model
 from unet.datasets.phantom import phantom
 from unet.errors import InputError
@@ -102,6 +103,17 @@ def test_other_channels_and_classes_are_trained_and_told(model, tmp_path):
     # A last layer that begins anew is not worth a score.
     assert "model as it is" not in trained.choices["networks"]
     assert unet.load(tmp_path / "mine", device="cpu").segment(stack[:1]).shape == (1, 3, 64, 64)
+
+
+def test_a_network_of_the_plugins_editor_is_trained_on(tmp_path):
+    plugin = PluginModel(tmp_path, (2, 2))
+    how = dict(HOW, iterations=1, from_model=plugin.path)
+    trained = unet.train(STACK, LABELS, tmp_path / "mine", **how)
+    assert trained.choices["net"]["levels"] == 2
+    assert trained.choices["from"]["first"].endswith(
+        "is kept ('trafo_data3-d0a' is in its weights)"
+    )
+    assert "cells.modeldef.h5 as it is" in trained.choices["networks"]
 
 
 def test_it_goes_on_when_the_model_is_gone_and_can_be_moved(model, trained, tmp_path, monkeypatch):
