@@ -415,8 +415,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
             add("--model", default=model, help="our model folder; passed over where there is none")
             add("-o", "--output", default="runs/published", help="of the results (%(default)s)")
         if name == "compare":
-            minutes = dict(type=real(0, 1e6), default=COMPARE_MINUTES)
-            add("--minutes", **minutes, help="of each training (%(default)s)")
+            minutes = dict(type=real(0.1, 1e6), default=COMPARE_MINUTES)
+            add("--minutes", **minutes, help="of each of the two long trainings (%(default)s)")
         if name in ("separation", "published", "compare"):
             add_overwrite(command)
     options = parser.parse_args(argv)

@@ -26,7 +26,7 @@ from unet.files.outputs import Output, guard_outputs
 from unet.files.provenance import SCORE_FILE, STACK
 from unet.files.score_file import write_scores
 from unet.machine.engine import open_engine
-from unet.segmentation.sliding_window import SlidingWindow
+from unet.model.sliding_window import SlidingWindow
 from unet.volumes import chosen_slices, open_volume
 from unet.volumes.writers.volume_writer import VolumeWriter
 

@@ -8,6 +8,7 @@ from types import ModuleType
 import numpy as np
 
 from unet.errors import InputError
+from unet.model.open_net import read_weights, stored_in
 from unet.network.sliding_window import join_fragments, multiply_adds
 from unet.volumes.intensity import is_normalised, scale_intensity
 from unet.volumes.mirror import mirrored
@@ -36,7 +37,8 @@ class SlidingWindow:
     Raises
     ------
     InputError
-        If a file is missing, or the network takes no normalised windows of one channel.
+        If a file is missing, the weights are those of another network, or it takes no normalised
+        windows of one channel.
     """
 
     def __init__(self, caffe: ModuleType, folder: Path, weights: Path) -> None:
@@ -44,16 +46,18 @@ class SlidingWindow:
         for path in files:
             if not path.is_file():
                 raise InputError(
-                    f"{path}: no such file; `unet nets sliding_window` writes the nets"
+                    f"{path}: no such file; name the folder that `unet nets sliding_window` wrote "
+                    f"and weights that were trained by its solver"
                 )
         if not is_normalised(files[0]):
             raise InputError(
                 f"{files[0]}: learnt from slices that were not normalised, and which grey values "
                 f"became 0 and 1 is not known; make its training set with --normalise"
             )
-        self._each, self._all = (
-            caffe.Net(str(net), caffe.TEST, weights=str(weights)) for net in files[:2]
-        )
+        self._each, self._all = (caffe.Net(str(net), caffe.TEST) for net in files[:2])
+        stored = stored_in(weights)
+        for net, prototxt in zip((self._each, self._all), files):
+            read_weights(net, prototxt, weights, stored)
         channels, height, width = self._each.blobs["data"].data.shape[1:]
         if channels != 1 or height != width:
             raise InputError(

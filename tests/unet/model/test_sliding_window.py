@@ -10,9 +10,9 @@ import pytest
 import caffe
 from tests.unet.noise_set import ATTRIBUTES, write_noise_set
 from unet.errors import InputError
+from unet.model.sliding_window import SlidingWindow
 from unet.network.nets import window_files, write_files
 from unet.preparation.training_set import write_training_set
-from unet.segmentation.sliding_window import SlidingWindow
 from unet.volumes.intensity import INPUT
 
 
@@ -25,7 +25,10 @@ def folder(tmp_path: Path) -> Path:
     data = str(tmp_path / "set.h5")
     write_training_set(data, raw, (raw > 99).astype(np.uint8), weights, attributes=attributes)
     write_files(window_files(data, str(tmp_path), window=23), tmp_path)
+    caffe.set_random_seed(1)
     net = caffe.Net(str(tmp_path / "deploy.prototxt"), caffe.TEST)
+    # Else probabilities are 0 or 1.
+    net.params["score"][0].data[...] *= 0.05
     net.save(str(tmp_path / "w.caffemodel"))
     return tmp_path
 
@@ -59,6 +62,16 @@ def test_multiply_adds_are_those_of_a_window_and_of_all(folder):
 def test_what_is_missing_or_does_not_fit_is_one_sentence(folder, tmp_path):
     with pytest.raises(InputError, match=r"none.caffemodel: no such file"):
         SlidingWindow(caffe, folder, folder / "none.caffemodel")
+    other = folder / "other"
+    write_files(window_files(str(folder / "set.h5"), "x", window=9), other)
+    for net, lacks in (
+        (other, r"weights for layer 'conv2', which .*deploy"),
+        (folder, "'conv2' of"),
+    ):
+        named = caffe.Net(str((folder if net == other else other) / "deploy.prototxt"), caffe.TEST)
+        named.save(str(folder / "others.caffemodel"))
+        with pytest.raises(InputError, match=lacks):
+            SlidingWindow(caffe, net, folder / "others.caffemodel")
     (folder / INPUT).write_text('{"normalise": false}')
     with pytest.raises(InputError, match="make its training set with --normalise"):
         SlidingWindow(caffe, folder, folder / "w.caffemodel")
