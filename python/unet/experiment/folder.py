@@ -12,7 +12,14 @@ from typing import Any
 
 from unet.errors import InputError
 from unet.experiment.options import PLAIN
-from unet.files.atomic import atomic_parts, atomic_path, is_temporary, sweep, sweep_parts
+from unet.files.atomic import (
+    atomic_parts,
+    atomic_path,
+    is_temporary,
+    make_folders,
+    sweep,
+    sweep_parts,
+)
 from unet.files.names import split_name
 from unet.files.outputs import refuse_own_inputs
 from unet.files.provenance import KEY, SCORE_FILE, mark
@@ -89,8 +96,8 @@ class RunFolder:
         """Write down what was chosen."""
         write_scores(self / CHOICES, choices)
 
-    def begin(self, inputs: Iterable[str], overwrite: bool) -> None:
-        """Make the folder one of a run, or find it to be one.
+    def begin(self, inputs: Iterable[str], overwrite: bool) -> list[Path]:
+        """Make the folder one of a run, or find it to be one; return the folders that were made.
 
         Raises
         ------
@@ -116,7 +123,7 @@ class RunFolder:
                     f"{self / strange}: exists, and no training from a stack has left it; name "
                     f"another folder, or replace it with --overwrite"
                 )
-        self.path.mkdir(parents=True, exist_ok=True)
+        return make_folders(self.path)
 
     def _sweep(self) -> None:
         """Remove what kills have left: outputs that are done are not written again."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -110,7 +111,7 @@ def train_from_stack(
     if options.from_model is not None and (overwrite or not folder.is_settled):
         pretrained = open_pretrained(caffe, options.from_model)
         options = as_pretrained(options, pretrained)
-    folder.begin([*inputs, *(pretrained.files if pretrained else ())], overwrite)
+    made = folder.begin([*inputs, *(pretrained.files if pretrained else ())], overwrite)
     lock = lock_folder(folder.path)
     try:
         choices = folder.choices
@@ -149,6 +150,10 @@ def train_from_stack(
         way.report()
     finally:
         os.close(lock)
+        # Where nothing was begun, nothing is left; a folder that holds something stays.
+        with contextlib.suppress(OSError):
+            for place in reversed(made):
+                place.rmdir()
     return Trained(os.fspath(folder.path), scores, choices)
 
 

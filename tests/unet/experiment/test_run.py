@@ -210,6 +210,12 @@ def test_the_engine_computes_afterwards_as_before(tmp_path, monkeypatch, before)
         caffe.set_precision("fp32")
 
 
+def test_where_nothing_was_begun_no_folder_is_left(tmp_path):
+    with pytest.raises(InputError, match="give labels of the same slices"):
+        unet.train(STACK, LABELS[:3], tmp_path / "runs" / "mine", **HOW)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_other_options_are_refused_and_said(trained):
     with pytest.raises(InputError, match=r"begun with --iterations 16, and .* --iterations 20"):
         unet.train(STACK, LABELS, trained.folder, **{**HOW, "iterations": 20})
