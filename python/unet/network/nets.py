@@ -295,13 +295,9 @@ def own_files(
     if iterations < 1:
         raise InputError(f"{iterations} iterations are too few; give at least 1")
     with TrainingSet(data) as training_set:
-        count, *size = training_set.shape
-        channels, classes = training_set.channels, training_set.classes
-        normalised = training_set.intensity_range is None
-        chosen = chosen_slices(train, count, "--train-slices")
-        training_set.demand_annotated(chosen, classes=2)
+        size, channels, classes, normalised, chosen = _learnt_from(training_set, train)
         if test is not None:
-            held_out = chosen_slices(test, count, "--test-slices")
+            held_out = chosen_slices(test, training_set.shape[0], "--test-slices")
             training_set.demand_annotated(held_out, classes=1)
             both = sorted(set(chosen) & set(held_out))
             if both:
@@ -332,6 +328,17 @@ def own_files(
     }
 
 
+def _learnt_from(
+    training_set: TrainingSet, train: range | None
+) -> tuple[tuple[int, ...], int, int, bool, range]:
+    """Return size, channels, classes, whether slices are normalised, and which are learnt from."""
+    count, *size = training_set.shape
+    chosen = chosen_slices(train, count, "--train-slices")
+    training_set.demand_annotated(chosen, classes=2)
+    normalised = training_set.intensity_range is None
+    return tuple(size), training_set.channels, training_set.classes, normalised, chosen
+
+
 def window_files(
     data: str,
     folder: str,
@@ -355,11 +362,7 @@ def window_files(
     if iterations < 1:
         raise InputError(f"{iterations} iterations are too few; give at least 1")
     with TrainingSet(data) as training_set:
-        count, *size = training_set.shape
-        channels, classes = training_set.channels, training_set.classes
-        normalised = training_set.intensity_range is None
-        chosen = chosen_slices(train, count, "--train-slices")
-        training_set.demand_annotated(chosen, classes=2)
+        size, channels, classes, normalised, chosen = _learnt_from(training_set, train)
     name = f"window_{window}"
     body = window_body(window, classes=classes)
     feed = tiles(
