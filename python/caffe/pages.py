@@ -3,7 +3,8 @@
 The system hands out fresh pages one by one, and clears each: for the blobs of a pass, each of which
 lives for a few layers, that takes a tenth of the time of the pass itself. Here the pages of a blob
 that is gone move to where the next one lies. None waits for a fitting size, so that blobs together
-take no more than they do at the worst moment of the pass; none waits for the next pass either.
+take no more than they do at the worst moment of the pass. Those that are idle after it wait for the
+next one, if what comes between needs no such memory; the system takes them as soon as it is short.
 """
 
 from __future__ import annotations
@@ -44,15 +45,28 @@ def set_least(count: int) -> None:
 
 
 @contextmanager
-def passed_on() -> Iterator[None]:
-    """Pass pages on from blob to blob inside the block, which is a pass forward."""
+def passed_on(kept: bool) -> Iterator[None]:
+    """Pass pages on from blob to blob inside the block, which is a pass forward.
+
+    Parameters
+    ----------
+    kept : bool
+        Whether pages that are idle at the end wait for the next pass. What a pass backward computes
+        would come on top of them.
+    """
     _count_passes(1)
     try:
         yield
     finally:
         _count_passes(-1)
-        while not _passes and (run := _next_idle()) is not None:
-            _system().munmap(*run)
+        if not (_passes or (kept and _may_be_taken())):
+            give_back()
+
+
+def give_back() -> None:
+    """Give idle pages back to the system."""
+    while (run := _next_idle()) is not None:
+        _system().munmap(*run)
 
 
 def empty(shape: tuple[int, int, int, int]) -> torch.Tensor:
@@ -126,6 +140,19 @@ def _mapped(count: int) -> int | None:
             break
         filled += moved
     return start
+
+
+def _may_be_taken() -> bool:
+    """Let the system take idle pages when it is short of memory; tell whether it can do that."""
+    advice = getattr(mmap, "MADV_FREE", None)
+    for _ in range(len(_idle)):
+        run = _next_idle()
+        if run is None:
+            break
+        _idle.appendleft(run)
+        if advice is None or _system().madvise(*run, advice):
+            return False
+    return True
 
 
 def _next_idle() -> tuple[int, int] | None:

@@ -1,8 +1,10 @@
 """Pages of blobs that are gone serve those made after them, and nobody else sees the difference."""
 
+import mmap
 import resource
 import sys
 import threading
+from collections import deque
 
 import numpy as np
 import pytest
@@ -36,7 +38,7 @@ def mapped():
 
 @pytest.mark.parametrize("shape", [(1, 16, 181, 182), (2, 48, 77, 75)])
 def test_a_blob_is_channels_last_and_of_its_shape(shape):
-    with pages.passed_on():
+    with pages.passed_on(kept=False):
         tensor = pages.empty(shape)
     assert tensor.shape == shape
     assert tensor.dtype == torch.float32
@@ -45,7 +47,7 @@ def test_a_blob_is_channels_last_and_of_its_shape(shape):
 
 
 def test_pages_of_a_blob_serve_several_and_these_one_again():
-    with pages.passed_on():
+    with pages.passed_on(kept=False):
         first = blob(24, 1.0)
         del first
         parts = [made(6), made(10), made(8)]
@@ -63,7 +65,7 @@ def test_pages_of_a_blob_serve_several_and_these_one_again():
 
 
 def test_a_view_or_an_array_keeps_the_pages():
-    with pages.passed_on():
+    with pages.passed_on(kept=False):
         tensor = blob(4, 7.0)
         view, array = tensor[:, 3:5], tensor.permute(0, 2, 3, 1).numpy()
         del tensor
@@ -77,12 +79,12 @@ def test_a_view_or_an_array_keeps_the_pages():
 
 
 def test_after_the_last_pass_nothing_is_left_of_blobs_that_are_gone():
-    with pages.passed_on():
+    with pages.passed_on(kept=False):
         blob(4, 0.0)
     before = mapped()
-    with pages.passed_on():
+    with pages.passed_on(kept=False):
         outlives = blob(64, 1.0)
-        with pages.passed_on():
+        with pages.passed_on(kept=False):
             blob(64, 2.0)
         blob(16, 3.0)
         del outlives
@@ -90,10 +92,59 @@ def test_after_the_last_pass_nothing_is_left_of_blobs_that_are_gone():
     assert mapped() - before < 8 * 2**20
 
 
+def test_pages_wait_for_the_next_pass_unless_they_are_asked_back():
+    with pages.passed_on(kept=True):
+        blob(32, 5.0)
+    before = mapped()
+    with pages.passed_on(kept=True):
+        # Nobody was short of memory meanwhile.
+        assert bool((made(20) == 5).all())
+        assert mapped() - before < 4 * 2**20
+    # A pass backward would come on top of them.
+    with pages.passed_on(kept=False):
+        blob(8, 6.0)
+    assert before - mapped() > 28 * 2**20
+
+
+def test_pages_that_the_system_cannot_take_do_not_wait(monkeypatch):
+    class Refusing:
+        def __getattr__(self, name):
+            return self.refuse if name == "madvise" else getattr(system, name)
+
+        @staticmethod
+        def refuse(address, size, advice):
+            return -1 if advice == mmap.MADV_FREE else 0
+
+    system = pages._system()
+    before = mapped()
+    monkeypatch.setattr(pages, "_system", Refusing)
+    with pages.passed_on(kept=True):
+        blob(32, 5.0)
+    assert mapped() - before < 8 * 2**20
+
+
+def test_many_passes_hold_no_more_than_one():
+    def run(seed):
+        rng = np.random.default_rng(seed)
+        held = deque(maxlen=3)
+        with pages.passed_on(kept=True):
+            for size in rng.integers(1, 16, 20):
+                held.append(blob(int(size), float(size)))
+                assert all(bool((b == b.shape[2] / 2**7).all()) for b in held)
+
+    run(0)
+    before = mapped()
+    for seed in range(12):
+        run(seed)
+    assert mapped() - before < 48 * 2**20
+    pages.give_back()
+    assert not pages._idle
+
+
 def test_outside_of_passes_and_for_small_blobs_the_allocator_is_asked(monkeypatch):
     monkeypatch.setattr(pages, "_mapped", lambda count: pytest.fail("pages were taken"))
     assert pages.empty((1, 16, 512, 512)).is_contiguous(memory_format=torch.channels_last)
-    with pages.passed_on():
+    with pages.passed_on(kept=False):
         assert pages.empty((1, 16, 8, 8)).shape == (1, 16, 8, 8)
 
 
@@ -104,7 +155,7 @@ def test_what_the_system_refuses_the_allocator_gives(monkeypatch, call):
             return (lambda *_: pages._FAILED) if name == call else getattr(system, name)
 
     system = pages._system()
-    with pages.passed_on():
+    with pages.passed_on(kept=False):
         blob(8, 1.0)
         monkeypatch.setattr(pages, "_system", Refusing)
         assert float(blob(8, 2.0).sum()) == 2 * 8 * 2**18
@@ -116,7 +167,7 @@ def test_passes_in_several_threads_do_not_share_a_page():
     def run(value):
         rng = np.random.default_rng(value)
         held = {}
-        with pages.passed_on():
+        with pages.passed_on(kept=False):
             for step in range(12):
                 number = int(rng.integers(4))
                 held[number] = blob(int(rng.integers(2, 9)), 100.0 * value + step), step

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
-from caffe import common
+from caffe import common, pages
 from caffe.blob import Blob
 from caffe.layer_types import register
 from caffe.layers.base import Blobs, BuiltInLayer
@@ -174,6 +174,8 @@ class Pooling(BuiltInLayer):
         elif self.maximum and data.device.type != "cpu" and self.phase == caffe_pb2.TRAIN:
             # GPUs find the indices anyway.
             pooled, self.indices = _max_pool(data, self.kernel, self.stride)
+        elif self.maximum and self._halves(data):
+            pooled = _halved(data)
         elif self.maximum:
             pooled = F.max_pool2d(data, self.kernel, self.stride)
         elif self.method == _STOCHASTIC:
@@ -182,6 +184,15 @@ class Pooling(BuiltInLayer):
             pooled = F.avg_pool2d(data, self.kernel, self.stride, divisor_override=1)
             pooled = pooled / self._areas(bottom[0], top[0], pooled)
         top[0].set_data(pooled[(..., *map(slice, top[0].shape[2:]))])
+
+    def _halves(self, data: torch.Tensor) -> bool:
+        """Tell whether the maxima of 2 x 2 pixels each are asked for, on a CPU, channels last."""
+        return (
+            data.device.type == "cpu"
+            and data.dtype == torch.float32
+            and self.kernel == self.stride == (2, 2)
+            and data.is_contiguous(memory_format=torch.channels_last)
+        )
 
     def _pool_volume(self, padded: torch.Tensor, bottom: Blob, top: Blob) -> torch.Tensor:
         """Return the pooled values of 1 or 3 spatial axes."""
@@ -267,6 +278,17 @@ class Pooling(BuiltInLayer):
             )
         inside = (slice(pad, pad + size) for pad, size in zip(self.pad, data.shape[2:]))
         bottom[0].set_diff(grad[(..., *inside)])
+
+
+def _halved(data: torch.Tensor) -> torch.Tensor:
+    """Return the maxima of 2 x 2 pixels each; PyTorch's pooling notes where each of them lies."""
+    size, maps, height, width = data.shape
+    pooled = pages.empty((size, maps, height // 2, width // 2))
+    inside = data[:, :, : height // 2 * 2, : width // 2 * 2]
+    torch.maximum(inside[:, :, ::2, ::2], inside[:, :, ::2, 1::2], out=pooled)
+    for column in range(2):
+        torch.maximum(pooled, inside[:, :, 1::2, column::2], out=pooled)
+    return pooled
 
 
 @register("SPP")

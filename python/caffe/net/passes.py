@@ -139,7 +139,7 @@ class Passes:
         )
         give_back = not (self.retain_data or before_backward)
         rectified = False
-        with pages.passed_on():
+        with pages.passed_on(kept=give_back):
             for index in indices:
                 node = self.nodes[index]
                 if rectified:
@@ -180,6 +180,7 @@ class Passes:
                 # Else it holds the weight of a loss.
                 if not weight:
                     blob.diff_memory.source.discard()
+        pages.give_back()
 
     def _give_back(self, names: Collection[str], keep: Collection[str] = ()) -> None:
         for name in names:

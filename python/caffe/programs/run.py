@@ -75,16 +75,32 @@ def _status(main: Callable[[Sequence[str] | None], int | None]) -> int | None:
             status = main(None)
             sys.stdout.flush()
         return status
-    except KeyboardInterrupt as stop:
-        # Of objects that it left half made, and that now go, nobody wants to hear.
-        sys.unraisablehook = lambda lost: None
-        number = stop.number if isinstance(stop, Stopped) else signal.SIGINT
-        if number != signal.SIGPIPE:
-            print("stopped", file=sys.stderr)
-        return EXIT_STOPPED + number
-    except (CaffeError, OSError, MemoryError) as error:
-        print(f"{Path(sys.argv[0]).stem}: {error or type(error).__name__}", file=sys.stderr)
+    except (KeyboardInterrupt, Exception) as error:
+        number = _signal_behind(error)
+        if number is not None:
+            return _stopped(number)
+        if not isinstance(error, (CaffeError, OSError, MemoryError)):
+            raise
+        print(f"{Path(sys.argv[0]).stem}: {str(error) or type(error).__name__}", file=sys.stderr)
         return EXIT_MISTAKE
+
+
+def _signal_behind(error: BaseException) -> int | None:
+    """Return the signal that an error is, or was made of by a library that was being imported."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, KeyboardInterrupt):
+        cause = cause.__cause__
+    if cause is None:
+        return None
+    return cause.number if isinstance(cause, Stopped) else signal.SIGINT
+
+
+def _stopped(number: int) -> int:
+    # Of objects that it left half made, and that now go, nobody wants to hear.
+    sys.unraisablehook = lambda lost: None
+    if number != signal.SIGPIPE:
+        print("stopped", file=sys.stderr)
+    return EXIT_STOPPED + number
 
 
 @contextlib.contextmanager

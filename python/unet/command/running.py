@@ -13,7 +13,7 @@ from typing import Callable
 from unet.command.terminal import never_in_the_way
 from unet.errors import is_mistake
 from unet.files.names import printable
-from unet.machine.signals import Stopped, ignore, unwinding
+from unet.machine.signals import ignore, signal_behind, unwinding
 
 EXIT_MISTAKE = 2
 # Plus the number of the signal: 130 for Ctrl-C.
@@ -55,17 +55,22 @@ def _status(main: Callable[[Sequence[str] | None], int | None]) -> int | None:
             status = main(None)
             sys.stdout.flush()
         return status
-    except KeyboardInterrupt as stop:
-        # Of objects that it left half made, and that now go, nobody wants to hear.
-        sys.unraisablehook = lambda lost: None
-        number = stop.number if isinstance(stop, Stopped) else signal.SIGINT
-        if number != signal.SIGPIPE:
-            print("stopped", file=sys.stderr)
-        return EXIT_STOPPED + number
-    except Exception as error:
+    except (KeyboardInterrupt, Exception) as error:
+        number = signal_behind(error)
+        if number is not None:
+            return _stopped(number)
         if not is_mistake(error):
             raise
         # Names may hold anything, line breaks too.
         text = printable(str(error)) or type(error).__name__
         print(f"{Path(sys.argv[0]).name}: {text}", file=sys.stderr)
         return EXIT_MISTAKE
+
+
+def _stopped(number: int) -> int:
+    """Say that the program was stopped, unless by the reader that has gone; return the status."""
+    # Of objects that it left half made, and that now go, nobody wants to hear.
+    sys.unraisablehook = lambda lost: None
+    if number != signal.SIGPIPE:
+        print("stopped", file=sys.stderr)
+    return EXIT_STOPPED + number

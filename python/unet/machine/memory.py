@@ -15,6 +15,7 @@ _SHARE_OF_GPU = 0.5
 # Where the GPU cannot be asked.
 _GPU_BYTES = 2.0 * 2**30
 _SHORT = re.compile(r"memory|bad_alloc|could not create a primitive(?! descriptor)")
+_CGROUP = Path("/sys/fs/cgroup")
 # Seconds for which what a GPU has said holds.
 _ANEW = 60.0
 
@@ -42,17 +43,34 @@ def free_ram() -> float:
     import psutil
 
     free = float(psutil.virtual_memory().available)
-    for limit, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    for limit, used, told, name in (
+        ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+        (
+            "memory/memory.limit_in_bytes",
+            "memory/memory.usage_in_bytes",
+            "memory/memory.stat",
+            "total_inactive_file",
+        ),
     ):
-        folder = Path("/sys/fs/cgroup")
         try:
-            free = min(free, int((folder / limit).read_text()) - int((folder / used).read_text()))
+            taken = int((_CGROUP / used).read_text())
+            free = min(free, int((_CGROUP / limit).read_text()) - taken + _waiting(told, name))
         except (OSError, ValueError):
             # There is no such limit: the file is missing, or says "max".
             continue
     return max(free, 0.0)
+
+
+def _waiting(told: str, name: str) -> int:
+    """Return the bytes that a container gives back as soon as it is short of memory.
+
+    Of files that were read, say a stack, and of what programs have declared to be free.
+    """
+    try:
+        found = re.search(rf"^{name} (\d+)$", (_CGROUP / told).read_text(), re.MULTILINE)
+    except OSError:
+        return 0
+    return int(found[1]) if found else 0
 
 
 def free_on_gpu(number: int) -> float | None:

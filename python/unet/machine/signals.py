@@ -23,6 +23,20 @@ class Stopped(KeyboardInterrupt):
         self.number = number
 
 
+def signal_behind(error: BaseException) -> int | None:
+    """Return the signal that an error is or was made of, None if there is none.
+
+    A library that is interrupted while it is imported, or that calls Python from C, makes an error
+    of its own out of it: "initialization failed".
+    """
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, KeyboardInterrupt):
+        cause = cause.__cause__
+    if cause is None:
+        return None
+    return cause.number if isinstance(cause, Stopped) else signal.SIGINT
+
+
 @contextlib.contextmanager
 def unwinding() -> Iterator[None]:
     """Have the signals that ask a program to stop raise `Stopped`.

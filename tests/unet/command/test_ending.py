@@ -205,3 +205,38 @@ run_program(lambda _: Thing())
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (128 + signal.SIGTERM, "stopped\n")
+
+
+@pytest.mark.parametrize("module", ["unet.command.running", "caffe.programs.run"])
+def test_an_error_that_a_library_makes_of_a_signal_is_a_stop(module):
+    program = f"""
+import os, signal, time
+from {module} import run_program
+def main(_):
+    try:
+        os.kill(os.getpid(), signal.SIGHUP)
+        time.sleep(60)
+    except BaseException as stop:
+        # As modules in C that are interrupted while they are imported.
+        raise ImportError("initialization failed") from stop
+run_program(main)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGHUP, "stopped\n")
+
+
+@pytest.mark.parametrize("module", ["unet.command.running", "caffe.programs.run"])
+def test_what_goes_wrong_while_a_signal_is_answered_is_told(module):
+    program = f"""
+import os, signal, time
+from {module} import run_program
+def main(_):
+    try:
+        os.kill(os.getpid(), signal.SIGHUP)
+        time.sleep(60)
+    finally:
+        raise OSError("the disk is full")
+run_program(main)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, "-c: the disk is full\n")

@@ -54,3 +54,27 @@ def test_a_gpu_that_does_not_answer_is_taken_for_a_small_one(nvidia_smi, script)
     assert memory.pass_memory("0") == 2 * 2**30
     # No GPU at all, as far as one can tell.
     assert memory.pass_memory("auto") == pytest.approx(memory.pass_memory("cpu"), rel=0.5)
+
+
+@pytest.mark.parametrize(
+    ("folder", "limit", "used", "prefix"),
+    [
+        ("", "memory.max", "memory.current", ""),
+        ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
+    ],
+)
+def test_files_that_a_container_has_read_do_not_count_as_taken(
+    tmp_path, monkeypatch, folder, limit, used, prefix
+):
+    place = tmp_path / folder
+    place.mkdir(exist_ok=True)
+    (place / limit).write_text("3000\n")
+    (place / used).write_text("2500\n")
+    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    assert memory.free_ram() == 500
+    (place / "memory.stat").write_text(f"{prefix}active_file 7\n{prefix}inactive_file 900\n")
+    assert memory.free_ram() == 1400
+    (place / "memory.stat").write_text("anon 7\n")
+    assert memory.free_ram() == 500
+    (place / limit).write_text("max\n")
+    assert memory.free_ram() > 3000
