@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import re
+
 from caffe.errors import CaffeError
 from caffe.files import upgrade_release2015
 from caffe.files.upgrade_v0 import assign, v0_to_v1
-from caffe.log import log_error, log_info, log_warning
+from caffe.log import Log, log_error, log_info, log_warning
 from caffe.proto import caffe_pb2
+
+_log = Log("upgrade_proto.cpp")
 
 # LayerType of V1 -> type; those left out are their words capitalised, as INNER_PRODUCT is.
 _V1_TYPES = {
@@ -241,3 +246,28 @@ def upgrade_solver_as_needed(param: caffe_pb2.SolverParameter, source: str) -> N
         "Note that future Caffe releases will only support 'type' field (string) for a solver's "
         "type."
     )
+
+
+def name_snapshots(param: caffe_pb2.SolverParameter, source: str) -> None:
+    """Give a solver, read from the file `source`, the snapshot_prefix that it needs, in place.
+
+    The file's path without its suffix if it has none, and the file's name in it if it is a folder.
+
+    Raises
+    ------
+    CaffeError
+        If that is not UTF-8, as no text of a message can be.
+    """
+    named_after_file = not param.snapshot_prefix or os.path.isdir(param.snapshot_prefix)
+    if named_after_file and re.search("[\ud800-\udfff]", source):
+        raise CaffeError(
+            f"{source}: snapshots cannot have the name of this file, which is not UTF-8; give it "
+            "another one, or a snapshot_prefix"
+        )
+    if not param.snapshot_prefix:
+        param.snapshot_prefix = os.path.splitext(source)[0]
+        _log.info(f"snapshot_prefix was not specified and is set to {param.snapshot_prefix}")
+    elif os.path.isdir(param.snapshot_prefix):
+        stem = os.path.splitext(os.path.basename(source))[0]
+        param.snapshot_prefix = os.path.join(param.snapshot_prefix, stem)
+        _log.info(f"snapshot_prefix was a directory and is replaced to {param.snapshot_prefix}")
