@@ -138,3 +138,33 @@ def test_transparency_is_left_out_where_colour_is_needed(tmp_path):
     Image.fromarray(colours, "RGBA").save(tmp_path / "a.png")
     assert np.array_equal(read(tmp_path / "a.png", channels=3)[0], np.moveaxis(colours, -1, 0)[:3])
     assert read(tmp_path / "a.png").shape == (1, 4, 20, 31)
+
+
+def test_pages_of_which_one_stores_white_as_zero_are_refused(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+        for photometric in ("minisblack", "miniswhite"):
+            tiff.write(stack((20, 31)), photometric=photometric, metadata=None, contiguous=False)
+    refused(tmp_path / "a.tif", "slice 1 stores brightness as white is 0, but slice 0 black is 0")
+
+
+@pytest.mark.parametrize("mode, name", [("CMYK", "a.tif"), ("CMYK", "a.jpg"), ("YCbCr", "a.tif")])
+def test_grey_in_colours_for_printing_is_not_taken_for_its_negative(tmp_path, mode, name):
+    grey = np.add.outer(np.arange(40), np.arange(50)).astype(np.uint8)
+    Image.fromarray(grey).convert("RGB").convert(mode).save(tmp_path / name)
+    refused(tmp_path / name, f"has the colours of {mode}; save it as RGB or grey", channels=1)
+
+
+def test_two_channels_that_nothing_calls_transparency_are_kept(tmp_path):
+    written = stack((4, 20, 31, 2))
+    options = {"photometric": "minisblack", "planarconfig": "contig"}
+    tifffile.imwrite(tmp_path / "a.tif", written, extrasamples=["unspecified"], **options)
+    tifffile.imwrite(tmp_path / "b.tif", written, extrasamples=["unassalpha"], **options)
+    assert np.array_equal(read(tmp_path / "a.tif"), written.transpose(0, 3, 1, 2))
+    refused(tmp_path / "a.tif", "has 2 channels .*--channel", channels=1)
+    assert np.array_equal(read(tmp_path / "b.tif", channels=1), written[..., 0])
+
+
+def test_a_moving_png_is_not_its_first_picture(tmp_path):
+    frames = [Image.fromarray(one) for one in stack((3, 20, 31))]
+    frames[0].save(tmp_path / "a.png", save_all=True, append_images=frames[1:])
+    refused(tmp_path / "a.png", "holds 3 pictures; save them as TIFF")

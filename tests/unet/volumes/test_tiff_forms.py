@@ -216,3 +216,33 @@ def test_a_part_of_a_tiled_slice_decodes_its_tiles_alone(tmp_path, monkeypatch):
         monkeypatch.setattr(tifffile.TiffPage, "asarray", lambda *_: pytest.fail("all is decoded"))
         part = volume.region(0, slice(70, 120), slice(10, 70))
     assert np.array_equal(part, image[0, 70:120, 10:70])
+
+
+@pytest.mark.parametrize(
+    "counts, shape", [("slices=7", (7, 20, 31)), ("channels=2\nslices=3", (3, 2, 20, 31))]
+)
+def test_a_stack_that_imagej_describes_by_one_page(tmp_path, counts, shape):
+    # So ImageJ writes what has more than 4 GB: all pixels behind the first page's.
+    planes = stack((int(np.prod(shape[:-2])), 20, 31), "uint16")
+    text = f"ImageJ=1.53t\nimages={len(planes)}\n{counts}\nhyperstack=true\nloop=false\n"
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, planes[0], byteorder=">", description=text, metadata=None)
+    with open(path, "ab") as file:
+        file.write(planes[1:].astype(">u2").tobytes())
+    assert np.array_equal(read(path), planes.reshape(shape))
+
+
+def test_a_page_of_another_type_is_not_wrapped_round(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+        tiff.write(stack((20, 31)), metadata=None, contiguous=False)
+        tiff.write(stack((20, 31), "uint16") + 256, metadata=None, contiguous=False)
+    refused(tmp_path / "a.tif", "slice 1 holds uint16, but slice 0 uint8")
+
+
+def test_a_part_of_a_page_that_holds_several_depths(tmp_path):
+    written = stack((8, 64, 64))
+    tifffile.imwrite(
+        tmp_path / "a.tif", written, tile=(4, 32, 32), volumetric=True, photometric="minisblack"
+    )
+    with open_volume(tmp_path / "a.tif") as volume:
+        assert np.array_equal(volume.region(5, slice(3, 40), slice(7, 9)), written[5, 3:40, 7:9])

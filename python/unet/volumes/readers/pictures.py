@@ -34,6 +34,14 @@ def open_picture(path: Path, selection: Selection | None = None) -> Volume:
             with Image.open(path) as image:
                 if image.format not in ("PNG", "JPEG"):
                     raise InputError(f"{path}: {_STRANGE}")
+                if getattr(image, "n_frames", 1) > 1:
+                    raise InputError(
+                        f"{path}: holds {image.n_frames} pictures; save them as TIFF (in Fiji: "
+                        f"File, Save As, Tiff)"
+                    )
+                if image.mode == "CMYK":
+                    # Taken for red, green and blue, or for grey, it would come in inverted.
+                    raise InputError(f"{path}: has the colours of CMYK; save it as RGB or grey")
                 raw_mode = str(image.tile[0][-1]) if image.tile else ""
                 if "16" in raw_mode and image.mode in ("RGB", "RGBA", "LA"):
                     raise InputError(f"{path}: is colour of 16 bit; save it as TIFF")

@@ -23,7 +23,13 @@ from unet.volumes.readers.tiff_checks import (
     check_page_chain,
     promised,
 )
-from unet.volumes.readers.tiff_pages import contiguous_part, decoded_part, is_there, meaning
+from unet.volumes.readers.tiff_pages import (
+    contiguous_part,
+    decoded_part,
+    has_transparency,
+    is_there,
+    meaning,
+)
 
 # Dialects whose page order only tifffile's series know; plain files are read page by page.
 _DIALECTS = {"imagej", "ome", "shaped", "lsm", "stk", "fluoview", "nih", "mdgel", "scn"}
@@ -159,7 +165,7 @@ def _volume(path: Path, tiff: Any, selection: Selection) -> Volume:
         part,
     )
     samples = inner[inner_axes.index("S")] if "S" in inner_axes else 0
-    if samples and axes.shape[1:2] == (samples,):
+    if samples and axes.shape[1:2] == (samples,) and (samples == 3 or has_transparency(page)):
         return grey_if_equal(volume, selection)
     return volume
 
@@ -279,8 +285,9 @@ def _of_series(path: Path, tiff: Any, series: Any, whole: bool, channels: int | 
 def _missing(tiff: Any, picture: _Picture, order: np.ndarray, axes: Axes) -> list[int]:
     """Return the slices of which a page is promised and not there."""
     frames, count = picture.frames, order.size
-    by_series = picture.offset is None and frames is not tiff.pages
-    if not by_series and count <= len(frames):
+    # Of pixels that lie one after the other all are there; ImageJ describes such a stack by one
+    # page, where it has more than 4 GB.
+    if picture.offset is not None or (frames is tiff.pages and count <= len(frames)):
         return []
     there = np.array([is_there(frames, number) for number in range(count)])
     lead = order.ndim

@@ -10,7 +10,13 @@ import numpy as np
 
 from unet.errors import InputError
 
-_WHITE_IS_ZERO, _PALETTE = 0, 3
+_WHITE_IS_ZERO, _RGB, _PALETTE = 0, 2, 3
+# Colours that are no red, green and blue: to take them for these would turn them round.
+_OTHER_COLOURS = {5: "CMYK", 6: "YCbCr", 8: "CIELAB", 9: "CIELAB", 10: "CIELAB"}
+# What decoders of JPEG turn into red, green and blue by themselves.
+_JPEG = (6, 7)
+# Of ExtraSamples.
+_ALPHA = (1, 2)
 
 
 def page_at(frames: Sequence, number: int) -> Any:
@@ -63,6 +69,15 @@ def decoded_part(
         raise InputError(f"{path}: slice {number} is {page.shape}, but slice 0 is {first.shape}")
     # Later pages of a stack have what they share with the first one there alone.
     key = page.keyframe
+    for what, given, wanted in (
+        ("holds", key.dtype, first.dtype),
+        ("stores brightness as", _polarity(key), _polarity(first)),
+    ):
+        if given != wanted:
+            raise InputError(
+                f"{path}: slice {number} {what} {given}, but slice 0 {wanted}: save all alike (in "
+                f"Fiji: Image, Type)"
+            )
     pieces, stored = int(np.prod(key.chunked, dtype=np.int64)), len(page.databytecounts)
     if pieces > stored and not key.is_contiguous:
         raise InputError(
@@ -85,8 +100,9 @@ def _decoded(page: Any, together: bool, rows: slice, columns: slice) -> np.ndarr
     axes = page.keyframe.axes
     rows_at, columns_at = axes.index("Y"), axes.index("X")
     whole = (0, page.shape[rows_at], 0, page.shape[columns_at])
-    # What is not in pieces of its own has one decoder, for the whole.
-    if (rows.start, rows.stop, columns.start, columns.stop) == whole or together:
+    # Pieces of their own, of one depth, are decoded alone; all else has one decoder for the whole.
+    is_deep = page.keyframe.shaped[1] > 1
+    if (rows.start, rows.stop, columns.start, columns.stop) == whole or together or is_deep:
         part: list[slice] = [slice(None)] * len(page.shape)
         part[rows_at], part[columns_at] = rows, columns
         return page.asarray()[tuple(part)]
@@ -96,9 +112,7 @@ def _decoded(page: Any, together: bool, rows: slice, columns: slice) -> np.ndarr
 def _segments(page: Any, rows: slice, columns: slice) -> np.ndarray:
     """Return part of a page from the strips and tiles that it touches."""
     key, file = page.keyframe, page.parent.filehandle
-    samples, depth, height, width, inner = key.shaped
-    if depth != 1:
-        raise InputError(f"{file.path}: has pages of {depth} slices in tiles, not one a page")
+    samples, _, height, width, inner = key.shaped
     block = (key.tilelength, key.tilewidth) if key.is_tiled else (key.rowsperstrip, width)
     across, down = -(-width // block[1]), -(-height // block[0])
     shape = (samples, rows.stop - rows.start, columns.stop - columns.start, inner)
@@ -127,6 +141,21 @@ def _segments(page: Any, rows: slice, columns: slice) -> np.ndarray:
     return image[0] if key.axes == "YXS" else image[0, ..., 0]
 
 
+def has_transparency(page: Any) -> bool:
+    """Tell whether the last sample of each pixel is how opaque it is, rather than a channel."""
+    extra = [int(kind) for kind in page.extrasamples]
+    if len(extra) != 1:
+        return False
+    # Programs leave out what the fourth of red, green and blue is.
+    return extra[0] in _ALPHA or int(page.photometric) == _RGB
+
+
+def _polarity(page: Any) -> str:
+    """Return what numbers of a page stand for, where it changes how they are read."""
+    names = {_WHITE_IS_ZERO: "white is 0", _PALETTE: "places in a palette"}
+    return names.get(int(page.photometric), "black is 0")
+
+
 def meaning(path: Path, page: Any, colours: bool) -> tuple[Callable[[np.ndarray], np.ndarray], Any]:
     """Return what makes brightness of stored numbers, and the type of the pixels then.
 
@@ -140,6 +169,10 @@ def meaning(path: Path, page: Any, colours: bool) -> tuple[Callable[[np.ndarray]
         Whether a palette means its colours, which become a last axis; else its indices.
     """
     photometric = int(page.photometric)
+    if photometric in _OTHER_COLOURS and not (photometric == 6 and page.compression in _JPEG):
+        raise InputError(
+            f"{path}: has the colours of {_OTHER_COLOURS[photometric]}; save it as RGB or grey"
+        )
     if photometric == _WHITE_IS_ZERO:
         if page.dtype.kind == "b":
             # So tifffile writes masks of Python, whose True is meant.
