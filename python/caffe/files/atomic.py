@@ -12,7 +12,6 @@ import fcntl
 import os
 import re
 import secrets
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -88,7 +87,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
             os.replace(temporary, target)
     finally:
         if holder is not None:
-            shutil.rmtree(holder, ignore_errors=True)
+            _remove(holder)
             os.close(lock)
 
 
@@ -129,9 +128,19 @@ def _remove_unheld(holder: Path) -> None:
         lock = os.open(holder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(holder, ignore_errors=True)
+            _remove(holder)
         finally:
             os.close(lock)
+
+
+def _remove(holder: Path) -> None:
+    # Not by shutil.rmtree: before Python 3.13 a signal that comes while it closes a folder makes it
+    # close that a second time, which is another error.
+    for path in list(holder.iterdir()):
+        with contextlib.suppress(OSError):
+            path.unlink()
+    with contextlib.suppress(OSError):
+        holder.rmdir()
 
 
 def _claim(holder: Path) -> tuple[Path | None, int]:

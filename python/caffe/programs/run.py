@@ -13,7 +13,6 @@ import io
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -25,6 +24,7 @@ EXIT_MISTAKE = 2
 EXIT_STOPPED = 128
 _ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _AGAIN = 0.05  # seconds
+_IMPORTS = "<frozen importlib._bootstrap>"
 
 
 class Stopped(KeyboardInterrupt):
@@ -69,14 +69,15 @@ def terminal_is_the_output() -> None:
 
 
 def _status(main: Callable[[Sequence[str] | None], int | None]) -> int | None:
+    asked: list[int] = []
     try:
         # Within: a signal that comes when all is done is answered like one that comes before.
-        with _unwinding():
+        with _unwinding() as asked:
             status = main(None)
             sys.stdout.flush()
         return status
     except (KeyboardInterrupt, Exception) as error:
-        number = _signal_behind(error)
+        number = _signal_behind(error, asked)
         if number is not None:
             return _stopped(number)
         if not isinstance(error, (CaffeError, OSError, MemoryError)):
@@ -85,14 +86,23 @@ def _status(main: Callable[[Sequence[str] | None], int | None]) -> int | None:
         return EXIT_MISTAKE
 
 
-def _signal_behind(error: BaseException) -> int | None:
-    """Return the signal that an error is, or was made of by a library that was being imported."""
+def _signal_behind(error: BaseException, asked: Sequence[int]) -> int | None:
+    """Return the signal that an error is, or was made of by a library; `asked` are all there were.
+
+    What goes wrong while a signal is answered is an error; one that knows of no signal has lost it.
+    """
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, KeyboardInterrupt):
-        cause = cause.__cause__
-    if cause is None:
-        return None
-    return cause.number if isinstance(cause, Stopped) else signal.SIGINT
+        # What is replaced `from None` as well, and what shutil.rmtree, before Python 3.13, makes of
+        # it, which closes a descriptor a second time.
+        replaced = cause.__suppress_context__ or getattr(cause, "errno", None) == errno.EBADF
+        cause = cause.__cause__ or (cause.__context__ if replaced else None)
+    if cause is not None:
+        return cause.number if isinstance(cause, Stopped) else signal.SIGINT
+    known: BaseException | None = error
+    while known is not None and not isinstance(known, KeyboardInterrupt):
+        known = known.__cause__ or known.__context__
+    return asked[0] if asked and known is None else None
 
 
 def _stopped(number: int) -> int:
@@ -104,37 +114,65 @@ def _stopped(number: int) -> int:
 
 
 @contextlib.contextmanager
-def _unwinding() -> Iterator[None]:
-    """Have signals raise `Stopped`, unless they are ignored; after the first, only Ctrl-C does."""
-    asked = False
+def _unwinding() -> Iterator[list[int]]:
+    """Have signals raise `Stopped`, unless they are ignored; after the first, only Ctrl-C does.
+
+    Yields the numbers of those that have. While a module is imported they wait, up to a second
+    Ctrl-C: modules in C make other errors of them, forget them, or crash when the program ends.
+    """
+    asked: list[int] = []
+    waiting: list[int] = []
 
     def stop(number: int, frame: object) -> None:
-        nonlocal asked
         if asked and number != signal.SIGINT:
             return
-        asked = True
+        if _is_importing() and not (waiting and number == signal.SIGINT):
+            answer_later(number)
+            return
+        asked.append(number)
         raise Stopped(number)
 
+    def answer_later(number: int) -> None:
+        # Not by a thread: it cannot be started while another one is.
+        waiting[:] = [number]
+        signal.setitimer(signal.ITIMER_REAL, _AGAIN)
+
+    def answer(number: int, frame: object) -> None:
+        if waiting:
+            number = waiting.pop()
+            handler = signal.getsignal(number)
+            # A solver may have its own now.
+            if callable(handler):
+                handler(number, None)
+
     def once_more(lost: Any) -> None:
-        """Send a signal again whose exception Python dropped, as in a destructor."""
-        nonlocal asked
+        """Answer a signal again whose exception Python dropped, as in a destructor."""
         if not isinstance(lost.exc_value, Stopped):
             hook(lost)
             return
-        asked = False
-        threading.Timer(_AGAIN, os.kill, (os.getpid(), lost.exc_value.number)).start()
+        asked.clear()
+        answer_later(lost.exc_value.number)
 
     before, hook = {}, sys.unraisablehook
     try:
         sys.unraisablehook = once_more
+        before[signal.SIGALRM] = signal.signal(signal.SIGALRM, answer)
         for number in _ASKING:
             if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
                 before[number] = signal.signal(number, stop)
-        yield
+        yield asked
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
             signal.signal(number, handler)
         sys.unraisablehook = hook
+
+
+def _is_importing() -> bool:
+    frame = sys._getframe()
+    while frame is not None and frame.f_code.co_filename != _IMPORTS:
+        frame = frame.f_back
+    return frame is not None
 
 
 def _ignore() -> None:

@@ -49,14 +49,15 @@ def run_program(main: Callable[[Sequence[str] | None], int | None]) -> None:
 
 
 def _status(main: Callable[[Sequence[str] | None], int | None]) -> int | None:
+    asked: list[int] = []
     try:
         # Within: a signal that comes when all is done is answered like one that comes before.
-        with unwinding():
+        with unwinding() as asked:
             status = main(None)
             sys.stdout.flush()
         return status
     except (KeyboardInterrupt, Exception) as error:
-        number = signal_behind(error)
+        number = signal_behind(error, asked)
         if number is not None:
             return _stopped(number)
         if not is_mistake(error):

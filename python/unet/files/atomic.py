@@ -280,7 +280,7 @@ def _remove_unheld(holder: Path) -> None:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if (holder / _PARTS).exists():
                 _finish_move(holder, holder.parent)
-            shutil.rmtree(holder, ignore_errors=True)
+            remove_folder(holder)
         finally:
             os.close(lock)
 
@@ -307,13 +307,20 @@ def _holder(folder: Path, name: str, target: Path) -> Iterator[Path]:
                 )
         yield holder
     finally:
-        if holder is not None:
-            shutil.rmtree(holder, ignore_errors=True)
-            os.close(lock)
-        for parent in reversed(made):
-            # Those that hold something stay.
-            with contextlib.suppress(OSError):
-                parent.rmdir()
+        with held():
+            if holder is not None:
+                remove_folder(holder)
+                os.close(lock)
+            for parent in reversed(made):
+                # Those that hold something stay.
+                with contextlib.suppress(OSError):
+                    parent.rmdir()
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder with all that is in it and can be removed; signals wait for the end."""
+    with held():
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def make_folders(folder: Path) -> list[Path]:

@@ -20,7 +20,6 @@ import hashlib
 import json
 import os
 import secrets
-import shutil
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -32,6 +31,7 @@ from unet.errors import InputError, few
 from unet.files.atomic import (
     CannotWrite,
     make_folders,
+    remove_folder,
     sync,
     write_all_durably,
     write_durably,
@@ -263,7 +263,7 @@ class Progress:
             # First: blocks without it do not count.
             (self.folder / _RUN).unlink()
         sync(self.folder)
-        shutil.rmtree(self.folder / _BLOCKS, ignore_errors=True)
+        remove_folder(self.folder / _BLOCKS)
         (self.folder / _BLOCKS).mkdir(exist_ok=True)
         self.chosen = content["chosen"]
         self._note(content)
@@ -350,7 +350,7 @@ class Progress:
 
     def drop_all(self) -> None:
         """Have all blocks count as not done."""
-        shutil.rmtree(self.folder / _BLOCKS, ignore_errors=True)
+        remove_folder(self.folder / _BLOCKS)
         with writing(self.output):
             (self.folder / _BLOCKS).mkdir(exist_ok=True)
             sync(self.folder)
@@ -406,7 +406,7 @@ class Progress:
             gone = self.folder.with_name(f".{short}.{secrets.token_hex(4)}.part")
             with contextlib.suppress(OSError):
                 os.replace(self.folder, gone)
-                shutil.rmtree(gone, ignore_errors=True)
+                remove_folder(gone)
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1

@@ -207,8 +207,122 @@ run_program(lambda _: Thing())
     assert (done.returncode, done.stderr) == (128 + signal.SIGTERM, "stopped\n")
 
 
+IMPORTING = """
+import os, signal, time
+from {module} import run_program
+def main(_):
+    import slow
+    print("imported", flush=True)
+    time.sleep(60)
+run_program(main)
+"""
+# As Cython has abstract classes registered, whatever comes of it.
+FORGETS = """
+import os, signal, time
+try:
+    os.kill(os.getpid(), signal.{name})
+    time.sleep(0.2)
+except BaseException:
+    pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("unet.command.running", "SIGTERM"),
+        ("unet.command.running", "SIGINT"),
+        ("caffe.programs.run", "SIGHUP"),
+    ],
+)
+def test_a_signal_that_comes_while_a_module_is_imported_waits_until_it_is(module, name, tmp_path):
+    (tmp_path / "slow.py").write_text(FORGETS.format(name=name))
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTING.format(module=module)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert (done.stdout, done.stderr) == ("imported\n", "stopped\n")
+    assert done.returncode == 128 + signal.Signals[name]
+
+
+def test_a_second_ctrl_c_ends_what_is_being_imported(tmp_path):
+    (tmp_path / "slow.py").write_text("import time; print('importing', flush=True); time.sleep(60)")
+    process = subprocess.Popen(
+        [sys.executable, "-c", IMPORTING.format(module="unet.command.running")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert process.stdout.readline() == "importing\n"
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    assert process.communicate() == ("", "stopped\n")
+    assert process.returncode == 128 + signal.SIGINT
+
+
+def test_a_signal_that_waits_is_held_where_others_are(tmp_path):
+    (tmp_path / "slow.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGTERM)")
+    program = """
+import time
+from unet.command.running import run_program
+from unet.machine.signals import held
+def main(_):
+    with held():
+        import slow
+        time.sleep(0.3)
+        print("whole", flush=True)
+    time.sleep(60)
+run_program(main)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert (done.returncode, done.stdout) == (128 + signal.SIGTERM, "whole\n")
+
+
 @pytest.mark.parametrize("module", ["unet.command.running", "caffe.programs.run"])
-def test_an_error_that_a_library_makes_of_a_signal_is_a_stop(module):
+def test_a_signal_that_comes_while_a_folder_is_closed_that_is_removed_is_a_stop(module, tmp_path):
+    (tmp_path / "folder" / "inner").mkdir(parents=True)
+    program = f"""
+import os, shutil, signal
+from {module} import run_program
+real = os.close
+def close(descriptor):
+    real(descriptor)
+    os.close = real
+    os.kill(os.getpid(), signal.SIGTERM)
+def main(_):
+    os.close = close
+    shutil.rmtree("folder")
+run_program(main)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert (done.returncode, done.stderr) == (128 + signal.SIGTERM, "stopped\n")
+
+
+# As modules in C that are interrupted while they are imported, what then reads files with them, and
+# what forgets all that was wrong before.
+MADE_OF_A_STOP = {
+    "told": "raise ImportError('initialization failed') from stop",
+    "replaced": """
+        try:
+            raise ImportError('initialization failed') from stop
+        except ImportError:
+            raise OSError('is the file whole?') from None""",
+    "forgotten": "pass\n    raise ImportError('initialization failed')",
+}
+
+
+@pytest.mark.parametrize("made", MADE_OF_A_STOP)
+@pytest.mark.parametrize("module", ["unet.command.running", "caffe.programs.run"])
+def test_an_error_that_a_library_makes_of_a_signal_is_a_stop(module, made):
     program = f"""
 import os, signal, time
 from {module} import run_program
@@ -217,16 +331,26 @@ def main(_):
         os.kill(os.getpid(), signal.SIGHUP)
         time.sleep(60)
     except BaseException as stop:
-        # As modules in C that are interrupted while they are imported.
-        raise ImportError("initialization failed") from stop
+        {MADE_OF_A_STOP[made]}
 run_program(main)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (128 + signal.SIGHUP, "stopped\n")
 
 
+WRONG = {
+    "plain": "raise OSError('the disk is full')",
+    "replaced": """
+        try:
+            {}[0]
+        except KeyError:
+            raise OSError('the disk is full') from None""",
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
 @pytest.mark.parametrize("module", ["unet.command.running", "caffe.programs.run"])
-def test_what_goes_wrong_while_a_signal_is_answered_is_told(module):
+def test_what_goes_wrong_while_a_signal_is_answered_is_told(module, wrong):
     program = f"""
 import os, signal, time
 from {module} import run_program
@@ -235,7 +359,7 @@ def main(_):
         os.kill(os.getpid(), signal.SIGHUP)
         time.sleep(60)
     finally:
-        raise OSError("the disk is full")
+        {wrong}
 run_program(main)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import itertools
 import os
-import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
-from unet.files.atomic import atomic_folder, sweep_of, sync, sync_all, sync_files, writing
+from unet.files.atomic import (
+    atomic_folder,
+    remove_folder,
+    sweep_of,
+    sync,
+    sync_all,
+    sync_files,
+    writing,
+)
 from unet.volumes.writers.layout import Layout
 from unet.volumes.writers.ome_zarr import (
     create_store,
@@ -133,4 +140,4 @@ class ZarrInPlace:
 
     def remove(self) -> None:
         """Remove it, since nothing is in it."""
-        shutil.rmtree(self._layout.path, ignore_errors=True)
+        remove_folder(self._layout.path)
