@@ -220,8 +220,10 @@ def _of_stack(stack: Stack, labels: Stack, options: TrainingSetOptions) -> Itera
     # Channels are of pictures; levels, time points and scenes labels may have, too.
     shared = {name: one for name, one in options.part.items() if name != "channel"}
     with (
-        as_volume(stack, "the stack", colours=True, part=options.part) as given,
-        as_volume(labels, "the labels", part=shared, if_several=True) as truth,
+        as_volume(labels, "the labels", as_slices=True, part=shared, if_several=True) as truth,
+        as_volume(
+            stack, "the stack", as_slices=len(truth) > 1, colours=True, part=options.part
+        ) as given,
     ):
         _check_labels(given, truth)
         places = range(len(given)) if options.by_order else places_of(truth, given)

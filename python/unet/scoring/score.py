@@ -224,7 +224,12 @@ def _read(
     with (
         as_volume(truth, "labels", channels=1, part=part, if_several=True) as labels,
         as_volume(
-            prediction, "prediction", channels=channels, part=part, if_several=True
+            prediction,
+            "prediction",
+            channels=channels,
+            as_slices=len(labels) > 1,
+            part=part,
+            if_several=True,
         ) as predicted,
     ):
         for option, asked in part.items():

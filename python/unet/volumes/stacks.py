@@ -71,7 +71,7 @@ def open_volume(
     InputError
         If there is no such file, it is of another format, damaged, empty or has other channels.
     """
-    return _open(path, dataset, Selection(level, channel, time, scene, channels, colours))
+    return _open(path, dataset, Selection(level, channel, time, scene, channels, colours=colours))
 
 
 def _open(path: PathLike, dataset: str | None, selection: Selection) -> Volume:
@@ -113,6 +113,7 @@ def as_volume(
     name: str,
     *,
     channels: int | None = None,
+    as_slices: bool = False,
     colours: bool = False,
     part: Mapping[str, Any] | None = None,
     if_several: bool = False,
@@ -126,6 +127,9 @@ def as_volume(
     name : str
         What messages call an array.
     channels : int, optional
+    as_slices : bool
+        Whether planes that may be slices as well as channels are slices, as three or four that
+        tifffile wrote without saying which.
     colours : bool
         As for `open_volume`.
     part : mapping, optional
@@ -150,7 +154,13 @@ def as_volume(
     """
     asked = {option: one for option, one in (part or {}).items() if one is not None}
     if isinstance(stack, (str, os.PathLike)):
-        selection = Selection(**asked, channels=channels, colours=colours, if_several=if_several)
+        selection = Selection(
+            **asked,
+            channels=channels,
+            as_slices=as_slices,
+            colours=colours,
+            if_several=if_several,
+        )
         return _open(stack, None, selection)
     if asked and not if_several:
         raise InputError(f"{name}: --{', --'.join(asked)} is for files: choose a part by an index")

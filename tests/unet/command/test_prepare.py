@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 
 import numpy as np
 import pytest
@@ -67,6 +68,20 @@ def test_binary_labels(tmp_path, raw, cells, capsys):
     said = capsys.readouterr().out
     assert "4 slices of 40 x 52" in said
     assert "binary" in said
+
+
+def test_three_slices_that_tifffile_stores_as_colour_are_slices(tmp_path, raw, cells):
+    for name, pixels in (("raw.tif", raw[:3]), ("cells.tif", cells[:3])):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            tifffile.imwrite(tmp_path / name, pixels)
+        with tifffile.TiffFile(tmp_path / name) as tiff:
+            assert tiff.pages[0].samplesperpixel == 3
+    paths = [str(tmp_path / name) for name in ("raw.tif", "cells.tif")]
+    main([*paths, "-o", str(tmp_path / "out.h5"), "--label-kind", "instances"])
+    with TrainingSet(tmp_path / "out.h5") as got:
+        assert got.shape == (3, *SHAPE[1:])
+        assert np.array_equal(got.raw(2)[0], raw[2] / np.float32(255))
 
 
 def test_instance_labels_get_borders(tmp_path, raw, cells):

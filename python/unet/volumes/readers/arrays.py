@@ -15,9 +15,9 @@ from unet.volumes.readers.axes import Axes, Selection
 
 # A chunk may span many slices; so much is kept rather than decoded again for each.
 _SLAB_BYTES = 256 << 20
-# Of arrays that name no axes: colours, perhaps with transparency, lie last in many programs; beside
-# so many rows or columns as no picture has channels, nobody can say.
-_SAMPLES, _NO_CHANNELS = (3, 4), 32
+# Of arrays that name no axes: channels, such as colours, lie last in many programs; beside so many
+# rows or columns as no picture has channels, nobody can say. One alone is no width.
+_SAMPLES, _NO_CHANNELS = (2, 3, 4), 32
 _NAMES = {"channel": "C", "time": "T", "frame": "T", "t": "T", "c": "C"}
 _NAMES.update({axis.lower(): axis for axis in "ZYX"})
 
@@ -82,7 +82,7 @@ def array_volume(
     array : array that takes whole numbers and slices as index
     axes : str, optional
         A letter an axis. None: (slices, height, width) or (slices, channels, height, width), after
-        axes of length 1.
+        axes of length 1, and before one that is a single channel.
     chunks : sequence of int, optional
         In which it is stored.
     selection : Selection
@@ -98,11 +98,13 @@ def array_volume(
     shape = tuple(array.shape)
     told = axes
     if axes is None:
-        ones = max(0, len(shape) - 3) if len(shape) > 4 else 0
+        last = "C" if len(shape) > 2 and shape[-1] == 1 and shape[-2] >= _NO_CHANNELS else ""
+        shape = shape[: len(shape) - len(last)]
+        ones = max(0, len(shape) - 3) if last or len(shape) > 4 else 0
         if len(shape) < 2 or any(size != 1 for size in shape[:ones]):
             raise InputError(
-                f"{name}: is {shape}, not (slices, height, width) or (slices, channels, height, "
-                f"width), and does not tell what its axes are"
+                f"{name}: is {tuple(array.shape)}, not (slices, height, width) or (slices, "
+                f"channels, height, width), and does not tell what its axes are"
             )
         if len(shape) > 2 and shape[-1] in _SAMPLES and shape[-2] >= _NO_CHANNELS:
             raise InputError(
@@ -110,8 +112,9 @@ def array_volume(
                 f"channels of a picture or its width: name the axes (HDF5: dims[k].label, Zarr: "
                 f"dimension_names), or put channels before height"
             )
-        axes = "Q" * ones + {2: "", 3: "Z", 4: "ZC"}[len(shape) - ones] + "YX"
-    layout = Axes(name, axes, shape, selection, keep_channel=told is None)
+        axes = "Q" * ones + {2: "", 3: "Z", 4: "ZC"}[len(shape) - ones] + "YX" + last
+        shape = tuple(array.shape)
+    layout = Axes(name, axes, shape, selection, keep_channel=told is None and axes[-1] != "C")
     along = layout.slice_axes[-1] if layout.slice_axes else None
     depth = int(chunks[along]) if chunks and along is not None else 1
     count = shape[along] if along is not None else 1

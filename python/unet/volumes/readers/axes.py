@@ -26,6 +26,8 @@ class Selection:
         Which picture of a file that holds several, by number from 0 or name.
     channels : int, optional
         How many channels are needed, where a file can be understood in two ways.
+    as_slices : bool
+        Whether planes that may be slices as well as channels are slices.
     colours : bool
         Whether a palette means its colours; else its indices, as in pictures of labels.
     as_stored : bool
@@ -45,6 +47,7 @@ class Selection:
     time: int | None = None
     scene: int | str | None = None
     channels: int | None = None
+    as_slices: bool = False
     colours: bool = False
     as_stored: bool = False
     if_several: bool = False

@@ -20,7 +20,12 @@ from unet.volumes.readers.colours import grey_if_equal
 from unet.volumes.readers.pictures import open_picture
 from unet.volumes.readers.tiff import files_of_ome, open_tiff
 
-_TIME_AND_DEPTH = re.compile(r"(?:.*[\W_])?t(\d{1,9})[\W_]*z(\d{1,9})(?:[\W_].*)?", re.IGNORECASE)
+_TIME_AND_DEPTH = re.compile(
+    r"(?:.*[\W_])?t(\d{1,9})[\W_]*z(\d{1,9})(?:(?:[\W_]|ch?\d).*)?", re.IGNORECASE
+)
+# As microscopes name files of one plane each: img_z0003_ch01, img_t1z3c1.
+_CHANNEL = re.compile(r"(?<![a-z])(?:channel|ch|c)[_-]?\d{1,3}(?!\d)", re.IGNORECASE)
+_PLACE = re.compile(r"(?<![a-z])[tz][_-]?\d{1,9}(?!\d)", re.IGNORECASE)
 #: How the files are called that a folder's slices are taken from, and what they are.
 KINDS = {".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF", ".jpg": "JPEG", ".jpeg": "JPEG"}
 
@@ -39,7 +44,14 @@ def open_folder(path: Path, selection: Selection | None = None) -> Volume:
             if not entry.name.startswith(".") and _kind(entry.name) is not None
         ]
     if not names:
-        raise InputError(f"{path}: the folder holds no PNG, TIFF or JPEG files and is no Zarr")
+        if (path / "attributes.json").exists():
+            raise InputError(
+                f"{path}: is N5, which is not read; save it as OME-Zarr or TIFF (in Fiji)"
+            )
+        raise InputError(
+            f"{path}: the folder holds no PNG, TIFF or JPEG files and is no Zarr: save its "
+            f"pictures as one of these, or name a folder in it"
+        )
     kinds = sorted({str(_kind(name)) for name in names})
     if len(kinds) > 1:
         found = sorted({os.path.splitext(name)[1].lower() for name in names})
@@ -55,6 +67,8 @@ def open_folder(path: Path, selection: Selection | None = None) -> Volume:
                 f"{path}: {names[0]} is part of an OME-TIFF of {len(together)} files, and others "
                 f"lie beside them; name {files[0]} to open that, or leave one in the folder"
             )
+    names, selection = _of_channel(path, names, selection)
+    files = [path / name for name in names]
     stored = replace(selection, as_stored=True)
     reader = open_tiff if kinds == ["TIFF"] else open_picture
     volume = join_files(
@@ -62,6 +76,29 @@ def open_folder(path: Path, selection: Selection | None = None) -> Volume:
     )
     volume.calibration = replace(volume.calibration, times=_times(names))
     return grey_if_equal(volume, selection) if volume.is_coloured else volume
+
+
+def _of_channel(path: Path, names: list[str], selection: Selection) -> tuple[list[str], Selection]:
+    """Return the files of the channel that is chosen, where names tell channels of each slice."""
+    found: dict[str, dict[str, str]] = {}
+    for name in names:
+        stem = os.path.splitext(name)[0]
+        match = _CHANNEL.search(stem)
+        if match is None or not _PLACE.search(stem):
+            return names, selection
+        place = stem[: match.start()] + stem[match.end() :]
+        found.setdefault(place, {})[match[0]] = name
+    channels = list(next(iter(found.values())))
+    if len(channels) < 2 or any(sorted(one) != sorted(channels) for one in found.values()):
+        return names, selection
+    chosen = selection.one_of("channel", str(path), channels)
+    if chosen is None:
+        called = ", ".join(f"{k}: {channel}" for k, channel in enumerate(channels))
+        raise InputError(
+            f"{path}: holds {len(channels)} channels of each slice, by the names of its files "
+            f"({called}); choose one with --channel"
+        )
+    return [one[channels[chosen]] for one in found.values()], replace(selection, channel=None)
 
 
 def _times(names: Sequence[str]) -> int:

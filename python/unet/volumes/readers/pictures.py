@@ -12,9 +12,25 @@ from unet.volumes.images import Volume
 from unet.volumes.readers.axes import Axes, Selection
 from unet.volumes.readers.colours import grey_if_equal
 
-_STRANGE = (
-    "is neither TIFF, PNG, JPEG, HDF5 nor Zarr; save it as TIFF (in Fiji: File, Save As, Tiff)"
-)
+# Of other formats that microscopists have: what makes one of them that is read.
+_REMEDIES = {
+    **dict.fromkeys(
+        (".mrc", ".mrcs", ".rec", ".st", ".ali", ".map"), "make a TIFF of it (mrc2tif of IMOD)"
+    ),
+    **dict.fromkeys((".zip", ".ozx"), "unpack it into a folder"),
+    **dict.fromkeys((".gz", ".bz2", ".xz", ".zst", ".7z"), "unpack it"),
+    **dict.fromkeys(
+        (".avi", ".mp4", ".mov", ".mkv", ".webm", ".gif"),
+        "save its frames as PNG in a folder (ffmpeg -i FILE FOLDER/%05d.png)",
+    ),
+    **dict.fromkeys((".npy", ".npz"), "give the array to unet.load(...).segment in Python"),
+}
+
+
+def strange(path: Path) -> str:
+    """Return what is said of a file of another format: what it is not, and what helps."""
+    remedy = _REMEDIES.get(path.suffix.lower(), "save it as TIFF (in Fiji: File, Save As, Tiff)")
+    return f"{path}: is neither TIFF, PNG, JPEG, HDF5 nor Zarr; {remedy}"
 
 
 def open_picture(path: Path, selection: Selection | None = None) -> Volume:
@@ -33,7 +49,7 @@ def open_picture(path: Path, selection: Selection | None = None) -> Volume:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path) as image:
                 if image.format not in ("PNG", "JPEG"):
-                    raise InputError(f"{path}: {_STRANGE}")
+                    raise InputError(strange(path))
                 if getattr(image, "n_frames", 1) > 1:
                     raise InputError(
                         f"{path}: holds {image.n_frames} pictures; save them as TIFF (in Fiji: "
@@ -54,7 +70,7 @@ def open_picture(path: Path, selection: Selection | None = None) -> Volume:
     except (InputError, MemoryError):
         raise
     except Image.UnidentifiedImageError:
-        raise InputError(f"{path}: {_STRANGE}") from None
+        raise InputError(strange(path)) from None
     except Exception as error:
         raise InputError(f"{path}: cannot be read ({error}); is the file whole?") from None
     for option in ("scene", "level"):

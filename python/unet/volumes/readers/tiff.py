@@ -228,9 +228,7 @@ def _by_series(path: Path, tiff: Any, selection: Selection) -> _Picture | None:
     levels = list(found[scene].levels)
     level = selection.one_of("level", str(path), [""] * len(levels)) or 0
     check_folder(path, levels[level])
-    picture = _of_series(
-        path, tiff, levels[level], len(found) == 1 and level == 0, selection.channels
-    )
+    picture = _of_series(path, tiff, levels[level], len(found) == 1 and level == 0, selection)
     finest = levels[0].keyframe
     scale = tuple(finest.shape[a] / picture.page.shape[b] for a, b in _sides(finest, picture.page))
     return replace(picture, image=scene, scale=scale)
@@ -258,7 +256,7 @@ def _joined(tiff: Any, found: list[Any]) -> _Picture | None:
     return _Picture(pages[0], pages, (count,), "I", pages[0].axes)
 
 
-def _of_series(path: Path, tiff: Any, series: Any, whole: bool, channels: int | None) -> _Picture:
+def _of_series(path: Path, tiff: Any, series: Any, whole: bool, selection: Selection) -> _Picture:
     page, frames = series.keyframe, series.pages
     # The tifffile of genuine Caffe's Python has the older name.
     offset = series.dataoffset if hasattr(series, "dataoffset") else series.offset
@@ -269,7 +267,7 @@ def _of_series(path: Path, tiff: Any, series: Any, whole: bool, channels: int | 
         # Three or four slices, which tifffile stores as planes of colour unless told otherwise.
         if "S" not in series.axes:
             inner_axes = series.axes
-        elif channels == 1:
+        elif selection.channels == 1 or selection.as_slices:
             inner_axes = "IYX"
     if whole:
         sizes, axes = promised(path, tiff, page)
