@@ -20,8 +20,9 @@ def paragraph(chosen: dict[str, Any]) -> str:
     are_parts = any(isinstance(one, dict) for one in parts["held_out"])
     held = "Nothing is held out"
     if numbers:
-        units = f"{unit_of(parts)}s"
-        what = f"A quadrant each of {units}" if are_parts else f"Held out: {units}"
+        units = _counted(len(numbers), unit_of(parts)).split()[1]
+        what = f"A quadrant {'each ' * (len(numbers) > 1)}of {units}"
+        what = what if are_parts else f"Held out: {units}"
         held = f"{what} {', '.join(numbers)} ({why['held out']})"
     stages = solver["stages"]
     last = ""
@@ -35,14 +36,19 @@ def paragraph(chosen: dict[str, Any]) -> str:
         one = chosen["from"]
         begins = f"It begins as {Path(one['model']).name}: {one['first']}; {one['last']}. "
     return (
-        f"Learns from {len(parts['train'])} {unit_of(parts)}s. {held}. "
+        f"Learns from {_counted(len(parts['train']), unit_of(parts))}. {held}. "
         f"A U-Net of {net['levels']} levels ({why['levels']}) and {net['maps']} maps "
         f"({why['maps']}): {net['parameters']:,} parameters. {begins}"
         f"Tiles of {chosen['tile']} ({why['tile']}). "
         f"{solver['type']} ({why['solver']}), rate {stages[0]['base_lr']:g}, "
-        f"{sum(one['iterations'] for one in stages):,} iterations ({why['iterations']}){last}. "
+        f"{_counted(sum(one['iterations'] for one in stages), 'iteration')} "
+        f"({why['iterations']}){last}. "
         f"Seed {chosen['seed']}, {chosen['precision']} on the {chosen['device']}."
     )
+
+
+def _counted(many: int, what: str) -> str:
+    return f"{many:,} {what}{'s' * (many != 1)}"
 
 
 def judged(chosen: Mapping[str, Any]) -> list[str]:

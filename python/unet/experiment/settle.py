@@ -11,7 +11,7 @@ from typing import Any, Callable
 
 import numpy as np
 
-from unet.errors import InputError
+from unet.errors import InputError, few
 from unet.experiment import choice
 from unet.experiment.budget import LEAST_ITERATIONS, most_held_out
 from unet.experiment.card import paragraph
@@ -28,6 +28,7 @@ from unet.network.nets import AUGMENTATION
 from unet.preparation.prepare import Pair, make_training_set, with_preview
 from unet.preparation.summary import Summary
 from unet.report.run_files import name_of_slice
+from unet.volumes import Volume
 
 
 class Settling:
@@ -51,7 +52,14 @@ class Settling:
         asked = options.held_out
         if asked is not None:
             place = {int(name): z for z, name in enumerate(pair.names)}
-            asked = [place.get(name, -1) for name in asked]
+            strange = [name for name in asked if place.get(name) not in pair.slices]
+            if strange:
+                unit = "frame" if in_time else "slice"
+                raise InputError(
+                    f"--held-out: {unit} {strange[0]} is not one that is annotated: those are "
+                    f"{few([int(pair.names[z]) for z in pair.slices])}"
+                )
+            asked = [place[name] for name in asked]
         self._on_gpu = getattr(caffe, "get_mode", lambda: "cpu")() == "gpu"
         self._minutes = None
         if options.iterations is None:
@@ -79,6 +87,7 @@ class Settling:
         summary = self._prepare()
         kind = options.kind or kind_of(summary)
         understood = f"{summary.kind}, {summary.understood}"
+        self._say(f"pictures: {_described(self._pair.raw, self._in_time)}")
         self._say(f"labels: {understood}; scored as {kind}")
         for remark in summary.remarks:
             self._say(f"note: {remark}")
@@ -240,6 +249,16 @@ def as_pretrained(options: ExperimentOptions, pretrained: Pretrained) -> Experim
     if pretrained.normalised is not None:
         labels = replace(labels, normalise=pretrained.normalised)
     return replace(options, labels=labels, **there)
+
+
+def _described(raw: Volume, in_time: bool) -> str:
+    """Say what pictures were understood as."""
+    many, (height, width) = len(raw), raw.shape[-2:]
+    unit = "frame" if in_time else "slice"
+    channels = ""
+    if raw.channels is not None and raw.channels > 1:
+        channels = f", {raw.channels} channels, which are all learnt from (--channel takes one)"
+    return f"{many} {unit}{'s' * (many > 1)} of {height} x {width}, {raw.dtype}{channels}"
 
 
 def _diameter(summary: Summary, kind: str) -> float | None:

@@ -20,6 +20,7 @@ from unet.preparation.labels import (
     without_ignored,
 )
 from unet.preparation.membranes import NetworkSurvey
+from unet.preparation.swapped_masks import SwapSurvey
 from unet.preparation.training_set_options import TrainingSetOptions
 from unet.volumes import Volume
 from unet.volumes.row_strips import values_of
@@ -66,6 +67,8 @@ class Census:
         numbers touch.
     background : NetworkSurvey
         Whether it is a thin connected network.
+    swap : SwapSurvey
+        Of binary labels: whether they look as if black and white were swapped.
     """
 
     counts: np.ndarray
@@ -79,6 +82,7 @@ class Census:
     slices: int = 0
     merged: list[int] = field(default_factory=list)
     background: NetworkSurvey = field(default_factory=NetworkSurvey)
+    swap: SwapSurvey = field(default_factory=SwapSurvey)
 
     def note(self, values: Sequence[int]) -> None:
         """Add the labels of a slice to those that are known."""
@@ -108,6 +112,8 @@ def count_labels(
             census.counts += found
             census.pixels += annotation.classes.size
             census.background.add(annotation.classes == 0, annotation.classes != IGNORED)
+            if kind == "binary":
+                census.swap.add(annotation.classes == 1, annotation.classes == 0)
             census.cells += int(np.count_nonzero(values_of(annotation.instances)))
             census.vanished += annotation.vanished
             census.slices += 1
@@ -227,6 +233,13 @@ def remarks_on(census: Census, classes: int, path: str) -> list[str]:
         told.append(
             f"{len(census.empty)} of the {census.slices} slices have no cell: if nobody annotated "
             f"them, leave them out with --slices A:B"
+        )
+    if census.swap.parts:
+        white = few(sorted(census.values - {0}), 3)
+        told.append(
+            f"what is {white} in {path} is one whole around {census.swap.parts} parts of 0, and "
+            f"taken for cells: if the parts are the cells, invert the labels (in Fiji: Edit, "
+            f"Invert)"
         )
     if census.merged:
         told.append(

@@ -22,6 +22,8 @@ TRACES = 0.005
 _LONELY = 0.005
 # Beside a mask's two values smoothing leaves some that differ by less than this.
 _APART = 16
+# Of more classes than these hardly anybody numbers some and leaves numbers out.
+_MANY = 8
 # Between these lie the values of a mask of 8 bit that was scaled or saved as JPEG.
 _OF_MASK = [0, 255]
 
@@ -240,12 +242,14 @@ def detect_kind(slices: Iterable[np.ndarray], ignore: int | None = None) -> str:
         return "instances"
     values = survey.values
     # Of grey values of a picture none is to be taken for: not annotated, as 255 is among numbers.
-    is_numbered = values[-1] - values[0] < 2 * len(values)
+    is_numbered = values[0] == 0 and values[-1] < 2 * len(values)
     option = "--label-kind classes" if is_numbered else f"--classes {_background_first(values)}"
+    ways = f"{option} or --label-kind instances"
+    if len(values) > _MANY and not is_numbered:
+        ways = "--label-kind instances, or --classes and all of them, background first"
     raise InputError(
         f"the labels have {len(values)} values ({_shown(values)}), which can be classes as well as "
-        f"cells; say {option} or --label-kind instances, and --ignore-label N where one of them "
-        f"means not annotated"
+        f"cells; say {ways}, and --ignore-label N where one of them means not annotated"
     )
 
 

@@ -220,7 +220,7 @@ def _of_stack(stack: Stack, labels: Stack, options: TrainingSetOptions) -> Itera
     # Channels are of pictures; levels, time points and scenes labels may have, too.
     shared = {name: one for name, one in options.part.items() if name != "channel"}
     with (
-        as_volume(labels, "the labels", as_slices=True, part=shared, if_several=True) as truth,
+        _labels(labels, shared) as truth,
         as_volume(
             stack, "the stack", as_slices=len(truth) > 1, colours=True, part=options.part
         ) as given,
@@ -261,6 +261,24 @@ def _of_stack(stack: Stack, labels: Stack, options: TrainingSetOptions) -> Itera
             options.ignore_label,
             tuple(remarks),
         )
+
+
+def _labels(labels: Stack, part: Mapping[str, Any]) -> Volume:
+    """Open labels: one number a pixel."""
+    volume = as_volume(labels, "the labels", as_slices=True, part=part, if_several=True)
+    if volume.channels is None:
+        return volume
+    if volume.channels == 1:
+        read, size = volume.read, (len(volume), *volume.shape[-2:])
+        return volume.replaced(size, volume.dtype, lambda z: read(z)[0], None, "ZYX")
+    volume.close()
+    remedy = "save one of them (in Fiji: Image, Duplicate)"
+    if volume.is_coloured:
+        remedy = "save a number for each colour (in Fiji: Image, Type, 8-bit Color)"
+    raise InputError(
+        f"{volume.path}: labels have one number a pixel, not {volume.channels} channels"
+        f"{' of colour' * volume.is_coloured}: {remedy}"
+    )
 
 
 def _by_values(labels: Volume, options: TrainingSetOptions) -> tuple[Volume, TrainingSetOptions]:
@@ -476,11 +494,9 @@ def make_training_set(
 
 def _check_labels(raw: Volume, labels: Volume) -> None:
     if os.path.realpath(raw.path) == os.path.realpath(labels.path):
-        raise InputError(f"{raw.path}: is given for the pictures and for their labels as well")
-    if labels.channels is not None:
         raise InputError(
-            f"{labels.path}: labels have one number a pixel, not {labels.channels} channels "
-            f"(colour?): save them as grey numbers"
+            f"{raw.path}: is given for the pictures and for their labels as well: name both, or put "
+            f"labels that lie beside them into a folder of their own"
         )
 
 

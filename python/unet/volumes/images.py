@@ -171,7 +171,10 @@ class Volume:
         if image.shape != shape:
             raise InputError(f"{self.path}: slice {index} is {image.shape}, but slice 0 is {shape}")
         if image.dtype.kind == "f" and not np.isfinite(image).all():
-            raise InputError(f"{self.path}: slice {index} holds NaN or infinite values")
+            raise InputError(
+                f"{self.path}: slice {index} holds NaN or infinite values: "
+                "put numbers in their place (in Fiji: Process, Noise, Remove NaNs)"
+            )
         return image.astype(self.dtype, copy=False)
 
     def __iter__(self) -> Iterator[np.ndarray]:

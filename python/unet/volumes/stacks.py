@@ -18,6 +18,7 @@ from unet.volumes.readers.axes import Selection
 from unet.volumes.readers.folders import open_folder
 from unet.volumes.readers.hdf5 import open_hdf5
 from unet.volumes.readers.microscopes import PLUGINS, open_microscope
+from unet.volumes.readers.npy import MAGIC, open_npy
 from unet.volumes.readers.ome_zarr import ZARR_MARKS, open_zarr
 from unet.volumes.readers.pictures import open_picture
 from unet.volumes.readers.tiff import open_tiff
@@ -44,8 +45,9 @@ def open_volume(
     ----------
     path : path
         A TIFF, PNG or JPEG file; a folder of such files, one slice each, in natural order; an HDF5
-        file or a Zarr directory, also as FILE:/dataset. The content decides, not the suffix. What
-        microscopes write (.czi, .lif, .nd2, .dv, ...) is read with the package bioio.
+        file or a Zarr directory, also as FILE:/dataset; a .npy of NumPy. The content decides, not
+        the suffix. What microscopes write (.czi, .lif, .nd2, .dv, ...) is read with the package
+        bioio.
     dataset : str, optional
         Dataset of an HDF5 file or Zarr group; by default the only 3-D one.
     channels : int, optional
@@ -87,6 +89,8 @@ def _open(path: PathLike, dataset: str | None, selection: Selection) -> Volume:
             raise InputError(f"{file}: the file is empty")
         if h5py.is_hdf5(str(file)):
             volume = open_hdf5(file, dataset, selection)
+        elif magic == MAGIC:
+            volume = open_npy(file, selection)
         elif magic in _TIFF_MAGIC:
             volume = open_tiff(file, selection)
         elif file.suffix.lower() in PLUGINS:

@@ -81,7 +81,7 @@ def result(folder: Path) -> tuple[dict, dict]:
 def test_killed_at_every_step_it_goes_on_and_comes_to_the_same_network(stacks, tmp_path):
     undisturbed = start(stacks, tmp_path / "whole")
     said = finish(undisturbed, tmp_path / "whole")
-    assert "Held out: slices 2 (spread through the stack)" in said
+    assert "Held out: slice 2 (spread through the stack)" in said
     folder = tmp_path / "killed"
     moments = [
         lambda: (folder / "choices.json").exists(),

@@ -104,7 +104,7 @@ def test_slices_of_a_folder_are_told_with_the_names_of_their_files(tmp_path, mon
     split = choices(tmp_path / "mine")["split"]
     files = {"1": "Img_17.png", "2": "Img_20.png", "3": "Img_23.png", "4": "Img_26.png"}
     assert split == {"train": [1, 2, 4], "held_out": [3], "files": files}
-    assert "Held out: slices 3 (Img_23.png) (spread through the stack)" in capsys.readouterr().out
+    assert "Held out: slice 3 (Img_23.png) (spread through the stack)" in capsys.readouterr().out
     # The third of the training set.
     assert [title.partition(", ")[2] for title in titles] == ["slice 4 (Img_26.png)"]
     text = (tmp_path / "mine" / "report.html").read_text(encoding="utf-8")

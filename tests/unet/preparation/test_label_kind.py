@@ -183,3 +183,18 @@ def test_masks_whose_white_is_a_network_are_membranes():
     # Half of it not annotated, and that by a value of its own.
     lines[:60] = 7
     assert detect_kind([lines], ignore=7) == "membranes"
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ((0, 1, 2), "say --label-kind classes or --label-kind instances"),
+        ((1, 2, 3), "say --classes 1,2,3 or --label-kind instances"),
+        ((0, 128, 255), "say --classes 0,128,255 or --label-kind instances"),
+        (range(0, 200000, 10007), "say --label-kind instances, or --classes and all of them"),
+    ],
+)
+def test_what_is_said_of_values_that_can_be_classes_or_cells_leads_on(values, said):
+    labels = np.kron(np.array([list(values)]), np.ones((5, 5), int))
+    with pytest.raises(InputError, match=said):
+        detect_kind([labels])

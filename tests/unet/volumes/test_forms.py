@@ -86,3 +86,27 @@ def test_colours_last_of_an_array_without_names_are_asked_for(tmp_path):
             file["stack"].dims[k].label = axis
     with open_volume(f"{tmp_path / 'a.h5'}:/stack") as volume:
         np.testing.assert_array_equal(volume[:], np.moveaxis(pixels, 3, 1))
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_arrays_that_numpy_saved_are_stacks(tmp_path, order):
+    np.save(tmp_path / "a.npy", np.asarray(STACK, order=order))
+    with open_volume(tmp_path / "a.npy") as volume:
+        np.testing.assert_array_equal(volume[:], STACK)
+        part = volume.region(1, slice(0, 2), slice(1, 3))
+        np.testing.assert_array_equal(part, STACK[1, :2, 1:3])
+
+
+def test_damaged_arrays_of_numpy_are_refused(tmp_path):
+    np.save(tmp_path / "a.npy", STACK)
+    whole = (tmp_path / "a.npy").read_bytes()
+    (tmp_path / "a.npy").write_bytes(whole[:-3])
+    refused(tmp_path / "a.npy", "cannot be read as an array of NumPy .*is the file whole")
+    np.save(tmp_path / "b.npy", np.array([None, 1]))
+    refused(tmp_path / "b.npy", "cannot be read as an array of NumPy")
+
+
+def test_a_folder_of_folders_names_one_of_these(tmp_path):
+    for name in ("b", "a", ".git"):
+        (tmp_path / name).mkdir()
+    refused(tmp_path, f"holds no PNG.*name a folder in it, as {tmp_path}/a")

@@ -73,13 +73,13 @@ def test_two_channels_behind_the_columns_are_asked_for(tmp_path):
         ("a.zarr.zip", "unpack it into a folder"),
         ("a.tif.gz", "unpack it"),
         ("a.mp4", "save its frames as PNG in a folder"),
-        ("a.npy", "give the array to unet.load"),
+        ("a.npz", r"save one of its arrays as \.npy"),
         ("a.nrrd", "save it as TIFF"),
     ],
 )
 def test_other_formats_are_told_what_helps(tmp_path, name, remedy):
     (tmp_path / name).write_bytes(b"something else" * 9)
-    refused(tmp_path / name, f"is neither TIFF, PNG, JPEG, HDF5 nor Zarr; {remedy}")
+    refused(tmp_path / name, f"is neither TIFF, PNG, JPEG, HDF5, Zarr nor .npy; {remedy}")
 
 
 def test_folders_of_other_things_are_told_what_helps(tmp_path):

@@ -197,7 +197,7 @@ def test_missing_and_empty_files(tmp_path):
     (tmp_path / "folder").mkdir()
     refused(tmp_path / "folder", "holds no PNG, TIFF or JPEG")
     (tmp_path / "a.txt").write_text("some text, no picture")
-    refused(tmp_path / "a.txt", "neither TIFF, PNG, JPEG, HDF5 nor Zarr")
+    refused(tmp_path / "a.txt", "neither TIFF, PNG, JPEG, HDF5, Zarr nor .npy")
 
 
 @pytest.mark.parametrize(

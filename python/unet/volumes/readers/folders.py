@@ -38,19 +38,18 @@ def open_folder(path: Path, selection: Selection | None = None) -> Volume:
     """
     selection = selection or Selection()
     with os.scandir(path) as entries:
-        names = [
-            entry.name
-            for entry in entries
-            if not entry.name.startswith(".") and _kind(entry.name) is not None
-        ]
+        seen = sorted((entry for entry in entries if entry.name[0] != "."), key=lambda e: e.name)
+        names = [entry.name for entry in seen if _kind(entry.name) is not None]
+        within = [entry.name for entry in seen if entry.is_dir()]
     if not names:
         if (path / "attributes.json").exists():
             raise InputError(
                 f"{path}: is N5, which is not read; save it as OME-Zarr or TIFF (in Fiji)"
             )
+        inner = f"name a folder in it, as {path / within[0]}" if within else "name a folder in it"
         raise InputError(
             f"{path}: the folder holds no PNG, TIFF or JPEG files and is no Zarr: save its "
-            f"pictures as one of these, or name a folder in it"
+            f"pictures as one of these, or {inner}"
         )
     kinds = sorted({str(_kind(name)) for name in names})
     if len(kinds) > 1:
@@ -140,10 +139,16 @@ def join_files(
 
     def opened(z: int) -> Volume:
         volume = one(files[z])
-        for given, wanted in ((volume.dtype, dtype), (volume.shape[1:], shape)):
+        for given, wanted, what in (
+            (volume.dtype, dtype, "type"),
+            (volume.shape[1:], shape, "size, grey or colour"),
+        ):
             if given != wanted:
                 volume.close()
-                raise InputError(f"{volume.path}: is {given}, but {files[0].name} is {wanted}")
+                raise InputError(
+                    f"{volume.path}: is {given}, but {files[0].name} is {wanted}: bring the "
+                    f"files of a folder to one {what}"
+                )
         return volume
 
     def read(z: int) -> np.ndarray:

@@ -23,14 +23,14 @@ _REMEDIES = {
         (".avi", ".mp4", ".mov", ".mkv", ".webm", ".gif"),
         "save its frames as PNG in a folder (ffmpeg -i FILE FOLDER/%05d.png)",
     ),
-    **dict.fromkeys((".npy", ".npz"), "give the array to unet.load(...).segment in Python"),
+    ".npz": "save one of its arrays as .npy (numpy.save)",
 }
 
 
 def strange(path: Path) -> str:
     """Return what is said of a file of another format: what it is not, and what helps."""
     remedy = _REMEDIES.get(path.suffix.lower(), "save it as TIFF (in Fiji: File, Save As, Tiff)")
-    return f"{path}: is neither TIFF, PNG, JPEG, HDF5 nor Zarr; {remedy}"
+    return f"{path}: is neither TIFF, PNG, JPEG, HDF5, Zarr nor .npy; {remedy}"
 
 
 def open_picture(path: Path, selection: Selection | None = None) -> Volume:
@@ -44,6 +44,8 @@ def open_picture(path: Path, selection: Selection | None = None) -> Volume:
     selection = selection or Selection()
 
     def load() -> np.ndarray:
+        if not path.stat().st_size:
+            raise InputError(f"{path}: the file is empty")
         with warnings.catch_warnings():
             # Images of 10,000 x 10,000 pixels are usual in electron microscopy.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
