@@ -495,8 +495,8 @@ def make_training_set(
 def _check_labels(raw: Volume, labels: Volume) -> None:
     if os.path.realpath(raw.path) == os.path.realpath(labels.path):
         raise InputError(
-            f"{raw.path}: is given for the pictures and for their labels as well: name both, or put "
-            f"labels that lie beside them into a folder of their own"
+            f"{raw.path}: is given for the pictures and for their labels as well: name both, or "
+            f"put labels that lie beside them into a folder of their own"
         )
 
 
