@@ -20,6 +20,7 @@ from unet.files.hdf5 import (
 from unet.volumes.images import Volume
 from unet.volumes.readers.arrays import array_volume, axes_of_names, choose
 from unet.volumes.readers.axes import Selection
+from unet.volumes.readers.hdf5_of_microscopes import open_hdf5_of_microscope
 from unet.volumes.units import length_unit, time_unit
 
 
@@ -32,6 +33,9 @@ def open_hdf5(path: Path, dataset: str | None, selection: Selection | None = Non
     file = open_hdf5_file(path)
     try:
         with damage_is_told(path):
+            volume = open_hdf5_of_microscope(path, file, dataset, selection or Selection())
+            if volume is not None:
+                return volume
             name = (dataset or "").strip("/")
             array = find(file, name) if name else None
             if not isinstance(array, h5py.Dataset) or array.dtype.kind not in "buif":
