@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -69,6 +69,7 @@ def test_functions_give_what_genuine_ones_give(ours, reference):
         np.testing.assert_allclose(mine[name], expected, rtol=1e-5, atol=1e-4, err_msg=name)
 
 
+@settings(deadline=None)
 @given(
     hnp.arrays(
         np.float32,

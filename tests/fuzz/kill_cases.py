@@ -23,7 +23,7 @@ class Case:
     name : str
         Of the row that counts it, and what it writes.
     program : str
-        Its file in tools/, without .py.
+        Its module in unet/command.
     words : list of str
     folders : list of str
         Outputs that are folders, whole or absent.
@@ -119,12 +119,25 @@ def _archives(folder: Path) -> None:
     write_sequences(folder / "b.zip", 1)
 
 
+def _plugin_files(folder: Path) -> None:
+    import numpy as np
+
+    from tests.plain_caffe_unet import PluginModel, write_images
+
+    PluginModel(folder, (2, 2))
+    for name, seed in (("images", 0), ("others", 1)):
+        write_images(folder / f"{name}.h5", np.random.default_rng(seed).random((2, 1, 45, 37)))
+
+
 MAKERS: dict[str, tuple[Callable[[Path], None], ...]] = {
     "segment": (_stack, _model),
     "prepare": (_stack,),
     "track": (_stack,),
     "train": (_training,),
     "fetch": (_archives,),
+    "score": (_stack,),
+    "export": (_model,),
+    "caffe_unet": (_plugin_files,),
 }
 
 
@@ -162,4 +175,14 @@ def cases(workers: int = 0) -> list[Case]:
     found.append(Case("fetch", "fetch", over, data, before=[*take, "b.zip"]))
     found.append(Case("fetch", "fetch", [*take, "a.zip"], data))
     found.append(Case("fetch", "fetch", ["dic-hela", "-o", "data"], data, fresh=False))
+    words = ["--json", "scores.json"]
+    before = ["cells.tif", "cells.tif", *words]
+    found.append(Case("score", "score", ["cells.tif", "cells2.tif", *words], before=before))
+    words = ["model", "-o", "net.onnx", "--bioimageio", "net.zip"]
+    found.append(Case("export", "export", words, before=[*words, "--author", "Somebody Else"]))
+    words = ["-outfileH5", "scores.h5", "-model", "cells.modeldef.h5"]
+    words = ["tiled_predict", *words, "-weights", "cells.caffemodel.h5", "-n_tiles", "2x2"]
+    old = [*words, "-infileH5", "others.h5"]
+    words += ["-infileH5", "images.h5"]
+    found.append(Case("caffe_unet", "caffe_unet", words, fresh=False, before=old))
     return found

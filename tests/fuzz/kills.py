@@ -20,6 +20,7 @@ import argparse
 import builtins
 import contextlib
 import hashlib
+import importlib
 import io
 import json
 import os
@@ -44,13 +45,13 @@ import psutil
 from tests.fuzz.kill_cases import ITERATIONS, MAKERS, Case, Tree, cases
 from tests.fuzz.kill_server import serving
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # Of all kills these are of fresh processes.
 FRESH = 0.04
 # And these at a call that writes, in place of after a time.
 AIMED = 0.6
-PATIENCE = 120
+# Seconds after which a program that should have ended has not.
+PATIENCE = 600
 # As both packages' atomic files name them; what a download keeps ends likewise.
 # What is done of a segmentation is kept, too, until it is whole.
 TEMPORARY = re.compile(r"\..+(\.[0-9a-f]{8}\.part|\.progress)")
@@ -128,7 +129,7 @@ def _start(case: Case, folder: Path, words: list[str]) -> int:
     """Run a program as a process of its own, and as `_fork`."""
     with open(folder.parent / "said", "w") as said:
         return subprocess.Popen(
-            [sys.executable, str(REPOSITORY / "tools" / f"{case.program}.py"), *words],
+            [sys.executable, "-m", "unet.command", case.program, *words],
             cwd=folder,
             stdout=said,
             stderr=said,
@@ -312,17 +313,13 @@ PROGRAMS: dict[str, Callable[[], None]] = {}
 
 def _import_programs() -> None:
     """Import everything that the programs do, and make them quicker than for a user."""
-    sys.path[:0] = [str(REPOSITORY / "tools")]
     import torch
     import zarr  # noqa: F401
 
     import caffe
-    import fetch
-    import prepare
-    import segment
-    import track
-    import train
     import unet.layers  # noqa: F401
+    import unet_export.bioimageio
+    import unet_export.onnx_file  # noqa: F401
     from unet.command.running import run_program
     from unet.files.atomic import atomic_path
     from unet.training import history as curve
@@ -336,8 +333,9 @@ def _import_programs() -> None:
             temporary.write_bytes(b"\x89PNG")
 
     curve.draw_curves = draw
-    for module in (fetch, prepare, segment, track, train):
-        PROGRAMS[module.__name__] = lambda main=module.main: run_program(main)
+    for name in MAKERS:
+        module = importlib.import_module(f"unet.command.{name}")
+        PROGRAMS[name] = lambda main=module.main: run_program(main)
 
 
 def _in_child(function: Callable[..., None], *arguments: object) -> None:
@@ -530,13 +528,13 @@ def campaign(
 def table(found: Counter) -> str:
     """Return the counts as lines."""
     heads = ("kills", "torn", "lost", "left")
-    lines = [f"{'program':10s}{'signal':10s}" + "".join(f"{head:>7s}" for head in heads)]
+    lines = [f"{'program':12s}{'signal':10s}" + "".join(f"{head:>7s}" for head in heads)]
     pairs = sorted({(name, number) for name, number, _ in found})
     for name, number in pairs:
         counts = "".join(f"{found[name, number, head]:7d}" for head in heads)
-        lines.append(f"{name:10s}{signal.Signals(number).name:10s}{counts}")
+        lines.append(f"{name:12s}{signal.Signals(number).name:10s}{counts}")
     sums = [sum(found[name, number, head] for name, number in pairs) for head in heads]
-    lines.append(f"{'all':20s}" + "".join(f"{total:7d}" for total in sums))
+    lines.append(f"{'all':22s}" + "".join(f"{total:7d}" for total in sums))
     return "\n".join(lines)
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.fuzz import kills
 
-KILLS = 20
+KILLS = 32
 
 
 @pytest.mark.slow
@@ -23,7 +23,7 @@ def test_programs_survive_some_kills(repository):
         capture_output=True,
         text=True,
         cwd=repository,
-        timeout=500,
+        timeout=1800,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1].split() == ["all", str(KILLS), "0", "0", "0"]
@@ -103,7 +103,7 @@ def test_a_segmentation_survives_a_dozen_kills(repository):
         capture_output=True,
         text=True,
         cwd=repository,
-        timeout=500,
+        timeout=1800,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1].split() == ["all", "12", "0", "0", "0"]

@@ -26,5 +26,5 @@ class SlowStack:
     def __getitem__(self, place: tuple) -> np.ndarray:
         if threading.current_thread() is not threading.main_thread():
             self.asked.append(place)
-            assert self.gate.wait(20)
+            assert self.gate.wait(600)
         return self._pixels[place]

@@ -19,6 +19,8 @@ from unet_napari.segment_widget import CELLS, CLASSES, PROBABILITIES, SegmentWid
 STACK = np.random.default_rng(0).integers(0, 256, (3, 40, 50), np.uint8)
 COLOUR = np.random.default_rng(1).integers(0, 256, (40, 50, 3), np.uint8)
 NET = "isbi2012_slim"
+# Milliseconds after which what should have come has not.
+LONG = 600_000
 PLACE = dict(scale=(50, 4, 4), translate=(100, 0, 8), units=("nm",) * 3)
 
 
@@ -32,7 +34,7 @@ def opened(make_napari_viewer, qtbot):
     widget.device.setCurrentText("cpu")
     yield viewer, widget
     widget.stop()
-    qtbot.waitUntil(lambda: not widget.is_running, timeout=20000)
+    qtbot.waitUntil(lambda: not widget.is_running, timeout=LONG)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +45,7 @@ def model():
 def segment(qtbot, widget, output: str) -> None:
     widget.output.setCurrentText(output)
     widget.start.click()
-    qtbot.waitUntil(lambda: not widget.is_running, timeout=20000)
+    qtbot.waitUntil(lambda: not widget.is_running, timeout=LONG)
 
 
 def test_probabilities_lie_where_the_image_lies(opened, qtbot, model):
@@ -171,10 +173,10 @@ def slowly(opened):
 def test_what_is_cancelled_keeps_what_is_done_and_can_be_begun_again(slowly, qtbot):
     viewer, widget, slow = slowly
     slow.gate.set()
-    qtbot.waitUntil(lambda: len(viewer.layers) == 2, timeout=20000)
+    qtbot.waitUntil(lambda: len(viewer.layers) == 2, timeout=LONG)
     assert not widget.start.isEnabled()
     widget.cancel.click()
-    qtbot.waitUntil(lambda: not widget.is_running, timeout=20000)
+    qtbot.waitUntil(lambda: not widget.is_running, timeout=LONG)
     assert len(slow.asked) < 30
     assert viewer.layers["slow: classes"].data[0].any()
     assert not viewer.layers["slow: classes"].data[-1].any()
@@ -186,16 +188,16 @@ def test_without_its_image_layer_a_segmentation_goes_on(slowly, qtbot):
     viewer, widget, slow = slowly
     viewer.layers.remove("slow")
     slow.gate.set()
-    qtbot.waitUntil(lambda: not widget.is_running, timeout=20000)
+    qtbot.waitUntil(lambda: not widget.is_running, timeout=LONG)
     assert viewer.layers["slow: classes"].data[-1].any()
 
 
 def test_who_removes_the_result_wants_no_more_of_it(slowly, qtbot):
     viewer, widget, slow = slowly
     slow.gate.set()
-    qtbot.waitUntil(lambda: len(viewer.layers) == 2, timeout=20000)
+    qtbot.waitUntil(lambda: len(viewer.layers) == 2, timeout=LONG)
     viewer.layers.remove("slow: classes")
-    qtbot.waitUntil(lambda: not widget.is_running, timeout=20000)
+    qtbot.waitUntil(lambda: not widget.is_running, timeout=LONG)
     assert len(slow.asked) < 30
 
 
@@ -208,13 +210,13 @@ def test_a_viewer_that_is_closed_ends_what_it_was_segmenting(make_napari_viewer,
     viewer.add_image(slow, name="slow", contrast_limits=(0, 255))
     widget.start.click()
     worker = widget._worker
-    qtbot.waitUntil(lambda: bool(slow.asked), timeout=20000)
+    qtbot.waitUntil(lambda: bool(slow.asked), timeout=LONG)
     viewer.close()
     del viewer, widget
     gc.collect()
-    qtbot.waitUntil(lambda: worker.abort_requested, timeout=20000)
+    qtbot.waitUntil(lambda: worker.abort_requested, timeout=LONG)
     slow.gate.set()
-    qtbot.waitUntil(lambda: not worker.is_running, timeout=20000)
+    qtbot.waitUntil(lambda: not worker.is_running, timeout=LONG)
     assert len(slow.asked) < 30
 
 

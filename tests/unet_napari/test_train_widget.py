@@ -14,6 +14,8 @@ from unet_napari.known_models import KNOWN_MODELS
 from unet_napari.segment_widget import PROBABILITIES
 from unet_napari.train_widget import TrainWidget
 
+# Milliseconds after which what should have come has not.
+LONG = 600_000
 IMAGE, LABELS = phantom(slices=4, size=64)
 
 
@@ -29,11 +31,11 @@ def opened(make_napari_viewer, qtbot, tmp_path):
     widget.device.setCurrentText("cpu")
     yield viewer, widget
     widget.stop()
-    qtbot.waitUntil(lambda: not widget.is_running, timeout=60000)
+    qtbot.waitUntil(lambda: not widget.is_running, timeout=LONG)
 
 
 def until(qtbot, is_time) -> None:
-    qtbot.waitUntil(is_time, timeout=120_000)
+    qtbot.waitUntil(is_time, timeout=LONG)
 
 
 def drawn(widget: TrainWidget) -> int:

@@ -19,7 +19,7 @@ from unet.volumes import open_volume, read_volume, write_volume
 
 SLICES = 16
 # Seconds after which what should have come has not.
-LONG = 120
+LONG = 600
 
 
 @pytest.fixture(scope="module")

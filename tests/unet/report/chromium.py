@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-_SECONDS = 60.0
+# After which what should have come has not.
+_SECONDS = 600.0
 
 
 def program() -> str | None:
