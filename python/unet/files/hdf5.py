@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator
 
 import h5py
-from h5py import h5d, h5g, h5i, h5l, h5o
+from h5py import h5d, h5g, h5i, h5l, h5o, h5z
 
 from unet.errors import InputError
 from unet.files.names import PathLike
@@ -192,6 +192,28 @@ def shape_of(dataset: h5py.Dataset) -> tuple[int, ...]:
     if layout.get_layout() == h5d.VIRTUAL and layout.get_virtual_count():
         return layout.get_virtual_vspace(0).get_simple_extent_dims()
     return dataset.shape
+
+
+def check_filters(path: PathLike, dataset: h5py.Dataset) -> None:
+    """Refuse a dataset that is compressed by a filter which HDF5 does not bring along.
+
+    Those of the package hdf5plugin (Blosc, Zstandard, LZ4, bitshuffle, ...) are taken where it is
+    installed.
+    """
+    made = dataset.id.get_create_plist()
+    codes = [made.get_filter(k) for k in range(made.get_nfilters())]
+    if all(h5z.filter_avail(code[0]) for code in codes):
+        return
+    with contextlib.suppress(ImportError):
+        # It registers its filters.
+        import hdf5plugin  # noqa: F401
+    for code, _, _, name in codes:
+        if not h5z.filter_avail(code):
+            raise InputError(
+                f"{os.fspath(path)}:{dataset.name} is compressed by the HDF5 filter {code} "
+                f"({as_text(name)[:40] or 'without a name'}), which is not installed: pip install "
+                f"hdf5plugin"
+            )
 
 
 def check_all_inside(file: h5py.File) -> None:

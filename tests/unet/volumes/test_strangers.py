@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import h5py
 import numpy as np
 import pytest
@@ -87,3 +89,15 @@ def test_folders_of_other_things_are_told_what_helps(tmp_path):
     refused(tmp_path, "is N5, which is not read; save it as OME-Zarr or TIFF")
     (tmp_path / "attributes.json").unlink()
     refused(tmp_path, "no PNG, TIFF or JPEG files .*: save its pictures as one of these")
+
+
+def test_a_filter_that_hdf5_does_not_bring_along_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "hdf5plugin", None)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        space = h5py.h5s.create_simple((3, 70, 90))
+        made = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        made.set_chunk((1, 70, 90))
+        # Zstandard's; optional, so that a file can be made without it.
+        made.set_filter(32015, h5py.h5z.FLAG_OPTIONAL, ())
+        h5py.h5d.create(file.id, b"volume", h5py.h5t.STD_U8LE, space, made)
+    refused(tmp_path / "a.h5", r":/volume is compressed by the HDF5 filter 32015 .*hdf5plugin")

@@ -71,7 +71,10 @@ def open_folder(path: Path, selection: Selection | None = None) -> Volume:
     stored = replace(selection, as_stored=True)
     reader = open_tiff if kinds == ["TIFF"] else open_picture
     volume = join_files(
-        path, files, lambda file: reader(file, stored), "in a folder each file is one"
+        path,
+        files,
+        lambda file: reader(file, stored),
+        "in a folder each file is one: name the file itself",
     )
     volume.calibration = replace(volume.calibration, times=_times(names))
     return grey_if_equal(volume, selection) if volume.is_coloured else volume

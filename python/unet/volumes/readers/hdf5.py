@@ -11,6 +11,7 @@ import numpy as np
 
 from unet.files.hdf5 import (
     check_all_inside,
+    check_filters,
     damage_is_told,
     datasets,
     find,
@@ -48,6 +49,7 @@ def open_hdf5(path: Path, dataset: str | None, selection: Selection | None = Non
                     check_all_inside(file)
                 name = choose(str(path), found, dataset)
                 array = find(file, name)
+            check_filters(path, array)
             axes, spacing = _told(array)
             return array_volume(
                 f"{path}:/{name}",

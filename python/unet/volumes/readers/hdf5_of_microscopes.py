@@ -20,7 +20,7 @@ import h5py
 import numpy as np
 
 from unet.errors import InputError
-from unet.files.hdf5 import find
+from unet.files.hdf5 import check_filters, find
 from unet.files.names import natural_key
 from unet.volumes.images import Volume
 from unet.volumes.readers.arrays import array_volume
@@ -84,6 +84,7 @@ class _Parts:
     def __init__(self, file: h5py.File, picture: _Picture) -> None:
         self._file, self._picture = file, picture
         first = self._dataset(0, 0)
+        check_filters(file.filename, first)
         # Java has no unsigned numbers: BigDataViewer stores them as signed ones.
         self._is_unsigned = _BDV_CELLS.fullmatch(picture.names[0][0]) and first.dtype.kind == "i"
         self.dtype = np.dtype(f"u{first.dtype.itemsize}") if self._is_unsigned else first.dtype

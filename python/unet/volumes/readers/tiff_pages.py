@@ -66,7 +66,10 @@ def decoded_part(
     What is read is known not to be made of a damaged header. The result has the axes of the page.
     """
     if page.shape != first.shape:
-        raise InputError(f"{path}: slice {number} is {page.shape}, but slice 0 is {first.shape}")
+        raise InputError(
+            f"{path}: slice {number} is {page.shape}, but slice 0 is {first.shape}: take those of "
+            f"one size by --slices, or save them as a stack"
+        )
     # Later pages of a stack have what they share with the first one there alone.
     key = page.keyframe
     for what, given, wanted in (
