@@ -32,6 +32,21 @@ def test_a_folder_whose_names_tell_channels_asks_for_one(tmp_path, name):
     refused(tmp_path, "there is channel 0 to 1", channel=2)
 
 
+@pytest.mark.parametrize(
+    ("names", "channel"),
+    [
+        (("exp_w1DAPI_t{t}.TIF", "exp_w2GFP_t{t}.TIF"), "w1DAPI, 1: w2GFP"),
+        (("img_{t:09d}_DAPI_000.tif", "img_{t:09d}_GFP 5_000.tif"), "DAPI, 1: GFP 5"),
+    ],
+)
+def test_channels_that_microscopes_name_by_words(tmp_path, names, channel):
+    planes = stack((3, 2, 20, 31))
+    for t, c in np.ndindex(3, 2):
+        tifffile.imwrite(tmp_path / names[c].format(t=t), planes[t, c])
+    refused(tmp_path, rf"holds 2 channels of each slice, .*\(0: {channel}\)")
+    assert np.array_equal(read(tmp_path, channel=1), planes[:, 1])
+
+
 @pytest.mark.parametrize("name", ["case{z}_c{c}.tif", "img_z{z}.{c}.tif", "z{z}_c{z}{c}.tif"])
 def test_names_that_tell_no_channels_are_slices(tmp_path, name):
     planes = stack((6, 20, 31))
@@ -101,3 +116,32 @@ def test_a_filter_that_hdf5_does_not_bring_along_is_named(tmp_path, monkeypatch)
         made.set_filter(32015, h5py.h5z.FLAG_OPTIONAL, ())
         h5py.h5d.create(file.id, b"volume", h5py.h5t.STD_U8LE, space, made)
     refused(tmp_path / "a.h5", r":/volume is compressed by the HDF5 filter 32015 .*hdf5plugin")
+
+
+def planes_of(path, metadata_file):
+    text = (
+        '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">'
+        f'<BinaryOnly MetadataFile="{metadata_file}" UUID="urn:uuid:a"/></OME>'
+    )
+    with tifffile.TiffWriter(path) as tiff:
+        for number, plane in enumerate(stack()):
+            tiff.write(plane, description=None if number else text, metadata=None)
+
+
+def test_pages_that_another_file_tells_of_are_not_guessed(tmp_path):
+    planes_of(tmp_path / "a.ome.tif", "all.companion.ome")
+    refused(tmp_path / "a.ome.tif", "tells in another file, all.companion.ome, which slices")
+    tifffile.imwrite(tmp_path / "first.ome.tif", stack(), ome=True)
+    planes_of(tmp_path / "b.ome.tif", "first.ome.tif")
+    refused(tmp_path / "b.ome.tif", "is part of a stack: name .*first.ome.tif")
+
+
+def test_a_whole_slide_has_scenes(tmp_path):
+    colours = stack((128, 128, 3))
+    with tifffile.TiffWriter(tmp_path / "a.svs") as tiff:
+        options = {"photometric": "rgb", "metadata": None}
+        tiff.write(colours, tile=(64, 64), description="Aperio Image Library v11", **options)
+        tiff.write(colours[::4, ::4], **options)
+        tiff.write(colours[::2, ::2], tile=(64, 64), **options)
+    refused(tmp_path / "a.svs", "0: Baseline 128x128x3, 1: .*--scene")
+    assert np.array_equal(read(tmp_path / "a.svs", scene=0)[0], colours.transpose(2, 0, 1))

@@ -23,8 +23,12 @@ from unet.volumes.readers.tiff import files_of_ome, open_tiff
 _TIME_AND_DEPTH = re.compile(
     r"(?:.*[\W_])?t(\d{1,9})[\W_]*z(\d{1,9})(?:(?:[\W_]|ch?\d).*)?", re.IGNORECASE
 )
-# As microscopes name files of one plane each: img_z0003_ch01, img_t1z3c1.
-_CHANNEL = re.compile(r"(?<![a-z])(?:channel|ch|c)[_-]?\d{1,3}(?!\d)", re.IGNORECASE)
+# As microscopes name files of one plane each: img_z0003_ch01, img_t1z3c1; exp_w1DAPI_t2 by
+# MetaMorph, img_000000002_DAPI_000 by Micro-Manager 1.4.
+_CHANNEL = re.compile(
+    r"(?<![a-z])(?:channel|ch|c)[_-]?\d{1,3}(?!\d)|(?<=_)w\d[a-z][^\W_]*(?=_)", re.IGNORECASE
+)
+_OF_MICRO_MANAGER = re.compile(r"img_\d{9}_(.+)_\d{3}")
 _PLACE = re.compile(r"(?<![a-z])[tz][_-]?\d{1,9}(?!\d)", re.IGNORECASE)
 #: How the files are called that a folder's slices are taken from, and what they are.
 KINDS = {".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF", ".jpg": "JPEG", ".jpeg": "JPEG"}
@@ -85,11 +89,14 @@ def _of_channel(path: Path, names: list[str], selection: Selection) -> tuple[lis
     found: dict[str, dict[str, str]] = {}
     for name in names:
         stem = os.path.splitext(name)[0]
-        match = _CHANNEL.search(stem)
-        if match is None or not _PLACE.search(stem):
+        match = _OF_MICRO_MANAGER.fullmatch(stem)
+        start, stop = match.span(1) if match else (0, 0)
+        if match is None and _PLACE.search(stem):
+            match = _CHANNEL.search(stem)
+            start, stop = match.span() if match else (0, 0)
+        if match is None:
             return names, selection
-        place = stem[: match.start()] + stem[match.end() :]
-        found.setdefault(place, {})[match[0]] = name
+        found.setdefault(stem[:start] + stem[stop:], {})[stem[start:stop]] = name
     channels = list(next(iter(found.values())))
     if len(channels) < 2 or any(sorted(one) != sorted(channels) for one in found.values()):
         return names, selection

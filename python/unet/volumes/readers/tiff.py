@@ -18,6 +18,7 @@ from unet.volumes.readers.axes import Axes, Selection
 from unet.volumes.readers.colours import grey_if_equal
 from unet.volumes.readers.tiff_calibration import spacing
 from unet.volumes.readers.tiff_checks import (
+    check_companion,
     check_folder,
     check_ome_sizes,
     check_page_chain,
@@ -33,7 +34,9 @@ from unet.volumes.readers.tiff_pages import (
 
 # Dialects whose page order only tifffile's series know; plain files are read page by page.
 _DIALECTS = {"imagej", "ome", "shaped", "lsm", "stk", "fluoview", "nih", "mdgel", "scn"}
-_DIALECTS |= {"mmstack", "ndtiff"}
+_DIALECTS |= {"mmstack", "ndtiff", "scanimage", "sis"}
+# Of whole slides: levels, and pictures of their labels.
+_DIALECTS |= {"svs", "ndpi", "bif", "qpi", "philips"}
 
 
 @dataclass(frozen=True)
@@ -205,6 +208,7 @@ def _by_series(path: Path, tiff: Any, selection: Selection) -> _Picture | None:
         if len(tiff.series) != 1:
             return None
     check_ome_sizes(path, tiff)
+    check_companion(path, tiff)
     found = list(tiff.series)
     joined = _joined(tiff, found)
     if joined is not None:

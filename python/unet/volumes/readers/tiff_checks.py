@@ -28,6 +28,25 @@ def check_ome_sizes(path: Path, tiff: Any) -> None:
             raise InputError(f"{path}: the OME header promises {sizes} pages (Z, C, T): no sense")
 
 
+def check_companion(path: Path, tiff: Any) -> None:
+    """Refuse pages whose OME header says that what they are is told in another file."""
+    told = re.search(
+        r"<(?:\w+:)?BinaryOnly\b[^>]*\bMetadataFile\s*=\s*[\"']([^\"']+)[\"']",
+        (tiff.ome_metadata if tiff.is_ome else None) or "",
+    )
+    if told is None:
+        return
+    name = os.path.basename(told[1])
+    if name.lower().endswith((".tif", ".tiff")) and (path.parent / name).exists():
+        raise InputError(
+            f"{path}: is part of a stack: name {path.parent / name}, which tells of all"
+        )
+    raise InputError(
+        f"{path}: tells in another file, {name}, which slices, channels and time points its pages "
+        f"are, and that is not read: save the whole as one OME-TIFF (in Fiji, by Bio-Formats)"
+    )
+
+
 def check_folder(path: Path, series: Any) -> None:
     """Refuse pages that lie in files of other folders, which the header or an index may name."""
     # The file itself may be a link; its pages are where it leads to.
