@@ -6,6 +6,7 @@ import hashlib
 import io
 import zipfile
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -319,9 +320,12 @@ def _check(written: Path, path: PathLike) -> None:
     finally:
         logger.enable("bioimageio")
     if isinstance(found, InvalidDescr):
-        said = "; ".join(
-            f"{'.'.join(map(str, error.loc))}: {error.msg}"
-            for detail in found.validation_summary.details
-            for error in detail.errors
-        )
+        errors = [error for detail in found.validation_summary.details for error in detail.errors]
+        if not any(error.loc for error in errors):
+            # Of no entry: the library itself fails, as 0.5.12 does with pydantic 2.14.
+            raise InputError(
+                f"{path}: bioimageio.spec {version('bioimageio.spec')} does not run with pydantic "
+                f"{version('pydantic')}: pip install 'pydantic<2.14'"
+            )
+        said = "; ".join(f"{'.'.join(map(str, error.loc))}: {error.msg}" for error in errors)
         raise InputError(f"{path}: bioimage.io refuses what it would say: {said[:400]}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +24,8 @@ _IR = 8
 _AXES = ("depth", "height", "width")
 # By so much a network is tried larger; five poolings and strides of 3 fit.
 _LARGER = 96
+# Of so many sizes on, one by one, it is seen which maps become unequal: four poolings.
+_STEPS = 16
 
 
 class Written(NamedTuple):
@@ -76,7 +78,9 @@ def write_network(net: Any, outputs: Sequence[str] = ()) -> Written:
     graph, values = Graph(), {}
     shapes = {name: tuple(blob.shape) for name, blob in net.blobs.items()}
     inputs = _free_sizes(net, shapes, list(net.inputs))
-    for layer in layers_needed(net, outputs):
+    layers = layers_needed(net, outputs)
+    cutting = _cutting(net, inputs, layers)
+    for layer in layers:
         if layer.type in ("Input", "Split"):
             for top in layer.top:
                 # Nets insert Split by themselves; what it hands on has one name here.
@@ -84,7 +88,7 @@ def write_network(net: Any, outputs: Sequence[str] = ()) -> Written:
                 values[top] = values[first] if layer.type == "Split" else graph.name(top)
                 shapes.setdefault(top, shapes[first])
         else:
-            values.update(_write_layer(graph, layer, net, values, shapes))
+            values.update(_write_layer(graph, layer, net, values, shapes, cutting))
     graph.scope = "outputs"
     taken = set(inputs)
     for name in outputs:
@@ -106,6 +110,7 @@ def _write_layer(
     net: Any,
     values: Mapping[str, Value],
     shapes: Mapping[str, tuple[int, ...]],
+    cutting: Container[str],
 ) -> dict[str, Value]:
     blobs = [np.array(blob.data) for blob in net.params.get(layer.name, ())]
     given = Given(
@@ -113,6 +118,7 @@ def _write_layer(
         [values[name] for name in layer.bottom],
         [shapes[name] for name in layer.bottom],
         blobs,
+        layer.name in cutting,
     )
     if layer.type not in WRITERS:
         raise CannotSay(
@@ -141,6 +147,34 @@ def _free_sizes(
         axes = len(shapes[name]) - 2
         if pixels and 0 < axes <= 3:
             found[name][2:] = _AXES[-axes:]
+    return found
+
+
+def _cutting(
+    net: Any, inputs: Mapping[str, Sequence[int | str]], layers: Sequence[Any]
+) -> set[str]:
+    """Return the Concat layers whose bottoms have unequal pixels at some size: they cut them."""
+    origins: dict[str, str] = {}
+    joined = {}
+    for layer in layers:
+        bottoms = [origins.get(name, name) for name in layer.bottom]
+        if layer.type == "Split":
+            origins.update(dict.fromkeys(layer.top, bottoms[0]))
+        elif layer.type == "Concat":
+            joined[layer.name] = bottoms
+    before = {name: tuple(net.blobs[name].shape) for name in inputs}
+    found = set()
+    for more in range(_STEPS if joined else 0):
+        larger = {
+            name: [*sizes[:2], *(n + more * isinstance(free, str) for n, free in pixels)]
+            for name, sizes in before.items()
+            for pixels in [zip(sizes[2:], inputs[name][2:])]
+        }
+        if _takes(net, larger):
+            for name, bottoms in joined.items():
+                if len({tuple(net.blobs[bottom].shape)[2:] for bottom in bottoms}) > 1:
+                    found.add(name)
+    _reshape(net, before)
     return found
 
 

@@ -15,7 +15,7 @@ pytest.importorskip("bioimageio.core", reason="needs pip install bioimageio.core
 
 from bioimageio.core import create_prediction_pipeline, test_description
 from bioimageio.core.digest_spec import create_sample_for_model
-from bioimageio.spec import load_model_description
+from bioimageio.spec import load_description, load_model_description
 from loguru import logger
 from PIL import Image
 
@@ -188,6 +188,22 @@ def test_what_the_specification_refuses_is_told_in_a_sentence(tmp_path):
     with pytest.raises(InputError, match=r"bioimage\.io refuses .*license") as told:
         write_bioimageio(folder, tmp_path / "out.zip", licence="anything goes")
     assert "\n" not in str(told.value)
+    assert not (tmp_path / "out.zip").exists()
+
+
+def test_a_specification_that_does_not_run_is_told_with_what_to_install(tmp_path, monkeypatch):
+    def of_no_entry(*args: object, **flags: object) -> object:
+        found = load_description(*args, **flags)
+        for detail in found.validation_summary.details:
+            for error in detail.errors:
+                error.loc = ()
+        return found
+
+    monkeypatch.setattr("unet_export.bioimageio.load_description", of_no_entry)
+    folder = small_model(tmp_path / "m")
+    wanted = r"out\.zip: bioimageio\.spec [\d.]+ does not run with pydantic .*: pip install '"
+    with pytest.raises(InputError, match=wanted):
+        write_bioimageio(folder, tmp_path / "out.zip", licence="anything goes")
     assert not (tmp_path / "out.zip").exists()
 
 

@@ -166,6 +166,20 @@ def test_layers_of_several_bottoms(tmp_path, layer, shapes):
     assert_equal(net, [{f"in{number}": shape for number, shape in enumerate(shapes)}])
 
 
+def test_a_concat_cuts_what_is_larger_at_another_size_than_the_network_was_opened_at(tmp_path):
+    text = """
+        layer { name: "data" type: "Input" top: "data"
+                input_param { shape { dim: 1 dim: 2 dim: 16 dim: 16 } } }
+        layer { name: "p" type: "Pooling" bottom: "data" top: "p"
+                pooling_param { kernel_size: 4 stride: 4 } }
+        layer { name: "u" type: "Deconvolution" bottom: "p" top: "u"
+                convolution_param { num_output: 3 kernel_size: 4 stride: 4 } }
+        layer { name: "c" type: "Concat" bottom: "data" bottom: "u" top: "c" }
+    """
+    net = open_net(tmp_path / "net.prototxt", text)
+    assert_equal(net, [{"data": (1, 2, *sizes)} for sizes in ((16, 16), (18, 20), (22, 34))])
+
+
 def test_a_crop_follows_sizes_that_are_known_when_it_runs(tmp_path):
     text = text_of("Crop crop_param { offset: 2 }", [(1, 3, 20, 22), (1, 1, 8, 9)])
     net = open_net(tmp_path / "net.prototxt", text)

@@ -44,17 +44,18 @@ def concat(graph: Graph, given: Given) -> Sequence[Value]:
     """Join blobs; those with more pixels than the first one are cut in the middle (caffe_unet)."""
     param, first = given.param.concat_param, given.shapes[0]
     axis = param.concat_dim if param.HasField("concat_dim") else given.axis(param.axis)
-    parts = []
-    for x, shape in zip(given.bottoms, given.shapes):
-        larger = [a for a in range(2, len(shape)) if a != axis and shape[a] != first[a]]
-        if larger:
+    if axis >= 2 and any(
+        shape[a] != first[a] for shape in given.shapes for a in range(2, len(first)) if a != axis
+    ):
+        raise given.fail("joins along an axis of pixels what differs along another")
+    parts = given.bottoms[:1]
+    for x in given.bottoms[1:]:
+        if axis == 1 and given.cuts:
             wanted = graph.sizes(given.bottoms[0], 2)
             more = graph.node("Sub", [graph.sizes(x, 2), wanted])
             starts = graph.node("Div", [more, graph.whole([2])])
             stops = graph.node("Add", [starts, wanted])
-            if axis >= 2:
-                raise given.fail("joins along an axis of pixels what differs along another")
-            x = graph.slice(x, starts, stops, range(2, len(shape)))
+            x = graph.slice(x, starts, stops, range(2, len(first)))
         parts.append(x)
     return [graph.node("Concat", parts, given.tops[0], axis=axis)]
 

@@ -24,12 +24,15 @@ class Given:
         Of the bottoms, at the size at which the network was opened.
     blobs : list of ndarray
         Its parameters.
+    cuts : bool
+        Whether, at some size, its further bottoms are cut to the pixels of the first.
     """
 
     param: Any
     bottoms: list[Value]
     shapes: list[tuple[int, ...]]
     blobs: list[np.ndarray]
+    cuts: bool = False
 
     @property
     def tops(self) -> list[str]:
