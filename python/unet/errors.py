@@ -31,3 +31,14 @@ def few(numbers: Sequence[int], most: int = 8) -> str:
     """
     more = len(numbers) - most
     return ", ".join(map(str, numbers[:most])) + (f" and {more} more" if more > 0 else "")
+
+
+def counted(many: int, what: str) -> str:
+    """Write how many there are of something.
+
+    Examples
+    --------
+    >>> counted(1, "slice"), counted(2000, "step")
+    ('1 slice', '2,000 steps')
+    """
+    return f"{many:,} {what}{'s' * (many != 1)}"

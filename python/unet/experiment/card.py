@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from unet.errors import counted
 from unet.experiment.folder import NET, START
 from unet.report.run_files import name_of_slice, unit_of
 
@@ -20,7 +22,7 @@ def paragraph(chosen: dict[str, Any]) -> str:
     are_parts = any(isinstance(one, dict) for one in parts["held_out"])
     held = "Nothing is held out"
     if numbers:
-        units = _counted(len(numbers), unit_of(parts)).split()[1]
+        units = unit_of(parts) + "s" * (len(numbers) > 1)
         what = f"A quadrant {'each ' * (len(numbers) > 1)}of {units}"
         what = what if are_parts else f"Held out: {units}"
         held = f"{what} {', '.join(numbers)} ({why['held out']})"
@@ -36,19 +38,15 @@ def paragraph(chosen: dict[str, Any]) -> str:
         one = chosen["from"]
         begins = f"It begins as {Path(one['model']).name}: {one['first']}; {one['last']}. "
     return (
-        f"Learns from {_counted(len(parts['train']), unit_of(parts))}. {held}. "
+        f"Learns from {counted(len(parts['train']), unit_of(parts))}. {held}. "
         f"A U-Net of {net['levels']} levels ({why['levels']}) and {net['maps']} maps "
         f"({why['maps']}): {net['parameters']:,} parameters. {begins}"
         f"Tiles of {chosen['tile']} ({why['tile']}). "
         f"{solver['type']} ({why['solver']}), rate {stages[0]['base_lr']:g}, "
-        f"{_counted(sum(one['iterations'] for one in stages), 'iteration')} "
+        f"{counted(sum(one['iterations'] for one in stages), 'iteration')} "
         f"({why['iterations']}){last}. "
         f"Seed {chosen['seed']}, {chosen['precision']} on the {chosen['device']}."
     )
-
-
-def _counted(many: int, what: str) -> str:
-    return f"{many:,} {what}{'s' * (many != 1)}"
 
 
 def judged(chosen: Mapping[str, Any]) -> list[str]:
@@ -82,7 +80,7 @@ def card(name: str, chosen: Mapping[str, Any], scores: Mapping[str, float]) -> s
         f"A U-Net for {chosen['kind']}, trained on {' and '.join(sources)} "
         f"({chosen['understood']}).",
         "",
-        f"    unet segment STACK --model {name} {outputs}",
+        f"    unet segment STACK --model {shlex.quote(name)} {outputs}",
         "",
         paragraph(chosen),
         "",
@@ -110,7 +108,7 @@ def card(name: str, chosen: Mapping[str, Any], scores: Mapping[str, float]) -> s
         "What it learnt from: labels.png. All that was chosen: choices.json. The network and its "
         "solvers are plain prototxt in net/; their paths count from this folder:",
         "",
-        f"    cd {name} && unet train net/solver_1.prototxt{weights} -o again",
+        f"    cd {shlex.quote(name)} && unet train net/solver_1.prototxt{weights} -o again",
         "",
     ]
     return "\n".join(lines)

@@ -125,6 +125,8 @@ class ExperimentOptions:
             raise InputError("--minutes and --iterations both say how long: give one of them")
         if self.minutes == 0 or self.minutes == math.inf:
             raise InputError(f"--minutes {self.minutes}: give more than 0, and an end")
+        if self.rate == 0:
+            raise InputError("--rate 0: nothing is learnt so; give more than 0")
         check_share(self.average)
         if not self.sigma > 0:
             raise InputError(f"--sigma {self.sigma}: give pixels, more than 0")

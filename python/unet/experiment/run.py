@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from unet.errors import InputError
+from unet.errors import InputError, counted
 from unet.experiment import choice
 from unet.experiment.budget import for_training
 from unet.experiment.card import card
@@ -70,7 +71,8 @@ class Trained(NamedTuple):
 
     def __str__(self) -> str:
         lines = [f"{name:<14} {value:.6f}" for name, value in self.scores.items()]
-        return "\n".join([*lines, f"use it: unet segment STACK --model {self.folder} -o OUT"])
+        model = shlex.quote(self.folder)
+        return "\n".join([*lines, f"use it: unet segment STACK --model {model} -o OUT"])
 
 
 def train_from_stack(
@@ -301,7 +303,8 @@ class _Way:
         else:
             weights = str(root / NET / START) if self._choices.get("from") else None
         self._folder.say(
-            f"stage {number}: {stage['iterations']:,} iterations, weights: {stage['weighting']}"
+            f"stage {number}: {counted(stage['iterations'], 'iteration')}, weights: "
+            f"{stage['weighting']}"
         )
         solver, output = root / NET / solver_name(number), self._folder.stage(number)
         seconds = self._seconds(number)

@@ -11,7 +11,7 @@ from typing import Any, Callable
 
 import numpy as np
 
-from unet.errors import InputError, few
+from unet.errors import InputError, counted, few
 from unet.experiment import choice
 from unet.experiment.budget import LEAST_ITERATIONS, most_held_out
 from unet.experiment.card import paragraph
@@ -185,8 +185,9 @@ class Settling:
         # Few steps from a trained network mean something.
         if is_short and self._pretrained is None:
             self._say(
-                f"only {fit.iterations.value} iterations fit into {minutes:g} minutes here, and "
-                f"below {LEAST_ITERATIONS} the result means nothing: give more with --minutes"
+                f"for only {counted(fit.iterations.value, 'iteration')} is there time in "
+                f"{minutes:g} minutes here, and below {LEAST_ITERATIONS} the result means "
+                f"nothing: give more with --minutes"
             )
         return chosen
 
@@ -220,8 +221,9 @@ class Settling:
         summary = make_training_set(path, raw, labels, understood, notes=notes, progress=True)
         summary = pair.remark(summary)
         said = parts.as_json(pair.names, pair.raw.names, self._in_time)
+        # One that is learnt from: of copies for quadrants that are held out little is annotated.
         return with_preview(
-            *(summary, labels, range(len(parts.order)), self._folder / LABELS_PICTURE),
+            *(summary, labels, parts.learnt, self._folder / LABELS_PICTURE),
             [name_of_slice(number, said) for number in notes["slices"]],
         )
 
@@ -253,12 +255,11 @@ def as_pretrained(options: ExperimentOptions, pretrained: Pretrained) -> Experim
 
 def _described(raw: Volume, in_time: bool) -> str:
     """Say what pictures were understood as."""
-    many, (height, width) = len(raw), raw.shape[-2:]
-    unit = "frame" if in_time else "slice"
+    many, (height, width) = counted(len(raw), "frame" if in_time else "slice"), raw.shape[-2:]
     channels = ""
     if raw.channels is not None and raw.channels > 1:
         channels = f", {raw.channels} channels, which are all learnt from (--channel takes one)"
-    return f"{many} {unit}{'s' * (many > 1)} of {height} x {width}, {raw.dtype}{channels}"
+    return f"{many} of {height} x {width}, {raw.dtype}{channels}"
 
 
 def _diameter(summary: Summary, kind: str) -> float | None:

@@ -303,7 +303,7 @@ def _check_seams(net: Any, geometry: Geometry, source: str, weights: str) -> Non
     if not np.isfinite(corners).all():
         raise InputError(
             f"{weights}: the scores that the network gives are NaN or infinite: the file is "
-            f"damaged, or the training diverged"
+            f"damaged, or the training diverged: train anew, at a lower rate"
         )
     if np.abs(large - small).max() > 1e-3 * np.abs(large).max():
         raise InputError(

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage, optimize
 
-from unet.errors import few
+from unet.errors import counted, few
 from unet.report.alignment import align
 from unet.report.plots import smoothed
 from unet.report.run_files import UNKNOWN, HeldOutSlice, Stage
@@ -187,7 +187,9 @@ def _unfinished(stages: Sequence[Stage]) -> list[Check]:
     done = sum(stage.done for stage in stages)
     longer = "Train longer: give more --minutes or --iterations."
     if done < _FEW_ITERATIONS:
-        found = f"it was trained with {done:,} iterations, and errors fall for some thousands."
+        found = (
+            f"it was trained with {counted(done, 'iteration')}, and errors fall for some thousands."
+        )
         return [Check("ended early", HINT, found, longer)]
     losses = _tests(last)[1]
     if len(losses) < 2 * _FEWEST_TESTS:

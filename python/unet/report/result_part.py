@@ -230,7 +230,10 @@ def worst(kind: str, places: Sequence[Place]) -> Markup | None:
             base = tag("img", src=drawn["raw"], alt=said if layer == "raw" else "")
             over = tag("img", src=drawn[layer], alt=said) if layer != "raw" else None
             crops.append(tag("div", base, over, class_="crop"))
-        middle = [(part.start + part.stop) // 2 for part in (place.rows, place.columns)]
+        middle = [
+            first + (part.start + part.stop) // 2
+            for first, part in zip(place.slice.corner, (place.rows, place.columns))
+        ]
         name = tag("a", _capital(place.slice.name), href="#slices", data_show=place.slice.place)
         where = f", around row {middle[0]}, column {middle[1]}"
         what = f"{_kinds(kind, place)}, {place.pixels:,} pixels"

@@ -81,6 +81,8 @@ class HeldOutSlice:
     truth, result : int32 ndarray, shape (height, width)
         Membranes: 1 inside cells, 0 membrane; cells: their numbers, 0 is background; classes: their
         numbers. In the truth `UNKNOWN` is not annotated.
+    corner : tuple of int
+        Row and column of the slice where it begins.
     """
 
     place: int
@@ -88,6 +90,7 @@ class HeldOutSlice:
     raw: np.ndarray
     truth: np.ndarray
     result: np.ndarray
+    corner: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,8 @@ class Run:
             with h5py.File(os.fspath(path), "r") as file:
                 _check(path, file)
                 numbers = file["slices"][()]
-                names = _names(numbers, self.choices.get("split"))
+                parts = _parts(numbers, self.choices.get("split"))
+                names = _names(numbers, parts, self.choices.get("split"))
                 for place in _shown(file, self.kind):
                     raw = file["raw"][place]
                     yield HeldOutSlice(
@@ -147,6 +151,7 @@ class Run:
                         raw if raw.ndim == 3 else raw[np.newaxis],
                         file["truth"][place].astype(np.int32),
                         file["result"][place].astype(np.int32),
+                        _corner(parts[place]),
                     )
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path}: cannot be read ({error}); remove it") from None
@@ -219,11 +224,21 @@ def _check(path: Path, file: h5py.File) -> None:
         )
 
 
-def _names(numbers: np.ndarray, split: Any) -> list[str]:
-    """Name slices by their numbers, and parts of one slice by their place in it."""
+def _parts(numbers: np.ndarray, split: Any) -> list[Any]:
+    """Return what was held out: numbers of slices, and a dict of each part of one."""
     parts = _list(_dict(split).get("held_out"))
-    if len(parts) != len(numbers):
-        parts = numbers.tolist()
+    return parts if len(parts) == len(numbers) else numbers.tolist()
+
+
+def _corner(part: Any) -> tuple[int, int]:
+    if not isinstance(part, dict):
+        return 0, 0
+    row, column = (int((part.get(key) or (0, 0))[0]) for key in ("rows", "columns"))
+    return row, column
+
+
+def _names(numbers: np.ndarray, parts: Sequence[Any], split: Any) -> list[str]:
+    """Name slices by their numbers, and parts of one slice by their place in it."""
     names = []
     for number, part in zip(numbers, parts):
         name = f"{unit_of(split)} {name_of_slice(int(number), split, SHORT)}"

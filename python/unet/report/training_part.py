@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from unet.errors import counted
 from unet.report.charts import Line, chart, thinned
 from unet.report.markup import Markup, joined, tag
 from unet.report.plots import smoothed
@@ -46,7 +47,7 @@ def _state(run: Run) -> str:
     seconds = sum(stage.seconds for stage in run.stages)
     done = sum(stage.done for stage in run.stages)
     if is_finished(run):
-        return f"Trained with {done:,} iterations in {duration(seconds)}."
+        return f"Trained with {counted(done, 'iteration')} in {duration(seconds)}."
     last = [stage for stage in run.stages if stage.rows][-1]
     of = f" of {last.iterations:,}" if last.iterations else ""
     where = f"stage {last.number} of {len(run.stages)}, " if len(run.stages) > 1 else ""
@@ -176,7 +177,8 @@ def _solver(solver: Any) -> str:
     stages = solver.get("stages") or []
     words = []
     for number, stage in enumerate(stages, 1):
-        said = f"{stage.get('iterations', '?'):,} iterations at rate {stage.get('base_lr', '?')}"
+        many = counted(stage.get("iterations", 0), "iteration")
+        said = f"{many} at rate {stage.get('base_lr', '?')}"
         if stage.get("weighting"):
             said += f", {_weighting(stage['weighting'])}"
         words.append(f"stage {number}: {said}" if len(stages) > 1 else said)

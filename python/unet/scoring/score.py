@@ -177,11 +177,14 @@ def score(
         )
     cells, kind = _true_cells(labels, label_kind, names[0], unknown)
     of_cells = {}
+    numbered_cells = _number_cells(labels[~unknown])
     if _are_cell_numbers(predicted):
-        found, how = _true_cells(predicted, "auto" if kind == "membranes" else label_kind, names[1])
+        asked = "auto" if kind == "membranes" else label_kind
+        # Beside labels of two values numbers are no classes.
+        found, how = _true_cells(predicted, asked, names[1], are_cells=not numbered_cells)
         probabilities = found.astype(np.float32)
         scaling = f"{predicted.dtype}, cell numbers taken as {how}"
-        if label_kind != "binary" and _number_cells(labels[~unknown]):
+        if label_kind != "binary" and numbered_cells:
             truths = np.where(unknown, UNKNOWN, _whole(labels, names[0]))
             of_cells = {"of_cells": score_cells(zip(truths, predicted.astype(np.int64)))}
     else:
@@ -348,13 +351,17 @@ def _number_cells(labels: np.ndarray) -> bool:
 
 
 def _true_cells(
-    stack: np.ndarray, kind: str, path: str | Path, unknown: np.ndarray | None = None
+    stack: np.ndarray,
+    kind: str,
+    path: str | Path,
+    unknown: np.ndarray | None = None,
+    are_cells: bool = False,
 ) -> tuple[np.ndarray, str]:
     """Return which pixels are inside a cell, and what kind of labels said so.
 
     The challenge's scores are of the 4-connected components of a picture of cells and membrane.
     Numbers of cells that touch become one as a network learns it: thin borders are put between.
-    What is `unknown` is none.
+    What is `unknown` is none. Where numbers `are_cells`, few of them are no classes, either.
     """
     survey, asked = LabelSurvey(), kind
     unknown = np.zeros(stack.shape, bool) if unknown is None else unknown
@@ -364,7 +371,7 @@ def _true_cells(
         for image in stack:
             survey.add(image)
         if kind == "auto":
-            kind = _kind_of(survey, stack, unknown)
+            kind = _kind_of(survey, stack, unknown, are_cells)
         if kind == "membranes":
             cells = (stack == 0) & ~unknown
         elif kind == "instances":
@@ -387,7 +394,7 @@ def _true_cells(
     return cells, kind
 
 
-def _kind_of(survey: LabelSurvey, stack: np.ndarray, unknown: np.ndarray) -> str:
+def _kind_of(survey: LabelSurvey, stack: np.ndarray, unknown: np.ndarray, are_cells: bool) -> str:
     """Tell whether labels number cells that touch, or are membranes."""
     if len(survey.values) <= 2:
         white = NetworkSurvey()
@@ -397,7 +404,7 @@ def _kind_of(survey: LabelSurvey, stack: np.ndarray, unknown: np.ndarray) -> str
     if not survey.touching:
         return "binary"
     survey.refuse_pictures()
-    if len(survey.values) > MOST_CLASSES:
+    if are_cells or len(survey.values) > MOST_CLASSES:
         return "instances"
     raise InputError(
         f"labels of {len(survey.values)} values ({few(survey.values, 4)}) touch, which can be "

@@ -14,6 +14,7 @@ import unet
 from caffe.proto import caffe_pb2
 from unet.datasets.phantom import phantom
 from unet.errors import InputError
+from unet.experiment.run import Trained
 from unet.training.history import read_history
 
 STACK, LABELS = phantom(slices=5, size=64)
@@ -105,8 +106,8 @@ def test_slices_of_a_folder_are_told_with_the_names_of_their_files(tmp_path, mon
     files = {"1": "Img_17.png", "2": "Img_20.png", "3": "Img_23.png", "4": "Img_26.png"}
     assert split == {"train": [1, 2, 4], "held_out": [3], "files": files}
     assert "Held out: slice 3 (Img_23.png) (spread through the stack)" in capsys.readouterr().out
-    # The third of the training set.
-    assert [title.partition(", ")[2] for title in titles] == ["slice 4 (Img_26.png)"]
+    # The second of those that are learnt from.
+    assert [title.partition(", ")[2] for title in titles] == ["slice 2 (Img_20.png)"]
     text = (tmp_path / "mine" / "report.html").read_text(encoding="utf-8")
     assert "held out: 3 (Img_23.png) (counted from 0, in the order of their names)" in text
 
@@ -227,3 +228,36 @@ def test_foreign_files_are_not_replaced(tmp_path):
         unet.train(STACK, LABELS, tmp_path, **HOW)
     assert (tmp_path / "weights.caffemodel").read_text() == "mine"
     assert [one.name for one in tmp_path.iterdir()] == ["weights.caffemodel"]
+
+
+def test_slices_to_hold_out_that_are_not_there_are_named(tmp_path):
+    with pytest.raises(InputError, match=r"slice 7 is not one .* those are 0, 1, 2, 3, 4"):
+        unet.train(STACK, LABELS, tmp_path / "mine", held_out=[2, 7], **HOW)
+
+
+def test_one_slice_is_told_and_shown_as_it_is_learnt_from(tmp_path, monkeypatch, capsys):
+    def stopped(*_, **__):
+        raise InputError("stopped before the first step")
+
+    shown = []
+    monkeypatch.setattr("unet.experiment.run.Training", stopped)
+    monkeypatch.setattr(
+        "unet.preparation.prepare.save_preview",
+        lambda path, image, annotation, weights, title: shown.append(annotation.classes != 255),
+    )
+    with pytest.raises(InputError, match="stopped before"):
+        unet.train(STACK[:1], LABELS[:1], tmp_path / "mine", **HOW)
+    said = capsys.readouterr().out
+    assert "pictures: 1 slice of 64 x 64, uint8\n" in said
+    assert "Learns from 1 slice. A quadrant of slice 0 (" in said
+    # All but the quadrant that is held out.
+    assert [float(known.mean()) for known in shown] == [0.75]
+
+
+def test_commands_of_a_folder_with_a_space_in_its_name_can_be_copied():
+    assert "segment STACK --model 'runs/my own' -o OUT" in str(Trained("runs/my own", {}, {}))
+
+
+def test_a_rate_of_nothing_is_refused(tmp_path):
+    with pytest.raises(InputError, match="--rate 0: nothing is learnt so"):
+        unet.train(STACK, LABELS, tmp_path / "mine", rate=0.0, **HOW)

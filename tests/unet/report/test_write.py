@@ -100,6 +100,16 @@ def test_parts_of_a_slice_are_named_by_their_place(tmp_path):
     assert "Slice 5, rows 80–159, columns 0–79" in text
 
 
+def test_worst_places_of_parts_are_told_by_rows_and_columns_of_the_slice(tmp_path):
+    whole = report(make_run(tmp_path / "whole")).text
+    place = re.search(r"Slice 4, around row (\d+), column (\d+)", whole)
+    row, column = map(int, place.groups())
+    part = {"z": 4, "rows": [200, 360], "columns": [400, 560]}
+    split = {"train": [4, 5], "held_out": [part, {**part, "z": 5}]}
+    text = report(make_run(tmp_path / "part", split=split)).text
+    assert f"columns 400–559, around row {200 + row}, column {400 + column}" in text
+
+
 @pytest.mark.parametrize("kind", ["membranes", "cells", "classes"])
 def test_the_pixel_error_of_membranes_is_drawn_of_membranes_alone(tmp_path, kind):
     folder = make_run(tmp_path / "mine", kind)

@@ -149,3 +149,14 @@ def test_labels_of_other_numbers_are_the_classes_that_are_named():
         score(grey, found, classes=(0, 128))
     with pytest.raises(InputError, match="--classes says that labels are classes, not binary"):
         score(grey, found, classes=(0, 128, 255), label_kind="binary")
+
+
+def test_few_cells_that_touch_are_no_classes_beside_a_mask(cells):
+    truth, found = cells
+    few = np.where(found < 20, found, 0)
+    mask = (truth > 0).astype(np.uint8)
+    scores = score(mask, few)
+    assert "cell numbers taken as instances" in str(scores)
+    assert scores["rand_error"] == score(mask, few, label_kind="instances")["rand_error"]
+    with pytest.raises(InputError, match="can be cells as well as classes"):
+        score(few, few)
