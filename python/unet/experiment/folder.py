@@ -143,12 +143,23 @@ class RunFolder:
             return set()
         return {LOG, TRAINING_SET, LABELS_PICTURE, NET, DEPLOY, INPUT}
 
+    def begin_log(self) -> None:
+        """Begin the log, by which a run that is killed before it has chosen is known."""
+        if not (self / LOG).exists():
+            (self / LOG).write_text(f"{mark(LOG)}\n", encoding="utf-8")
+
+    def drop_empty_log(self) -> None:
+        """Remove the log if it tells of nothing, and nothing lies beside it that it tells whose."""
+        there = {name for name in os.listdir(self.path) if name in _OURS}
+        if there == {LOG} and (self / LOG).read_bytes() == f"{mark(LOG)}\n".encode():
+            (self / LOG).unlink()
+
     def say(self, text: str) -> None:
         """Print, and add to the log."""
         print(text, flush=True)
-        is_new = not (self / LOG).exists()
+        self.begin_log()
         with open(self / LOG, "a", encoding="utf-8", errors="backslashreplace") as log:
-            log.write((f"{mark(LOG)}\n" if is_new else "") + text + "\n")
+            log.write(text + "\n")
 
     def write_card(self, text: str) -> None:
         """Write the card, the last file of a run."""

@@ -119,6 +119,7 @@ def train_from_stack(
         choices = folder.choices
         if choices is not None:
             _demand_same(folder, choices, asked, inputs)
+        folder.begin_log()
         with opened(stack, labels, options.labels) as pair:
             if choices is None:
                 settling = Settling(
@@ -153,6 +154,7 @@ def train_from_stack(
     finally:
         os.close(lock)
         # Where nothing was begun, nothing is left; a folder that holds something stays.
+        folder.drop_empty_log()
         with contextlib.suppress(OSError):
             for place in reversed(made):
                 place.rmdir()

@@ -16,6 +16,7 @@ import os
 import re
 import secrets
 import shutil
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -29,6 +30,8 @@ _LOCK, _NEW, _OLD, _PARTS = "lock", "new", "old", "parts.json"
 _TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{8}\.part", re.DOTALL)
 # So often a folder of temporaries is made anew after somebody has swept it away.
 _CLAIMS = 100
+# So often a folder is removed into which something is written meanwhile, and a write's seconds.
+_REMOVALS, _WRITTEN = 5, 0.02
 # Names are at most 255 bytes long.
 _LONGEST = 200
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
@@ -320,7 +323,12 @@ def _holder(folder: Path, name: str, target: Path) -> Iterator[Path]:
 def remove_folder(folder: Path) -> None:
     """Remove a folder with all that is in it and can be removed; signals wait for the end."""
     with held():
-        shutil.rmtree(folder, ignore_errors=True)
+        for _ in range(_REMOVALS):
+            shutil.rmtree(folder, ignore_errors=True)
+            if not folder.exists():
+                return
+            # A thread, such as zarr's, may just have written in it.
+            time.sleep(_WRITTEN)
 
 
 def make_folders(folder: Path) -> list[Path]:

@@ -217,6 +217,20 @@ def test_where_nothing_was_begun_no_folder_is_left(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_is_stopped_before_it_has_chosen_is_gone_on_with(trained, tmp_path, monkeypatch):
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        # The training set is there then.
+        patch.setattr("unet.experiment.settle.with_preview", stop)
+        with pytest.raises(KeyboardInterrupt):
+            unet.train(STACK, LABELS, tmp_path / "mine", **HOW)
+    assert {path.name for path in (tmp_path / "mine").iterdir()} == {"training-set.h5", "run.log"}
+    again = unet.train(STACK, LABELS, tmp_path / "mine", **HOW)
+    assert again.scores == trained.scores
+
+
 def test_other_options_are_refused_and_said(trained):
     with pytest.raises(InputError, match=r"begun with --iterations 16, and .* --iterations 20"):
         unet.train(STACK, LABELS, trained.folder, **{**HOW, "iterations": 20})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -243,3 +244,18 @@ def test_a_place_in_which_no_folder_can_be_made_is_told():
     told = pytest.raises(InputError, match=r"/proc/a\.tif: cannot be written: no folder")
     with told, atomic_path("/proc/a.tif"):
         pass
+
+
+def test_what_a_thread_writes_while_its_folder_is_removed_goes_too(tmp_path, monkeypatch):
+    real = shutil.rmtree
+
+    def rmtree(folder: Path, **how: bool) -> None:
+        real(folder, **how)
+        if not list(tmp_path.iterdir()):
+            monkeypatch.setattr(shutil, "rmtree", real)
+            (folder / "late").mkdir(parents=True)
+
+    monkeypatch.setattr(shutil, "rmtree", rmtree)
+    with pytest.raises(ZeroDivisionError), atomic_folder(tmp_path / "out"):
+        1 / 0  # noqa: B018
+    assert list(tmp_path.iterdir()) == []

@@ -18,6 +18,7 @@ import numpy as np
 from unet.errors import InputError
 from unet.files.atomic import atomic_folder, write_durably
 from unet.files.provenance import KEY, STACK, mark
+from unet.machine.signals import held
 from unet.volumes.units import LENGTHS, TIMES
 from unet.volumes.writers.layout import Layout, Put
 from unet.volumes.writers.pyramid import coarser_shapes, write_coarser
@@ -60,9 +61,11 @@ def create_store(folder: Path, layout: Layout) -> None:
         If the package zarr is missing, or cannot write the format.
     """
     form = _zarr_format(layout)
-    group = _open_group(folder, "w", layout, form)
-    group.attrs.put(_attributes(layout, form, levels=1, complete=False))
-    _create_level(group, 0, _stored_shape(layout), layout, form)
+    # Held: zarr's thread, which writes, would go on while what there is is removed.
+    with held():
+        group = _open_group(folder, "w", layout, form)
+        group.attrs.put(_attributes(layout, form, levels=1, complete=False))
+        _create_level(group, 0, _stored_shape(layout), layout, form)
 
 
 def open_store(folder: Path, layout: Layout) -> Put:
@@ -76,7 +79,8 @@ def open_store(folder: Path, layout: Layout) -> Put:
     def put(z: int, rows: slice, columns: slice, values: np.ndarray) -> None:
         parts = {"C": slice(None), "Z": 0, "Y": rows, "X": columns, **layout.place(z)}
         place = tuple(parts[axis] for axis in stored_axes(layout))
-        array[place] = values.astype(dtype, copy=False)
+        with held():
+            array[place] = values.astype(dtype, copy=False)
 
     return put
 
