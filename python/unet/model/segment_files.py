@@ -88,14 +88,24 @@ def estimate_files(job: Job) -> str:
         As `segment_files`.
     """
     with _opened(job) as (model, _, plan):
-        seconds, size = model.measure_pass(plan), output_bytes(job.files, plan)
-    hours, rest = divmod(round(plan.passes * seconds), 3600)
+        seconds, written = model.measure_pass(plan), output_bytes(job.files, plan)
+    processes = len(job.devices)
+    # Processes without GPUs share the cores, which one pass has already.
+    at_once = processes if job.devices[0] != "cpu" else 1
+    hours, rest = divmod(round(plan.passes * seconds / at_once), 3600)
+    twice = sum(size for path, size in written.items() if path.suffix.lower() != ".zarr")
     return (
         f"{plan}\n"
         f"{plan.passes} passes of {seconds:.2f} s, as one was measured: about {hours} h "
         f"{rest // 60:02d} min {rest % 60:02d} s; memory about {plan.memory / 2**30:.2f} GB beside "
-        f"the program; written {size / 2**30:.2f} GB before compression; nothing was written"
+        f"the program{f', in each of {processes} processes' * (processes > 1)}; written "
+        f"{_size(sum(written.values()))} before compression"
+        f"{f', and {_size(twice)} more until all is whole' * (twice > 0)}; nothing was written"
     )
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.2f} GB" if count >= 2**30 else f"{count / 2**20:.2f} MB"
 
 
 @contextlib.contextmanager

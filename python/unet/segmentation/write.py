@@ -154,13 +154,13 @@ def stored_types(files: SegmentationFiles, plan: Plan) -> dict[str, Any]:
     return {what: np.dtype(dtype) for what, dtype in types.items() if getattr(files, what)}
 
 
-def output_bytes(files: SegmentationFiles, plan: Plan) -> int:
-    """Return the bytes of the pixels of all stacks that are written, before they are compressed."""
+def output_bytes(files: SegmentationFiles, plan: Plan) -> dict[Path, int]:
+    """Return the bytes of the pixels of each stack that is written, before they are compressed."""
     pixels = len(plan.slices) * plan.size[0] * plan.size[1]
-    return sum(
-        pixels * dtype.itemsize * (_channels(what, plan) or (1,))[0]
+    return {
+        getattr(files, what): pixels * dtype.itemsize * (_channels(what, plan) or (1,))[0]
         for what, dtype in stored_types(files, plan).items()
-    )
+    }
 
 
 def _channels(what: str, plan: Plan) -> tuple[int, ...]:
