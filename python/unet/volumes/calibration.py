@@ -24,6 +24,8 @@ class Calibration:
     times : int
         Where slices are of several time points and in each of several depths: how many time points
         follow each other, each with all its depths. `axes` then begins with Z.
+    origin : tuple of float, optional
+        Where the first pixel lies along (z, y, x), in `unit`; None where the file does not tell it.
 
     Examples
     --------
@@ -37,6 +39,7 @@ class Calibration:
     interval: float | None = None
     interval_unit: str | None = None
     times: int = 1
+    origin: tuple[float, float, float] | None = None
 
     def of_slices(self, slices: range, count: int) -> Calibration:
         """Return what is known of some slices of a stack of `count`.
@@ -51,14 +54,27 @@ class Calibration:
         (2, (5.0, 1.0, 1.0))
         >>> stack.of_slices(range(2, 9), 12).pixel_size
         (None, 1.0, 1.0)
+        >>> Calibration("ZYX", (5.0, 1.0, 1.0), "nm", origin=(0.0, 7.0, 7.0)).of_slices(
+        ...     range(2, 9), 12
+        ... ).origin
+        (10.0, 7.0, 7.0)
         """
         depth = count // self.times
-        if self.times == 1 or slices == range(count):
+        if slices == range(count):
             return self
+        if self.times == 1:
+            return self._from_depth(slices[0])
         first, last = slices[0] // depth, slices[-1] // depth
         if first == last:
-            return replace(self, times=1)
+            return replace(self, times=1)._from_depth(slices[0] % depth)
         if slices.step == 1 and slices.start % depth == slices.stop % depth == 0:
             return replace(self, times=last + 1 - first)
         size = self.pixel_size
         return replace(self, times=1, pixel_size=None if size is None else (None, *size[1:]))
+
+    def _from_depth(self, z: int) -> Calibration:
+        """Return what is known without the first z depths."""
+        step = self.pixel_size[0] if self.pixel_size is not None else None
+        if self.origin is None or step is None or self.axes[0] != "Z":
+            return self
+        return replace(self, origin=(self.origin[0] + z * step, *self.origin[1:]))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.unet.volumes.stacks import refused, stack
-from unet.volumes import open_volume, read_volume
+from unet.volumes import open_volume, read_volume, write_volume
 
 zarr = pytest.importorskip("zarr", minversion="3")
 format_of = pytest.importorskip("ome_zarr.format")
@@ -171,3 +171,37 @@ def test_a_part_of_a_slice_reads_the_chunks_it_touches(tmp_path, monkeypatch):
             assert np.array_equal(part, array[z, 10:20, 33:47])
     # Both slices lie in the same chunks, which are decoded once.
     assert sorted(key for key in asked if "/c/" in f"/{key}") == ["c/0/0/2", "c/0/1/2"]
+
+
+@pytest.mark.parametrize("form", [2, 3])
+def test_a_picture_stays_where_it_lies(tmp_path, form):
+    levels = pyramid(stack((5, 64, 96)), 2)
+    group = zarr.open_group(str(tmp_path / "a.zarr"), mode="w", zarr_format=form)
+    for k, level in enumerate(levels):
+        group.create_array(str(k), data=level)
+    axes = [{"name": axis, "type": "space", "unit": "micrometer"} for axis in "zyx"]
+    datasets = [
+        {
+            "path": str(k),
+            "coordinateTransformations": [
+                {"type": "scale", "scale": [2.0, 0.5 * 2**k, 0.5 * 2**k]},
+                {"type": "translation", "translation": [10.0, 20.0 + 0.25 * k, 30.0 + 0.25 * k]},
+            ],
+        }
+        for k in range(2)
+    ]
+    # Those of all levels come after those of each.
+    moved = [{"type": "translation", "translation": [1.0, 0.0, 0.0]}]
+    entry = {"axes": axes, "datasets": datasets, "coordinateTransformations": moved}
+    named = {"multiscales": [{"version": "0.4", **entry}]}
+    group.attrs.update(named if form == 2 else {"ome": {"version": "0.5", "multiscales": [entry]}})
+    for level, origin in enumerate([(11.0, 20.0, 30.0), (11.0, 20.25, 30.25)]):
+        with open_volume(tmp_path / "a.zarr", level=level) as volume:
+            assert volume.calibration.origin == origin
+            part = volume.calibration.of_slices(range(2, 5), 5)
+            out = tmp_path / f"{level}.zarr"
+            write_volume(out, volume[2:5], calibration=part, zarr_format=form)
+        reader = pytest.importorskip("ome_zarr.reader")
+        (image,) = reader.Reader(pytest.importorskip("ome_zarr.io").parse_url(str(out)))()
+        first = image.metadata["coordinateTransformations"][0]
+        assert first[1] == {"type": "translation", "translation": [15.0, *origin[1:]]}

@@ -141,18 +141,27 @@ def _told(
     axes = axes_of_names([one.get("name") for one in said])
     if axes is None:
         return None, {}
-    steps = [1.0] * len(said)
+    steps, origin = [1.0] * len(said), [0.0] * len(said)
     scaled = False
     for holder in (level, entry):
         for change in holder.get("coordinateTransformations") or ():
-            if change.get("type") == "scale" and len(change.get("scale", ())) == len(steps):
-                steps = [a * float(b) for a, b in zip(steps, change["scale"])]
+            by = change.get(change.get("type")) or ()
+            if len(by) != len(steps):
+                continue
+            if change["type"] == "scale":
+                steps = [a * float(b) for a, b in zip(steps, by)]
+                origin = [a * float(b) for a, b in zip(origin, by)]
                 scaled = True
-    return axes, _spacing(axes, said, steps) if scaled else {}
+            elif change["type"] == "translation":
+                origin = [a + float(b) for a, b in zip(origin, by)]
+    return axes, _spacing(axes, said, steps, origin) if scaled else {}
 
 
 def _spacing(
-    axes: str, said: Sequence[Mapping[str, Any]], steps: Sequence[float]
+    axes: str,
+    said: Sequence[Mapping[str, Any]],
+    steps: Sequence[float],
+    origin: Sequence[float],
 ) -> dict[str, Any]:
     """Return the spacing of NGFF; a scale without unit is in pixels and tells nothing."""
     spacing: dict[str, Any] = {}
@@ -171,6 +180,16 @@ def _spacing(
             for axis in "ZYX"
         )
         spacing["unit"] = unit["X"]
+        if any(origin):
+            place = dict(zip(axes, origin))
+            spacing["origin"] = tuple(
+                0.0
+                if unit.get(axis) is None
+                else place[axis]
+                if unit[axis] == unit["X"]
+                else place[axis] * LENGTHS[unit[axis]][1] / factor
+                for axis in "ZYX"
+            )
     if unit.get("T") is not None:
         spacing.update(interval=step["T"], interval_unit=unit["T"])
     return spacing

@@ -242,8 +242,12 @@ def _dataset(layout: Layout, level: int) -> dict[str, Any]:
     transformations: list[dict[str, Any]] = [
         {"type": "scale", "scale": [step * factor for step, factor in zip(steps, factors)]}
     ]
-    if level:
+    origin = dict(zip("ZYX", calibration.origin or ()))
+    if level or any(origin.values()):
         # The middle of the first coarse pixel lies between those of the fine ones that it covers.
-        shift = [step * (factor - 1) / 2 for step, factor in zip(steps, factors)]
+        shift = [
+            origin.get(axis, 0.0) + step * (factor - 1) / 2
+            for axis, step, factor in zip(axes, steps, factors)
+        ]
         transformations.append({"type": "translation", "translation": shift})
     return {"path": str(level), "coordinateTransformations": transformations}
