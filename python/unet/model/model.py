@@ -297,11 +297,7 @@ class Model:
             return self._plugin.plan(volume, options)
         slices = chosen_slices(options.slices, len(volume))
         volume.demand(slices)
-        if (volume.channels or 1) != self.channels:
-            raise InputError(
-                f"{volume.path}: has {volume.channels or 1} channels, but {self.prototxt} takes "
-                f"{self.channels}"
-            )
+        volume.demand_channels(self.channels, self.prototxt)
         shape, cost = volume.shape[-2:], self._cost
         free = pass_memory(self._device) if options.memory is None else options.memory
         tta = options.tta or "none"

@@ -167,11 +167,7 @@ class PluginNetwork:
         depth = self._depth(volume)
         seen = sorted({z // depth for z in slices})
         volume.demand([z for t in seen for z in range(t * depth, (t + 1) * depth)])
-        if (volume.channels or 1) != self.channels:
-            raise InputError(
-                f"{volume.path}: has {volume.channels or 1} channels, but {self._source} takes "
-                f"{self.channels}"
-            )
+        volume.demand_channels(self.channels, self._source)
         size = volume.shape[-2:]
         shape = (depth, *size) if len(self.definition.axes) == 3 else size
         scales, told = self._scales(volume, shape)

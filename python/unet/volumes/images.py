@@ -108,6 +108,17 @@ class Volume:
                 + (f"take what is there with --slices {first}:{stop}" if there else "copy it anew")
             )
 
+    def demand_channels(self, wanted: int, network: object) -> None:
+        """Raise `InputError` unless there are as many channels as a network takes."""
+        found = self.channels or 1
+        if found != wanted:
+            here = "" if wanted > 1 else " (in Fiji: Image, Type, 8-bit; in napari: Split RGB)"
+            remedy = f"give {wanted} channel{'s' * (wanted > 1)} of it{here}, or another network"
+            raise InputError(
+                f"{self.path}: has {found} channel{'s' * (found > 1)}, but {network} takes "
+                f"{wanted}: {remedy}"
+            )
+
     def __getitem__(self, index: int | slice) -> np.ndarray:
         if isinstance(index, slice):
             wanted = range(*index.indices(len(self)))

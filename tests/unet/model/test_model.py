@@ -138,7 +138,10 @@ def test_a_name_that_no_network_has_is_told_with_those_that_have_one():
 
 
 def test_other_channels_and_missing_slices_are_refused(model):
-    with pytest.raises(InputError, match=r"stack: has 2 channels, but .* takes 1"):
+    with pytest.raises(
+        InputError,
+        match=r"stack: has 2 channels, but .* takes 1: give 1 channel of it \(in Fiji.*or another",
+    ):
         model.segment(np.zeros((2, 2, 20, 30), np.uint8))
     volume = Volume("cut", STACK.shape, np.uint8, STACK.__getitem__, missing=[1])
     with pytest.raises(InputError, match="cut: slice 1 is not there"):
