@@ -91,7 +91,7 @@ def estimate_files(job: Job) -> str:
         seconds, written = model.measure_pass(plan), output_bytes(job.files, plan)
     processes = len(job.devices)
     # Processes without GPUs share the cores, which one pass has already.
-    at_once = processes if job.devices[0] != "cpu" else 1
+    at_once = processes if job.devices[0].isdigit() else 1
     hours, rest = divmod(round(plan.passes * seconds / at_once), 3600)
     twice = sum(size for path, size in written.items() if path.suffix.lower() != ".zarr")
     return (
@@ -134,7 +134,7 @@ def _compute_elsewhere(
             compute_on_cluster(worker, blocks, job.scheduler, devices[0], told=told)
             return
         memory = plan.cost.memory(plan.tiling.tile) * len(devices)
-        if devices[0] == "cpu" and memory > pass_memory("cpu"):
+        if not devices[0].isdigit() and memory > pass_memory(devices[0]):
             raise InputError(
                 f"--workers {len(devices)}: as many passes at once do not fit into memory; take "
                 f"fewer, or a smaller --tile"

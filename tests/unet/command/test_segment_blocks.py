@@ -113,3 +113,6 @@ def test_a_dry_run_says_what_it_would_take_and_writes_nothing(run, tmp_path):
     size = 300 * 281 * 4 / 2**20
     assert f"written {size:.2f} MB before compression, and {size:.2f} MB more until" in printed
     assert float(re.search(r"memory about ([\d.]+) GB", printed)[1]) <= LITTLE + 0.005
+    printed = run("-o", tmp_path / "out.zarr", "--workers", "2", "--memory", LITTLE, "--dry-run")
+    assert "in each of 2 processes; " in printed
+    assert f"written {size:.2f} MB before compression; nothing" in printed

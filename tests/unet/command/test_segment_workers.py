@@ -132,6 +132,7 @@ def test_a_scheduler_that_does_not_answer_is_told(stack, tmp_path):
         (("--workers", "2", "--scheduler", "tcp://a:1"), "--workers and --scheduler: give one"),
         (("--workers", "2", "--device", "0"), "--device 0,1"),
         (("--workers", "4000"), "fewer, or a smaller --tile"),
+        (("--workers", "4000", "--device", "auto"), "fewer, or a smaller --tile"),
     ],
 )
 def test_processes_that_cannot_be_are_refused(stack, tmp_path, options, told):
