@@ -19,6 +19,7 @@ from unet.files.atomic import (
     make_folders,
     sweep,
     sweep_parts,
+    writing,
 )
 from unet.files.names import split_name
 from unet.files.outputs import refuse_own_inputs
@@ -96,34 +97,43 @@ class RunFolder:
         """Write down what was chosen."""
         write_scores(self / CHOICES, choices)
 
-    def begin(self, inputs: Iterable[str], overwrite: bool) -> list[Path]:
-        """Make the folder one of a run, or find it to be one; return the folders that were made.
+    def make(self, inputs: Iterable[str]) -> list[Path]:
+        """Make the folder; return it and those above it that were missing.
 
         Raises
         ------
         InputError
-            If an input lies in it, or files of a run's names that no run has left; with `overwrite`
-            these, and an earlier run, are removed.
+            If an input lies in it, or it cannot be made.
         """
         refuse_own_inputs([self.path], inputs)
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"{self.path}: is a file; name a folder")
-        if self.path.is_dir():
-            sweep_parts(self.path)
-            there = sorted(name for name in os.listdir(self.path) if name in _OURS)
-            if overwrite:
-                # First what tells that it is a run, whose files may be lost then.
-                for name in sorted(there, key=lambda name: name != CHOICES):
-                    _remove(self / name)
-            elif self.choices is not None:
-                self._sweep()
-            elif not set(there) <= self._begun():
-                strange = sorted(set(there) - self._begun())[0]
-                raise InputError(
-                    f"{self / strange}: exists, and no training from a stack has left it; name "
-                    f"another folder, or replace it with --overwrite"
-                )
-        return make_folders(self.path)
+        with writing(self.path):
+            return make_folders(self.path)
+
+    def begin(self, overwrite: bool) -> None:
+        """Make the folder, which no other training is at work in, one of a run, or find it to be.
+
+        Raises
+        ------
+        InputError
+            If there are files of a run's names that no run has left; with `overwrite` these, and an
+            earlier run, are removed.
+        """
+        sweep_parts(self.path)
+        there = sorted(name for name in os.listdir(self.path) if name in _OURS)
+        if overwrite:
+            # First what tells that it is a run, whose files may be lost then.
+            for name in sorted(there, key=lambda name: name != CHOICES):
+                _remove(self / name)
+        elif self.choices is not None:
+            self._sweep()
+        elif not set(there) <= self._begun():
+            strange = sorted(set(there) - self._begun())[0]
+            raise InputError(
+                f"{self / strange}: exists, and no training from a stack has left it; name "
+                f"another folder, or replace it with --overwrite"
+            )
 
     def _sweep(self) -> None:
         """Remove what kills have left: outputs that are done are not written again."""
@@ -146,7 +156,8 @@ class RunFolder:
     def begin_log(self) -> None:
         """Begin the log, by which a run that is killed before it has chosen is known."""
         if not (self / LOG).exists():
-            (self / LOG).write_text(f"{mark(LOG)}\n", encoding="utf-8")
+            with writing(self / LOG):
+                (self / LOG).write_text(f"{mark(LOG)}\n", encoding="utf-8")
 
     def drop_empty_log(self) -> None:
         """Remove the log if it tells of nothing, and nothing lies beside it that it tells whose."""
@@ -158,7 +169,8 @@ class RunFolder:
         """Print, and add to the log."""
         print(text, flush=True)
         self.begin_log()
-        with open(self / LOG, "a", encoding="utf-8", errors="backslashreplace") as log:
+        how = {"encoding": "utf-8", "errors": "backslashreplace"}
+        with writing(self / LOG), open(self / LOG, "a", **how) as log:
             log.write(text + "\n")
 
     def write_card(self, text: str) -> None:

@@ -113,9 +113,12 @@ def train_from_stack(
     if options.from_model is not None and (overwrite or not folder.is_settled):
         pretrained = open_pretrained(caffe, options.from_model)
         options = as_pretrained(options, pretrained)
-    made = folder.begin([*inputs, *(pretrained.files if pretrained else ())], overwrite)
-    lock = lock_folder(folder.path)
+    made = folder.make([*inputs, *(pretrained.files if pretrained else ())])
+    lock = None
     try:
+        # Before anything in it is touched: another training may be at work there.
+        lock = lock_folder(folder.path)
+        folder.begin(overwrite)
         choices = folder.choices
         if choices is not None:
             _demand_same(folder, choices, asked, inputs)
@@ -152,9 +155,10 @@ def train_from_stack(
         folder.write_card(card(folder.path.resolve().name, choices, scores))
         way.report()
     finally:
-        os.close(lock)
         # Where nothing was begun, nothing is left; a folder that holds something stays.
-        folder.drop_empty_log()
+        if lock is not None:
+            folder.drop_empty_log()
+            os.close(lock)
         with contextlib.suppress(OSError):
             for place in reversed(made):
                 place.rmdir()

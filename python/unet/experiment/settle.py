@@ -131,6 +131,7 @@ class Settling:
             "label_kind": summary.kind,
             "classes": len(summary.counts),
             "understood": understood,
+            "notes": list(summary.remarks),
             "normalise": options.labels.normalise,
             "split": parts.as_json(self._pair.names, self._pair.raw.names, self._in_time),
             "from": begins,

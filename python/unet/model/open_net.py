@@ -30,6 +30,8 @@ DEPLOY = "deploy.prototxt"
 # Of a model folder; the last is the authors' of 2015.
 WEIGHTS = ("weights.caffemodel", "weights.caffemodel.h5", "phseg_v5.caffemodel")
 
+# What a run begins with that leaves a model folder.
+_CHOICES = "choices.json"
 _COMMENT = re.compile(r"#.*")
 _V1 = re.compile(r"\blayers\s*:?\s*\{")
 _INPUT = re.compile(r"(?m)^\s*input\s*:|\btype\s*:\s*[\"']Input[\"']")
@@ -80,8 +82,10 @@ def find_weights(weights: PathLike) -> Path:
     if weights.is_dir():
         found = next((weights / name for name in WEIGHTS if (weights / name).is_file()), None)
         if found is None:
+            is_begun = (weights / _CHOICES).is_file()
+            remedy = ": its training has judged none yet; wait, or go on with it" * is_begun
             raise InputError(
-                f"{weights}: is no model folder, for it holds no {' or '.join(WEIGHTS)}"
+                f"{weights}: is no model folder, for it holds no {' or '.join(WEIGHTS)}{remedy}"
             )
         return found
     if not weights.is_file():

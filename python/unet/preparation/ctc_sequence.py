@@ -96,7 +96,10 @@ def find_sequence(folder: PathLike, annotations: str = "gt") -> SequenceFiles:
     cells = numbered_files(truth, "man_seg")
     lost = [number for number in cells if number not in frames]
     if lost:
-        raise InputError(f"{folder}: has no frame {lost[0]}, which {cells[lost[0]]} annotates")
+        raise InputError(
+            f"{folder}: has no frame {lost[0]}, which {cells[lost[0]]} annotates: copy "
+            f"that frame there, or remove its annotation"
+        )
     tracking = _beside(folder, "gt") / "TRA"
     markers = numbered_files(tracking, "man_track") if tracking.is_dir() else {}
     return SequenceFiles(frames, cells, markers)

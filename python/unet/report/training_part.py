@@ -68,11 +68,11 @@ def duration(seconds: float) -> str:
 
     Examples
     --------
-    >>> duration(42), duration(750), duration(9000)
-    ('42 seconds', '12.5 minutes', '2.5 hours')
+    >>> duration(1), duration(42), duration(750), duration(9000)
+    ('1 second', '42 seconds', '12.5 minutes', '2.5 hours')
     """
     if seconds < 120:
-        return f"{seconds:.0f} seconds"
+        return counted(round(seconds), "second")
     return f"{seconds / 60:.3g} minutes" if seconds < 7200 else f"{seconds / 3600:.3g} hours"
 
 
@@ -82,11 +82,13 @@ def trained_on(run: Run) -> Markup | None:
     rows = _rows(choices)
     if not rows and not run.has_labels:
         return None
-    understood = choices.get("understood")
+    understood, notes = choices.get("understood"), choices.get("notes")
+    notes = notes if isinstance(notes, list) else []
     return tag(
         "section",
         tag("h2", "What it learns from"),
         tag("p", understood) if understood else None,
+        *(tag("p", f"Note: {note}", class_="soft") for note in notes),
         _labels(run) if run.has_labels else None,
         tag("dl", *rows, class_="choices") if rows else None,
         id="data",

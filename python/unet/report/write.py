@@ -228,7 +228,9 @@ def _use(run: Run) -> Markup | None:
         commands.append(tag("p", words, class_="soft"))
     again = run.choices.get("command")
     if again:
-        commands.append(tag("p", "Trained, and continued if it was stopped, by:"))
+        commands.append(
+            tag("p", "Trained, and continued if it was stopped, where it was begun, by:")
+        )
         commands.append(_command(str(again)))
     return tag("section", tag("h2", "Use it"), *commands, id="use")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from unet.datasets.phantom import phantom
 from unet.errors import InputError
 from unet.experiment.run import Trained
 from unet.training.history import read_history
+from unet.training.train import lock_folder
 
 STACK, LABELS = phantom(slices=5, size=64)
 HOW = dict(iterations=16, device="cpu", precision="fp32")
@@ -190,6 +192,18 @@ def test_what_kills_left_is_removed_from_every_folder(trained, tmp_path):
     assert list(folder.rglob("*.part")) == [foreign]
 
 
+def test_a_run_at_work_is_not_begun_anew_by_another(trained):
+    lock = lock_folder(Path(trained.folder))
+    there = sorted(Path(trained.folder).rglob("*"))
+    try:
+        for overwrite in (False, True):
+            with pytest.raises(InputError, match="another training is at work in this folder"):
+                unet.train(STACK, LABELS, trained.folder, overwrite=overwrite, **HOW)
+    finally:
+        os.close(lock)
+    assert sorted(Path(trained.folder).rglob("*")) == there
+
+
 @pytest.mark.parametrize("before", ["fp32", "bf16"])
 def test_the_engine_computes_afterwards_as_before(tmp_path, monkeypatch, before):
     trained_in = []
@@ -275,3 +289,9 @@ def test_commands_of_a_folder_with_a_space_in_its_name_can_be_copied():
 def test_a_rate_of_nothing_is_refused(tmp_path):
     with pytest.raises(InputError, match="--rate 0: nothing is learnt so"):
         unet.train(STACK, LABELS, tmp_path / "mine", rate=0.0, **HOW)
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match=r"file.mine: cannot be written: a part of its path is"):
+        unet.train(STACK, LABELS, tmp_path / "file" / "mine", **HOW)

@@ -108,6 +108,9 @@ def test_missing_files_are_named(prototxt, tmp_path):
         InputError, match=r"is no model folder, for it holds no weights\.caffemodel"
     ):
         find_model(tmp_path)
+    (tmp_path / "choices.json").write_text("{}")
+    with pytest.raises(InputError, match=r"is no model folder, .*: its training has judged none"):
+        find_model(tmp_path)
     with pytest.raises(InputError, match=r"w\.h5: there is no such file"):
         find_model(tmp_path / "w.h5")
     (tmp_path / "w.modeldef.h5").touch()

@@ -331,3 +331,9 @@ def test_a_report_replaces_the_one_before(tmp_path):
 def test_a_folder_that_is_none_is_told(tmp_path):
     with pytest.raises(InputError, match="is no folder of a run"):
         write_report(tmp_path / "nothing")
+
+
+def test_what_was_unusual_of_the_labels_is_told(tmp_path):
+    text = report(make_run(tmp_path / "mine", notes=["2 of the 9 pictures have no labels"])).text
+    assert "Note: 2 of the 9 pictures have no labels" in text
+    assert "Note:" not in report(make_run(tmp_path / "other", notes={"of": "damage"})).text
