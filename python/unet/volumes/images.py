@@ -8,7 +8,7 @@ from typing import Callable
 
 import numpy as np
 
-from unet.errors import InputError
+from unet.errors import InputError, few
 from unet.volumes.calibration import Calibration
 
 
@@ -29,6 +29,8 @@ class Volume:
         What its axes are, and how far its pixels lie apart.
     names : tuple of str
         Of a folder: the file of each slice. Empty where slices have no names of their own.
+    absent : tuple of str
+        Files that those which are there name, and that are not: of several that make one stack.
     is_coloured : bool
         Whether channels are those of a colour picture, perhaps with transparency.
     among_several : frozenset of str
@@ -41,6 +43,7 @@ class Volume:
     """
 
     names: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
     is_coloured = False
     among_several: frozenset[str] = frozenset()
 
@@ -80,7 +83,7 @@ class Volume:
         """Return the same slices understood in another way; to close it closes this one."""
         calibration = replace(self.calibration, axes=axes)
         volume = Volume(self.path, shape, dtype, read, self.close, self.missing, calibration, part)
-        volume.names = self.names
+        volume.names, volume.absent = self.names, self.absent
         return volume
 
     @property
@@ -102,9 +105,12 @@ class Volume:
             first, stop = max(
                 ((a + 1, b) for a, b in zip(ends, ends[1:])), key=lambda run: run[1] - run[0]
             )
+            why = "the acquisition was stopped, or the file is not whole"
+            if self.absent:
+                why = f"of the same stack are missing {few(self.absent, 3)}"
             raise InputError(
                 f"{self.path}: slice {lost[0]} is not there: the header promises {count} slices, "
-                f"the file holds {there}; the acquisition was stopped, or the file is not whole: "
+                f"the file holds {there}; {why}: "
                 + (f"take what is there with --slices {first}:{stop}" if there else "copy it anew")
             )
 

@@ -97,7 +97,13 @@ def files_of_ome(path: Path) -> set[str]:
         except Exception:
             # What is wrong is told when its slice is read.
             return set()
-    return set(re.findall(r"<(?:\w+:)?UUID\b[^>]*\bFileName\s*=\s*[\"']([^\"']+)[\"']", text or ""))
+    return set(_files_named(text or ""))
+
+
+def _files_named(text: str) -> list[str]:
+    """Return the files that OME-XML names, each once."""
+    found = re.findall(r"<(?:\w+:)?UUID\b[^>]*\bFileName\s*=\s*[\"']([^\"']+)[\"']", text)
+    return list(dict.fromkeys(found))
 
 
 @contextlib.contextmanager
@@ -167,6 +173,10 @@ def _volume(path: Path, tiff: Any, selection: Selection) -> Volume:
         axes.calibration(**_scaled(spacing(tiff, page, picture.image), picture.scale)),
         part,
     )
+    if missing and tiff.is_ome:
+        volume.absent = tuple(
+            name for name in _files_named(tiff.ome_metadata) if not (path.parent / name).exists()
+        )
     samples = inner[inner_axes.index("S")] if "S" in inner_axes else 0
     if samples and axes.shape[1:2] == (samples,) and (samples == 3 or has_transparency(page)):
         return grey_if_equal(volume, selection)
