@@ -49,13 +49,24 @@ def paragraph(chosen: dict[str, Any]) -> str:
     )
 
 
+def written(score: float | None, digits: int = 4) -> str:
+    """Write a score; one that is not defined has none.
+
+    Examples
+    --------
+    >>> written(0.25), written(None)
+    ('0.2500', 'none')
+    """
+    return "none" if score is None else f"{score:.{digits}f}"
+
+
 def judged(chosen: Mapping[str, Any]) -> list[str]:
     """Tell which of several networks was kept, and their scores; nothing of a single one."""
     networks = dict(chosen.get("networks", {}))
     score = networks.pop("score", "")
     if len(networks) < 2:
         return []
-    told = ", ".join(f"{name} {value:.4f}" for name, value in networks.items())
+    told = ", ".join(f"{name} {written(value)}" for name, value in networks.items())
     return [f"Kept: {chosen['kept']}. By {score}: {told}.", ""]
 
 

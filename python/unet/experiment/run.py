@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from unet.errors import InputError, counted
 from unet.experiment import choice
 from unet.experiment.budget import for_training
-from unet.experiment.card import card
+from unet.experiment.card import card, written
 from unet.experiment.folder import (
     CHOICES,
     NET,
@@ -60,17 +60,18 @@ class Trained(NamedTuple):
     folder : str
         The model folder, for `unet.load`.
     scores : dict
-        On what was held out: name -> value; empty where nothing was.
+        On what was held out: name -> value, None of one that is not defined, as the precision where
+        no cell was found; empty where nothing was held out.
     choices : dict
         What choices.json holds.
     """
 
     folder: str
-    scores: dict[str, float]
+    scores: dict[str, float | None]
     choices: dict[str, Any]
 
     def __str__(self) -> str:
-        lines = [f"{name:<14} {value:.6f}" for name, value in self.scores.items()]
+        lines = [f"{name:<14} {written(value, 6)}" for name, value in self.scores.items()]
         model = shlex.quote(self.folder)
         return "\n".join([*lines, f"use it: unet segment STACK --model {model} -o OUT"])
 
@@ -248,6 +249,9 @@ class _Way:
         networks = self._choices["networks"]
         name, is_higher = _MAIN_SCORE[self._choices["kind"]]
         learnt = [networks[one] for one in networks if one not in ("score", self._start)]
+        learnt = [one for one in learnt if one is not None]
+        if not learnt:
+            return
         best = max(learnt) if is_higher else min(learnt)
         self._folder.say(
             f"note: {self._start} was better on what was held out ({name} "
@@ -364,7 +368,7 @@ class _Way:
             workers=available_cores(),
         )
         name = _MAIN_SCORE[choices["kind"]][0]
-        self._folder.say(f"{network}, held out: {name} {found['scores'][name]:.4f}")
+        self._folder.say(f"{network}, held out: {name} {written(found['scores'][name])}")
 
     def _is_better(self, folder: Path) -> bool:
         """Tell whether the network that was judged in a folder is to be the run's."""
@@ -372,4 +376,6 @@ class _Way:
             return True
         name, is_higher = _MAIN_SCORE[self._choices["kind"]]
         here, best = (_scores(one / SCORES)[name] for one in (folder, self._folder))
+        if here is None or best is None:
+            return best is None
         return here >= best if is_higher else here <= best

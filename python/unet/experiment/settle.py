@@ -27,7 +27,7 @@ from unet.model.open_net import DEPLOY
 from unet.network.nets import AUGMENTATION
 from unet.preparation.prepare import Pair, make_training_set, with_preview
 from unet.preparation.summary import Summary
-from unet.report.run_files import name_of_slice
+from unet.report.run_files import SHORT, name_of_slice
 from unet.volumes import Volume
 
 
@@ -225,7 +225,7 @@ class Settling:
         # One that is learnt from: of copies for quadrants that are held out little is annotated.
         return with_preview(
             *(summary, labels, parts.learnt, self._folder / LABELS_PICTURE),
-            [name_of_slice(number, said) for number in notes["slices"]],
+            [name_of_slice(number, said, SHORT) for number in notes["slices"]],
         )
 
 

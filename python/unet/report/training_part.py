@@ -189,7 +189,11 @@ def _solver(solver: Any) -> str:
 
 def _networks(networks: Mapping[str, Any]) -> str:
     """Write the scores by which one network was kept."""
-    told = (f"{name} {value:.4f}" for name, value in networks.items() if name != "score")
+    told = (
+        f"{name} {value:.4f}"
+        for name, value in networks.items()
+        if name != "score" and value is not None
+    )
     return f"{networks['score']}: {'; '.join(told)}"
 
 

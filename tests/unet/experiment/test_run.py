@@ -286,6 +286,11 @@ def test_commands_of_a_folder_with_a_space_in_its_name_can_be_copied():
     assert "segment STACK --model 'runs/my own' -o OUT" in str(Trained("runs/my own", {}, {}))
 
 
+def test_scores_that_are_not_defined_are_said_to_be_none():
+    said = str(Trained("mine", {"SEG": 0.0, "precision": None}, {}))
+    assert "SEG            0.000000\nprecision      none\n" in said
+
+
 def test_a_rate_of_nothing_is_refused(tmp_path):
     with pytest.raises(InputError, match="--rate 0: nothing is learnt so"):
         unet.train(STACK, LABELS, tmp_path / "mine", rate=0.0, **HOW)
