@@ -57,6 +57,20 @@ def test_imaris_by_level_time_and_channel(imaris):
     refused(f"{path}:{inner}", "one of many parts of a picture: name the file alone")
 
 
+def test_imaris_whose_levels_do_not_tell_their_size(imaris):
+    path, pixels = imaris
+    with h5py.File(path, "r+") as file:
+        for level in range(2):
+            group = file[f"DataSet/ResolutionLevel {level}/TimePoint 0/Channel 0"]
+            for axis in "ZYX":
+                del group.attrs[f"ImageSize{axis}"]
+        for axis, size in zip("ZYX", pixels.shape[2:]):
+            file["DataSetInfo/Image"].attrs[axis] = letters(size)
+    with open_volume(path, time=1, channel=1) as volume:
+        assert np.array_equal(volume[:], pixels[1, 1])
+    refused(path, "does not tell how large its picture is at level 1; save it", level=1)
+
+
 def test_a_part_of_imaris_that_is_missing(imaris):
     path, _ = imaris
     with h5py.File(path, "r+") as file:

@@ -129,8 +129,14 @@ def _imaris(path: Path, file: h5py.File, selection: Selection) -> _Picture:
     names = [[f"{top}/{time}/{channel}/Data" for channel in channels] for time in times]
     told = _attributes(file, f"{top}/{times[0]}/{channels[0]}")
     sizes = [_number(told, f"ImageSize{axis}") for axis in "ZYX"]
+    if None in sizes and level == 0:
+        # Other programs write them here alone.
+        sizes = [_number(_attributes(file, "DataSetInfo/Image"), axis) for axis in "ZYX"]
     if None in sizes:
-        raise InputError(f"{path}: is of Imaris and does not tell how large its picture is")
+        raise InputError(
+            f"{path}: is of Imaris and does not tell how large its picture is at level {level}; "
+            f"save it as OME-TIFF (in Fiji, by Bio-Formats)"
+        )
     size = (int(sizes[0] or 0), int(sizes[1] or 0), int(sizes[2] or 0))
     return _Picture(names, size, _imaris_spacing(file, size))
 
