@@ -174,6 +174,7 @@ class TrainWidget(QWidget):
 
     def _written(self, mistake: str | None) -> None:
         if mistake is not None:
+            self.said.setText("")
             show_error(mistake)
         elif not self._is_stopped:
             with told():

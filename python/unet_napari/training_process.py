@@ -105,7 +105,6 @@ def write_layers(request: TrainingRequest, image: Volume, labels: Volume) -> Ite
                     f"{request.folder}: the {path.stem} layer has changed since this was begun: "
                     f"name another folder, or begin anew"
                 )
-        path.parent.mkdir(parents=True, exist_ok=True)
         with VolumeWriter(
             path,
             volume.shape,
@@ -171,11 +170,15 @@ class TrainingProcess:
     def mistake(self) -> str:
         """What it has complained of, without the name of the program."""
         said = [line for line in _lines(self._err) if line.startswith(_PROGRAM)]
-        if not said:
+        if said:
+            return said[-1][len(_PROGRAM) :]
+        status = self.status or 0
+        if status < 0:
             return (
-                f"the training ended with status {self.status}: {' '.join(_lines(self._err)[-1:])}"
+                f"the training was ended by {signal.Signals(-status).name}, as a machine does that "
+                f"runs out of memory; trained again with the same fields, it goes on"
             )
-        return said[-1][len(_PROGRAM) :]
+        return f"the training ended with status {status}: {' '.join(_lines(self._err)[-1:])}"
 
     def close(self) -> None:
         """Forget it, once it has ended."""

@@ -114,6 +114,15 @@ def test_mistakes_are_told_in_a_sentence_and_nothing_begins(opened, qtbot, told,
     assert list(tmp_path.glob("mine*")) == []
 
 
+def test_where_nothing_can_be_written_it_is_told_and_the_fields_are_free(opened, qtbot, told):
+    _, widget = opened
+    widget.folder.setText("/proc/mine")
+    widget.start.click()
+    until(qtbot, lambda: not widget.is_running)
+    told("/proc/mine-layers/image.h5: cannot be written: ")
+    assert widget.start.isEnabled() and widget.said.text() == ""
+
+
 def test_a_viewer_that_is_closed_ends_its_training(make_napari_viewer, qtbot, tmp_path):
     viewer = make_napari_viewer()
     _, widget = viewer.window.add_plugin_dock_widget("unet-in-caffe", "Train (U-Net)")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import time
 
 import numpy as np
+import psutil
 import pytest
 from napari.layers import Image, Labels
 
 from unet import open_volume
 from unet.errors import InputError
 from unet_napari.layers import stack_of
-from unet_napari.training_process import TrainingRequest, write_layers
+from unet_napari.training_process import TrainingProcess, TrainingRequest, write_layers
 
 RANDOM = np.random.default_rng(0)
 COLOUR = RANDOM.integers(0, 256, (2, 3, 20, 30, 3), np.uint8)
@@ -60,3 +62,13 @@ def test_files_change_with_the_layers_unless_a_run_has_learnt_from_them(tmp_path
     written(TrainingRequest(folder, 1, overwrite=True), COLOUR, CELLS)
     with open_volume(request.files[1]) as labels:
         np.testing.assert_array_equal(labels[:], CELLS.reshape(6, 20, 30))
+
+
+def test_a_training_that_the_machine_ends_says_by_what(tmp_path):
+    process = TrainingProcess(TrainingRequest(tmp_path / "mine", 1))
+    (child,) = (one for one in psutil.Process().children() if "train" in one.cmdline())
+    child.kill()
+    while process.status is None:
+        time.sleep(0.01)
+    assert process.mistake.startswith("the training was ended by SIGKILL, as a machine does that")
+    process.close()
