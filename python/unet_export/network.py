@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, checker, helper
 
+from unet.errors import InputError
 from unet.files.version import VERSION
 from unet.files.weights import read_message
 from unet_export.graph import OPSET, CannotSay, Graph, Value
@@ -20,6 +21,8 @@ from unet_export.layers.table import WRITERS, Given
 
 # Version of the file format, the one of operators of version 17.
 _IR = 8
+# Of weights in one file of ONNX, which as every protobuf ends at 2 GiB; the rest is for nodes.
+_MOST_BYTES = 2**31 - 2**24
 # Names of free sizes, of the last axes.
 _AXES = ("depth", "height", "width")
 # By so much a network is tried larger; five poolings and strides of 3 fit.
@@ -72,8 +75,15 @@ def write_network(net: Any, outputs: Sequence[str] = ()) -> Written:
     Raises
     ------
     InputError
-        If a layer on the way cannot be said in ONNX: names it.
+        If a layer on the way cannot be said in ONNX: names it. If a file of ONNX cannot hold the
+        weights.
     """
+    size = sum(4 * blob.count for blobs in net.params.values() for blob in blobs)
+    if size > _MOST_BYTES:
+        raise InputError(
+            f"the network's weights take {size / 2**30:.1f} GiB, but a file of ONNX holds 2: "
+            f"export a smaller network"
+        )
     outputs = list(outputs or net.outputs)
     graph, values = Graph(), {}
     shapes = {name: tuple(blob.shape) for name, blob in net.blobs.items()}

@@ -177,6 +177,13 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path):
     assert not (tmp_path / "net.onnx").exists()
 
 
+def test_more_weights_than_a_file_of_onnx_holds_are_told_before_it_is_begun(tmp_path, monkeypatch):
+    monkeypatch.setattr("unet_export.network._MOST_BYTES", 7_000_000)
+    with pytest.raises(InputError, match=r"weights take 0\.0 GiB, but a file of ONNX holds 2"):
+        write_onnx("isbi2012_slim", tmp_path / "net.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_full_disk_leaves_nothing(tmp_path, small_disk):
     folder = write_model(tmp_path / "m", maps=32)
     with pytest.raises(InputError, match=r"net\.onnx: cannot be written: the disk is full"):
