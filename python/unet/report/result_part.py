@@ -264,7 +264,7 @@ def _kinds(kind: str, place: Place) -> str:
     kinds = place.kinds[:2]
     if kind == "classes":
         return f"not found: class {' and class '.join(str(k - 1) for k in kinds)}"
-    what = "membrane" if kind == "membranes" else "cell"
+    what = "membrane" if kind == "membranes" else "a cell, or part of one,"
     if set(kinds) == {MISSED, INVENTED}:
         first, second = ("missed", "invented")[:: 1 if kinds[0] == MISSED else -1]
         return f"{what} {first}, and {second}"

@@ -12,7 +12,7 @@ from unet.errors import InputError, few
 from unet.preparation.ctc_sequence import is_sequence
 from unet.preparation.label_kind import MOST_CLASSES, LabelSurvey
 from unet.preparation.label_values import numbered
-from unet.preparation.labels import IGNORED, annotate, whole
+from unet.preparation.labels import IGNORED, annotate, instances_from_binary, whole
 from unet.preparation.membranes import NetworkSurvey
 from unet.scoring.score_cells import UNKNOWN, score_cells
 from unet.scoring.score_classes import score_classes
@@ -184,8 +184,12 @@ def score(
         found, how = _true_cells(predicted, asked, names[1], are_cells=not numbered_cells)
         probabilities = found.astype(np.float32)
         scaling = f"{predicted.dtype}, cell numbers taken as {how}"
-        if label_kind != "binary" and numbered_cells:
-            truths = np.where(unknown, UNKNOWN, _whole(labels, names[0]))
+        if label_kind != "binary" and (numbered_cells or kind == "binary"):
+            truths = _whole(labels, names[0])
+            if not numbered_cells:
+                # The cells of a mask are its connected regions.
+                truths = np.stack([instances_from_binary(one) for one in cells]).astype(np.int64)
+            truths = np.where(unknown, UNKNOWN, truths)
             of_cells = {"of_cells": score_cells(zip(truths, predicted.astype(np.int64)))}
     else:
         probabilities, scaling = rescale(predicted, unscaled)

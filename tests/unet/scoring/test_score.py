@@ -157,6 +157,9 @@ def test_few_cells_that_touch_are_no_classes_beside_a_mask(cells):
     mask = (truth > 0).astype(np.uint8)
     scores = score(mask, few)
     assert "cell numbers taken as instances" in str(scores)
+    # The cells of a mask are its connected regions.
+    regions = ndimage.label(mask[0])[0][None]
+    assert scores["of_cells"]["SEG"] == score_cells(zip(regions, few.astype(int)))["SEG"]
     assert scores["rand_error"] == score(mask, few, label_kind="instances")["rand_error"]
     with pytest.raises(InputError, match="can be cells as well as classes"):
         score(few, few)
