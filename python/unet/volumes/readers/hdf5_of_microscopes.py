@@ -172,7 +172,7 @@ def _big_data_viewer(path: Path, file: h5py.File, selection: Selection) -> _Pict
             )
         scene = 0
     setup = setups[scene]
-    times = [t for t in file if _BDV_TIME.fullmatch(t) and setup in _members(file, t)]
+    times = [t for t in _texts(file) if _BDV_TIME.fullmatch(t) and setup in _members(file, t)]
     times.sort(key=natural_key)
     if not times:
         raise InputError(f"{path}: holds no time point of the setup {setup}")
@@ -204,15 +204,22 @@ def _bdv_spacing(path: Path, setup: str, scale: Sequence[float]) -> dict[str, An
 
 
 def _setups(file: h5py.File) -> list[str]:
-    found = [name for name in file if _BDV_SETUP.fullmatch(name)]
-    found = [name for name in found if "resolutions" in _members(file, name)]
-    return sorted(found, key=natural_key) if any(_BDV_TIME.fullmatch(name) for name in file) else []
+    names = _texts(file)
+    if not any(_BDV_TIME.fullmatch(name) for name in names):
+        return []
+    found = [name for name in names if _BDV_SETUP.fullmatch(name)]
+    return sorted((n for n in found if "resolutions" in _members(file, n)), key=natural_key)
+
+
+def _texts(group: h5py.Group) -> list[str]:
+    """Return the names in a group that are text; h5py gives others, not in UTF-8, as bytes."""
+    return [name for name in group if isinstance(name, str)]
 
 
 def _members(file: h5py.File, name: str) -> list[str]:
     """Return what a group holds; nothing where there is none."""
     found = find(file, name)
-    return list(found) if isinstance(found, h5py.Group) else []
+    return _texts(found) if isinstance(found, h5py.Group) else []
 
 
 def _sorted(file: h5py.File, name: str, kind: str) -> list[str]:
