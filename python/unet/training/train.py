@@ -476,7 +476,7 @@ class Training:
     def _diverged(self, what: str) -> Diverged:
         old = snapshots.find(self.prefix)
         last = f"the last good snapshot is {old[0].state}" if old else "there is no snapshot yet"
-        return Diverged(f"{what}; {last}; a lower base_lr may help")
+        return Diverged(f"{what}; {last}; a lower rate (--rate, base_lr) may help")
 
     @property
     def model(self) -> str:
