@@ -99,7 +99,7 @@ class TrainWidget(QWidget):
         self.bar.setRange(0, 1000)
         self.said.setWordWrap(True)
         self.canvas = FigureCanvasQTAgg(Figure(figsize=(4, 2.6), layout="constrained"))
-        self.canvas.setMinimumHeight(200)
+        self.canvas.setMinimumHeight(150)
         self.canvas.setVisible(False)
         form = QFormLayout(self)
         form.addRow("image", self.images)
@@ -208,6 +208,8 @@ class TrainWidget(QWidget):
         self._running.process = None
         if status == 0:
             self.said.setText("\n".join(filter(_SCORE.fullmatch, process.said)))
+            # Else the curve takes the place where two widgets lie one above the other.
+            self.said.setMinimumHeight(self.said.sizeHint().height())
             show_info(f"{self._request.folder}: is trained")
             KNOWN_MODELS.add(self._request.folder)
         elif self._is_stopped:

@@ -53,6 +53,8 @@ def test_what_two_layers_have_taught_segments_a_third(opened, qtbot, tmp_path):
     assert not widget.start.isEnabled()
     until(qtbot, lambda: not widget.is_running)
     assert widget.said.text().startswith("rand_error ")
+    # Of two widgets, one above the other: all lines are to be seen.
+    assert widget.said.minimumHeight() >= 5 * widget.said.fontMetrics().height()
     assert drawn(widget) > 0
     assert other.models.model == str(tmp_path / "mine")
     other.device.setCurrentText("cpu")
