@@ -20,7 +20,7 @@ from unet.model.model import Model, load
 from unet.segmentation.blocks import Block
 from unet.segmentation.cluster import compute_on_cluster
 from unet.segmentation.options import Plan
-from unet.segmentation.progress import Progress, changed_text, identity_of
+from unet.segmentation.progress import Progress, changed_text, identity_of, stamps_of
 from unet.segmentation.provenance import command_of, describe, sha256_of
 from unet.segmentation.workers import compute_by_workers
 from unet.segmentation.write import fingerprint_of, output_bytes, write_segmentation
@@ -58,6 +58,7 @@ def segment_files(job: Job) -> Segmented:
         `unet.model.Model.plan` and `unet.segmentation.write.write_segmentation`. What is done is
         kept, which they tell.
     """
+    before = stamps_of(job.stack)
     with _opened(job) as (model, volume, plan):
         begin = time.perf_counter()
         with _begun(job, model, volume, plan) as (progress, plan):
@@ -75,7 +76,8 @@ def segment_files(job: Job) -> Segmented:
             network = {"model": job.model, "weights": job.weights, "net": job.net}
             command = command_of(job.stack, job.part, network, job.options)
             note = describe(plan, job.network()[1], command)
-            flat = write_segmentation(run, plan, job.files, progress, note, elsewhere)
+            check = partial(progress.check_stack, job.stack, before)
+            flat = write_segmentation(run, plan, job.files, progress, note, elsewhere, check)
         return Segmented(plan, share, time.perf_counter() - begin, flat)
 
 

@@ -72,14 +72,36 @@ def identity_of(stack: PathLike) -> str:
 
     It is another one if one of them was written anew; one that cannot be found counts as absent.
     """
-    file = split_name(os.fspath(stack))[0]
     digest = hashlib.blake2b(digest_size=16)
+    for stamp in _stamps(split_name(os.fspath(stack))[0]):
+        digest.update(stamp)
+    return digest.hexdigest()
+
+
+def stamps_of(stack: PathLike) -> np.ndarray:
+    """Return a number for each file of a stack, by its name, size and time, in uint64.
+
+    Hidden files do not count, but Zarr's.
+    """
+    file = split_name(os.fspath(stack))[0]
+
+    def counts(stamp: bytes) -> bool:
+        name = stamp.partition(b"\0")[0]
+        if name == b".":
+            # Of a folder its own time changes with whatever else is written in it.
+            return not file.is_dir()
+        return not any(part[:1] == b"." and part[:2] != b".z" for part in name.split(b"/"))
+
+    digests = (hashlib.blake2b(one, digest_size=8) for one in _stamps(file) if counts(one))
+    return np.fromiter((int.from_bytes(one.digest(), "little") for one in digests), np.uint64)
+
+
+def _stamps(file: Path) -> Iterator[bytes]:
     for path in (file, *_below(file)):
         with contextlib.suppress(OSError):
             status = os.stat(path)
             name = os.fsencode(os.path.relpath(path, file))
-            digest.update(b"%s\0%d\0%d\0" % (name, status.st_size, status.st_mtime_ns))
-    return digest.hexdigest()
+            yield b"%s\0%d\0%d\0" % (name, status.st_size, status.st_mtime_ns)
 
 
 def _below(folder: Path) -> Iterator[str]:
@@ -386,6 +408,26 @@ class Progress:
             self._note({**self._content, "identity": identity})
         self.is_same_stack = True
         return sorted(changed)
+
+    def check_stack(self, stack: PathLike, before: np.ndarray) -> None:
+        """Refuse a stack of which files are gone or others than before; then all is looked at anew.
+
+        Chunks of Zarr that are gone read as if nothing had ever been written there.
+
+        Parameters
+        ----------
+        stack : path
+        before : uint64 ndarray
+            `stamps_of` it when the run began.
+        """
+        if np.isin(before, stamps_of(stack)).all():
+            return
+        with writing(self.output):
+            self._note({**self._content, "identity": ""})
+        raise InputError(
+            f"{os.fspath(stack)}: has changed, or parts of it are gone, since this run began; put "
+            f"it back as it was"
+        )
 
     def _digest(self, block: Block) -> str | None:
         try:

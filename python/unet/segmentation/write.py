@@ -262,6 +262,7 @@ def write_segmentation(
     progress: Progress,
     note: Mapping[str, Any] | None = None,
     elsewhere: Callable[[Sequence[Block], Callable[[], object]], object] | None = None,
+    check: Callable[[], object] = lambda: None,
 ) -> list[int]:
     """Compute what is not done of a stack, and write all; files appear when all of them are whole.
 
@@ -279,6 +280,8 @@ def write_segmentation(
     elsewhere : callable, optional
         Has other processes compute blocks, which `put_blocks` them, and calls after each what it is
         given.
+    check : callable
+        Is called when all is computed, before anything counts as whole.
 
     Returns
     -------
@@ -350,6 +353,7 @@ def write_segmentation(
         with contextlib.closing(run(missing)) as results, behind(write_all, late) as put:
             for block, is_done in zip(blocks, done):
                 put((block, None if is_done else Result(block, *next(results))))
+        check()
         for store in growing.values():
             store.finish()
     progress.finish()

@@ -452,3 +452,48 @@ def test_so_it_does_where_slices_are_marked_together(
 
     monkeypatch.setattr("unet.segmentation.write.behind", in_two_batches)
     cut_at_every_sync(words, whole, names_are_there)
+
+
+@pytest.mark.parametrize("form", [2, 3])
+def test_chunks_that_vanish_are_not_taken_for_black_slices(model, work, monkeypatch, capsys, form):
+    zarr = pytest.importorskip("zarr")
+    chunks = {"shape": SHAPE, "chunks": (1, *SHAPE[1:]), "dtype": "f4", "zarr_format": form}
+    zarr.create_array("stack.zarr", **chunks)[...] = pixels()
+    words = ["stack.zarr", "--weights", str(model), "--device", "cpu", "--grey", "0", "1", "-o"]
+    segment.main([*words, "whole.tif"])
+    shutil.copytree("stack.zarr", "kept", copy_function=shutil.copy2)
+    gone = [
+        path for path in Path("stack.zarr").rglob("*") if path.is_file() and path.suffix != ".json"
+    ]
+    chunk = sorted(path for path in gone if "attrs" not in path.name and "array" not in path.name)[
+        3
+    ]
+
+    def lose(picture: Picture) -> None:
+        chunk.unlink(missing_ok=True)
+
+    with monkeypatch.context() as patch:
+        watch(patch, lose)
+        with pytest.raises(InputError, match=r"stack\.zarr: has changed, or parts of it are gone"):
+            segment.main([*words, "out.tif"])
+    assert not Path("out.tif").exists()
+    shutil.rmtree("stack.zarr")
+    shutil.copytree("kept", "stack.zarr", copy_function=shutil.copy2)
+    segment.main([*words, "out.tif"])
+    np.testing.assert_array_equal(read_volume("out.tif"), read_volume("whole.tif"))
+
+
+def test_what_else_is_written_into_the_folder_of_a_stack_is_no_change(model, work, monkeypatch):
+    Path("slices").mkdir()
+    for z, image in enumerate(pixels()):
+        tifffile.imwrite(f"slices/z{z}.tif", image)
+    Path("slices/.DS_Store").write_text("before")
+
+    def note(picture: Picture) -> None:
+        for name in (".DS_Store", "notes.txt"):
+            Path("slices", name).write_text("seen since")
+
+    watch(monkeypatch, note)
+    words = ["--weights", str(model), "--device", "cpu", "--grey", "0", "1"]
+    segment.main(["slices", *words, "-o", "out.tif"])
+    assert read_volume("out.tif").shape == SHAPE
