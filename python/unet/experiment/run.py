@@ -11,6 +11,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from unet.errors import InputError, counted
 from unet.experiment import choice
 from unet.experiment.budget import for_training
@@ -38,6 +40,8 @@ from unet.model.model import load
 from unet.model.open_net import DEPLOY
 from unet.preparation.prepare import Pair, files_of, opened
 from unet.preparation.training_set import TrainingSet
+from unet.report.diagnosis import FAULT, diagnose_labels
+from unet.report.run_files import HeldOutSlice
 from unet.report.write import write_report
 from unet.training import snapshots
 from unet.training.snapshots import averaged_model_of
@@ -50,6 +54,8 @@ _MAIN_SCORE = {
     "cells": ("SEG", True),
     "classes": ("iou_mean", True),
 }
+# On so many slices it is looked whether labels lie on their pictures: each takes a second or two.
+_LOOKED_AT = 2
 
 
 class Trained(NamedTuple):
@@ -140,6 +146,7 @@ def train_from_stack(
                     **settling.choices(),
                 }
                 folder.write_choices(choices)
+                _say_if_shifted(folder, pair, choices)
             else:
                 folder.say(f"{folder.path}: goes on with what {CHOICES} says")
                 # What fits into what is left of the time is not known any more.
@@ -164,6 +171,21 @@ def train_from_stack(
             for place in reversed(made):
                 place.rmdir()
     return Trained(os.fspath(folder.path), scores, choices)
+
+
+def _say_if_shifted(folder: RunFolder, pair: Pair, choices: dict[str, Any]) -> None:
+    """Say so before much time is spent where labels do not lie on their pictures."""
+    parts = Split.of_json(choices["split"], pair.names)
+    if not parts.many:
+        return
+    raw, truth, _ = held_out(pair, parts, choices["kind"], choices["label_kind"])
+    shown = [
+        HeldOutSlice(k, "", np.atleast_3d(one.T).T, true, true)
+        for k, (one, true) in enumerate(zip(raw[:_LOOKED_AT], truth))
+    ]
+    for check in diagnose_labels(choices["kind"], shown):
+        if check.state == FAULT:
+            folder.say(f"note: {check.found} {check.remedy}")
 
 
 def _demand_same(

@@ -119,6 +119,23 @@ def diagnose_slices(kind: str, slices: Sequence[HeldOutSlice]) -> list[Check]:
     return [*checks, *_contrast(slices)]
 
 
+def diagnose_labels(kind: str, slices: Sequence[HeldOutSlice]) -> list[Check]:
+    """Check how labels lie on their pictures, of which no result is looked at.
+
+    Parameters
+    ----------
+    kind : {"membranes", "cells", "classes"}
+    slices : sequence of HeldOutSlice
+
+    Returns
+    -------
+    list of Check
+        None where nothing can be told.
+    """
+    known = [_middle(one) for one in slices if (one.truth != UNKNOWN).any()]
+    return _shifted(kind, known)
+
+
 def _middle(one: HeldOutSlice) -> HeldOutSlice:
     height, width = one.truth.shape
     top, left = max(0, height - _LOOKED_AT) // 2, max(0, width - _LOOKED_AT) // 2

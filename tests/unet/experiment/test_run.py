@@ -300,3 +300,20 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(InputError, match=r"file.mine: cannot be written: a part of its path is"):
         unet.train(STACK, LABELS, tmp_path / "file" / "mine", **HOW)
+
+
+@pytest.mark.parametrize("is_turned", [False, True])
+def test_labels_that_do_not_lie_on_their_pictures_are_told_before_the_training(
+    tmp_path, monkeypatch, capsys, is_turned
+):
+    def stopped(*_, **__):
+        raise InputError("stopped before the first step")
+
+    monkeypatch.setattr("unet.experiment.run.Training", stopped)
+    raw, labels = phantom(slices=4, size=128)
+    if is_turned:
+        labels = labels.transpose(0, 2, 1)
+    with pytest.raises(InputError, match="stopped before"):
+        unet.train(raw, labels, tmp_path / "mine", **HOW)
+    said = "note: the borders in the labels fit the edges in the picture with rows and columns"
+    assert (said in capsys.readouterr().out) == is_turned
