@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -106,7 +107,13 @@ def _open(path: PathLike, dataset: str | None, selection: Selection) -> Volume:
 
 def existing_stack(path: PathLike) -> tuple[Path, str | None]:
     """Return file or folder of a stack, and the dataset; an InputError if it is not there."""
-    file, inner = split_name(os.fspath(path))
+    text = os.fsdecode(path)
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text):
+        raise InputError(
+            f"{text}: is an address, and only files are read; copy it to this machine first "
+            f"(OME-Zarr: ome_zarr download {text})"
+        )
+    file, inner = split_name(text)
     if not file.exists():
         raise InputError(f"{file}: there is no such file or folder")
     return file, inner

@@ -145,3 +145,8 @@ def test_a_whole_slide_has_scenes(tmp_path):
         tiff.write(colours[::2, ::2], tile=(64, 64), **options)
     refused(tmp_path / "a.svs", "0: Baseline 128x128x3, 1: .*--scene")
     assert np.array_equal(read(tmp_path / "a.svs", scene=0)[0], colours.transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("address", ["https://host/a.zarr", "s3://bucket/a.zarr"])
+def test_addresses_are_told_to_be_copied(address):
+    refused(address, f"{address}: is an address, .*ome_zarr download {address}")
