@@ -6,6 +6,7 @@ import h5py
 import numpy as np
 import pytest
 import tifffile
+import torch
 from scipy import ndimage
 
 import caffe
@@ -46,6 +47,10 @@ def test_probabilities_are_those_of_the_second_class(model):
     assert given.dtype == np.float32
 
 
+@pytest.mark.skipif(
+    not torch.ops.mkldnn._is_mkldnn_bf16_supported(),
+    reason="without AVX-512 oneDNN computes nothing in bfloat16",
+)
 def test_each_model_computes_in_its_own_precision(model, monkeypatch):
     # Also where bfloat16 would gain nothing.
     monkeypatch.setattr("caffe.common._gains_by_bf16", lambda where: True)
