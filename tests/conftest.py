@@ -53,6 +53,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.reference)
 
 
+_LOG_LEVEL = "GLOG_minloglevel"
+_log_level = os.environ.get(_LOG_LEVEL)
+
+
+@pytest.fixture(autouse=True)
+def log_level_kept() -> Iterator[None]:
+    """Undo what a program that was called has chosen for the log of the whole process."""
+    yield
+    if _log_level is None:
+        os.environ.pop(_LOG_LEVEL, None)
+    else:
+        os.environ[_LOG_LEVEL] = _log_level
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("gpu"):
         import torch

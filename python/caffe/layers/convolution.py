@@ -10,18 +10,20 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 
-from caffe import common, timer
+from caffe import common, pages, timer
 from caffe.layer_types import register
 from caffe.layers.base import Blobs, BuiltInLayer
 from caffe.layers.conv_geometry import conv_geometry
 from caffe.layers.winograd import convolve
+from caffe.proto import caffe_pb2
 from caffe.synced_memory import ReshapedView, SyncedMemory
 
-# Kernel elements times input channels up to which the weights' gradient is one product of matrices.
+# Kernel elements times input channels up to which the weights' gradient is one product of matrices,
+# and the values, on a CPU, one of some rows at a time.
 _FEW_TAPS = 32
 # Maps up to which the gradients of a 1x1 convolution are products of matrices.
 _FEW_MAPS = 8
-# Values of the windows of a gradient that are gathered at a time.
+# Values of windows that are gathered, or of products that are made, at a time.
 _WINDOWS = 2**20
 # Shapes of a layer for which cuDNN tries all it can and keeps what was fastest. That takes up to a
 # second each: a net that is fed with ever new shapes goes on with what cuDNN expects to be fast.
@@ -174,6 +176,13 @@ class _ConvolutionBase(BuiltInLayer):
             return self._mix(data, weights, bias)
         return torch.convolution(data, weights, bias, *self._geometry)
 
+    def _is_inference(self) -> bool:
+        """Tell whether what is computed lives for a few layers, so that its pages are passed on.
+
+        In training it waits for the pass backward, and PyTorch's own convolutions do as well.
+        """
+        return self.phase == caffe_pb2.TEST
+
     @property
     def _mixes_few_maps(self) -> bool:
         """Whether this is a 1x1 convolution to few maps: the scores of a segmentation."""
@@ -315,6 +324,9 @@ class Convolution(_ConvolutionBase):
         if self._use_winograd(top[0].shape):
             self._forward_winograd(bottom, top, relu=True)
             return
+        if self._has_few_taps():
+            self._forward_few_taps(bottom, top, relu=True)
+            return
         plain = self.spatial_axes == 2 and self.axis == 1
         kind = common.current_device().type
         if plain and kind == "cuda" and torch.backends.cudnn.is_available():
@@ -345,6 +357,8 @@ class Convolution(_ConvolutionBase):
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         if self._use_winograd(top[0].shape):
             self._forward_winograd(bottom, top, relu=False)
+        elif self._has_few_taps():
+            self._forward_few_taps(bottom, top, relu=False)
         else:
             super().forward(bottom, top)
 
@@ -388,6 +402,25 @@ class Convolution(_ConvolutionBase):
                 parts = [below.data_memory.native()]
             data = [part.to(torch.float32) for part in parts]
             above.set_data(convolve.forward(data, weights, bias, self.pad, relu))
+
+    def _has_few_taps(self) -> bool:
+        """Tell whether this is a layer on the CPU like the first of a network, from one channel."""
+        return (
+            self._is_inference()
+            and common.current_device().type == "cpu"
+            and common.compute_dtype() == torch.float32
+            and self.spatial_axes == 2
+            and self.stride == self.dilation == (1, 1)
+            and self.axis == self.groups == 1
+            and math.prod(self.kernel) * self.channels <= _FEW_TAPS
+            and self.num_output > _FEW_MAPS
+        )
+
+    def _forward_few_taps(self, bottom: Blobs, top: Blobs, relu: bool) -> None:
+        weights, bias = self._parameters()
+        for below, above in zip(bottom, top):
+            data = self._batched(below.data_memory)
+            above.set_data(_by_windows(data, weights, bias, self.pad, relu))
 
     def _gradients(
         self, gradient: torch.Tensor, data: torch.Tensor, wants: tuple[bool, bool, bool]
@@ -437,6 +470,39 @@ class Convolution(_ConvolutionBase):
         return grad_data, grad_weights, rows.sum(0) if wants[2] else None
 
 
+def _by_windows(
+    data: torch.Tensor,
+    weights: torch.Tensor,
+    bias: torch.Tensor | None,
+    pad: Sequence[int],
+    relu: bool,
+) -> torch.Tensor:
+    """Convolve with stride 1 by products of matrices, some rows at a time, while they are cached.
+
+    All is float32 on the CPU; `relu` tells whether a ReLU follows.
+    """
+    if any(pad):
+        data = F.pad(data, (pad[1], pad[1], pad[0], pad[0]))
+    maps, _, *kernel = weights.shape
+    windows = data.unfold(2, kernel[0], 1).unfold(3, kernel[1], 1).permute(0, 2, 3, 1, 4, 5)
+    size, height, width = windows.shape[:3]
+    result, matrix = pages.empty((size, maps, height, width)), weights.flatten(1).t()
+    pixels = result.permute(0, 2, 3, 1)
+    many = min(height, max(1, _WINDOWS // (width * maps)))
+    room = data.new_empty(many, *windows.shape[2:])
+    for image, first in itertools.product(range(size), range(0, height, many)):
+        rows = slice(first, first + many)
+        part, sums = windows[image, rows], pixels[image, rows].view(-1, maps)
+        columns = room[: len(part)].copy_(part).view(len(sums), -1)
+        if bias is None:
+            torch.mm(columns, matrix, out=sums)
+        else:
+            torch.addmm(bias, columns, matrix, out=sums)
+        if relu:
+            sums.relu_()
+    return result
+
+
 @register("Deconvolution")
 class Deconvolution(_ConvolutionBase):
     """The transpose of a convolution; weights (channels, num_output / group, ...)."""
@@ -467,6 +533,29 @@ class Deconvolution(_ConvolutionBase):
         (h, w), (size, maps, height, width) = self.kernel, tensor.shape
         pixels = tensor.permute(0, 2, 3, 1)
         return pixels.view(size, height // h, h, width // w, w, maps).permute(0, 1, 3, 2, 4, 5)
+
+    def _convolve(
+        self, data: torch.Tensor, weights: torch.Tensor, bias: torch.Tensor | None
+    ) -> torch.Tensor:
+        here = self._non_overlapping() and self._is_inference() and data.dtype == torch.float32
+        if not here:
+            return super()._convolve(data, weights, bias)
+        (h, w), (size, _, height, width) = self.kernel, data.shape
+        result = pages.empty((size, self.num_output, height * h, width * w))
+        windows, pixels, matrix = self._windows(result), data.permute(0, 2, 3, 1), self._matrix()
+        # Some rows at a time: of all of them the products would be as large as the result.
+        many = min(height, max(1, _WINDOWS // math.prod(windows.shape[2:])))
+        room = data.new_empty(many, *windows.shape[2:])
+        for image, first in itertools.product(range(size), range(0, height, many)):
+            rows = slice(first, first + many)
+            part, above = pixels[image, rows].reshape(-1, self.channels), windows[image, rows]
+            products = room[: len(above)]
+            torch.mm(part, matrix, out=products.view(len(part), -1))
+            if bias is None:
+                above.copy_(products)
+            else:
+                torch.add(products, bias, out=above)
+        return result
 
     def _gradients(
         self, gradient: torch.Tensor, data: torch.Tensor, wants: tuple[bool, bool, bool]
