@@ -292,10 +292,11 @@ def _time_slice(stack: str, options: argparse.Namespace) -> list[bool]:
         f"{Path(options.model).name}: one slice of {SLICE}x{SLICE}, {where}, {options.precision}:",
         flush=True,
     )
-    best, results, every = {}, {}, {}
+    every, results = {}, {}
     for name, seconds, result in in_turns(stack, options.model, names, options):
         _told(names[name], seconds)
-        best[name], results[name], every[name] = min(seconds), result, seconds
+        every[name], results[name] = seconds, result
+    best = {name: min(seconds) for name, seconds in every.items()}
     for name in {"2015", "monai"}.intersection(names):
         apart = np.abs(results[name] - results["slice"])
         print(f"  {names[name]}: other by {apart.mean():.1e} on average, {apart.max():.1e} at most")

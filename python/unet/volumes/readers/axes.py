@@ -76,6 +76,23 @@ class Selection:
         called = f" ({', '.join(named[:8])}{', ...' * (len(named) > 8)})" if named else ""
         raise InputError(f"{path}: --{option} {asked}: there is {option} {numbers}{called}")
 
+    def scene_of(self, path: str, names: Sequence[str], what: str) -> int:
+        """Return which scene is meant: the one that is asked for, or the only one.
+
+        Raises
+        ------
+        InputError
+            If it is not one of them, or of several none is asked for; `what` says what they are.
+        """
+        scene = self.one_of("scene", path, names)
+        if scene is None and len(names) > 1:
+            some = ", ".join(f"{k}: {name}" for k, name in enumerate(names[:8]))
+            raise InputError(
+                f"{path}: holds {len(names)} {what} ({some}{', ...' * (len(names) > 8)}); "
+                f"choose one with --scene"
+            )
+        return scene or 0
+
 
 class Axes:
     """How a stack lies in an array of named axes.

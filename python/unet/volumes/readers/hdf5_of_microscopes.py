@@ -162,16 +162,8 @@ def _imaris_spacing(file: h5py.File, size: tuple[int, int, int]) -> dict[str, An
 
 def _big_data_viewer(path: Path, file: h5py.File, selection: Selection) -> _Picture:
     setups = _setups(file)
-    scene = selection.one_of("scene", str(path), setups)
-    if scene is None:
-        if len(setups) > 1:
-            some = ", ".join(f"{k}: {name}" for k, name in enumerate(setups[:8]))
-            raise InputError(
-                f"{path}: holds {len(setups)} setups, which are channels, angles or tiles ({some}"
-                f"{', ...' * (len(setups) > 8)}); choose one with --scene"
-            )
-        scene = 0
-    setup = setups[scene]
+    what = "setups, which are channels, angles or tiles"
+    setup = setups[selection.scene_of(str(path), setups, what)]
     times = [t for t in _texts(file) if _BDV_TIME.fullmatch(t) and setup in _members(file, t)]
     times.sort(key=natural_key)
     if not times:

@@ -44,14 +44,7 @@ def open_microscope(path: Path, selection: Selection) -> Volume:
     try:
         image = BioImage(str(path))
         scenes = [str(name) for name in image.scenes]
-        scene = selection.one_of("scene", str(path), scenes)
-        if scene is None and len(scenes) > 1:
-            names = ", ".join(f"{k}: {name}" for k, name in enumerate(scenes[:8]))
-            raise InputError(
-                f"{path}: holds {len(scenes)} scenes ({names}{', ...' * (len(scenes) > 8)}); "
-                f"choose one with --scene"
-            )
-        image.set_scene(scene or 0)
+        image.set_scene(selection.scene_of(str(path), scenes, "scenes"))
         levels = list(image.resolution_levels)
         level = selection.one_of("level", str(path), [""] * len(levels)) or 0
         image.set_resolution_level(levels[level])

@@ -84,16 +84,7 @@ def _scene(
 ) -> Volume:
     """Open one of several pyramids: the only one, or the one that is chosen."""
     names = [place or str(entry.get("name") or "") for place, _, entry in scenes]
-    scene = selection.one_of("scene", path, names)
-    if scene is None:
-        if len(scenes) > 1:
-            some = ", ".join(f"{k}: {name}" for k, name in enumerate(names[:8]))
-            raise InputError(
-                f"{path}: holds {len(scenes)} pictures ({some}{', ...' * (len(scenes) > 8)}); "
-                f"choose one with --scene"
-            )
-        scene = 0
-    place, group, entry = scenes[scene]
+    place, group, entry = scenes[selection.scene_of(path, names, "pictures")]
     levels = entry["datasets"]
     level = selection.one_of("level", path, [""] * len(levels)) or 0
     last = str(levels[level]["path"])
