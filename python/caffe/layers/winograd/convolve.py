@@ -23,7 +23,7 @@ import torch
 
 from caffe import pages
 from caffe.layers.winograd import simd, transforms
-from caffe.layers.winograd.products import fused, multiply, multiply_transposed
+from caffe.layers.winograd.products import fused, lines_fetched, multiply, multiply_transposed
 from caffe.layers.winograd.threads import parallel_for
 from caffe.layers.winograd.tiling import Strip, Tiling, ranges, round_up, scratch_planes
 from caffe.layers.winograd.transforms import INPUT_TILE, OUTPUT_TILE, PLANES
@@ -34,8 +34,10 @@ _CORE_VALUES = 2**17
 _MIN_TILES = 16
 # Tiles that all threads work on together.
 _TILES = 400
-# Values of the transformed filters of a block of maps, at most.
-_BLOCK_VALUES = 9 * 2**19
+# Values of the transformed filters of a block of maps, at most: for each block all tiles are read
+# again. To the gradients of a block all tiles add; they stay in the cache meanwhile.
+_BLOCK_VALUES = 9 * 2**21
+_GRADIENT_VALUES = 9 * 2**19
 # Tiles whose products are added up at once for the weights' gradient.
 _GRADIENT_TILES = 512
 # Below so many filters, pixels of a map, or pixels times filters, direct convolution is as fast, or
@@ -150,7 +152,7 @@ def _convolve(
     shape = images, maps, tiling.height, tiling.width
     out = pages.empty(shape)
     added = torch.zeros(maps) if bias is None else bias.contiguous()
-    blocks = _blocks(maps, tiling.channels)
+    blocks = _blocks(maps, tiling.channels, _BLOCK_VALUES)
     near = min(_CORE_VALUES // (PLANES * tiling.channels), tiling.columns)
     if near >= _MIN_TILES:
         chunk = round_up(near, simd.accumulators())
@@ -181,8 +183,8 @@ def _convolve_fused(
     """Compute a block of the maps of `out`, each thread some tiles, `chunk` at a time."""
     maps = out.shape[1]
     functions = (
-        transforms.input_transform(),
-        multiply(),
+        transforms.input_transform(streamed=False),
+        multiply(fetching=True),
         transforms.output_transform(relu),
     )
 
@@ -190,6 +192,8 @@ def _convolve_fused(
         tiles = scratch_planes("tiles", chunk * tiling.channels)
         products = scratch_planes("products", chunk * simd.LANES)
         sources = tiling.sources(data, image, rows)
+        # While so many maps are computed one of the sources is fetched.
+        share = max(simd.LANES, len(block) // len(sources) // simd.LANES * simd.LANES)
         fused(len(sources))(
             _address(filters),
             _address(bias, block.start),
@@ -203,11 +207,15 @@ def _convolve_fused(
             len(block),
             tiling.width * maps,
             maps,
+            share,
             *(planes.stride(0) for planes in (tiles, filters, products)),
-            *(
-                size
-                for s in sources
-                for size in (_address(s.pixels), s.channels, s.row_step, s.pixel_step)
+            *itertools.chain.from_iterable(
+                (
+                    _address(source.pixels),
+                    *(source.channels, source.row_step, source.pixel_step),
+                    lines_fetched(source.channels, share),
+                )
+                for source in sources
             ),
         )
 
@@ -245,7 +253,7 @@ def _convolve_in_steps(
         )
 
     sizes = tiling.count(strips), capacity, tiling.channels, len(block)
-    _each_plane(multiply(), (tiles, filters, products), *sizes)
+    _each_plane(multiply(fetching=False), (tiles, filters, products), *sizes)
     # Shared out by maps: of rows the last two may write to the same pixels.
     parts = ranges(len(block), round_up(len(block) / 8, simd.LANES))
     parallel_for(transform, itertools.product(strips, parts))
@@ -260,7 +268,7 @@ def _weights_gradient(
     result = torch.empty(weights.shape)
     groups = tiling.groups(len(data), _GRADIENT_TILES)
     there = None
-    for block in _blocks(len(weights), tiling.channels):
+    for block in _blocks(len(weights), tiling.channels, _GRADIENT_VALUES):
         total = scratch_planes("filters", tiling.channels * len(block))
         for number, strips in enumerate(groups):
             if there != number:
@@ -327,7 +335,7 @@ def _input_transform(
     def transform(strip: Strip) -> None:
         channel = 0
         for source in tiling.sources(data, strip.image, strip.rows):
-            transforms.input_transform()(
+            transforms.input_transform(streamed=True)(
                 _address(source.pixels),
                 _address(tiles, channel * capacity + strip.first * simd.LANES),
                 *tiling.extent(strip.rows),
@@ -387,9 +395,9 @@ def _channels_last(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.contiguous(memory_format=torch.channels_last)
 
 
-def _blocks(maps: int, channels: int) -> list[range]:
-    """Cut maps into blocks whose transformed filters stay in the cache."""
-    count = -(-maps * channels * PLANES // _BLOCK_VALUES)
+def _blocks(maps: int, channels: int, values: int) -> list[range]:
+    """Cut maps into blocks whose transformed filters are so many values at most."""
+    count = -(-maps * channels * PLANES // values)
     return ranges(maps, round_up(maps / count, simd.LANES))
 
 

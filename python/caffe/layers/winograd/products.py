@@ -11,18 +11,24 @@ from collections.abc import Callable
 
 from caffe.layers.winograd import simd
 from caffe.layers.winograd.simd import Builder, Int, Pointer, Vector
-from caffe.layers.winograd.transforms import OUTPUT_TILE, PLANES
+from caffe.layers.winograd.transforms import INPUT_TILE, OUTPUT_TILE, PLANES
 
 # Products that are added up at a time: their factors stay in the nearest cache, and sums of sums
 # are exact to more digits.
 _ADDED = 128
 
 
+# What is fetched from afar while products are computed: where it begins, values from a run of it to
+# the next and from a piece of a run to the next, and lines of the cache at a time.
+_FETCHED = ("fetched", "run_step", "piece_step", "lines")
+
+
 @functools.cache
-def multiply() -> Callable[..., None]:
+def multiply(fetching: bool) -> Callable[..., None]:
     """Compile: products = tiles times filters, plane by plane.
 
-    Where `count` is not a multiple of `simd.accumulators()` there is room up to the next.
+    Where `count` is not a multiple of `simd.accumulators()` there is room up to the next. While it
+    computes it is `fetching` what comes next: with each plane a piece, with six of them a run.
     """
     held = simd.accumulators()
 
@@ -39,6 +45,7 @@ def multiply() -> Callable[..., None]:
         tiles_plane: Int,
         filters_plane: Int,
         products_plane: Int,
+        **sizes: Int,
     ) -> None:
         with (
             builder.loop(planes) as plane,
@@ -46,6 +53,13 @@ def multiply() -> Callable[..., None]:
             builder.loop(channels, _ADDED) as start,
             builder.loop(count, held) as tile,
         ):
+            if fetching:
+                address, run_step, piece_step, lines = (sizes[name] for name in _FETCHED)
+                run = plane // INPUT_TILE
+                piece = plane - run * INPUT_TILE
+                begin = address.pointer().at(run * run_step + piece * piece_step)
+                with builder.loop(lines) as line:
+                    begin.fetch((tile // held * lines + line) * simd.LANES)
             left = tiles.at(plane * tiles_plane + start * capacity + tile * simd.LANES)
             right = filters.at(plane * filters_plane + first * channels + start * simd.LANES)
 
@@ -65,7 +79,7 @@ def multiply() -> Callable[..., None]:
                 products.store(index, before + total)
                 index = index + simd.LANES
 
-    return simd.compiled(body)
+    return simd.compiled(body, *(_FETCHED if fetching else ()))
 
 
 @functools.cache
@@ -119,9 +133,15 @@ def multiply_transposed() -> Callable[..., None]:
     return simd.compiled(body)
 
 
-# Of each tensor that an image's channels come from: its address and channels, and its steps in
-# memory from a row of pixels to the next and from a pixel to the next.
-_SOURCE_SIZES = ("image", "image_channels", "row_step", "pixel_step")
+# Of each tensor that an image's channels come from: its address and channels, its steps in memory
+# from a row of pixels to the next and from a pixel to the next, and lines fetched at a time.
+_SOURCE_SIZES = ("image", "image_channels", "row_step", "pixel_step", "lines")
+
+
+def lines_fetched(channels: int, maps: int) -> int:
+    """Return how many lines at a time fetch a tensor's pixels while so many maps are computed."""
+    values = OUTPUT_TILE * simd.accumulators() * channels
+    return -(-values // (INPUT_TILE * maps))
 
 
 @functools.cache
@@ -130,8 +150,10 @@ def fused(sources: int) -> Callable[..., None]:
 
     The transforms of input and output and `multiply` are given as the addresses of these functions;
     `chunk` tiles are taken at a time. The image's channels come from so many tensors, each of which
-    is told of at the end.
+    is told of at the end. While some tiles are multiplied, the pixels of those after them are
+    fetched: of one tensor after the other.
     """
+    held = simd.accumulators()
     names = [f"{name}{number}" for number in range(sources) for name in _SOURCE_SIZES]
 
     def body(
@@ -153,27 +175,42 @@ def fused(sources: int) -> Callable[..., None]:
         maps: Int,
         out_row_step: Int,
         out_pixel_step: Int,
+        share: Int,
         tiles_plane: Int,
         filters_plane: Int,
         products_plane: Int,
         **sizes: Int,
     ) -> None:
+        tensors = [{name: sizes[f"{name}{k}"] for name in _SOURCE_SIZES} for k in range(sources)]
         with builder.loop(rows) as row, builder.loop(columns, chunk) as column:
             y, x = row * OUTPUT_TILE, column * OUTPUT_TILE
             count = (columns - column).minimum(chunk)
             where = (1, count, last_row - y, last_column - x)
             found = tiles
-            for number in range(sources):
-                image, count_here, *steps = (sizes[f"{name}{number}"] for name in _SOURCE_SIZES)
-                first = image.pointer().at(y * steps[0] + x * steps[1])
-                last = (*steps, tiles_plane, chunk, count_here)
+            for tensor in tensors:
+                steps, here = (tensor["row_step"], tensor["pixel_step"]), tensor["image_channels"]
+                first = tensor["image"].pointer().at(y * steps[0] + x * steps[1])
+                last = (*steps, tiles_plane, chunk, here)
                 builder.call(input_transform, first, found, *where, *last)
-                found = found.at(count_here * chunk)
+                found = found.at(here * chunk)
+            # After the last tiles of a row come the first of the next one.
+            end, begin = column + chunk >= columns, (column + chunk) * OUTPUT_TILE
+            next_y, next_x = y + begin.where(end).minimum(OUTPUT_TILE), begin - begin.where(end)
             with builder.loop(maps, simd.LANES) as number:
                 block = filters.at(number * channels)
                 planes = (tiles_plane, filters_plane, products_plane)
                 counts = (PLANES, count, chunk, channels, simd.LANES)
-                builder.call(multiply, tiles, block, products, *counts, *planes)
+                tensor, part = dict(tensors[0]), number
+                for before, after in itertools.pairwise(tensors):
+                    later = part >= share
+                    part = part - share.where(later)
+                    for name in _SOURCE_SIZES:
+                        tensor[name] = tensor[name] + (after[name] - before[name]).where(later)
+                pixel = next_y * tensor["row_step"] + next_x * tensor["pixel_step"]
+                step = tensor["lines"] * (chunk // held)
+                fetched = (tensor["image"] + (pixel + part * step) * 4, tensor["row_step"])
+                piece = (share * step, tensor["lines"])
+                builder.call(multiply, tiles, block, products, *counts, *planes, *fetched, *piece)
                 first = out.at(y * out_row_step + x * out_pixel_step + number)
                 last = (out_row_step, out_pixel_step, products_plane, chunk, simd.LANES)
                 builder.call(output_transform, products, bias.at(number), first, *where, *last)

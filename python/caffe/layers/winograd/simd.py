@@ -119,6 +119,9 @@ class Int:
     def __mul__(self, other: Int | int) -> Int:
         return Int(self.builder, self.builder.llvm.mul(self.value, _int(other)))
 
+    def __floordiv__(self, other: int) -> Int:
+        return Int(self.builder, self.builder.llvm.udiv(self.value, _int(other)))
+
     def __sub__(self, other: Int | int) -> Int:
         return Int(self.builder, self.builder.llvm.sub(self.value, _int(other)))
 
@@ -135,6 +138,10 @@ class Int:
         builder, other = self.builder.llvm, _int(other)
         less = builder.icmp_signed("<", self.value, other)
         return Int(self.builder, builder.select(less, self.value, other))
+
+    def where(self, condition: Any) -> Int:
+        """Return the number if a comparison of two others holds, else 0."""
+        return Int(self.builder, self.builder.llvm.select(condition, self.value, _int(0)))
 
 
 @dataclass(frozen=True)
@@ -191,6 +198,23 @@ class Pointer:
     def store(self, index: Int | int, vector: Vector) -> None:
         """Write a vector from value `index` on."""
         self.builder.llvm.store(vector.value, self._vector_at(index), align=4)
+
+    def stream(self, index: Int | int, vector: Vector) -> None:
+        """Write a whole line from value `index` on that no cache needs to hold."""
+        builder = self.builder.llvm
+        stored = builder.store(vector.value, self._vector_at(index), align=4 * LANES)
+        stored.set_metadata("nontemporal", builder.module.add_metadata([ir.IntType(32)(1)]))
+
+    def fetch(self, index: Int | int) -> None:
+        """Have the line of value `index`, which may lie anywhere, on its way to the caches."""
+        builder, number = self.builder.llvm, ir.IntType(32)
+        where = ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [where, number, number, number])
+        name = "llvm.prefetch.p0i8"
+        prefetch = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+        # To read data, for the second cache: the first one is full of what is multiplied.
+        what = number(0), number(2), number(1)
+        builder.call(prefetch, [builder.bitcast(self.at(index).value, where), *what])
 
     def broadcast(self, index: Int | int) -> Vector:
         """Read value `index` into all lanes."""
@@ -272,6 +296,10 @@ class Builder:
             phi.add_incoming(vector.value, builder.block)
         builder.branch(head)
         builder.position_at_end(end)
+
+    def fence(self) -> None:
+        """Have other threads see all that was streamed."""
+        self.llvm.fence("seq_cst")
 
     def call(self, address: Int, *arguments: Pointer | Int | int) -> None:
         """Write a call of a compiled function, whose `address` is known when this one runs."""

@@ -67,12 +67,18 @@ _FILTER_SIZES = ("channels", "maps", "channel_step", "map_step", "first_tap", "t
 
 
 @functools.cache
-def input_transform() -> Callable[..., None]:
-    """Compile: V = B^T d B of an image's tiles, which overlap by two pixels."""
+def input_transform(streamed: bool) -> Callable[..., None]:
+    """Compile: V = B^T d B of an image's tiles, which overlap by two pixels.
+
+    `streamed` tells that there are more of them than a cache holds until they are read.
+    """
 
     def body(builder: Builder, image: Pointer, tiles: Pointer, **sizes: Int) -> None:
         with _each_tile(builder, **sizes) as tile:
-            tile.store(tiles, _transform(B_T, tile.pixels(image, INPUT_TILE)))
+            values = _transform(B_T, tile.pixels(image, INPUT_TILE))
+            tile.write(values, tiles.stream if streamed else tiles.store)
+        if streamed:
+            builder.fence()
 
     return simd.compiled(body, *_TILE_SIZES)
 
@@ -89,7 +95,8 @@ def output_transform(relu: bool) -> Callable[..., None]:
             for i, row in enumerate(_transform(A_T, tile.elements(products))):
                 for j, value in enumerate(row):
                     result = value + added
-                    image.store(tile.pixel(i, j), result.relu() if relu else result)
+                    image.stream(tile.pixel(i, j), result.relu() if relu else result)
+        builder.fence()
 
     return simd.compiled(body, *_TILE_SIZES)
 
@@ -110,7 +117,7 @@ def output_transform_transposed() -> Callable[..., None]:
                 ]
                 for j, column in enumerate(tile.pixels(image, OUTPUT_TILE))
             )
-            tile.store(products, _transform(tuple(zip(*A_T)), own))
+            tile.write(_transform(tuple(zip(*A_T)), own), products.store)
 
     return simd.compiled(body, *_TILE_SIZES)
 
@@ -124,8 +131,9 @@ def filter_transform() -> Callable[..., None]:
             columns = ([weights.load_strided(tap, step) for tap in taps[j::3]] for j in range(3))
             for row in _transform(G, columns):
                 for value in row:
-                    filters.store(index, value)
+                    filters.stream(index, value)
                     index = index + sizes["plane"]
+        builder.fence()
 
     return simd.compiled(body, *_FILTER_SIZES)
 
@@ -214,11 +222,13 @@ class _Tile:
         for j in range(INPUT_TILE):
             yield [planes.load(self._element(i, j)) for i in range(INPUT_TILE)]
 
-    def store(self, planes: Pointer, values: Iterable[Sequence[Vector]]) -> None:
-        """Write the elements of the tile's transform."""
+    def write(
+        self, values: Iterable[Sequence[Vector]], store: Callable[[Int, Vector], None]
+    ) -> None:
+        """Write the elements of the tile's transform to planes."""
         for i, row in enumerate(values):
             for j, value in enumerate(row):
-                planes.store(self._element(i, j), value)
+                store(self._element(i, j), value)
 
 
 @contextmanager

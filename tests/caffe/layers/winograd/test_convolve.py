@@ -5,7 +5,8 @@ import pytest
 import torch
 
 import caffe
-from caffe.layers.winograd import convolve, simd
+from caffe.layers.winograd import convolve, simd, transforms
+from caffe.layers.winograd.products import lines_fetched
 
 pytestmark = pytest.mark.skipif(not simd.available(), reason="llvmlite is not installed")
 
@@ -89,8 +90,10 @@ def test_how_the_work_is_cut_does_not_change_a_bit(monkeypatch, near):
     whole = results()
     # Groups of one piece, of two rows of tiles or of several images; blocks of 16 and 32 maps.
     for tiles, block in ((1, 2**14), (36, 2**15), (300, 2**22)):
-        for name, value in (("_CORE_VALUES", near), ("_TILES", tiles), ("_BLOCK_VALUES", block)):
+        for name, value in (("_CORE_VALUES", near), ("_TILES", tiles)):
             monkeypatch.setattr(convolve, name, value)
+        for name in ("_BLOCK_VALUES", "_GRADIENT_VALUES"):
+            monkeypatch.setattr(convolve, name, block)
         assert all(torch.equal(a, b) for a, b in zip(results(), whole))
     monkeypatch.setattr(convolve, "_GRADIENT_TILES", 36)
     cut = results()
@@ -110,6 +113,19 @@ def test_channels_of_several_tensors_give_what_they_give_in_one(monkeypatch, nea
     weights, bias = torch.randn(64, 96, 3, 3), torch.randn(64)
     found = convolve.forward(parts, weights, bias, pad, True)
     assert torch.equal(found, convolve.forward([torch.cat(parts, 1)], weights, bias, pad, True))
+
+
+@pytest.mark.parametrize(
+    ("channels", "share"), [(64, 64), (64, 16), (128, 64), (16, 256), (48, 80)]
+)
+def test_all_pixels_of_the_next_tiles_are_fetched(channels, share):
+    held = simd.accumulators()
+    chunk = 5 * held
+    # With each of 6 pieces of a run, each vector of the maps and each few tiles.
+    times = transforms.INPUT_TILE * (share // simd.LANES) * (chunk // held)
+    values = times * lines_fetched(channels, share) * simd.LANES
+    run = transforms.OUTPUT_TILE * chunk * channels
+    assert run <= values < run + times * simd.LANES
 
 
 def test_a_value_that_is_not_a_number_is_not_rectified_away():

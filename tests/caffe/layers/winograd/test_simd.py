@@ -56,6 +56,26 @@ def test_strided_stores():
     assert (result == -1).sum() == 64 - simd.LANES
 
 
+def test_streamed_lines_and_what_is_fetched_from_anywhere():
+    def body(builder: Builder, values: Pointer, result: Pointer, rows: Int, far: Int):
+        with builder.loop(rows) as row:
+            half = row // 2
+            where = (row - half + half.where(half >= 1)) * simd.LANES
+            values.at(far).fetch(row * far)
+            result.stream(where, values.load(where))
+        builder.fence()
+
+    function = simd.compiled(body)
+    room = np.zeros(4 * simd.LANES + simd.LANES, "f4")
+    # A line of the cache is streamed whole.
+    result = room[-room.ctypes.data % (4 * simd.LANES) // 4 :][: 4 * simd.LANES]
+    values = np.random.default_rng(3).normal(size=4 * simd.LANES).astype("f4")
+    # Where no memory is at all.
+    function(values.ctypes.data, result.ctypes.data, 3, 2**40)
+    np.testing.assert_array_equal(result[: 3 * simd.LANES], values[: 3 * simd.LANES])
+    assert not result[3 * simd.LANES :].any()
+
+
 def test_a_loop_of_none_is_not_run():
     def body(builder: Builder, result: Pointer, count: Int):
         with builder.loop(count) as row:
