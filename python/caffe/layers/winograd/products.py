@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from caffe.layers.winograd import simd
 from caffe.layers.winograd.simd import Builder, Int, Pointer, Vector
@@ -18,8 +18,8 @@ from caffe.layers.winograd.transforms import INPUT_TILE, OUTPUT_TILE, PLANES
 _ADDED = 128
 
 
-# What is fetched from afar while products are computed: where it begins, values from a run of it to
-# the next and from a piece of a run to the next, and lines of the cache at a time.
+# What is fetched from afar while products are computed: its address, values from a run of it to the
+# next and from a piece of a run to the next, and lines of the cache at a time.
 _FETCHED = ("fetched", "run_step", "piece_step", "lines")
 
 
@@ -144,6 +144,19 @@ def lines_fetched(channels: int, maps: int) -> int:
     return -(-values // (INPUT_TILE * maps))
 
 
+def _fetched_with(
+    number: Int, tensors: Sequence[dict[str, Int]], share: Int
+) -> tuple[dict[str, Int], Int]:
+    """Return the tensor fetched with map `number`, and which of its `share` maps that is."""
+    tensor = dict(tensors[0])
+    for before, after in itertools.pairwise(tensors):
+        later = number >= share
+        number = number - share.where(later)
+        for name, size in tensor.items():
+            tensor[name] = size + (after[name] - before[name]).where(later)
+    return tensor, number
+
+
 @functools.cache
 def fused(sources: int) -> Callable[..., None]:
     """Compile: out = rows of tiles of an image convolved, some tiles and maps at a time.
@@ -200,12 +213,7 @@ def fused(sources: int) -> Callable[..., None]:
                 block = filters.at(number * channels)
                 planes = (tiles_plane, filters_plane, products_plane)
                 counts = (PLANES, count, chunk, channels, simd.LANES)
-                tensor, part = dict(tensors[0]), number
-                for before, after in itertools.pairwise(tensors):
-                    later = part >= share
-                    part = part - share.where(later)
-                    for name in _SOURCE_SIZES:
-                        tensor[name] = tensor[name] + (after[name] - before[name]).where(later)
+                tensor, part = _fetched_with(number, tensors, share)
                 pixel = next_y * tensor["row_step"] + next_x * tensor["pixel_step"]
                 step = tensor["lines"] * (chunk // held)
                 fetched = (tensor["image"] + (pixel + part * step) * 4, tensor["row_step"])
