@@ -80,7 +80,8 @@ def check_training(ours: Engine, reference: Engine, name: str, tile: int, switch
     But of millions of ReLUs and poolings rounding switches one or the other, and that shows in the
     gradients of a pass, and then in what the steps change: its input times 1 + 2e-7 changes
     genuine Caffe's own gradients by up to 5e-2 (unet) and 2e-4 (unet_slim). So the gradients of all
-    passes are held to `switched`, and those of the best pass, layer by layer, to 1e-4.
+    passes are held to `switched`, as a whole, for one value alone may be off by a fifth of the
+    largest; and those of the best pass, layer by layer, to 1e-4.
     """
     arrays = {"solver": solver(name, training_net(name, tile)), "steps": STEPS, **batches(tile)}
     got, wanted = at_once(
@@ -89,13 +90,13 @@ def check_training(ours: Engine, reference: Engine, name: str, tile: int, switch
     assert_close(got, wanted, relative=1e-4, only=["data "])
     assert_close(got, wanted, relative=1e-4, only=["loss "])
 
-    errors = {key: error(got[key], wanted[key]) for key in wanted if key.startswith("batch ")}
     best: dict[str, float] = {}
-    for key, value in errors.items():
+    for key in [key for key in wanted if key.startswith("batch ")]:
+        off = np.linalg.norm(got[key] - wanted[key])
+        assert off < switched * np.linalg.norm(wanted[key]), key
         parameter = key.split(" ", 2)[2]
-        best[parameter] = min(value, best.get(parameter, np.inf))
+        best[parameter] = min(error(got[key], wanted[key]), best.get(parameter, np.inf))
     assert max(best.values()) < 1e-4, best
-    assert max(errors.values()) < switched, errors
 
     for key in [key for key in wanted if key.startswith("change of ")]:
         off = np.abs(got[key] - wanted[key]).max()
