@@ -217,15 +217,17 @@ def in_turns(
 ) -> Iterator[tuple[str, list[float], np.ndarray]]:
     """Run each of `RUNS` in turns; yield its name, its seconds in each round, and its result.
 
-    The options are those of `tools/benchmark.py`: device, precision, threads and rounds.
+    What is named twice runs twice a round. The options are those of `tools/benchmark.py`: device,
+    precision, threads and rounds.
     """
-    processes = {name: _Process(name, stack, source, options) for name in names}
-    found: dict[str, list[float]] = {name: [] for name in names}
+    names = list(names)
+    processes = {name: _Process(name, stack, source, options) for name in dict.fromkeys(names)}
+    found: dict[str, list[float]] = {name: [] for name in processes}
     try:
         for turn in range(options.rounds + 1):
-            for name, process in processes.items():
+            for name in names:
                 time.sleep(_SETTLE)
-                seconds = process.seconds()
+                seconds = processes[name].seconds()
                 # The first one warms up.
                 if turn:
                     found[name].append(seconds)
@@ -293,9 +295,15 @@ def _time_slice(stack: str, options: argparse.Namespace) -> list[bool]:
         flush=True,
     )
     every, results = {}, {}
-    for name, seconds, result in in_turns(stack, options.model, names, options):
-        _told(names[name], seconds)
+    # A slice before and after its versions. The one before is what others are compared with, so
+    # that each has as many chances.
+    order = ["slice", "versions", "slice", *list(names)[2:]]
+    for name, seconds, result in in_turns(stack, options.model, order, options):
         every[name], results[name] = seconds, result
+    before, after = every["slice"][::2], every["slice"][1::2]
+    every["slice"] = before
+    for name, seconds in every.items():
+        _told(names[name], seconds)
     best = {name: min(seconds) for name, seconds in every.items()}
     for name in {"2015", "monai"}.intersection(names):
         apart = np.abs(results[name] - results["slice"])
@@ -304,8 +312,9 @@ def _time_slice(stack: str, options: argparse.Namespace) -> list[bool]:
     if "2015" in names:
         held.append(_verdict("times as fast as genuine Caffe", best["2015"] / one, OVER_CAFFE))
     held.append(_verdict("times as fast as MONAI", best["monai"] / one, OVER_MONAI))
-    # Each beside the slice of the same turn: in a best one, so much shorter, there is more luck.
-    versions = statistics.median(a / b for a, b in zip(every["versions"], every["slice"]))
+    # Each beside the slices around it: in a best one, so much shorter, there is more luck.
+    around = zip(every["versions"], before, after)
+    versions = statistics.median(2 * v / (a + b) for v, a, b in around)
     return [*held, _verdict("8 versions over one", versions, VERSIONS, at_most=True)]
 
 
