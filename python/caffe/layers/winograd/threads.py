@@ -31,7 +31,14 @@ def parallel_for(function: Callable[..., None], parts: Iterable[tuple]) -> None:
         for part in parts:
             function(*part)
         return
-    for result in [_threads(count).submit(function, *part) for part in parts]:
+    remaining = iter(parts)
+
+    def run() -> None:
+        for part in remaining:
+            function(*part)
+
+    # Each thread takes one part after the other: nobody is woken for a part alone.
+    for result in [_threads(count).submit(run) for _ in range(min(count, len(parts)))]:
         result.result()
 
 
