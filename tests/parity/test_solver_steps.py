@@ -74,14 +74,17 @@ def batches(tile: int) -> dict[str, np.ndarray]:
     }
 
 
-def check_training(ours: Engine, reference: Engine, name: str, tile: int, switched: float) -> None:
+def check_training(
+    ours: Engine, reference: Engine, name: str, tile: int, *, switched: float, alone: float
+) -> None:
     """Compare blobs, gradients and five steps, all to 1e-4 of the largest value.
 
     But of millions of ReLUs and poolings rounding switches one or the other, and that shows in the
     gradients of a pass, and then in what the steps change: its input times 1 + 2e-7 changes
     genuine Caffe's own gradients by up to 5e-2 (unet) and 2e-4 (unet_slim). So the gradients of all
-    passes are held to `switched`, as a whole, for one value alone may be off by a fifth of the
-    largest; and those of the best pass, layer by layer, to 1e-4.
+    passes are held to `switched`, as a whole, and to `alone`, value by value (unet: one was off by
+    0.204 of the largest on a CPU without AVX-512, where the whole was off by 0.067); those of the
+    best pass, layer by layer, to 1e-4.
     """
     arrays = {"solver": solver(name, training_net(name, tile)), "steps": STEPS, **batches(tile)}
     got, wanted = at_once(
@@ -94,8 +97,10 @@ def check_training(ours: Engine, reference: Engine, name: str, tile: int, switch
     for key in [key for key in wanted if key.startswith("batch ")]:
         off = np.linalg.norm(got[key] - wanted[key])
         assert off < switched * np.linalg.norm(wanted[key]), key
+        value = error(got[key], wanted[key])
+        assert value < alone, key
         parameter = key.split(" ", 2)[2]
-        best[parameter] = min(error(got[key], wanted[key]), best.get(parameter, np.inf))
+        best[parameter] = min(value, best.get(parameter, np.inf))
     assert max(best.values()) < 1e-4, best
 
     for key in [key for key in wanted if key.startswith("change of ")]:
@@ -111,12 +116,12 @@ def error(got: np.ndarray, wanted: np.ndarray) -> float:
 
 @pytest.mark.parametrize("tile", [188, 236])
 def test_slim_net_trains_as_in_genuine_caffe(ours, reference, tile):
-    check_training(ours, reference, "unet_slim", tile, switched=5e-2)
+    check_training(ours, reference, "unet_slim", tile, switched=5e-2, alone=5e-2)
 
 
 @pytest.mark.slow
 def test_full_width_net_trains_as_in_genuine_caffe(ours, reference):
-    check_training(ours, reference, "unet", 188, switched=2e-1)
+    check_training(ours, reference, "unet", 188, switched=2e-1, alone=5e-1)
 
 
 @pytest.fixture
