@@ -470,6 +470,11 @@ class Convolution(_ConvolutionBase):
         return grad_data, grad_weights, rows.sum(0) if wants[2] else None
 
 
+def _rows_at_a_time(height: int, values: int) -> int:
+    """Return how many rows of so many values are gathered, or made, at a time."""
+    return min(height, max(1, _WINDOWS // values))
+
+
 def _by_windows(
     data: torch.Tensor,
     weights: torch.Tensor,
@@ -488,7 +493,7 @@ def _by_windows(
     size, height, width = windows.shape[:3]
     result, matrix = pages.empty((size, maps, height, width)), weights.flatten(1).t()
     pixels = result.permute(0, 2, 3, 1)
-    many = min(height, max(1, _WINDOWS // (width * maps)))
+    many = _rows_at_a_time(height, width * maps)
     room = data.new_empty(many, *windows.shape[2:])
     for image, first in itertools.product(range(size), range(0, height, many)):
         rows = slice(first, first + many)
@@ -544,7 +549,7 @@ class Deconvolution(_ConvolutionBase):
         result = pages.empty((size, self.num_output, height * h, width * w))
         windows, pixels, matrix = self._windows(result), data.permute(0, 2, 3, 1), self._matrix()
         # Some rows at a time: of all of them the products would be as large as the result.
-        many = min(height, max(1, _WINDOWS // math.prod(windows.shape[2:])))
+        many = _rows_at_a_time(height, math.prod(windows.shape[2:]))
         room = data.new_empty(many, *windows.shape[2:])
         for image, first in itertools.product(range(size), range(0, height, many)):
             rows = slice(first, first + many)
@@ -566,7 +571,7 @@ class Deconvolution(_ConvolutionBase):
         grad_data = pixels.new_empty(pixels.shape) if wants[0] else None
         grad_matrix, grad_bias = torch.zeros(matrix.shape), torch.zeros(self.num_output)
         # Some rows at a time: the windows of all of them would be another copy of the gradient.
-        height = min(len(windows[0]), max(1, _WINDOWS // math.prod(windows.shape[2:])))
+        height = _rows_at_a_time(len(windows[0]), math.prod(windows.shape[2:]))
         # One room for all of them: fresh memory would cost as much as the products.
         room = gradient.new_empty(height, *windows.shape[2:])
         for image, first in itertools.product(range(len(data)), range(0, data.shape[2], height)):

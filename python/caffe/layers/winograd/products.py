@@ -16,8 +16,6 @@ from caffe.layers.winograd.transforms import INPUT_TILE, OUTPUT_TILE, PLANES
 # Products that are added up at a time: their factors stay in the nearest cache, and sums of sums
 # are exact to more digits.
 _ADDED = 128
-
-
 # What is fetched from afar while products are computed: its address, values from a run of it to the
 # next and from a piece of a run to the next, and lines of the cache at a time.
 _FETCHED = ("fetched", "run_step", "piece_step", "lines")
